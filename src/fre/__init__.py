@@ -1,0 +1,62 @@
+"""Visual anomaly detection from a handful of good images.
+
+    >>> from fre import FRE, load, evaluate
+    >>> model = FRE().fit("parts/good")                       # doctest: +SKIP
+    >>> model.predict("incoming/0001.png").score              # doctest: +SKIP
+
+Every public name is loaded when it is first used: ``import fre`` itself imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fre.version import __version__
+
+if TYPE_CHECKING:
+    from fre.detector import FRE
+    from fre.errors import FREError, ImageError, InputError
+    from fre.evaluate import evaluate
+    from fre.model import Model, load
+    from fre.types import Evaluation, Prediction, Region
+
+__all__ = [
+    "FRE",
+    "Evaluation",
+    "FREError",
+    "ImageError",
+    "InputError",
+    "Model",
+    "Prediction",
+    "Region",
+    "__version__",
+    "evaluate",
+    "load",
+]
+
+_HOMES = {
+    "FRE": "fre.detector",
+    "Evaluation": "fre.types",
+    "FREError": "fre.errors",
+    "ImageError": "fre.errors",
+    "InputError": "fre.errors",
+    "Model": "fre.model",
+    "Prediction": "fre.types",
+    "Region": "fre.types",
+    "evaluate": "fre.evaluate",
+    "load": "fre.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fre' has no attribute {name!r}")
+    # A function and its module share the name "evaluate": the function is what is public.
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

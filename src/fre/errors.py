@@ -1,0 +1,94 @@
+"""Every exception that fre raises on purpose.
+
+The tree::
+
+    FREError
+    ├── InputError                 the caller's mistake; the command line exits with 2
+    │   ├── ImageError             an image that can't be read, or is too large
+    │   ├── DatasetError           a folder without what is needed in it
+    │   ├── OptionError            an argument out of range (also a ValueError)
+    │   ├── BackboneError          an unknown backbone or layer, or unusable weights
+    │   ├── ModelFileError         a file that is not a model of ours, or is damaged
+    │   ├── OutputError            a place that can't be written to
+    │   └── MissingDependencyError an extra that is not installed (also an ImportError)
+    └── InternalError              our fault; the command line exits with 1
+
+A message names the file, what was expected, what was found, and what to do, in one line.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = [
+    "BackboneError",
+    "DatasetError",
+    "FREError",
+    "ImageError",
+    "InputError",
+    "InternalError",
+    "MissingDependencyError",
+    "ModelFileError",
+    "OptionError",
+    "OutputError",
+]
+
+
+class FREError(Exception):
+    """Base of every exception that fre raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(FREError):
+    """The caller's mistake: something to change in the call or in its files."""
+
+    exit_code = 2
+
+
+class ImageError(InputError):
+    """An image that can't be read, or that exceeds the pixel limit.
+
+    Attributes:
+        path: the file, or ``None`` for an image given as an array.
+        reason: what is wrong with it, without the path.
+    """
+
+    def __init__(self, path: Path | str | None, reason: str) -> None:
+        self.path = None if path is None else Path(path)
+        self.reason = reason
+        super().__init__(reason if path is None else f"{path}: {reason}")
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Path | None, str]]:
+        return type(self), (self.path, self.reason)
+
+
+class DatasetError(InputError):
+    """A folder that does not hold the images, splits or masks that were asked for."""
+
+
+class OptionError(InputError, ValueError):
+    """An argument out of its range, or two that do not go together."""
+
+
+class BackboneError(InputError):
+    """An unknown backbone or layer, or weights that do not fit it."""
+
+
+class ModelFileError(InputError):
+    """A model file that is missing, damaged, not ONNX, or not written by fre."""
+
+
+class OutputError(InputError):
+    """A file or folder that can't be written."""
+
+
+class MissingDependencyError(InputError, ImportError):
+    """A feature whose optional dependency is not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an extra: pip install 'fre[{extra}]'")
+
+
+class InternalError(FREError):
+    """Something that should not be possible: a fault of fre, worth a report."""

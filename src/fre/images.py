@@ -1,0 +1,316 @@
+"""Find, decode, orient and resize: any image file becomes uint8 RGB (H, W, 3).
+
+Training and prediction share these functions, so that a model is scored on what it was fitted on.
+Pillow decodes: it refuses a truncated file where other decoders fill the rest with grey.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fre import folders
+from fre.errors import DatasetError, ImageError, OptionError
+from fre.folders import SUFFIXES
+from fre.types import FloatArray, ImageArray
+
+__all__ = [
+    "ImageSource",
+    "LoadedImage",
+    "available_cores",
+    "find_images",
+    "iter_loaded",
+    "pixel_limit",
+    "read_image",
+    "read_resized",
+    "resize_map",
+    "set_pixel_limit",
+]
+
+ImageSource: TypeAlias = "Path | str | ImageArray"
+"""A file, or an image as uint8 RGB (H, W, 3)."""
+
+ORIENTATION_TAG = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap height and width."""
+
+JPEG_MARGIN = 2
+"""A JPEG is decoded at the smallest of its own scales that is this many times the target size.
+
+Below 2 the scaling of the decoder would be visible in the features."""
+
+
+def find_images(source: Path | str) -> list[Path]:
+    """Image files of a folder, at any depth, in natural order; or the one file that is named.
+
+    Args:
+        source: a folder, or an image file of any suffix.
+
+    Raises:
+        DatasetError: nothing is there, or the folder holds no image.
+    """
+    root = Path(source)
+    if root.is_file():
+        return [root]
+    if not root.exists():
+        raise DatasetError(f"{root}: no such file or folder")
+    found = folders.find_images(root)
+    if not found:
+        raise DatasetError(
+            f"{root}: no images here or below: expected files ending in {', '.join(SUFFIXES)}"
+        )
+    return found
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def pixel_limit() -> int:
+    """The number of pixels above which an image is refused before it is decoded."""
+    # Pillow keeps the limit for the whole process; None there switches its check off.
+    return Image.MAX_IMAGE_PIXELS or 2**63
+
+
+def set_pixel_limit(pixels: int) -> None:
+    """Refuse images of more than this many pixels, for the whole process.
+
+    The limit is Pillow's own, about 89 million at the start. It protects against files that are
+    small on disk and exhaust the memory when decoded.
+
+    Raises:
+        OptionError: ``pixels`` is not positive.
+    """
+    if pixels < 1:
+        raise OptionError(f"the pixel limit must be at least 1, not {pixels}")
+    Image.MAX_IMAGE_PIXELS = pixels
+
+
+def _too_large(width: int, height: int) -> str:
+    return (
+        f"{width} x {height} pixels is more than the limit of {pixel_limit():,}; "
+        "raise it with --max-pixels or fre.images.set_pixel_limit if the file is to be trusted"
+    )
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image in mode L or RGB, its values on 0..255 by the full range of its type.
+
+    16-bit values lose their low byte, grey and colour alike. Alpha is dropped. A value range
+    that the file does not state (floating point, 32-bit integers) is refused, not guessed.
+    """
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        deep: NDArray[np.int64] = np.asarray(image).astype(np.int64)
+        return Image.fromarray((np.clip(deep, 0, 65535) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        kind = "floating-point" if image.mode == "F" else "32-bit integer"
+        raise ValueError(f"{kind} pixels have no stated range; convert the file to 8 or 16 bits")
+    if image.mode in ("1", "LA", "La"):
+        return image.convert("L")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _decode(
+    source: Path | str, size: tuple[int, int] | None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    with Image.open(source) as image:
+        width, height = image.size
+        if width * height > pixel_limit():
+            raise ValueError(_too_large(width, height))
+        # Pillow turns a TIFF upright itself, as it loads it.
+        turned = image.format == "TIFF"
+        orientation = 1 if turned else image.getexif().get(ORIENTATION_TAG, 1)
+        sideways = orientation in SIDEWAYS
+        original = (width, height) if sideways else (height, width)
+        target = None
+        if size is not None:
+            target = size if sideways else (size[1], size[0])
+            image.draft(image.mode, (JPEG_MARGIN * target[0], JPEG_MARGIN * target[1]))
+        plain = _eight_bits(image)
+        if target is not None and plain.size != target:
+            plain = plain.resize(target, Image.Resampling.BILINEAR)
+        if orientation in UPRIGHT:
+            # Turning the small image costs less than turning the large one.
+            plain = plain.transpose(UPRIGHT[orientation])
+        pixels = np.asarray(plain)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    return pixels, original
+
+
+def _load(
+    source: Path | str, size: tuple[int, int] | None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    try:
+        return _decode(source, size)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        reason = f"more pixels than the limit of {pixel_limit():,}; raise it with --max-pixels"
+        raise ImageError(source, reason) from None
+    except FileNotFoundError:
+        raise ImageError(source, "no such file") from None
+    except IsADirectoryError:
+        raise ImageError(source, "a folder, where an image file was expected") from None
+    except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
+        name = Path(source).name
+        reason = str(error).replace(repr(str(source)), name).strip() or type(error).__name__
+        raise ImageError(source, f"not a readable image: {reason}") from error
+
+
+def check_array(image: NDArray[np.uint8]) -> ImageArray:
+    """The array itself, if it is an image.
+
+    Raises:
+        ImageError: it is not uint8 (H, W, 3), or is empty.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ImageError(
+            None,
+            f"an image array must be uint8 RGB (H, W, 3), not {image.dtype} {image.shape}",
+        )
+    return image
+
+
+def read_image(source: ImageSource) -> ImageArray:
+    """An image at its full size, upright.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        ImageError: the file can't be read, is damaged, or exceeds the pixel limit.
+    """
+    if isinstance(source, np.ndarray):
+        return check_array(source)
+    return _load(source, None)[0]
+
+
+def read_resized(source: ImageSource, size: tuple[int, int]) -> tuple[ImageArray, tuple[int, int]]:
+    """An image, upright, stretched to the size of a model's input.
+
+    Bilinear with antialiasing. A JPEG much larger than ``size`` is decoded at reduced scale.
+
+    Args:
+        source: a file, or uint8 (H, W, 3).
+        size: height and width of the result.
+
+    Returns:
+        uint8 (size[0], size[1], 3), RGB; and the original height and width.
+
+    Raises:
+        ImageError: the file can't be read, is damaged, or exceeds the pixel limit.
+    """
+    if not isinstance(source, np.ndarray):
+        return _load(source, size)
+    image = check_array(source)
+    original = (image.shape[0], image.shape[1])
+    if original == size:
+        return image, original
+    small = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(small), original
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image on its way to a model.
+
+    Attributes:
+        source: where it came from.
+        pixels: uint8 (H, W, 3) at the model's input size.
+        original_size: height and width before it was resized.
+        sha256: digest of the file (of the pixels, for an array) in hexadecimal; empty unless
+            asked for.
+    """
+
+    source: ImageSource
+    pixels: ImageArray
+    original_size: tuple[int, int]
+    sha256: str = ""
+
+
+def _digest(source: ImageSource) -> str:
+    if isinstance(source, np.ndarray):
+        return hashlib.sha256(source.tobytes()).hexdigest()
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+
+
+def iter_loaded(
+    sources: Iterable[ImageSource],
+    size: tuple[int, int],
+    *,
+    workers: int,
+    ahead: int,
+    digest: bool = False,
+) -> Iterator[LoadedImage | ImageError]:
+    """Read images on worker threads, in order, a bounded number ahead of the caller.
+
+    Args:
+        sources: files or arrays; consumed lazily.
+        size: height and width of the results.
+        workers: threads.
+        ahead: images that are read before the caller asks for them.
+        digest: whether to compute the digests.
+
+    Yields:
+        For each source its image, or the error that says why it can't be read.
+    """
+
+    def read(source: ImageSource) -> LoadedImage | ImageError:
+        try:
+            pixels, original = read_resized(source, size)
+        except ImageError as error:
+            return error
+        return LoadedImage(source, pixels, original, _digest(source) if digest else "")
+
+    pending: deque[Future[LoadedImage | ImageError]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="fre-decode")
+    try:
+        for source in sources:
+            pending.append(pool.submit(read, source))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def resize_map(anomaly_map: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """A map at another size: bilinear, antialiased when it shrinks.
+
+    Args:
+        anomaly_map: float32 (h, w).
+        size: height and width of the result.
+
+    Returns:
+        float32 (size[0], size[1]).
+    """
+    if anomaly_map.shape == size:
+        return anomaly_map
+    image = Image.fromarray(np.ascontiguousarray(anomaly_map, dtype=np.float32))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))

@@ -1,0 +1,214 @@
+"""Values that cross module borders: frozen, without behaviour beyond their own fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Dataset",
+    "Evaluation",
+    "FloatArray",
+    "ImageArray",
+    "MaskArray",
+    "Prediction",
+    "Progress",
+    "Region",
+    "Sample",
+    "ScoredImage",
+]
+
+ImageArray: TypeAlias = NDArray[np.uint8]
+"""uint8, (H, W, 3), RGB."""
+FloatArray: TypeAlias = NDArray[np.float32]
+MaskArray: TypeAlias = NDArray[np.bool_]
+"""bool, (H, W), True where there is a defect."""
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with (what is being done, how many are done, how many there are)."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected part of the anomaly map above the pixel threshold.
+
+    All coordinates are pixels of the original image, x to the right and y down.
+
+    Attributes:
+        bbox: x, y, width and height.
+        area: number of pixels.
+        peak: the largest value of the anomaly map in the region.
+        peak_xy: where the peak is.
+        centroid: mean x and mean y.
+    """
+
+    bbox: tuple[int, int, int, int]
+    area: int
+    peak: float
+    peak_xy: tuple[int, int]
+    centroid: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The region as plain JSON values."""
+        return {
+            "bbox": list(self.bbox),
+            "area": self.area,
+            "peak": self.peak,
+            "peak_xy": list(self.peak_xy),
+            "centroid": list(self.centroid),
+        }
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image.
+
+    Attributes:
+        path: the file, or ``None`` for an image given as an array.
+        score: higher is more anomalous; unbounded.
+        p_value: conformal p-value in (0, 1]: the share of good images that would score at
+            least this high.
+        anomalous: whether ``p_value`` is at most the model's false-alarm rate, or the score is
+            at or above a threshold that was set by hand.
+        regions: connected parts of the map above the pixel threshold, largest peak first.
+        image_size: height and width of the original image, in pixels.
+        input_map: float32, (H, W) at the model's input size: the anomaly map as the model
+            gives it.
+    """
+
+    path: Path | None
+    score: float
+    p_value: float
+    anomalous: bool
+    regions: tuple[Region, ...]
+    image_size: tuple[int, int]
+    input_map: FloatArray = field(repr=False, compare=False)
+
+    @cached_property
+    def anomaly_map(self) -> FloatArray:
+        """float32, (height, width) of the original image; higher is more anomalous.
+
+        One absolute scale for every image of a model, never rescaled per image.
+        """
+        from fre.images import resize_map
+
+        return resize_map(self.input_map, self.image_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The prediction as one JSON line of ``fre predict``: without the map."""
+        return {
+            "path": None if self.path is None else str(self.path),
+            "score": self.score,
+            "p_value": self.p_value,
+            "anomalous": self.anomalous,
+            "regions": [region.to_dict() for region in self.regions],
+        }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a dataset.
+
+    Attributes:
+        path: the image file.
+        kind: ``"good"``, or the name of the defect.
+        masks: mask files, non-zero where there is a defect; their union counts. Empty for a
+            good image, and for a defect without a mask.
+    """
+
+    path: Path
+    kind: str
+    masks: tuple[Path, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether the image shows no defect."""
+        return self.kind == "good"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images to train on and images to judge by.
+
+    Attributes:
+        name: the folder's name.
+        root: the folder.
+        layout: the layout that was recognised, such as ``"mvtec"``.
+        train: good images to train on.
+        test: good and defective images to evaluate on.
+        notes: what is odd about the folder, one line each.
+    """
+
+    name: str
+    root: Path
+    layout: str
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScoredImage:
+    """One row of an evaluation: a sample and what the model said of it."""
+
+    sample: Sample
+    score: float
+    p_value: float
+    anomalous: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of a model on a dataset. Every figure but counts and speed is in [0, 1].
+
+    Attributes:
+        image_auroc: area under the ROC curve of the image scores.
+        image_aupr: average precision of the image scores.
+        image_f1: the largest F1 over all thresholds on the image scores.
+        pixel_auroc: area under the ROC curve of the anomaly maps' pixels.
+        pixel_f1: the largest F1 over all thresholds on the pixels.
+        aupro: area under the per-region-overlap curve up to a false-positive rate of 0.3.
+        n_good: good images that were scored.
+        n_defect: defective images that were scored.
+        false_alarm_rate_observed: share of the good images that the model calls anomalous.
+        images_per_second: from file to score and map.
+        images: a row an image, in the order of the dataset.
+
+    The pixel figures are ``None`` where there are no masks; a figure that needs both good and
+    defective images is ``None`` where there is only one kind.
+    """
+
+    image_auroc: float | None
+    image_aupr: float | None
+    image_f1: float | None
+    pixel_auroc: float | None
+    pixel_f1: float | None
+    aupro: float | None
+    n_good: int
+    n_defect: int
+    false_alarm_rate_observed: float | None
+    images_per_second: float
+    images: tuple[ScoredImage, ...] = field(repr=False, default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as the JSON of ``fre evaluate``: without the rows."""
+        return {
+            "image_auroc": self.image_auroc,
+            "image_aupr": self.image_aupr,
+            "image_f1": self.image_f1,
+            "pixel_auroc": self.pixel_auroc,
+            "pixel_f1": self.pixel_f1,
+            "aupro": self.aupro,
+            "n_good": self.n_good,
+            "n_defect": self.n_defect,
+            "false_alarm_rate_observed": self.false_alarm_rate_observed,
+            "images_per_second": self.images_per_second,
+        }
+
+
+MapFormat: TypeAlias = Literal["tiff", "npy", "png"]

@@ -1,0 +1,57 @@
+"""What the tests share: the real data where it is present, and small images of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def shared(*parts: str) -> Path:
+    """A file or folder of the real data; the test is skipped where it is absent."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"needs the real data in {path}, which is not on this machine")
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The tests neither read nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FRE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiles() -> Path:
+    return shared("data", "magnetic_tile")
+
+
+@pytest.fixture(scope="session")
+def screws() -> Path:
+    return shared("data", "screw")
+
+
+def texture(seed: int, size: tuple[int, int] = (96, 96)) -> np.ndarray:
+    """A grey weave with noise: uint8 (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: size[0], : size[1]]
+    phase = rng.uniform(0, 2 * np.pi, 2)
+    weave = np.sin(x / 3 + phase[0]) + np.sin(y / 3 + phase[1])
+    grey = 120 + 30 * weave + rng.normal(0, 4, size)
+    return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+@pytest.fixture(scope="session")
+def good_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve small good images."""
+    folder = tmp_path_factory.mktemp("good")
+    for seed in range(12):
+        Image.fromarray(texture(seed)).save(folder / f"{seed}.png")
+    return folder
