@@ -1,0 +1,40 @@
+"""Graphs that take a while to make are kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from fre.errors import OutputError
+from fre.files import write_atomic
+
+__all__ = ["cache_folder", "cached_model"]
+
+
+def cache_folder() -> Path:
+    """Where fre keeps what it can make again: ``$FRE_CACHE``, or the platform's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("FRE_CACHE") or platformdirs.user_cache_dir("fre", False))
+
+
+def cached_model(name: str, make: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
+    """The model in the cache's file of that name; made and stored if it is not there.
+
+    Processes that start at once may both make it: each writes beside and renames, so that every
+    reader finds a whole file. A damaged file is made anew. A cache that can't be written is no
+    error: the work is only done again next time.
+    """
+    path = cache_folder() / name
+    with suppress(OSError, DecodeError):
+        return onnx.load_from_string(path.read_bytes())
+    model = make()
+    with suppress(OSError, OutputError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, model.SerializeToString())
+    return model

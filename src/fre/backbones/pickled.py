@@ -1,0 +1,152 @@
+"""Read the tensors of a PyTorch state dict without PyTorch, and without running its code.
+
+Before version 1.6, ``torch.save`` wrote: the pickles of a magic number, of a protocol version and
+of the byte order; the pickle of the object, in which a tensor names its storage; the pickle of the
+storages' keys; then each storage as a count and its raw little-endian values
+(PyTorch, ``torch/serialization.py``, ``_legacy_save``).
+
+A pickle can call anything that its reader lets it import. This reader lets it import the two
+functions and the storage types that a plain state dict needs, each replaced by one of ours.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.errors import BackboneError
+
+__all__ = ["read_state_dict"]
+
+MAGIC = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+STORAGE_TYPES: dict[str, np.dtype[Any]] = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+}
+
+
+class _Storage:
+    """A flat array whose values follow later in the file."""
+
+    def __init__(self, dtype: np.dtype[Any], count: int) -> None:
+        self.dtype = dtype
+        self.count = count
+        self.values: NDArray[Any] | None = None
+
+
+class _Tensor:
+    """A view of a storage: made as the pickle is read, resolved once the values are there."""
+
+    def __init__(
+        self,
+        storage: _Storage,
+        offset: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        *_: object,
+    ) -> None:
+        if not isinstance(storage, _Storage) or len(shape) != len(strides):
+            raise pickle.UnpicklingError("a tensor without a storage")
+        whole = (offset, *shape, *strides)
+        if not all(isinstance(number, int) and number >= 0 for number in whole):
+            raise pickle.UnpicklingError("a tensor with a negative size, stride or offset")
+        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        # Strides of zero could ask for more memory than the file has bytes.
+        if math.prod(shape) > storage.count or (0 not in shape and last >= storage.count):
+            raise pickle.UnpicklingError("a tensor that reaches beyond its storage")
+        self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
+
+    def resolve(self) -> NDArray[Any]:
+        values = self.storage.values
+        assert values is not None
+        item = values.itemsize
+        view = np.lib.stride_tricks.as_strided(
+            values[self.offset :], self.shape, [step * item for step in self.strides]
+        )
+        return np.array(view, order="C")
+
+
+class _StateDictUnpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _Tensor
+        if module == "torch" and name in STORAGE_TYPES:
+            return STORAGE_TYPES[name]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no state dict needs")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        match pid:
+            case ("storage", np.dtype() as dtype, str(key), str(_), int(count), None) if count >= 0:
+                return self.storages.setdefault(key, _Storage(dtype, count))
+        raise pickle.UnpicklingError("a storage of an unknown form")
+
+
+def _plain_pickle(file: IO[bytes]) -> Any:
+    """A pickle of numbers, strings, lists and dicts."""
+    return _StateDictUnpickler(file).load()
+
+
+def _read(file: IO[bytes]) -> dict[str, NDArray[Any]]:
+    if _plain_pickle(file) != MAGIC or _plain_pickle(file) != PROTOCOL:
+        raise pickle.UnpicklingError("not the file format of torch.save before version 1.6")
+    if not _plain_pickle(file).get("little_endian"):
+        raise pickle.UnpicklingError("big-endian values")
+    reader = _StateDictUnpickler(file)
+    state = reader.load()
+    if not isinstance(state, dict):
+        raise pickle.UnpicklingError(f"a {type(state).__name__} where a state dict was expected")
+    for key in _plain_pickle(file):
+        storage = reader.storages[key]
+        count = int.from_bytes(file.read(8), "little")
+        raw = file.read(storage.count * storage.dtype.itemsize)
+        if count != storage.count or len(raw) != storage.count * storage.dtype.itemsize:
+            raise pickle.UnpicklingError("it ends before its last value")
+        storage.values = np.frombuffer(raw, storage.dtype)
+    tensors: dict[str, NDArray[Any]] = {}
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+            raise pickle.UnpicklingError(f"{name!r} is not a plain tensor")
+        if tensor.storage.values is None:
+            raise pickle.UnpicklingError(f"the values of {name} are missing")
+        tensors[name] = tensor.resolve()
+    return tensors
+
+
+def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of a state dict that ``torch.save`` wrote before version 1.6.
+
+    Args:
+        path: the file. Nothing in it is run, and nothing but tensors is accepted.
+
+    Returns:
+        Name to array, in the file's order.
+
+    Raises:
+        BackboneError: the file is missing, damaged, of another format, or holds anything but
+            plain tensors.
+    """
+    try:
+        with path.open("rb") as file:
+            return _read(file)
+    except OSError as error:
+        raise BackboneError(f"{path}: can't read the weights: {error.strerror}") from error
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise BackboneError(
+            f"{path}: not a state dict of plain tensors in PyTorch's old pickle format: {error}"
+        ) from error
