@@ -1,0 +1,141 @@
+"""What a score means: p-values and thresholds from the scores of good images alone.
+
+Split-conformal prediction (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World",
+2005, section 4.2): among m calibration scores and one more of the same kind, every rank is
+equally likely, so a good image has a p-value of at most a with a probability of at most a.
+Cross-fitted scores are not quite exchangeable with new ones: each comes from a subspace that saw
+a little less, and so tends to be a little too large, which errs on the side of fewer alarms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.errors import OptionError
+
+__all__ = ["Calibration", "check_false_alarm_rate", "conformal_threshold"]
+
+
+def check_false_alarm_rate(rate: float) -> None:
+    """Refuse a rate that is not between 0 and 1.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if not 0 < rate < 1:
+        raise OptionError(f"the false-alarm rate must be above 0 and below 1, not {rate}")
+
+
+def conformal_threshold(scores: NDArray[np.floating], rate: float) -> float:
+    """The largest score that is still called good.
+
+    A score above it has a p-value of at most ``rate``. With fewer scores than 1 / rate - 1 no
+    score does; then it is the largest of the scores, the strictest bound that they support.
+
+    Args:
+        scores: (m,), of good images, ascending; m >= 1.
+        rate: the false-alarm rate, in (0, 1).
+    """
+    m = len(scores)
+    # p <= rate  <=>  1 + #{scores >= s} <= rate (m + 1); the tolerance is for 0.1 * 10 and such.
+    allowed = int(np.floor(rate * (m + 1) + 1e-9)) - 1
+    return float(scores[m - 1 - max(allowed, 0)])
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Cross-fitted scores of good images, and the decision that is made by them.
+
+    Attributes:
+        scores: float64 (m,), ascending.
+        false_alarm_rate: the share of good images that may be called anomalous, as asked for.
+        threshold: an image whose score is above it is anomalous.
+        pixel_threshold: a pixel of the anomaly map above it belongs to a region; at most a share
+            of ``false_alarm_rate`` of the good images have such a pixel.
+        map_range: values of the anomaly map that are typical of good images and clearly above
+            them: the fixed scale of heat maps.
+    """
+
+    scores: NDArray[np.float64]
+    false_alarm_rate: float
+    threshold: float
+    pixel_threshold: float
+    map_range: tuple[float, float]
+
+    @classmethod
+    def fit(
+        cls,
+        scores: NDArray[np.floating],
+        map_maxima: NDArray[np.floating],
+        false_alarm_rate: float,
+    ) -> Calibration:
+        """Calibrate on cross-fitted good images.
+
+        Args:
+            scores: (m,), one for each image.
+            map_maxima: (m,), the largest value of each image's map.
+            false_alarm_rate: in (0, 1).
+
+        Raises:
+            OptionError: the rate is out of range.
+        """
+        check_false_alarm_rate(false_alarm_rate)
+        ordered = np.sort(np.asarray(scores, np.float64))
+        maxima = np.sort(np.asarray(map_maxima, np.float64))
+        pixel = conformal_threshold(maxima, false_alarm_rate)
+        typical = float(np.median(maxima))
+        return cls(
+            ordered,
+            false_alarm_rate,
+            conformal_threshold(ordered, false_alarm_rate),
+            pixel,
+            (typical, max(pixel + (pixel - typical), np.nextafter(typical, np.inf))),
+        )
+
+    @property
+    def attainable_rate(self) -> float:
+        """The smallest false-alarm rate that this many images can promise, 1 / (m + 1)."""
+        return 1 / (len(self.scores) + 1)
+
+    def p_value(self, score: float) -> float:
+        """Conformal p-value, (1 + #{scores >= score}) / (m + 1), in (0, 1]."""
+        m = len(self.scores)
+        at_least = m - int(np.searchsorted(self.scores, score, side="left"))
+        return (1 + at_least) / (m + 1)
+
+    def caveat(self) -> str | None:
+        """In words, that the images are too few for the rate; ``None`` if they are enough."""
+        if self.false_alarm_rate >= self.attainable_rate:
+            return None
+        needed = int(np.ceil(1 / self.false_alarm_rate - 1e-9)) - 1
+        return (
+            f"{len(self.scores)} good images can't promise a false-alarm rate of "
+            f"{self.false_alarm_rate:g}, only {self.attainable_rate:.3g}: the threshold is the "
+            f"largest of their scores; {needed} images or more could"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The calibration as plain JSON values."""
+        return {
+            "scores": [float(score) for score in self.scores],
+            "false_alarm_rate": self.false_alarm_rate,
+            "threshold": self.threshold,
+            "pixel_threshold": self.pixel_threshold,
+            "map_range": list(self.map_range),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Calibration:
+        """The inverse of `to_dict`."""
+        low, high = values["map_range"]
+        return cls(
+            np.asarray(values["scores"], np.float64),
+            float(values["false_alarm_rate"]),
+            float(values["threshold"]),
+            float(values["pixel_threshold"]),
+            (float(low), float(high)),
+        )

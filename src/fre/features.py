@@ -1,0 +1,137 @@
+"""Run the images through the left part of the graph: one pass, one preallocated matrix."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from fre.backbones import Backbone
+from fre.errors import DatasetError, ImageError
+from fre.graph import FEATURES, FeatureLayout, feature_model
+from fre.images import ImageSource, available_cores, iter_loaded
+from fre.runtime import open_runtime
+from fre.types import FloatArray, Progress
+
+__all__ = ["FeatureExtractor", "Features", "combined_digest"]
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone says of a set of images.
+
+    Attributes:
+        X: float32 (n, D), a flat feature a row.
+        sha256: digest of each image's file (of its pixels, for an array), in hexadecimal.
+        skipped: errors of the images that were left out.
+    """
+
+    X: FloatArray
+    sha256: tuple[str, ...]
+    skipped: tuple[ImageError, ...]
+
+
+class FeatureExtractor:
+    """A backbone up to one of its layers, with pooling, at a fixed input size.
+
+    Args:
+        backbone: the frozen network.
+        layer: name of the layer.
+        pool: edge of the pooling windows, in locations of the feature map.
+        size: height and width of the input.
+        threads: threads of the network; 0 takes all cores.
+
+    Attributes:
+        network: the backbone's graph up to the layer.
+        layout: how a flat feature is made up.
+
+    Raises:
+        BackboneError: an unknown layer, or a size that the network can't take.
+        OptionError: ``pool`` does not fit the feature map.
+    """
+
+    network: onnx.ModelProto
+    layout: FeatureLayout
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layer: str,
+        *,
+        pool: int,
+        size: tuple[int, int],
+        threads: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.size = size
+        self.network = backbone.graph([layer], size)
+        # The network itself knows best how large its feature map is.
+        probe = open_runtime(self.network.SerializeToString(), [layer], threads=threads)
+        _, channels, *grid = probe.run(np.zeros((1, 3, *size), np.float32))[0].shape
+        self.layout = FeatureLayout(layer, channels, (grid[0], grid[1]), pool)
+        model = feature_model(self.network, backbone.normalisation, self.layout, size)
+        self._runtime = open_runtime(model.SerializeToString(), [FEATURES], threads=threads)
+
+    def run(self, images: NDArray[np.uint8]) -> FloatArray:
+        """Features of images, uint8 (N, H, W, 3) at the input's size: float32 (N, D)."""
+        return self._runtime.run(images)[0]
+
+    def extract(
+        self,
+        sources: Sequence[ImageSource],
+        *,
+        skip_unreadable: bool = False,
+        progress: Progress | None = None,
+    ) -> Features:
+        """Read images and compute their features.
+
+        Args:
+            sources: files, or arrays, uint8 (H, W, 3).
+            skip_unreadable: leave out images that can't be read, instead of stopping.
+            progress: called after each image.
+
+        Raises:
+            ImageError: an image can't be read.
+            DatasetError: none of them can.
+        """
+        X = np.empty((len(sources), self.layout.dimension), np.float32)
+        batch: list[NDArray[np.uint8]] = []
+        digests: list[str] = []
+        skipped: list[ImageError] = []
+
+        def flush() -> None:
+            if batch:
+                X[len(digests) - len(batch) : len(digests)] = self.run(np.stack(batch))
+                batch.clear()
+
+        loaded = iter_loaded(
+            sources, self.size, workers=available_cores(), ahead=2 * BATCH, digest=True
+        )
+        for done, image in enumerate(loaded, start=1):
+            if isinstance(image, ImageError):
+                if not skip_unreadable:
+                    raise image
+                skipped.append(image)
+            else:
+                batch.append(image.pixels)
+                digests.append(image.sha256)
+            if len(batch) == BATCH:
+                flush()
+            if progress:
+                progress("Extracting features", done, len(sources))
+        flush()
+        if sources and not digests:
+            raise DatasetError(f"none of the {len(sources)} images can be read: {skipped[0]}")
+        return Features(X[: len(digests)], tuple(digests), tuple(skipped))
+
+
+def combined_digest(digests: Iterable[str]) -> str:
+    """What ``sha256sum FILES | cut -c1-64 | sort | sha256sum`` prints for the files."""
+    lines = "".join(f"{digest}\n" for digest in sorted(digests))
+    return hashlib.sha256(lines.encode()).hexdigest()

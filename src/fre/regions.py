@@ -1,0 +1,195 @@
+"""Connected regions of a mask or an anomaly map, with NumPy alone.
+
+Two pixels are connected when they touch at a side or a corner (8-connectivity), as in the MVTec
+AD benchmark.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.errors import OptionError
+from fre.types import FloatArray, MaskArray, Region
+
+__all__ = ["find_regions", "label"]
+
+IndexArray = NDArray[np.intp]
+
+
+def label(mask: MaskArray) -> tuple[NDArray[np.int32], int]:
+    """Number the connected components of a mask.
+
+    Args:
+        mask: bool, (H, W).
+
+    Returns:
+        Labels, int32, (H, W): 0 outside the mask, and 1 to n in the raster order of each
+        component's first pixel. Then n.
+
+    Raises:
+        OptionError: the mask is not bool or not two-dimensional.
+    """
+    if mask.dtype != np.bool_ or mask.ndim != 2:
+        raise OptionError(
+            f"mask must be a bool array (H, W), found {mask.dtype} of shape {mask.shape}"
+        )
+    starts, ends = _runs(mask)
+    root = _components(len(starts), *_touching(starts, ends, stride=mask.shape[1] + 1))
+    is_root = root == np.arange(len(root))
+    # Roots are the smallest run of their component, so counting them in order numbers the
+    # components by their first pixel.
+    number = np.cumsum(is_root, dtype=np.int32)[root]
+    labels = np.zeros(mask.shape, dtype=np.int32)
+    labels[mask] = np.repeat(number, ends - starts)
+    return labels, int(np.count_nonzero(is_root))
+
+
+def find_regions(
+    anomaly_map: FloatArray, threshold: float, image_size: tuple[int, int]
+) -> tuple[Region, ...]:
+    """Describe the connected regions of a map at or above a threshold.
+
+    The map may be smaller or larger than the image. Then pixel i of the map covers
+    [i * s, (i + 1) * s) of the image, where s is the ratio of the sizes: a box is the smallest
+    one of whole pixels that covers the region, an area is the covered area rounded (at least 1),
+    a peak is the image's pixel under the centre of the map's, and a centroid is in the same
+    coordinates as the pixels' indices. When the sizes are equal all of it is exact.
+
+    Args:
+        anomaly_map: float32, (h, w); infinities are allowed.
+        threshold: on the scale of the map.
+        image_size: height and width of the original image.
+
+    Returns:
+        The regions by their peak, highest first; equal peaks in raster order of the regions'
+        first pixels.
+
+    Raises:
+        OptionError: the map is not two-dimensional, the map or the threshold is NaN, or a size
+            is not positive.
+    """
+    # float64, because NumPy would round the threshold to float32 to compare it.
+    values = np.asarray(anomaly_map, dtype=np.float64)
+    if values.ndim != 2:
+        raise OptionError(f"anomaly_map must have shape (h, w), found {values.shape}")
+    if np.isnan(values).any():
+        raise OptionError("anomaly_map holds NaN")
+    if np.isnan(threshold):
+        raise OptionError("threshold is NaN")
+    height, width = int(image_size[0]), int(image_size[1])
+    if height < 1 or width < 1:
+        raise OptionError(f"image_size must be positive, found {height} x {width}")
+
+    mask = values >= threshold
+    labels, count = label(mask)
+    if count == 0:
+        return ()
+    y, x = np.nonzero(mask)
+    member = labels[mask] - 1
+    value = values[mask]
+
+    area = np.bincount(member, minlength=count)
+    mean_x = np.bincount(member, weights=x, minlength=count) / area
+    mean_y = np.bincount(member, weights=y, minlength=count) / area
+    left, right = _extent(x, member, count)
+    top, bottom = _extent(y, member, count)
+    peak = np.full(count, -np.inf)
+    np.maximum.at(peak, member, value)
+    at_peak = np.flatnonzero(value == peak[member])
+    _, first = np.unique(member[at_peak], return_index=True)
+    peak_x, peak_y = x[at_peak[first]], y[at_peak[first]]
+
+    map_height, map_width = values.shape
+    regions = []
+    for i in np.argsort(-peak, kind="stable"):
+        box_x, box_width = _scale_extent(int(left[i]), int(right[i]), map_width, width)
+        box_y, box_height = _scale_extent(int(top[i]), int(bottom[i]), map_height, height)
+        covered = int(area[i]) * (height * width) / (map_height * map_width)
+        regions.append(
+            Region(
+                bbox=(box_x, box_y, box_width, box_height),
+                area=max(1, round(covered)),
+                peak=float(peak[i]),
+                peak_xy=(
+                    _scale_index(int(peak_x[i]), map_width, width),
+                    _scale_index(int(peak_y[i]), map_height, height),
+                ),
+                centroid=(
+                    _scale_mean(float(mean_x[i]), map_width, width),
+                    _scale_mean(float(mean_y[i]), map_height, height),
+                ),
+            )
+        )
+    return tuple(regions)
+
+
+def _runs(mask: MaskArray) -> tuple[IndexArray, IndexArray]:
+    """First and one-past-last position of every horizontal run, in raster order.
+
+    A position is y * (W + 1) + x: the extra column keeps a run from going on into the next row.
+    """
+    height, width = mask.shape
+    padded = np.zeros((height, width + 1), dtype=np.int8)
+    padded[:, :width] = mask
+    steps = np.diff(padded.ravel(), prepend=np.int8(0))
+    return np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+
+
+def _touching(starts: IndexArray, ends: IndexArray, stride: int) -> tuple[IndexArray, IndexArray]:
+    """Pairs (run, run of the row above) that touch at a side or a corner."""
+    first = np.searchsorted(ends, starts - stride, side="left")
+    stop = np.searchsorted(starts, ends - stride, side="right")
+    count = stop - first
+    lower = np.repeat(np.arange(len(starts)), count)
+    within = np.arange(len(lower)) - np.repeat(np.cumsum(count) - count, count)
+    return lower, first[lower] + within
+
+
+def _components(n: int, u: IndexArray, v: IndexArray) -> IndexArray:
+    """The smallest node of each node's component, in a graph of n nodes and edges (u, v).
+
+    Every round hooks each root onto its smallest neighbouring root and then flattens the trees,
+    one of the algorithms of Liu and Tarjan, Simple Concurrent Labeling Algorithms for Connected
+    Components, SOSA 2019. A 1024 x 1024 mask of noise takes three to six
+    rounds.
+    """
+    parent = np.arange(n)
+    while len(u):
+        root_u, root_v = parent[u], parent[v]
+        # The smallest neighbour must win: with any other, a comb takes a round a tooth.
+        np.minimum.at(parent, np.maximum(root_u, root_v), np.minimum(root_u, root_v))
+        while not np.array_equal(grandparent := parent[parent], parent):
+            parent = grandparent
+        apart = parent[u] != parent[v]
+        u, v = u[apart], v[apart]
+    return parent
+
+
+def _extent(
+    position: IndexArray, member: NDArray[np.int32], count: int
+) -> tuple[IndexArray, IndexArray]:
+    """Smallest and one past the largest position of each region."""
+    low = np.full(count, np.iinfo(np.intp).max, dtype=np.intp)
+    high = np.zeros(count, dtype=np.intp)
+    np.minimum.at(low, member, position)
+    np.maximum.at(high, member, position + 1)
+    return low, high
+
+
+def _scale_extent(start: int, stop: int, old: int, new: int) -> tuple[int, int]:
+    """Start and length of the whole pixels that cover [start, stop) after resizing."""
+    scaled_start = start * new // old
+    scaled_stop = -(-stop * new // old)
+    return scaled_start, scaled_stop - scaled_start
+
+
+def _scale_index(index: int, old: int, new: int) -> int:
+    """The pixel under the centre of pixel ``index`` after resizing."""
+    return (2 * index + 1) * new // (2 * old)
+
+
+def _scale_mean(mean: float, old: int, new: int) -> float:
+    """A mean of pixel indices after resizing, kept inside the image where it shrinks."""
+    scale = new / old
+    return min(max(mean * scale + (scale - 1) / 2, 0.0), float(new - 1))

@@ -1,0 +1,120 @@
+"""Run an ONNX model, on ONNX Runtime or on OpenVINO, behind one small protocol."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.errors import InternalError, MissingDependencyError, ModelFileError, OptionError
+
+__all__ = ["RUNTIMES", "Runtime", "open_runtime", "read_metadata"]
+
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+class Runtime(Protocol):
+    """A model that is ready to run."""
+
+    name: str
+
+    def run(self, images: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """The model's outputs, in the order that was asked for.
+
+        Args:
+            images: the model's input.
+        """
+
+
+def _onnxruntime() -> Any:
+    import onnxruntime
+
+    # Its warnings speak of graph optimisation, in words that no user can act upon.
+    onnxruntime.set_default_logger_severity(3)
+    return onnxruntime
+
+
+class _OnnxRuntime:
+    name = "onnxruntime"
+
+    def __init__(self, model: bytes, outputs: Sequence[str], threads: int) -> None:
+        ort = _onnxruntime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = list(outputs)
+
+    def run(self, images: NDArray[Any]) -> list[NDArray[np.float32]]:
+        result: list[NDArray[np.float32]] = self._session.run(self._outputs, {self._input: images})
+        return result
+
+
+class _OpenVINO:
+    name = "openvino"
+
+    def __init__(self, model: bytes, outputs: Sequence[str], threads: int) -> None:
+        if importlib.util.find_spec("openvino") is None:
+            raise MissingDependencyError("the runtime openvino", "openvino")
+        import openvino as ov
+
+        core = ov.Core()
+        config: dict[str, Any] = {
+            # Some processors would compute in bfloat16 unasked, and the scores would differ.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = threads
+        network = core.read_model(model, b"")
+        self._request = core.compile_model(network, "CPU", config).create_infer_request()
+        self._outputs = list(outputs)
+
+    def run(self, images: NDArray[Any]) -> list[NDArray[np.float32]]:
+        self._request.infer([images])
+        return [self._request.get_tensor(name).data.copy() for name in self._outputs]
+
+
+def open_runtime(
+    model: bytes, outputs: Sequence[str], *, runtime: str = "onnxruntime", threads: int = 0
+) -> Runtime:
+    """Make a model ready to run.
+
+    Args:
+        model: a serialised ONNX model.
+        outputs: names of the outputs that are wanted.
+        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        threads: threads for one run; 0 leaves it to the runtime, which takes all cores.
+
+    Raises:
+        OptionError: an unknown runtime.
+        MissingDependencyError: the runtime is not installed.
+        InternalError: the runtime refuses the model.
+    """
+    if runtime not in RUNTIMES:
+        raise OptionError(f"no runtime is called {runtime!r}; choose from: {', '.join(RUNTIMES)}")
+    try:
+        return (_OnnxRuntime if runtime == "onnxruntime" else _OpenVINO)(model, outputs, threads)
+    except RuntimeError as error:
+        raise InternalError(f"{runtime} can't load the model: {error}") from error
+
+
+def read_metadata(model: bytes) -> dict[str, str]:
+    """The ``metadata_props`` of a serialised ONNX model.
+
+    Raises:
+        ModelFileError: the bytes are not an ONNX model.
+    """
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # each fault of a file has a type of its own, derived from this
+        raise ModelFileError("not an ONNX model, or a damaged one") from error
+    metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    return metadata

@@ -1,0 +1,332 @@
+"""The subspace of good features, in closed form.
+
+The shallow linear autoencoder of FRE (Ndiour, Ahuja, Genc and Tickoo, BMVC 2023, section 3) has
+its optimum where its decoder spans the leading principal components (Baldi and Hornik, 1989).
+Features are few and long, or many and short; the smaller of the two Gram matrices, X X^T or
+X^T X, is accumulated in float64 and decomposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.errors import OptionError
+from fre.types import FloatArray
+
+__all__ = ["Gram", "Subspace", "check_rank", "make_folds"]
+
+Float64: TypeAlias = NDArray[np.float64]
+
+BLOCK_BYTES = 64 * 2**20
+"""Working memory for float64 copies of parts of the features."""
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """An affine subspace of a feature space, and what is known of the features it came from.
+
+    Attributes:
+        n: number of features it was fitted on.
+        mean: float64 (D,).
+        basis: float64 (D, k), orthonormal columns, strongest first; k may be 0.
+        singular_values: float64 (k,), of the centred features along the basis.
+        discarded: energy (sum of squares of the centred features) outside the basis.
+    """
+
+    n: int
+    mean: Float64
+    basis: Float64
+    singular_values: Float64
+    discarded: float
+
+    @property
+    def dimension(self) -> int:
+        """Length of a feature, D."""
+        return int(self.basis.shape[0])
+
+    @property
+    def rank(self) -> int:
+        """Number of basis vectors, k."""
+        return int(self.basis.shape[1])
+
+    @property
+    def kept_variance(self) -> float:
+        """Share of the energy that the basis holds, in [0, 1]; 1 if there is no energy."""
+        kept = float(np.sum(self.singular_values**2))
+        total = kept + self.discarded
+        return kept / total if total > 0 else 1.0
+
+    def residual(self, X: NDArray[np.floating]) -> Float64:
+        """What the subspace can't reconstruct of some features.
+
+        Args:
+            X: (n, D).
+
+        Returns:
+            float64 (n, D): (x - mean) - V V^T (x - mean), for each row x.
+        """
+        centred = X - self.mean
+        return np.asarray(centred - (centred @ self.basis) @ self.basis.T)
+
+
+def choose_rank(energies: Float64, *, variance: float, rank: int | None, tolerance: float) -> int:
+    """How many principal components to keep.
+
+    Args:
+        energies: squared singular values, largest first.
+        variance: share of the energy to keep, in (0, 1].
+        rank: a fixed number instead, or ``None``.
+        tolerance: energies up to this are rounding, not signal.
+
+    Raises:
+        OptionError: ``rank`` is more than the data allow.
+    """
+    available = int(np.count_nonzero(energies > tolerance))
+    if rank is not None:
+        if rank > available:
+            raise OptionError(
+                f"rank {rank} is more than the good images allow: their features span "
+                f"{available} dimensions; use a rank of at most {available}, or more images"
+            )
+        return rank
+    if available == 0:
+        return 0
+    cumulative = np.cumsum(energies[:available])
+    # The last of the cumulative sums may miss its own total by a rounding error.
+    return min(int(np.searchsorted(cumulative, variance * cumulative[-1])) + 1, available)
+
+
+def _columns(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Slices of the columns of a matrix, each small enough to be copied as float64."""
+    width = max(1, BLOCK_BYTES // (8 * n_rows))
+    for start in range(0, n_columns, width):
+        yield slice(start, min(start + width, n_columns))
+
+
+def _rows(n_rows: int, n_columns: int) -> Iterator[slice]:
+    return _columns(n_columns, n_rows)
+
+
+def _mean(X: NDArray[np.floating]) -> Float64:
+    return np.asarray(X.mean(axis=0, dtype=np.float64))
+
+
+def _inner_products(X: NDArray[np.floating], mean: Float64) -> Float64:
+    """Float64 (n, n): inner products of the centred rows."""
+    n, dimension = X.shape
+    products = np.zeros((n, n))
+    for part in _columns(n, dimension):
+        block = X[:, part] - mean[part]
+        products += block @ block.T
+    return products
+
+
+def _scatter(X: NDArray[np.floating], mean: Float64) -> Float64:
+    """Float64 (D, D): the sum over rows of the outer products of the centred rows."""
+    n, dimension = X.shape
+    scatter = np.zeros((dimension, dimension))
+    for part in _rows(n, dimension):
+        block = X[part] - mean
+        scatter += block.T @ block
+    return scatter
+
+
+def _descending(symmetric: Float64) -> tuple[Float64, Float64]:
+    """Eigenvalues, largest first and not below zero, and the eigenvectors as columns.
+
+    The sign of a vector, which the decomposition leaves open, is such that its largest entry is
+    positive.
+    """
+    values, vectors = np.linalg.eigh(symmetric)
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    largest = np.take_along_axis(vectors, np.argmax(np.abs(vectors), axis=0)[None], axis=0)
+    return values, vectors * np.where(largest < 0, -1.0, 1.0)
+
+
+def _tolerance(energies: Float64) -> float:
+    """The largest energy that rounding alone may show in a direction without any."""
+    if energies.size == 0:
+        return 0.0
+    return float(energies[0] * energies.size * np.finfo(np.float64).eps * 4)
+
+
+def check_rank(variance: float, rank: int | None) -> None:
+    """Refuse a share of variance or a rank that makes no sense.
+
+    Raises:
+        OptionError: ``variance`` is not in (0, 1], or ``rank`` is below 1.
+    """
+    if not 0 < variance <= 1:
+        raise OptionError(f"variance must be above 0 and at most 1, not {variance}")
+    if rank is not None and rank < 1:
+        raise OptionError(f"rank must be at least 1, not {rank}")
+
+
+def make_folds(n: int, *, folds: int = 5, seed: int = 0) -> list[NDArray[np.intp]]:
+    """A seeded permutation of n images, dealt into folds of nearly equal size.
+
+    Args:
+        n: number of images, at least 2.
+        folds: the number of folds; n, if there are fewer images.
+        seed: of the permutation.
+
+    Returns:
+        For each fold, the indices of its images.
+    """
+    order = np.random.default_rng(seed).permutation(n)
+    return [np.sort(part) for part in np.array_split(order, min(folds, n))]
+
+
+class Gram:
+    """Features, and the inner products from which all their subspaces follow.
+
+    Args:
+        X: float (n, D), a feature a row, n >= 1. Kept, not copied.
+    """
+
+    def __init__(self, X: NDArray[np.floating]) -> None:
+        self.X = X
+        self.mean = _mean(X)
+        self.wide = X.shape[0] <= X.shape[1]
+        self.products = (_inner_products if self.wide else _scatter)(X, self.mean)
+
+    def fit(self, *, variance: float = 0.97, rank: int | None = None) -> Subspace:
+        """The principal subspace of all the features.
+
+        Args:
+            variance: the share of the energy to keep, in (0, 1]: k is the smallest that does.
+            rank: a fixed k instead.
+
+        Returns:
+            The subspace. Constant features have one of rank 0; k never exceeds the rank of the
+            centred features, so that nothing is divided by a singular value of zero.
+
+        Raises:
+            OptionError: ``variance`` or ``rank`` is out of range.
+        """
+        check_rank(variance, rank)
+        n, dimension = self.X.shape
+        energies, U = _descending(self.products)
+        k = choose_rank(energies, variance=variance, rank=rank, tolerance=_tolerance(energies))
+        singular_values = np.sqrt(energies[:k])
+        if self.wide:
+            weights = U[:, :k] / singular_values
+            basis = np.empty((dimension, k))
+            for part in _columns(n, dimension):
+                basis[part] = (self.X[:, part] - self.mean[part]).T @ weights
+        else:
+            basis = U[:, :k].copy()
+        return Subspace(n, self.mean, basis, singular_values, float(np.sum(energies[k:])))
+
+    def cross_fit(
+        self,
+        folds: list[NDArray[np.intp]],
+        *,
+        channels: int,
+        variance: float = 0.97,
+        rank: int | None = None,
+    ) -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
+        """Residual maps of the features under subspaces that were fitted without them.
+
+        A feature's residual under its own subspace is far too small when n is about k. Each fold
+        is scored by the subspace of the other folds, which follows from the same inner products.
+
+        Args:
+            folds: the rows of each fold; two folds or more, none empty.
+            channels: number of channels; D is flattened from (channels, locations).
+            variance: as for `fit`.
+            rank: as for `fit`, but cut to what the other folds allow.
+
+        Yields:
+            For each fold: its rows, and float32 (rows, locations): the squared residual, summed
+            over the channels.
+
+        Raises:
+            OptionError: ``variance`` or ``rank`` is out of range.
+        """
+        check_rank(variance, rank)
+        for held in folds:
+            if self.wide:
+                others = np.setdiff1d(np.arange(len(self.X)), held)
+                weights = _reconstruction_weights(self.products, others, held, variance, rank)
+                yield held, _residual_map_from_rows(self.X, others, held, weights, channels)
+            else:
+                yield held, self._held_out_map(held, channels, variance, rank)
+
+    def _held_out_map(
+        self, held: NDArray[np.intp], channels: int, variance: float, rank: int | None
+    ) -> FloatArray:
+        n = len(self.X)
+        rest = n - len(held)
+        block = self.X[held] - self.mean
+        total = block.sum(axis=0)
+        # The centred features sum to zero, so those of the others sum to minus the fold's sum.
+        inner = self.products - block.T @ block - np.outer(total, total) / rest
+        energies, V = _descending(inner)
+        k = _cut(energies, variance, rank)
+        subspace = Subspace(
+            rest,
+            self.mean - total / rest,
+            V[:, :k],
+            np.sqrt(energies[:k]),
+            float(energies[k:].sum()),
+        )
+        residual = subspace.residual(self.X[held]).reshape(len(held), channels, -1)
+        return np.asarray(np.square(residual).sum(axis=1), np.float32)
+
+
+def _cut(energies: Float64, variance: float, rank: int | None) -> int:
+    tolerance = _tolerance(energies)
+    k = choose_rank(energies, variance=variance, rank=None, tolerance=tolerance)
+    if rank is not None:
+        k = min(rank, int(np.count_nonzero(energies > tolerance)))
+    return k
+
+
+def _reconstruction_weights(
+    products: Float64,
+    others: NDArray[np.intp],
+    held: NDArray[np.intp],
+    variance: float,
+    rank: int | None,
+) -> Float64:
+    """How the reconstruction of each held-out feature is made up of the other features.
+
+    With K the inner products centred on the mean of the others, U, s their decomposition, and B =
+    U_k s_k^-2 U_k^T K_oh, the reconstruction of x_h is m + sum_o B_oh (x_o - m).
+
+    Returns:
+        float64 (others, held): its columns sum to 1.
+    """
+    inner = products[np.ix_(others, others)]
+    cross = products[np.ix_(others, held)]
+    column = inner.mean(axis=1, keepdims=True)
+    centred = inner - column - column.T + column.mean()
+    cross_centred = cross - cross.mean(axis=0, keepdims=True) - column + column.mean()
+    energies, U = _descending(centred)
+    k = _cut(energies, variance, rank)
+    B = (U[:, :k] / energies[:k]) @ (U[:, :k].T @ cross_centred)
+    return np.asarray(B + (1 - B.sum(axis=0)) / len(others))
+
+
+def _residual_map_from_rows(
+    X: NDArray[np.floating],
+    others: NDArray[np.intp],
+    held: NDArray[np.intp],
+    weights: Float64,
+    channels: int,
+) -> FloatArray:
+    locations = X.shape[1] // channels
+    mixing = weights.T.astype(X.dtype)
+    total = np.zeros((len(held), locations), np.float32)
+    step = max(1, BLOCK_BYTES // (4 * len(X) * locations))
+    for start in range(0, channels, step):
+        part = slice(start * locations, min(start + step, channels) * locations)
+        residual = X[held, part] - mixing @ X[others, part]
+        total += np.square(residual).reshape(len(held), -1, locations).sum(axis=1)
+    return total
