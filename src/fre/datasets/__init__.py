@@ -1,0 +1,36 @@
+"""Good, defective and mask samples from plain folders, lists, and the field's datasets.
+
+    >>> from fre.datasets import open_dataset
+    >>> dataset = open_dataset("mvtec/screw")  # doctest: +SKIP
+
+Each layout has a module that draws it: ``_mvtec`` (MVTec AD, AD 2, LOCO, MPDD, BTAD), ``_visa``,
+``_kolektor``, ``_magnetic_tile``, ``_real_iad``, ``_folder``, ``_listing``; ``_layouts`` lists
+them in the order in which they are recognised.
+"""
+
+from __future__ import annotations
+
+from fre.datasets._layouts import LAYOUTS
+from fre.datasets._masks import check_masks, load_mask
+from fre.datasets._open import (
+    categories,
+    detect_layout,
+    open_dataset,
+    open_datasets,
+    require_test,
+    require_train,
+    training_images,
+)
+
+__all__ = [
+    "LAYOUTS",
+    "categories",
+    "check_masks",
+    "detect_layout",
+    "load_mask",
+    "open_dataset",
+    "open_datasets",
+    "require_test",
+    "require_train",
+    "training_images",
+]

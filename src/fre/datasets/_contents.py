@@ -1,0 +1,42 @@
+"""What every reader of a layout gives back, and the words they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fre.folders import relative
+from fre.types import Sample
+
+GOOD_NAMES = frozenset({"good", "ok", "normal"})
+"""Names of a folder, or labels in a list, that mean: no defect."""
+
+
+class Contents(NamedTuple):
+    """A dataset without its name and place."""
+
+    train: list[Sample]
+    test: list[Sample]
+    notes: list[str]
+
+
+def is_good(name: str) -> bool:
+    """Whether a folder's name or a label means: no defect."""
+    return name.strip().casefold() in GOOD_NAMES
+
+
+def good_samples(paths: Sequence[Path]) -> list[Sample]:
+    """The images as good samples."""
+    return [Sample(path, "good") for path in paths]
+
+
+def count(number: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def some(paths: Sequence[Path], root: Path) -> str:
+    """The first path below ``root``, and how many more there are."""
+    first = relative(paths[0], root)
+    return first if len(paths) == 1 else f"{first} and {len(paths) - 1} more"

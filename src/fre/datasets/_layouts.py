@@ -1,0 +1,124 @@
+"""The layouts that can be read, and how to tell which one a folder has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fre.datasets._contents import Contents
+from fre.datasets._folder import find_folder, read_folder
+from fre.datasets._kolektor import (
+    find_kolektorsdd,
+    find_kolektorsdd2,
+    read_kolektorsdd,
+    read_kolektorsdd2,
+)
+from fre.datasets._listing import LIST_SUFFIXES, find_list, read_list
+from fre.datasets._magnetic_tile import find_magnetic_tile, read_magnetic_tile
+from fre.datasets._mvtec import (
+    by_folder,
+    is_ad2,
+    is_btad,
+    is_loco,
+    is_mvtec,
+    read_ad2,
+    read_mvtec,
+)
+from fre.datasets._real_iad import find_real_iad, read_real_iad
+from fre.datasets._visa import find_visa, read_visa
+from fre.errors import DatasetError, OptionError
+from fre.folders import SUFFIXES, subfolders
+
+
+class Layout(NamedTuple):
+    """A way in which a dataset is laid out on disk.
+
+    Attributes:
+        name: what ``layout=`` takes.
+        shape: what is expected to be there, for error messages.
+        find: from a root and its subfolders, the categories by name, each with the place that
+            ``read`` takes; none where the root has another layout. A root that is itself one
+            dataset is the only category.
+        read: from that place and the category's name, the contents.
+    """
+
+    name: str
+    shape: str
+    find: Callable[[Path, Sequence[Path]], dict[str, Path]]
+    read: Callable[[Path, str], Contents]
+
+
+# In the order in which they are tried: the particular before the general.
+_LAYOUTS = (
+    Layout("list", "a .csv or .jsonl file with a column 'path'", find_list, read_list),
+    Layout(
+        "real_iad", "realiad_jsons/<category>.json, realiad_1024/", find_real_iad, read_real_iad
+    ),
+    Layout("visa", "<category>/Data/Images/Normal, split_csv/1cls.csv", find_visa, read_visa),
+    Layout(
+        "mvtec_ad2", "train/good, test_public/good, test_public/bad", by_folder(is_ad2), read_ad2
+    ),
+    Layout(
+        "mvtec_loco",
+        "train/good, test/good, test/logical_anomalies",
+        by_folder(is_loco),
+        read_mvtec,
+    ),
+    Layout("btad", "train/ok, test/ok, test/ko", by_folder(is_btad), read_mvtec),
+    Layout(
+        "kolektorsdd2",
+        "train/10000.png with train/10000_GT.png",
+        find_kolektorsdd2,
+        read_kolektorsdd2,
+    ),
+    Layout(
+        "kolektorsdd",
+        "kos01/Part0.jpg with kos01/Part0_label.bmp",
+        find_kolektorsdd,
+        read_kolektorsdd,
+    ),
+    Layout(
+        "magnetic_tile", "MT_Free/Imgs, MT_Blowhole/Imgs", find_magnetic_tile, read_magnetic_tile
+    ),
+    Layout("mvtec", "train/good, test/good, test/<kind>", by_folder(is_mvtec), read_mvtec),
+    # MPDD has the very shape of MVTec AD, which is what a folder of it is recognised as.
+    Layout("mpdd", "train/good, test/good, test/<kind>", by_folder(is_mvtec), read_mvtec),
+    Layout("folder", "good/ and a folder for each kind of defect", find_folder, read_folder),
+)
+
+LAYOUTS: tuple[str, ...] = tuple(sorted(layout.name for layout in _LAYOUTS))
+"""The names that ``layout=`` takes."""
+
+
+def locate(root: Path, name: str | None) -> tuple[Layout, dict[str, Path]]:
+    """The layout of ``root`` and its categories: at least one.
+
+    Raises:
+        OptionError: there is no layout called ``name``.
+        DatasetError: there is nothing at ``root``, or it has not the layout ``name``.
+    """
+    if name is not None and name not in LAYOUTS:
+        raise OptionError(f"unknown layout {name!r}; choose from {', '.join(LAYOUTS)}")
+    if not root.exists():
+        raise DatasetError(f"{root}: no such folder or list of images")
+    children = subfolders(root)
+    wanted = [layout for layout in _LAYOUTS if name in (None, layout.name)]
+    for layout in wanted:
+        if found := layout.find(root, children):
+            return layout, found
+    if name is None:
+        hint = "an image; give its folder" if root.suffix.lower() in SUFFIXES else "neither"
+        raise DatasetError(
+            f"{root}: expected a folder or a list of images ({', '.join(LIST_SUFFIXES)}), "
+            f"found {hint}"
+        )
+    raise DatasetError(
+        f"{root}: not laid out as {name!r}: expected {wanted[0].shape}, found none of it; "
+        "leave the layout out to have it recognised"
+    )
+
+
+def shape_of(name: str) -> str:
+    """What is expected in a dataset of that layout; the name itself for one made in another way."""
+    return next((layout.shape for layout in _LAYOUTS if layout.name == name), name)
