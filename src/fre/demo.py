@@ -1,0 +1,135 @@
+"""The whole product on data of its own: draw, train, evaluate, show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fre.datasets import load_mask, open_dataset
+from fre.datasets.synthetic import write_dataset
+from fre.detector import FRE
+from fre.evaluate import evaluate
+from fre.images import read_image
+from fre.model import Model
+from fre.report import GalleryItem, write_report
+from fre.types import Dataset, Evaluation, ImageArray, Progress, ScoredImage
+from fre.visualize import Tile, contact_sheet, outline, overlay
+
+__all__ = ["DemoResult", "report_on", "run_demo"]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demonstration measured.
+
+    Attributes:
+        n_images: good images that it trained on.
+        seconds: how long the training took: ``total``, ``features`` and ``fit``.
+        evaluation: of the trained model on the test images.
+    """
+
+    n_images: int
+    seconds: dict[str, float]
+    evaluation: Evaluation
+
+
+def report_on(
+    file: Path,
+    model: Model,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    *,
+    model_name: str,
+    progress: Progress | None = None,
+) -> None:
+    """Write the HTML report of a model on a dataset.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+
+    def gallery(row: ScoredImage) -> GalleryItem:
+        prediction = model.predict(row.sample.path)
+        mask = load_mask(row.sample, prediction.image_size)
+        return GalleryItem(read_image(row.sample.path), prediction.input_map, mask)
+
+    metadata = model.metadata
+    write_report(
+        file,
+        model_info={
+            "name": model_name,
+            "preset": metadata["preset"],
+            "backbone": metadata["backbone"]["name"],
+            "layers": metadata["backbone"]["layers"],
+            "input_size": "{} x {}".format(*model.size),
+            "n_training_images": metadata["provenance"]["n_images"],
+            "digest": model.sha256,
+            "created": metadata["provenance"]["created"],
+            "version": metadata["fre_version"],
+        },
+        evaluation=evaluation,
+        dataset_name=dataset.name,
+        calibration_scores=model.calibration.scores,
+        threshold=model.threshold,
+        false_alarm_rate=model.calibration.false_alarm_rate,
+        scale=model.map_range,
+        gallery=gallery,
+        notes=dataset.notes,
+        progress=progress,
+    )
+
+
+def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -> DemoResult:
+    """Draw a data set, train on it, evaluate, and write everything into a folder.
+
+    The folder then holds ``data/``, ``plate.onnx``, ``overlays/``, ``overview.png`` and
+    ``report.html``.
+
+    Args:
+        folder: an empty folder.
+        seed: of the data set.
+        progress: called as the work advances.
+    """
+    write_dataset(folder / "data", seed=seed, progress=progress)
+    dataset = open_dataset(folder / "data")
+    detector = FRE()
+    model = detector.fit([sample.path for sample in dataset.train], progress=progress)
+    model.save(folder / "plate.onnx")
+    evaluation = evaluate(model, dataset, progress=progress)
+    tiles = _write_overlays(folder / "overlays", model, dataset)
+    _save_png(contact_sheet(tiles, columns=6, cell=224), folder / "overview.png")
+    report_on(
+        folder / "report.html",
+        model,
+        dataset,
+        evaluation,
+        model_name="plate.onnx",
+        progress=progress,
+    )
+    return DemoResult(len(dataset.train), detector.seconds_, evaluation)
+
+
+def _write_overlays(folder: Path, model: Model, dataset: Dataset) -> list[Tile]:
+    """Every test image's overlay; and, for the overview, a pair of pictures a kind."""
+    tiles: list[Tile] = []
+    shown: set[str] = set()
+    for sample in dataset.test:
+        image = read_image(sample.path)
+        prediction = model.predict(sample.path)
+        picture = overlay(image, prediction.anomaly_map, model.map_range)
+        mask = load_mask(sample, prediction.image_size)
+        if mask is not None and mask.any():
+            picture = outline(picture, mask)
+        (folder / sample.kind).mkdir(parents=True, exist_ok=True)
+        _save_png(picture, folder / sample.kind / f"{sample.path.stem}.png")
+        if sample.kind not in shown and prediction.anomalous != sample.good:
+            shown.add(sample.kind)
+            name = sample.kind.replace("_", " ")
+            tiles += [(image, name), (picture, f"score {prediction.score:.0f}")]
+    return tiles
+
+
+def _save_png(image: ImageArray, file: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(image).save(file)

@@ -1,0 +1,112 @@
+"""What ``fre predict`` writes: JSON lines, overlays and maps."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fre.errors import ImageError, OptionError
+from fre.files import write_atomic
+from fre.images import read_image
+from fre.types import FloatArray, Prediction
+from fre.visualize import Scale, overlay
+
+__all__ = ["MAP_FORMATS", "FolderWriter", "encode_map", "json_line"]
+
+MAP_FORMATS = ("tiff", "npy", "png")
+
+
+def json_line(result: Prediction | ImageError) -> str:
+    """A prediction, or why there is none, as one line of JSON."""
+    if isinstance(result, ImageError):
+        values: dict[str, Any] = {"path": str(result.path), "error": result.reason}
+    else:
+        values = result.to_dict()
+    return json.dumps(values, ensure_ascii=False)
+
+
+def encode_map(anomaly_map: FloatArray, form: str, scale: Scale) -> bytes:
+    """An anomaly map as the bytes of a file.
+
+    Args:
+        anomaly_map: float32 (H, W).
+        form: ``"tiff"`` and ``"npy"`` keep the values as float32. ``"png"`` is for programs
+            that read no floats: 16-bit grey, 0 at the low end of the scale or below, 65535 at
+            its high end or above.
+        scale: the model's range of the map.
+
+    Raises:
+        OptionError: an unknown format.
+    """
+    buffer = io.BytesIO()
+    if form == "npy":
+        np.save(buffer, anomaly_map, allow_pickle=False)
+    elif form == "tiff":
+        Image.fromarray(anomaly_map).save(buffer, "TIFF", compression="tiff_deflate")
+    elif form == "png":
+        low, high = scale
+        share = np.clip((anomaly_map - low) / (high - low), 0, 1)
+        Image.fromarray(np.rint(share * 65535).astype(np.uint16)).save(buffer, "PNG")
+    else:
+        raise OptionError(f"no map format is called {form!r}; choose from: {MAP_FORMATS}")
+    return buffer.getvalue()
+
+
+class FolderWriter:
+    """Writes the overlay and the map of each prediction into a folder.
+
+    Args:
+        folder: where ``overlays/`` and ``maps/`` go.
+        roots: folders that the images came from; names below them are kept.
+        scale: the model's range of the map: one scale for every picture.
+        maps: format of the maps, or ``None`` for none.
+    """
+
+    def __init__(self, folder: Path, roots: Sequence[Path], scale: Scale, maps: str | None) -> None:
+        self.folder = folder
+        self.roots = [root for root in roots if root.is_dir()]
+        self.scale = scale
+        self.maps = maps
+        self._taken: set[Path] = set()
+
+    def _name(self, path: Path) -> Path:
+        """The image's path below the folder it came from, without suffix; unique."""
+        base = Path(path.name)
+        for root in self.roots:
+            if path.is_relative_to(root):
+                base = path.relative_to(root if len(self.roots) == 1 else root.parent)
+                break
+        name, count = base.with_suffix(""), 1
+        while name in self._taken:
+            count += 1
+            name = base.with_name(f"{base.stem}_{count}")
+        self._taken.add(name)
+        return name
+
+    def add(self, prediction: Prediction) -> None:
+        """Write one image's overlay, and its map if they are wanted.
+
+        Raises:
+            ImageError: the image is gone.
+            OutputError: the disk is full, or can't be written.
+        """
+        assert prediction.path is not None
+        name = self._name(prediction.path)
+        picture = overlay(read_image(prediction.path), prediction.anomaly_map, self.scale)
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+        self._write(Path("overlays", f"{name}.png"), buffer.getvalue())
+        if self.maps:
+            data = encode_map(prediction.anomaly_map, self.maps, self.scale)
+            self._write(Path("maps", f"{name}.{self.maps}"), data)
+
+    def _write(self, name: Path, data: bytes) -> None:
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, data)
