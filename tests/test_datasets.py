@@ -23,9 +23,9 @@ from fre.datasets import (
     require_train,
     training_images,
 )
-from fre.folders import find_images
 from fre.datasets._split import TEST_SHARE, split_good
 from fre.errors import DatasetError, ImageError, OptionError
+from fre.folders import find_images
 from fre.types import Dataset, Sample
 
 SIZE = (6, 8)

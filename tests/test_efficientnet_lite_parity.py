@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from conftest import shared
 
 torch = pytest.importorskip("torch", reason="needs fre[torch]")

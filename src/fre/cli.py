@@ -53,10 +53,6 @@ def main() -> NoReturn:
         code = _complain(error.format_message() + where, 2)
     except FREError as error:
         code = _complain(str(error), error.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     except Exception as error:  # the last resort: a fault of ours, in one line
         if os.environ.get("FRE_DEBUG"):
             raise
@@ -108,6 +104,17 @@ def _emit(values: dict[str, Any], text: str, json_file: str | None) -> None:
         print(text)
     if json_file:
         _write_text(json_file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _print_line(line: str) -> bool:
+    """Print at once; false if whoever read our output has gone, as ``head`` does."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _write_text(file: str, text: str) -> None:
@@ -332,15 +339,17 @@ def predict(
     paths = [path for source in images for path in find_images(source)]
     lines: list[str] = []
     failures = anomalous = 0
+    reader_left = False
     staging = staged_folder(output, overwrite=overwrite) if output else nullcontext()
     with staging as folder, _progress() as progress:
         writer = FolderWriter(folder, images, loaded.map_range, maps) if folder else None
         results = loaded.predict_many(paths, batch_size=batch_size, errors="return")
         for done, result in enumerate(results, start=1):
-            line = json_line(result)
+            lines.append(json_line(result))
             if json_file is None:
-                print(line, flush=True)
-            lines.append(line)
+                reader_left = reader_left or not _print_line(lines[-1])
+                if reader_left and not folder:
+                    break
             if isinstance(result, ImageError):
                 failures += 1
             else:
@@ -353,9 +362,8 @@ def predict(
             (folder / "predictions.jsonl").write_text(text, encoding="utf-8")
     if json_file is not None:
         _write_text(json_file, text)
-    judged = len(paths) - failures
     _note(
-        f"{anomalous} of {judged} images anomalous"
+        f"{anomalous} of {len(lines) - failures} images anomalous"
         + (f"; {failures} could not be read" if failures else "")
         + (f"; written to {output}" if output else "")
     )

@@ -90,7 +90,8 @@ def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -
         seed: of the data set.
         progress: called as the work advances.
     """
-    write_dataset(folder / "data", seed=seed, progress=progress)
+    # Fewer than 99 good images could not promise the default false-alarm rate of 0.01.
+    write_dataset(folder / "data", n_train=100, seed=seed, progress=progress)
     dataset = open_dataset(folder / "data")
     detector = FRE()
     model = detector.fit([sample.path for sample in dataset.train], progress=progress)

@@ -22,7 +22,7 @@ from PIL import Image
 from fre import folders
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.folders import SUFFIXES
-from fre.types import FloatArray, ImageArray
+from fre.types import ImageArray
 
 __all__ = [
     "ImageSource",
@@ -33,7 +33,6 @@ __all__ = [
     "pixel_limit",
     "read_image",
     "read_resized",
-    "resize_map",
     "set_pixel_limit",
 ]
 
@@ -298,19 +297,3 @@ def iter_loaded(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def resize_map(anomaly_map: FloatArray, size: tuple[int, int]) -> FloatArray:
-    """A map at another size: bilinear, antialiased when it shrinks.
-
-    Args:
-        anomaly_map: float32 (h, w).
-        size: height and width of the result.
-
-    Returns:
-        float32 (size[0], size[1]).
-    """
-    if anomaly_map.shape == size:
-        return anomaly_map
-    image = Image.fromarray(np.ascontiguousarray(anomaly_map, dtype=np.float32))
-    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))

@@ -24,7 +24,7 @@ from PIL import Image
 from fre.charts import curve_chart, number, score_histogram
 from fre.errors import ImageError, OptionError
 from fre.files import check_writable, write_atomic
-from fre.images import resize_map
+from fre.maps import resize_map
 from fre.metrics import (
     auroc,
     average_precision,

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fre.maps import resize_map
 
 __all__ = [
     "Dataset",
@@ -73,8 +75,8 @@ class Prediction:
         score: higher is more anomalous; unbounded.
         p_value: conformal p-value in (0, 1]: the share of good images that would score at
             least this high.
-        anomalous: whether ``p_value`` is at most the model's false-alarm rate, or the score is
-            at or above a threshold that was set by hand.
+        anomalous: whether the score is above the model's threshold, that is, whether
+            ``p_value`` is at most its false-alarm rate.
         regions: connected parts of the map above the pixel threshold, largest peak first.
         image_size: height and width of the original image, in pixels.
         input_map: float32, (H, W) at the model's input size: the anomaly map as the model
@@ -95,8 +97,6 @@ class Prediction:
 
         One absolute scale for every image of a model, never rescaled per image.
         """
-        from fre.images import resize_map
-
         return resize_map(self.input_map, self.image_size)
 
     def to_dict(self) -> dict[str, Any]:
@@ -209,6 +209,3 @@ class Evaluation:
             "false_alarm_rate_observed": self.false_alarm_rate_observed,
             "images_per_second": self.images_per_second,
         }
-
-
-MapFormat: TypeAlias = Literal["tiff", "npy", "png"]

@@ -147,19 +147,20 @@ class _Plate:
 
 def _draw_scene(rng: Generator) -> _Scene:
     return _Scene(
-        shift=(rng.normal(0, 0.006), rng.normal(0, 0.006)),
-        angle=rng.normal(0, 0.018),
-        lamp=(rng.normal(-0.25, 0.22), rng.normal(-0.75, 0.10), rng.uniform(1.15, 1.4)),
+        # A stop on the belt holds the plate: about a pixel either way, half a degree.
+        shift=(rng.uniform(-0.004, 0.004), rng.uniform(-0.004, 0.004)),
+        angle=rng.uniform(-0.008, 0.008),
+        lamp=(rng.uniform(-0.5, 0.0), rng.uniform(-0.85, -0.65), rng.uniform(1.15, 1.4)),
         key=rng.uniform(0.9, 1.1),
         ambient=rng.uniform(0.13, 0.18),
         warmth=rng.normal(0, 0.018),
-        exposure=math.exp(rng.normal(0, 0.07)),
+        exposure=math.exp(rng.uniform(-0.1, 0.1)),
         roughness=(rng.uniform(0.21, 0.27), rng.uniform(0.36, 0.44)),
         grain=rng.uniform(0.75, 1.2),
         chamfer=_CHAMFER * rng.uniform(0.92, 1.08),
         shade_angle=rng.uniform(0, 2 * math.pi),
         shade_edge=rng.uniform(0.0, 0.5),
-        shade_depth=rng.uniform(0.0, 0.22),
+        shade_depth=rng.uniform(0.0, 0.15),
     )
 
 

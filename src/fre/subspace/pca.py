@@ -148,11 +148,15 @@ def _descending(symmetric: Float64) -> tuple[Float64, Float64]:
     return values, vectors * np.where(largest < 0, -1.0, 1.0)
 
 
-def _tolerance(energies: Float64) -> float:
-    """The largest energy that rounding alone may show in a direction without any."""
-    if energies.size == 0:
-        return 0.0
-    return float(energies[0] * energies.size * np.finfo(np.float64).eps * 4)
+def _tolerance(energies: Float64, n: int, mean: Float64) -> float:
+    """The largest energy that rounding alone may show in a direction without any.
+
+    Rounding comes from the decomposition, relative to the largest energy, and from the
+    subtraction of the mean, relative to the mean.
+    """
+    epsilon = float(np.finfo(np.float64).eps)
+    decomposition = float(energies[0]) * energies.size * 4 * epsilon
+    return decomposition + n * float(mean @ mean) * (4 * epsilon) ** 2
 
 
 def check_rank(variance: float, rank: int | None) -> None:
@@ -212,7 +216,9 @@ class Gram:
         check_rank(variance, rank)
         n, dimension = self.X.shape
         energies, U = _descending(self.products)
-        k = choose_rank(energies, variance=variance, rank=rank, tolerance=_tolerance(energies))
+        k = choose_rank(
+            energies, variance=variance, rank=rank, tolerance=_tolerance(energies, n, self.mean)
+        )
         singular_values = np.sqrt(energies[:k])
         if self.wide:
             weights = U[:, :k] / singular_values
@@ -253,10 +259,42 @@ class Gram:
         for held in folds:
             if self.wide:
                 others = np.setdiff1d(np.arange(len(self.X)), held)
-                weights = _reconstruction_weights(self.products, others, held, variance, rank)
+                weights = self._reconstruction_weights(others, held, variance, rank)
                 yield held, _residual_map_from_rows(self.X, others, held, weights, channels)
             else:
                 yield held, self._held_out_map(held, channels, variance, rank)
+
+    def _reconstruction_weights(
+        self,
+        others: NDArray[np.intp],
+        held: NDArray[np.intp],
+        variance: float,
+        rank: int | None,
+    ) -> Float64:
+        """How the reconstruction of each held-out feature is made up of the other features.
+
+        With K the inner products centred on the mean of the others, U, s their decomposition,
+        and B = U_k s_k^-2 U_k^T K_oh, the reconstruction of x_h is m + sum_o B_oh (x_o - m).
+
+        Returns:
+            float64 (others, held): its columns sum to 1.
+        """
+        inner = self.products[np.ix_(others, others)]
+        cross = self.products[np.ix_(others, held)]
+        column = inner.mean(axis=1, keepdims=True)
+        centred = inner - column - column.T + column.mean()
+        cross_centred = cross - cross.mean(axis=0, keepdims=True) - column + column.mean()
+        energies, U = _descending(centred)
+        k = self._cut(energies, variance, rank)
+        B = (U[:, :k] / energies[:k]) @ (U[:, :k].T @ cross_centred)
+        return np.asarray(B + (1 - B.sum(axis=0)) / len(others))
+
+    def _cut(self, energies: Float64, variance: float, rank: int | None) -> int:
+        """The rank for a part of the features: a fixed one is cut to what they allow."""
+        tolerance = _tolerance(energies, len(self.X), self.mean)
+        if rank is not None:
+            return min(rank, int(np.count_nonzero(energies > tolerance)))
+        return choose_rank(energies, variance=variance, rank=None, tolerance=tolerance)
 
     def _held_out_map(
         self, held: NDArray[np.intp], channels: int, variance: float, rank: int | None
@@ -268,7 +306,7 @@ class Gram:
         # The centred features sum to zero, so those of the others sum to minus the fold's sum.
         inner = self.products - block.T @ block - np.outer(total, total) / rest
         energies, V = _descending(inner)
-        k = _cut(energies, variance, rank)
+        k = self._cut(energies, variance, rank)
         subspace = Subspace(
             rest,
             self.mean - total / rest,
@@ -278,40 +316,6 @@ class Gram:
         )
         residual = subspace.residual(self.X[held]).reshape(len(held), channels, -1)
         return np.asarray(np.square(residual).sum(axis=1), np.float32)
-
-
-def _cut(energies: Float64, variance: float, rank: int | None) -> int:
-    tolerance = _tolerance(energies)
-    k = choose_rank(energies, variance=variance, rank=None, tolerance=tolerance)
-    if rank is not None:
-        k = min(rank, int(np.count_nonzero(energies > tolerance)))
-    return k
-
-
-def _reconstruction_weights(
-    products: Float64,
-    others: NDArray[np.intp],
-    held: NDArray[np.intp],
-    variance: float,
-    rank: int | None,
-) -> Float64:
-    """How the reconstruction of each held-out feature is made up of the other features.
-
-    With K the inner products centred on the mean of the others, U, s their decomposition, and B =
-    U_k s_k^-2 U_k^T K_oh, the reconstruction of x_h is m + sum_o B_oh (x_o - m).
-
-    Returns:
-        float64 (others, held): its columns sum to 1.
-    """
-    inner = products[np.ix_(others, others)]
-    cross = products[np.ix_(others, held)]
-    column = inner.mean(axis=1, keepdims=True)
-    centred = inner - column - column.T + column.mean()
-    cross_centred = cross - cross.mean(axis=0, keepdims=True) - column + column.mean()
-    energies, U = _descending(centred)
-    k = _cut(energies, variance, rank)
-    B = (U[:, :k] / energies[:k]) @ (U[:, :k].T @ cross_centred)
-    return np.asarray(B + (1 - B.sum(axis=0)) / len(others))
 
 
 def _residual_map_from_rows(

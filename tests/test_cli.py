@@ -1,0 +1,368 @@
+"""The real command line, in processes of its own: results, errors, exit codes, interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import texture
+
+FRE = [sys.executable, "-m", "fre"]
+
+
+def fre(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*FRE, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=cwd
+    )
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def refused(*arguments: object, cwd: Path | None = None) -> str:
+    """Run what is a mistake of the user; the one line that says so."""
+    done = fre(*arguments, cwd=cwd)
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("fre: error: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weave with bright scratches, in the layout of MVTec AD."""
+    root = tmp_path_factory.mktemp("weave")
+
+    def save(path: str, pixels: np.ndarray) -> None:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / path)
+
+    for seed in range(30):
+        save(f"train/good/{seed}.png", texture(seed))
+    for seed in range(100, 108):
+        save(f"test/good/{seed}.png", texture(seed))
+        image, mask = texture(seed + 100), np.zeros((96, 96), np.uint8)
+        mask[30:40, 20:70] = 255
+        image[mask > 0] = 255
+        save(f"test/scratch/{seed}.png", image)
+        save(f"ground_truth/scratch/{seed}_mask.png", mask)
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "weave.onnx"
+    done = fre("train", dataset, "-o", path, "--size", 96)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_help_has_an_example_for_each_command() -> None:
+    from fre.cli import cli
+
+    for name in cli.commands:
+        done = fre(name, "--help")
+        assert done.returncode == 0
+        assert f"Example: fre {name}" in done.stdout
+    assert fre("--version").stdout.startswith("fre, version ")
+
+
+def test_train_reports_in_words_and_as_json(dataset: Path, tmp_path: Path) -> None:
+    done = fre("train", dataset, "-o", tmp_path / "m.onnx", "--size", "96", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert values["model"] == str(tmp_path / "m.onnx")
+    assert values["n_images"] == 30
+    assert list(values["seconds"]) == ["total", "features", "fit"]
+    assert values["images_per_second"] > 0
+    (layer,) = values["layers"]
+    assert (layer["name"], layer["dimension"]) == ("blocks.4", 112 * 9)
+    assert layer["rank"] <= 29
+    assert layer["kept_variance"] >= 0.97
+    assert values["threshold"] > 0
+    assert done.stderr.startswith("fre: 30 good images can't promise a false-alarm rate of 0.01")
+    words = fre("train", dataset, "-o", tmp_path / "m.onnx", "--size", "96x64", "--rank", 5)
+    assert "5 of 672 dimensions" in words.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_predict_prints_a_line_for_each_image(model: Path, dataset: Path) -> None:
+    done = fre("predict", model, dataset / "test" / "scratch", dataset / "test" / "good")
+    assert done.returncode == 0
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 16
+    assert list(lines[0]) == ["path", "score", "p_value", "anomalous", "regions"]
+    assert all(line["anomalous"] and line["regions"] for line in lines[:8])
+    assert not any(line["anomalous"] for line in lines[8:])
+    assert "8 of 16 images anomalous" in done.stderr
+
+
+def test_predict_writes_overlays_maps_and_lines(model: Path, dataset: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.jpg"
+    scratch = picture(dataset / "test" / "scratch" / "100.png")
+    Image.fromarray(scratch).resize((640, 480)).save(large)
+    for form in ("tiff", "npy", "png"):
+        out = tmp_path / form
+        done = fre("predict", model, large, "-o", out, "--maps", form)
+        assert done.returncode == 0, done.stderr
+        lines = (out / "predictions.jsonl").read_text()
+        assert lines == done.stdout
+        assert picture(out / "overlays" / "large.png").shape == (480, 640, 3)
+        file = out / "maps" / f"large.{form}"
+        values = np.load(file) if form == "npy" else picture(file)
+        assert values.shape == (480, 640)
+        assert values.dtype == (np.uint16 if form == "png" else np.float32)
+    assert "not empty" in refused("predict", model, large, "-o", tmp_path / "npy")
+    assert fre("predict", model, large, "-o", tmp_path / "npy", "--overwrite").returncode == 0
+    assert not (tmp_path / "npy" / "maps").exists()
+    assert "--maps needs" in refused("predict", model, large, "--maps", "npy")
+
+
+def test_overlays_have_one_scale(model: Path, dataset: Path, tmp_path: Path) -> None:
+    """A good image stays as it is; a defect is coloured. Per-image scaling would colour both."""
+    good, bad = (dataset / "test" / kind / "100.png" for kind in ("good", "scratch"))
+    assert fre("predict", model, good, "-o", tmp_path / "g").returncode == 0
+    assert fre("predict", model, bad, "-o", tmp_path / "b").returncode == 0
+    changed = {}
+    for image, out in ((good, "g"), (bad, "b")):
+        overlay = picture(tmp_path / out / "overlays" / "100.png").astype(int)
+        changed[out] = np.abs(overlay - picture(image)).max()
+    assert changed["b"] > 100
+    assert changed["g"] < 60
+
+
+def test_predict_json_goes_to_a_file(model: Path, dataset: Path, tmp_path: Path) -> None:
+    done = fre("predict", model, dataset / "test" / "good", "--json", tmp_path / "p.jsonl")
+    assert done.stdout == ""
+    assert len((tmp_path / "p.jsonl").read_text().splitlines()) == 8
+
+
+def test_predict_survives_the_end_of_its_reader(model: Path, dataset: Path, tmp_path: Path) -> None:
+    command = [*FRE, "predict", str(model), str(dataset / "train"), "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr
+    assert "Traceback" not in process.stderr.read()
+    assert process.wait() == 0
+    process.stderr.close()
+    assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 30
+
+
+def test_evaluate(model: Path, dataset: Path, tmp_path: Path) -> None:
+    done = fre(
+        "evaluate", model, dataset, "--json", tmp_path / "e.json", "--report", tmp_path / "e.html"
+    )
+    assert done.returncode == 0, done.stderr
+    values = json.loads((tmp_path / "e.json").read_text())
+    assert list(values) == [
+        "image_auroc",
+        "image_aupr",
+        "image_f1",
+        "pixel_auroc",
+        "pixel_f1",
+        "aupro",
+        "n_good",
+        "n_defect",
+        "false_alarm_rate_observed",
+        "images_per_second",
+    ]
+    assert values["image_auroc"] == values["image_aupr"] == values["image_f1"] == 1
+    assert values["pixel_auroc"] > 0.9
+    assert (values["n_good"], values["n_defect"]) == (8, 8)
+    assert "1.000" in done.stdout
+    assert "weave" in (tmp_path / "e.html").read_text()
+
+
+def test_info(model: Path) -> None:
+    done = fre("info", model, "--json", "-")
+    values = json.loads(done.stdout)
+    assert values["format"] == 1
+    assert values["backbone"]["name"] == "efficientnet_lite0"
+    assert len(values["calibration"]["scores"]) == 30
+    assert "efficientnet_lite0" in fre("info", model).stdout
+
+
+def test_an_unreadable_image_in_training(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "good"
+    shutil.copytree(dataset / "train" / "good", folder)
+    bad = folder / "15.png"
+    bad.write_bytes(bad.read_bytes()[:2000])
+    output = tmp_path / "m.onnx"
+    assert str(bad) in refused("train", folder, "-o", output, "--size", 64)
+    assert not output.exists()
+    done = fre("train", folder, "-o", output, "--size", 64, "--skip-unreadable", "--json", "-")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["n_images"] == 29
+    assert json.loads(done.stdout)["n_skipped"] == 1
+    assert f"left out: {bad}" in done.stderr
+
+
+def test_an_unreadable_image_in_prediction(model: Path, dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(dataset / "test" / "good", folder)
+    bad = folder / "103.png"
+    bad.write_bytes(bad.read_bytes()[:2000])
+    done = fre("predict", model, folder, "-o", tmp_path / "out")
+    assert done.returncode == 2
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 8
+    assert list(lines[3]) == ["path", "error"]
+    assert lines[3]["path"] == str(bad)
+    clean = fre("predict", model, dataset / "test" / "good").stdout.splitlines()
+    for line, expected in zip(lines, map(json.loads, clean), strict=True):
+        if "error" not in line:
+            assert line["score"] == pytest.approx(expected["score"], rel=1e-4)
+    assert "1 could not be read" in done.stderr
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 7
+
+
+def test_training_mistakes(dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out" / "m.onnx"
+    output.parent.mkdir()
+
+    def train(data: Path, *options: object) -> str:
+        message = refused("train", data, "-o", output, *options)
+        assert not list(output.parent.iterdir())
+        return message
+
+    empty, text, one = (tmp_path / name for name in ("empty", "text", "one"))
+    for folder in (empty, text, one):
+        folder.mkdir()
+    (text / "a.txt").write_text("no image")
+    (text / "b.png").write_text("no image, whatever its name")
+    Image.fromarray(texture(0)).save(one / "x.png")
+    good = dataset / "train" / "good"
+    assert f"{empty}: no images" in train(empty)
+    assert "no such folder" in train(tmp_path / "nowhere")
+    assert "2 good images or more, found 1" in train(one)
+    (text / "c.png").write_text("neither this")
+    assert "not a readable image" in train(text)
+    (text / "b.png").unlink()
+    (text / "c.png").unlink()
+    assert f"{text}: no images" in train(text)
+    assert "span 29 dimensions" in train(good, "--rank", 500, "--size", 64)
+    assert "no backbone is called 'resnet0'" in train(good, "--backbone", "resnet0")
+    assert "efficientnet_lite0" in train(good, "--backbone", "resnet0")
+    assert "choose from: blocks.0" in train(good, "--layers", "layer9")
+    assert "expected 256 or HxW" in train(good, "--size", "big")
+    assert "variance" in train(good, "--variance", 2)
+    assert "false-alarm rate" in train(good, "--false-alarm-rate", 0)
+    assert "pool must be" in train(good, "--pool", 50)
+    assert "--nonsense" in train(good, "--nonsense")
+
+
+def test_model_file_mistakes(model: Path, dataset: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(model.read_bytes()[:5000])
+    text = tmp_path / "text.onnx"
+    text.write_text("no model")
+    for command in ("predict", "evaluate", "info"):
+        rest = [] if command == "info" else [dataset]
+        assert "damaged one" in refused(command, damaged, *rest)
+        assert "not an ONNX model" in refused(command, text, *rest)
+        assert "No such file" in refused(command, tmp_path / "nowhere.onnx", *rest)
+    assert "no such file or folder" in refused("predict", model, tmp_path / "nowhere")
+
+
+def test_an_enormous_image_is_refused(model: Path, tmp_path: Path) -> None:
+    from test_images import huge_png
+
+    huge = huge_png(tmp_path / "huge.png", 60_000, 60_000)
+    done = fre("predict", model, huge)
+    assert done.returncode == 2
+    assert "--max-pixels" in json.loads(done.stdout)["error"]
+    small = tmp_path / "small.png"
+    Image.fromarray(texture(0)).save(small)
+    assert "--max-pixels" in refused("train", tmp_path, "-o", tmp_path / "m.onnx")
+    assert fre("predict", model, small, "--max-pixels", 100).returncode == 2
+    assert fre("predict", model, small, "--max-pixels", 10_000).returncode == 0
+
+
+def test_places_that_cannot_be_written(model: Path, dataset: Path, tmp_path: Path) -> None:
+    good = dataset / "train" / "good"
+    for place in (tmp_path / "no" / "m.onnx", Path("/proc/m.onnx"), tmp_path):
+        assert str(place) in refused("train", good, "-o", place)
+    assert "/proc" in refused("predict", model, good, "-o", "/proc/out")
+    assert "/proc" in refused("evaluate", model, dataset, "--report", "/proc/x.html")
+    assert "is a file" in refused("predict", model, good, "-o", model)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_interruption_leaves_nothing(
+    model: Path, dataset: Path, tmp_path: Path, command: str, sent: signal.Signals
+) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    source = Image.fromarray(texture(0)).resize((1500, 1500))
+    source.save(many / "0.png")
+    for index in range(1, 300):
+        os.link(many / "0.png", many / f"{index}.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    arguments = (
+        ["train", many, "-o", out / "m.onnx"]
+        if command == "train"
+        else ["predict", model, many, "-o", out / "results"]
+    )
+    process = subprocess.Popen(
+        [*FRE, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(2.5)
+    assert process.poll() is None, "done before it could be interrupted"
+    process.send_signal(sent)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert stderr.splitlines()[-1] == "fre: error: interrupted; no partial result is left behind"
+    assert "Traceback" not in stderr
+    assert not list(out.iterdir())
+
+
+def test_a_fault_of_ours_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    code = (
+        "import fre.model, fre.cli, sys\n"
+        "def broken(*_, **__): raise RuntimeError('a wheel came off')\n"
+        "fre.model.load = broken\n"
+        "sys.argv = ['fre', 'info', 'x.onnx']\n"
+        "fre.cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "fre: error: RuntimeError: a wheel came off (a fault of fre; FRE_DEBUG=1 shows where)"
+    ]
+
+
+@pytest.mark.slow
+def test_demo(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = fre("demo", "--json", "demo.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 60
+    values = json.loads((tmp_path / "demo.json").read_text())
+    assert values["image_auroc"] > 0.9
+    assert values["aupro"] > 0.9
+    folder = tmp_path / "fre-demo"
+    assert len(list(folder.glob("overlays/*/*.png"))) == 60
+    assert (folder / "overview.png").stat().st_size > 10_000
+    assert "<html" in (folder / "report.html").read_text()
+    assert "fre train YOUR/GOOD/IMAGES" in done.stdout
+    predicted = fre("predict", folder / "plate.onnx", folder / "data/test/stain", cwd=tmp_path)
+    assert predicted.returncode == 0
+    assert "not empty" in refused("demo", "-o", folder)

@@ -1,0 +1,183 @@
+"""Training: what goes into the model file, and that it is reproducible."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from sklearn.base import clone
+
+from conftest import texture
+from fre import FRE, load
+from fre.errors import BackboneError, DatasetError, ImageError, OptionError
+from fre.model import METADATA_KEY, Model
+
+
+@pytest.fixture(scope="module")
+def model(good_folder: Path) -> Model:
+    return FRE(size=96).fit(good_folder)
+
+
+def initialisers(model: Model) -> dict[str, bytes]:
+    graph = onnx.load_from_string(model.data).graph
+    return {tensor.name: tensor.SerializeToString() for tensor in graph.initializer}
+
+
+def test_metadata_tell_everything(model: Model, good_folder: Path) -> None:
+    metadata = model.metadata
+    assert metadata["format"] == 1
+    assert metadata["preset"] == "reference"
+    assert metadata["backbone"]["name"] == "efficientnet_lite0"
+    assert metadata["backbone"]["layers"] == ["blocks.4"]
+    assert len(metadata["backbone"]["weights_sha256"]) == 64
+    assert metadata["preprocessing"]["size"] == [96, 96]
+    assert metadata["preprocessing"]["mean"] == [127, 127, 127]
+    (subspace,) = metadata["subspaces"]
+    assert subspace["dimension"] == 112 * 3 * 3
+    assert subspace["rank"] == len(subspace["singular_values"]) <= 11
+    assert 0.97 <= subspace["kept_variance"] <= 1
+    assert (subspace["n"], subspace["pool"]) == (12, 2)
+    assert len(metadata["calibration"]["scores"]) == 12
+    assert metadata["calibration"]["scores"] == sorted(metadata["calibration"]["scores"])
+    assert metadata["provenance"]["n_images"] == 12
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in good_folder.iterdir()]
+    lines = "".join(f"{digest}\n" for digest in sorted(digests))
+    expected = hashlib.sha256(lines.encode()).hexdigest()
+    assert metadata["provenance"]["images_sha256"] == expected
+
+
+def test_model_file_is_one_valid_onnx_model(model: Model) -> None:
+    proto = onnx.load_from_string(model.data)
+    onnx.checker.check_model(proto, full_check=True)
+    assert [value.name for value in proto.graph.input] == ["images"]
+    assert [value.name for value in proto.graph.output] == ["score", "anomaly_map"]
+    assert max(entry.version for entry in proto.opset_import) >= 18
+    assert [entry.key for entry in proto.metadata_props] == [METADATA_KEY]
+    basis = [t for t in proto.graph.initializer if t.name == "basis"]
+    assert len(basis) == 1
+
+
+def test_training_twice_gives_the_same_bytes(
+    model: Model, good_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert initialisers(FRE(size=96).fit(good_folder)) == initialisers(model)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    first = FRE(size=96).fit(good_folder)
+    assert first.data == FRE(size=96).fit(good_folder).data
+    assert first.metadata["provenance"]["created"] == "2023-11-14T22:13:20+00:00"
+
+
+def test_order_and_threads_hardly_matter(model: Model, good_folder: Path) -> None:
+    images = [texture(seed) for seed in range(100, 108)]
+    expected = [p.score for p in model.predict_many(images)]
+    backwards = FRE(size=96).fit(sorted(good_folder.iterdir(), reverse=True), threads=1)
+    np.testing.assert_allclose(
+        [p.score for p in backwards.predict_many(images)], expected, rtol=1e-4
+    )
+    np.testing.assert_allclose(backwards.calibration.scores, model.calibration.scores, rtol=1e-4)
+
+
+def test_files_and_arrays_train_the_same_subspace(model: Model) -> None:
+    arrays = [texture(seed) for seed in range(12)]
+    from_arrays = FRE(size=96).fit(arrays)
+    image = texture(50)
+    assert from_arrays.predict(image).score == pytest.approx(model.predict(image).score, rel=1e-4)
+
+
+def test_seed_changes_the_folds_only(model: Model, good_folder: Path) -> None:
+    other = FRE(size=96, seed=1).fit(good_folder)
+    assert initialisers(other) == initialisers(model)
+    assert other.calibration.scores.tolist() != model.calibration.scores.tolist()
+
+
+def test_two_images_are_enough_and_one_is_not() -> None:
+    model = FRE(size=64).fit([texture(0), texture(1)])
+    assert np.isfinite(model.predict(texture(2)).score)
+    with pytest.raises(DatasetError, match="2 good images or more, found 1"):
+        FRE(size=64).fit([texture(0)])
+
+
+def test_identical_images_train_a_model_that_still_sees_change() -> None:
+    model = FRE(size=64).fit([texture(0)] * 4)
+    assert model.predict(texture(1)).score > 10 * max(model.predict(texture(0)).score, 1e-3)
+
+
+def test_unreadable_images_stop_the_training_unless_skipped(
+    good_folder: Path, tmp_path: Path
+) -> None:
+    files = sorted(good_folder.iterdir())
+    bad = tmp_path / "truncated.png"
+    bad.write_bytes(files[0].read_bytes()[:500])
+    files.insert(5, bad)
+    with pytest.raises(ImageError, match=r"truncated\.png"):
+        FRE(size=96).fit(files)
+    detector = FRE(size=96)
+    model = detector.fit(files, skip_unreadable=True)
+    assert model.metadata["provenance"]["n_images"] == 12
+    assert [error.path for error in detector.skipped_] == [bad]
+    with pytest.raises(DatasetError, match="1 of 2 could be read"):
+        FRE(size=96).fit([files[0], bad], skip_unreadable=True)
+    with pytest.raises(DatasetError, match="none of the 2"):
+        FRE(size=96).fit([bad, bad], skip_unreadable=True)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"backbone": "nonsense"}, BackboneError, "efficientnet_lite0"),
+        ({"layers": ["layer9"]}, BackboneError, "blocks.4"),
+        ({"layers": ["blocks.3", "blocks.4"]}, OptionError, "one layer"),
+        ({"layers": "blocks.4"}, OptionError, "list of one layer"),
+        ({"rank": 12}, OptionError, "span 11 dimensions"),
+        ({"rank": 0}, OptionError, "at least 1"),
+        ({"variance": 1.1}, OptionError, "variance"),
+        ({"false_alarm_rate": 0}, OptionError, "false-alarm rate"),
+        ({"pool": 99}, OptionError, "pool must be"),
+        ({"size": 16}, OptionError, "32 to 8192"),
+        ({"size": (64, 10_000)}, OptionError, "32 to 8192"),
+    ],
+)
+def test_bad_parameters(
+    good_folder: Path, parameters: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        FRE(**({"size": 64} | parameters)).fit(good_folder)
+
+
+def test_scikit_learn_can_clone_it() -> None:
+    detector = FRE(size=64, layers=["blocks.3"], rank=5)
+    copy = clone(detector)
+    assert copy is not detector
+    assert copy.get_params() == detector.get_params()
+    assert repr(copy) == "FRE(layers=['blocks.3'], size=64, rank=5)"
+    assert copy.set_params(rank=6).rank == 6
+    with pytest.raises(OptionError, match="no parameter 'ranks'"):
+        copy.set_params(ranks=6)
+    assert not hasattr(copy, "decision_function")
+
+
+def test_other_layers_sizes_and_pools(good_folder: Path) -> None:
+    model = FRE(size=(64, 96), layers=["blocks.5"], pool=1, rank=3).fit(good_folder)
+    prediction = model.predict(texture(0, (50, 70)))
+    assert prediction.input_map.shape == (64, 96)
+    assert prediction.anomaly_map.shape == (50, 70)
+    assert model.metadata["subspaces"][0]["rank"] == 3
+
+
+def test_progress_counts_every_image(good_folder: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    FRE(size=64).fit(good_folder, progress=lambda *step: seen.append(step))
+    assert [step for step in seen if step[0] == "Extracting features"] == [
+        ("Extracting features", done, 12) for done in range(1, 13)
+    ]
+    assert seen[-1] == ("Calibrating", 5, 5)
+
+
+def test_saved_and_loaded_is_the_same(model: Model, tmp_path: Path) -> None:
+    again = load(model.save(tmp_path / "m.onnx"))
+    assert again.data == model.data
+    assert again.sha256 == hashlib.sha256((tmp_path / "m.onnx").read_bytes()).hexdigest()
+    assert again.predict(texture(5)).score == model.predict(texture(5)).score

@@ -1,0 +1,112 @@
+"""Evaluation: figures of a known predictor, and of the real data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from fre import FRE, evaluate
+from fre.datasets import open_dataset
+from fre.errors import DatasetError
+from fre.images import read_image
+from fre.types import Prediction
+
+
+class Brightness:
+    """Predicts by how bright an image is, and where."""
+
+    def predict_many(self, images: Sequence[Path], **_: object) -> Iterator[Prediction]:
+        for path in images:
+            grey = read_image(path)[:, :, 0].astype(np.float32)
+            score = float(grey.mean())
+            yield Prediction(path, score, 0.5, score > 100, (), grey.shape, grey)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Good images are dark with noise; defects have a brighter square, and one has no mask."""
+    rng = np.random.default_rng(0)
+    for split, kind, count in (("train", "good", 3), ("test", "good", 9), ("test", "spot", 6)):
+        for index in range(count):
+            image = rng.integers(0, 180 if kind == "good" else 150, (40, 30), dtype=np.uint8)
+            mask = np.zeros_like(image)
+            if kind == "spot":
+                mask[index : index + 12, 5:15] = 255
+                image[mask > 0] |= 96
+            for folder, pixels in ((f"{split}/{kind}", image), (f"ground_truth/{kind}", mask)):
+                name = f"{index}_mask.png" if "truth" in folder else f"{index}.png"
+                if ("truth" in folder) and (kind == "good" or index == 5):
+                    continue
+                path = tmp_path / folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    return tmp_path
+
+
+def test_figures_equal_scikit_learn(dataset: Path) -> None:
+    result = evaluate(Brightness(), dataset)
+    samples = open_dataset(dataset).test
+    images = [read_image(sample.path)[:, :, 0] for sample in samples]
+    labels = [not sample.good for sample in samples]
+    scores = [image.mean() for image in images]
+    assert result.image_auroc == pytest.approx(roc_auc_score(labels, scores))
+    assert result.image_aupr == pytest.approx(average_precision_score(labels, scores))
+    pixels, truth = [], []
+    for sample, image in zip(samples, images, strict=True):
+        if sample.masks or sample.good:
+            pixels.append(image.ravel())
+            mask = read_image(sample.masks[0])[:, :, 0] if sample.masks else np.zeros_like(image)
+            truth.append(mask.ravel() > 0)
+    expected = roc_auc_score(np.concatenate(truth), np.concatenate(pixels))
+    assert result.pixel_auroc == pytest.approx(expected, abs=1e-6)
+    assert 0 < result.aupro < 1
+    assert (result.n_good, result.n_defect) == (9, 6)
+    alarms = [score > 100 for score, label in zip(scores, labels, strict=True) if not label]
+    assert result.false_alarm_rate_observed == pytest.approx(np.mean(alarms))
+    assert result.images_per_second > 0
+    assert [row.sample for row in result.images] == list(samples)
+
+
+def test_without_masks_the_pixel_figures_are_null(dataset: Path) -> None:
+    for mask in (dataset / "ground_truth" / "spot").iterdir():
+        mask.unlink()
+    result = evaluate(Brightness(), dataset)
+    assert result.image_auroc is not None
+    assert result.pixel_auroc is result.pixel_f1 is result.aupro is None
+
+
+def test_with_good_images_only_the_image_figures_are_null(dataset: Path) -> None:
+    for image in (dataset / "test" / "spot").iterdir():
+        image.unlink()
+    result = evaluate(Brightness(), dataset)
+    assert result.image_auroc is result.image_f1 is result.pixel_auroc is None
+    assert (result.n_good, result.n_defect) == (9, 0)
+    assert result.false_alarm_rate_observed is not None
+
+
+def test_a_dataset_without_test_images_is_refused(good_folder: Path) -> None:
+    with pytest.raises(DatasetError, match="no test images"):
+        evaluate(Brightness(), good_folder)
+
+
+@pytest.mark.slow
+def test_magnetic_tiles_reach_the_promised_auroc(tiles: Path) -> None:
+    model = FRE().fit(tiles)
+    assert len(model.data) < 30e6
+    result = evaluate(model, tiles)
+    assert (result.n_good, result.n_defect) == (191, 392)
+    assert result.image_auroc >= 0.985
+    assert result.false_alarm_rate_observed <= 0.03
+    assert result.aupro > 0.7
+
+
+@pytest.mark.slow
+def test_screws_stay_where_they_were_measured(screws: Path) -> None:
+    result = evaluate(FRE().fit(screws), screws)
+    assert result.image_auroc == pytest.approx(0.835, abs=0.01)
+    assert result.pixel_auroc == pytest.approx(0.974, abs=0.005)

