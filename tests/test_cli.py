@@ -363,6 +363,6 @@ def test_demo(tmp_path: Path) -> None:
     assert (folder / "overview.png").stat().st_size > 10_000
     assert "<html" in (folder / "report.html").read_text()
     assert "fre train YOUR/GOOD/IMAGES" in done.stdout
-    predicted = fre("predict", folder / "plate.onnx", folder / "data/test/stain", cwd=tmp_path)
+    predicted = fre("predict", folder / "plate.onnx", folder / "plates/test/stain", cwd=tmp_path)
     assert predicted.returncode == 0
     assert "not empty" in refused("demo", "-o", folder)

@@ -46,6 +46,10 @@ def conformal_threshold(scores: NDArray[np.floating], rate: float) -> float:
     return float(scores[m - 1 - max(allowed, 0)])
 
 
+HEAT_SPAN = 3
+"""Heat maps reach their brightest colour at this multiple of the pixel threshold."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Cross-fitted scores of good images, and the decision that is made by them.
@@ -93,7 +97,7 @@ class Calibration:
             false_alarm_rate,
             conformal_threshold(ordered, false_alarm_rate),
             pixel,
-            (typical, max(pixel + (pixel - typical), np.nextafter(typical, np.inf))),
+            (typical, max(HEAT_SPAN * pixel, float(np.nextafter(typical, np.inf)))),
         )
 
     @property

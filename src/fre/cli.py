@@ -510,10 +510,10 @@ def demo(output: Path | None, seed: int, json_file: str | None) -> None:
         f"{folder / 'report.html'}    the report: open it in a browser",
         f"{folder / 'overview.png'}   one image of each kind, with its heat map",
         f"{folder / 'overlays'}/      all heat maps; the outline is the true defect",
-        f"{folder / 'data'}/          the images that were drawn",
+        f"{folder / 'plates'}/        the images that were drawn",
         "",
         "Try next:",
-        f"  fre predict {folder / 'plate.onnx'} {folder / 'data/test/scratch'} -o results",
+        f"  fre predict {folder / 'plate.onnx'} {folder / 'plates/test/scratch'} -o results",
         f"  fre info {folder / 'plate.onnx'}",
         "  fre train YOUR/GOOD/IMAGES -o part.onnx",
     ]

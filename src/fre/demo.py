@@ -63,7 +63,7 @@ def report_on(
             "layers": metadata["backbone"]["layers"],
             "input_size": "{} x {}".format(*model.size),
             "n_training_images": metadata["provenance"]["n_images"],
-            "digest": model.sha256,
+            "digest": metadata["provenance"]["images_sha256"],
             "created": metadata["provenance"]["created"],
             "version": metadata["fre_version"],
         },
@@ -82,7 +82,7 @@ def report_on(
 def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -> DemoResult:
     """Draw a data set, train on it, evaluate, and write everything into a folder.
 
-    The folder then holds ``data/``, ``plate.onnx``, ``overlays/``, ``overview.png`` and
+    The folder then holds ``plates/``, ``plate.onnx``, ``overlays/``, ``overview.png`` and
     ``report.html``.
 
     Args:
@@ -91,14 +91,14 @@ def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -
         progress: called as the work advances.
     """
     # Fewer than 99 good images could not promise the default false-alarm rate of 0.01.
-    write_dataset(folder / "data", n_train=100, seed=seed, progress=progress)
-    dataset = open_dataset(folder / "data")
+    write_dataset(folder / "plates", n_train=100, seed=seed, progress=progress)
+    dataset = open_dataset(folder / "plates")
     detector = FRE()
     model = detector.fit([sample.path for sample in dataset.train], progress=progress)
     model.save(folder / "plate.onnx")
     evaluation = evaluate(model, dataset, progress=progress)
     tiles = _write_overlays(folder / "overlays", model, dataset)
-    _save_png(contact_sheet(tiles, columns=6, cell=224), folder / "overview.png")
+    _save_png(contact_sheet(tiles, columns=len(tiles) // 2, cell=224), folder / "overview.png")
     report_on(
         folder / "report.html",
         model,
@@ -111,10 +111,10 @@ def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -
 
 
 def _write_overlays(folder: Path, model: Model, dataset: Dataset) -> list[Tile]:
-    """Every test image's overlay; and, for the overview, a pair of pictures a kind."""
-    tiles: list[Tile] = []
-    shown: set[str] = set()
-    for sample in dataset.test:
+    """Every test image's overlay; and, for the overview, a picture and an overlay of each kind."""
+    pictures: dict[str, Tile] = {}
+    overlays: dict[str, Tile] = {}
+    for sample in sorted(dataset.test, key=lambda sample: (not sample.good, sample.kind)):
         image = read_image(sample.path)
         prediction = model.predict(sample.path)
         picture = overlay(image, prediction.anomaly_map, model.map_range)
@@ -123,11 +123,10 @@ def _write_overlays(folder: Path, model: Model, dataset: Dataset) -> list[Tile]:
             picture = outline(picture, mask)
         (folder / sample.kind).mkdir(parents=True, exist_ok=True)
         _save_png(picture, folder / sample.kind / f"{sample.path.stem}.png")
-        if sample.kind not in shown and prediction.anomalous != sample.good:
-            shown.add(sample.kind)
-            name = sample.kind.replace("_", " ")
-            tiles += [(image, name), (picture, f"score {prediction.score:.0f}")]
-    return tiles
+        if sample.kind not in pictures and prediction.anomalous != sample.good:
+            pictures[sample.kind] = (image, sample.kind.replace("_", " "))
+            overlays[sample.kind] = (picture, f"score {prediction.score:,.0f}")
+    return [*pictures.values(), *overlays.values()]
 
 
 def _save_png(image: ImageArray, file: Path) -> None:
