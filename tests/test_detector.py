@@ -173,7 +173,7 @@ def test_progress_counts_every_image(good_folder: Path) -> None:
     assert [step for step in seen if step[0] == "Extracting features"] == [
         ("Extracting features", done, 12) for done in range(1, 13)
     ]
-    assert seen[-1] == ("Calibrating", 5, 5)
+    assert seen[-1] == ("Calibrating", 12, 12)
 
 
 def test_saved_and_loaded_is_the_same(model: Model, tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from conftest import texture
+from fre import FRE
 from fre.backbones import get_backbone
 from fre.errors import OptionError
 from fre.features import FeatureExtractor
@@ -21,6 +24,7 @@ from fre.graph import (
 )
 from fre.maps import resize_map
 from fre.runtime import RUNTIMES, open_runtime
+from fre.subspace.autoencoder import Kind, LinearAutoencoder
 from fre.subspace.pca import Gram
 
 
@@ -98,3 +102,51 @@ def test_constant_images_make_a_graph_without_a_basis() -> None:
     )
     scores, _ = open_runtime(model.SerializeToString(), [SCORE, MAP]).run(images)
     np.testing.assert_allclose(scores, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["features", "images", "score", "anomaly_map", "mean", "cast"])
+def test_a_layer_may_have_the_name_of_one_of_our_tensors(name: str, tmp_path: Path) -> None:
+    backbone = get_backbone().graph(["blocks.1"], (64, 64))
+    graph = backbone.graph
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [name if tensor == "blocks.1" else tensor for tensor in names]
+    graph.output[0].name = name
+    onnx.save(backbone, tmp_path / "net.onnx")
+    images = [texture(seed, (64, 64)) for seed in range(4)]
+    model = FRE(tmp_path / "net.onnx", layers=[name], size=64).fit(images)
+    assert model.predict(texture(9, (64, 64))).score > 0
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("kind", ["tied", "plain"])
+def test_a_trained_autoencoder_in_the_graph_equals_its_formula(runtime: str, kind: Kind) -> None:
+    if importlib.util.find_spec(runtime) is None:
+        pytest.skip(f"needs fre[{runtime}]")
+    backbone, size = get_backbone(), (64, 64)
+    extractor = FeatureExtractor(backbone, "blocks.2", pool=2, size=size)
+    images = np.stack([texture(seed, size) for seed in range(5)])
+    X, layout = extractor.run(images), extractor.layout
+    rng = np.random.default_rng(0)
+
+    def matrix() -> np.ndarray:
+        return (rng.normal(size=(layout.dimension, 7)) / layout.dimension**0.5).astype(np.float32)
+
+    encoder = matrix()
+    autoencoder = LinearAutoencoder(
+        kind=kind,
+        encoder=encoder,
+        encoder_bias=rng.normal(size=7).astype(np.float32),
+        decoder=encoder if kind == "tied" else matrix(),
+        decoder_bias=rng.normal(size=layout.dimension).astype(np.float32),
+        n=5,
+        energy=1.0,
+        residual_energy=0.5,
+        losses=(1.0,),
+    )
+    model = detector_model(extractor.network, backbone.normalisation, layout, size, autoencoder)
+    weights = [t for t in model.graph.initializer if list(t.dims) == [layout.dimension, 7]]
+    assert len(weights) == (1 if kind == "tied" else 2)
+    opened = open_runtime(model.SerializeToString(), [SCORE], runtime=runtime)
+    expected = np.square(autoencoder.residual(X)).sum(axis=1)
+    np.testing.assert_allclose(opened.run(images)[0], expected, rtol=1e-5)

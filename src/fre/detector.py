@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
-import os
 import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -18,38 +15,50 @@ from fre.backbones import DEFAULT_BACKBONE, Backbone, get_backbone
 from fre.calibration import Calibration, check_false_alarm_rate
 from fre.datasets import training_images
 from fre.errors import DatasetError, ImageError, OptionError
-from fre.features import FeatureExtractor, Features, combined_digest
+from fre.features import FeatureExtractor, Features
 from fre.graph import FeatureLayout, detector_model
 from fre.images import ImageSource
-from fre.model import FORMAT, METADATA_KEY, Model
-from fre.subspace.pca import Gram, Subspace, check_rank, make_folds
+from fre.metadata import attach, describe, provenance
+from fre.model import Model
+from fre.presets import Configuration, resolve
+from fre.subspace.fitting import ClosedForm, Fitter, Trained, TrainingOptions
+from fre.subspace.pca import check_rank, make_folds
 from fre.types import Progress
-from fre.version import __version__
 
 __all__ = ["FRE"]
-
-FOLDS = 5
 
 
 class FRE:
     """Feature reconstruction error: what good images' features span, and what falls outside.
 
     Ndiour, Ahuja, Genc and Tickoo, "FRE: A Fast Method For Anomaly Detection And Segmentation",
-    BMVC 2023, with the linear autoencoder's optimum in closed form. Parameters follow
-    scikit-learn's conventions: they are stored as given and checked by `fit`.
+    BMVC 2023, with the linear autoencoder's optimum in closed form, or trained. Parameters follow
+    scikit-learn's conventions: they are stored as given and checked by `fit`. Those that are
+    ``None`` follow from the preset and the backbone.
 
     Args:
-        backbone: name of the frozen network.
+        backbone: name of the frozen network, or an ONNX file.
+        preset: ``"reference"`` by itself is FRE as documented: ResNet-50, pooling by 2, a tied
+            autoencoder of rank 220. Any other parameter overrides it; with another backbone the
+            subspace is the closed form.
         weights: a file of weights to use instead of the pretrained ones.
         layers: the layer whose features are modelled, as a list of one name; the backbone's
             reference layer, if ``None``.
         size: height and width of the input, or one number for both; the backbone's default, if
             ``None``.
-        pool: edge of the average-pooling windows over the feature map.
-        variance: share of the features' energy that the subspace keeps, in (0, 1].
-        rank: a fixed number of dimensions instead.
+        pool: edge of the average-pooling windows over the feature map; 2, if ``None``.
+        subspace: ``"pca"``, the closed form; ``"tied"`` or ``"plain"``, an autoencoder that is
+            trained by gradient descent (needs ``fre[torch]``).
+        variance: share of the features' energy that the closed form keeps, in (0, 1]; 0.97, if
+            ``None``.
+        rank: a fixed number of dimensions instead; 220 for an autoencoder, if ``None``.
         false_alarm_rate: share of good images that may be called anomalous, in (0, 1).
-        seed: of the folds for cross-fitting.
+        folds: for cross-fitting, at least 2; an autoencoder is trained anew for each.
+        epochs: of an autoencoder's training, like the next three.
+        learning_rate: of Adam.
+        batch_size: features a step.
+        plateau: end the training once the loss improves by less than this share in ten epochs.
+        seed: of the folds, and of an autoencoder's training.
 
     Attributes:
         seconds_: after `fit`, how long it took: ``total``, ``features`` and ``fit``.
@@ -61,25 +70,39 @@ class FRE:
 
     def __init__(
         self,
-        backbone: str = DEFAULT_BACKBONE,
+        backbone: str | None = None,
         *,
+        preset: str | None = None,
         weights: Path | str | None = None,
         layers: Sequence[str] | None = None,
         size: int | tuple[int, int] | None = None,
-        pool: int = 2,
-        variance: float = 0.97,
+        pool: int | None = None,
+        subspace: str | None = None,
+        variance: float | None = None,
         rank: int | None = None,
         false_alarm_rate: float = 0.01,
+        folds: int = 5,
+        epochs: int = 220,
+        learning_rate: float = 1e-3,
+        batch_size: int = 32,
+        plateau: float | None = None,
         seed: int = 0,
     ) -> None:
         self.backbone = backbone
+        self.preset = preset
         self.weights = weights
         self.layers = layers
         self.size = size
         self.pool = pool
+        self.subspace = subspace
         self.variance = variance
         self.rank = rank
         self.false_alarm_rate = false_alarm_rate
+        self.folds = folds
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.plateau = plateau
         self.seed = seed
 
     @classmethod
@@ -135,22 +158,14 @@ class FRE:
             DatasetError: fewer than two images.
             ImageError: an image can't be read.
             BackboneError: an unknown backbone or layer, or unusable weights.
+            MissingDependencyError: the backbone or the subspace needs an extra.
             OptionError: a parameter out of range, or a rank that the images do not allow.
         """
         began = time.perf_counter()
-        check_rank(self.variance, self.rank)
-        check_false_alarm_rate(self.false_alarm_rate)
+        settings = self._configuration()
         sources = _sources(images)
-        backbone = get_backbone(self.backbone, weights=self.weights)
-        size = _size(self.size, backbone.default_size)
-        extractor = FeatureExtractor(
-            backbone,
-            _one_layer(self.layers, backbone),
-            pool=self.pool,
-            size=size,
-            threads=threads,
-        )
-        layout = extractor.layout
+        backbone = get_backbone(settings.backbone, weights=self.weights)
+        extractor = self.extractor(backbone, pool=settings.pool, threads=threads)
         features = extractor.extract(sources, skip_unreadable=skip_unreadable, progress=progress)
         if len(features.X) < 2:
             raise DatasetError(
@@ -158,48 +173,118 @@ class FRE:
                 "could be read"
             )
         extracted = time.perf_counter()
-        gram = Gram(features.X)
-        subspace = gram.fit(variance=self.variance, rank=self.rank)
-        calibration = self._calibrate(gram, features, layout, progress)
-        fitted = time.perf_counter()
-        model = detector_model(extractor.network, backbone.normalisation, layout, size, subspace)
-        metadata = {
-            "format": FORMAT,
-            "fre_version": __version__,
-            "preset": "reference",
-            "backbone": {
-                "name": backbone.name,
-                "layers": [layout.layer],
-                "weights_sha256": backbone.weights_sha256,
-            },
-            "preprocessing": {
-                "size": list(size),
-                "resize": "stretch, bilinear, antialiased",
-                "mean": list(backbone.normalisation.mean),
-                "std": list(backbone.normalisation.std),
-            },
-            "subspaces": [_describe(subspace, layout)],
-            "calibration": calibration.to_dict(),
-            "provenance": {
-                "n_images": len(features.X),
-                "images_sha256": combined_digest(features.sha256),
-                "created": _now(),
-                "seed": self.seed,
-            },
-        }
-        model.metadata_props.add(key=METADATA_KEY, value=json.dumps(metadata))
-        result = Model(model.SerializeToString(), threads=threads)
+        model = self._fit_features(extractor, features, settings, threads, progress)
         self.skipped_ = list(features.skipped)
         self.seconds_ = {
             "total": time.perf_counter() - began,
             "features": extracted - began,
-            "fit": fitted - extracted,
+            "fit": time.perf_counter() - extracted,
         }
-        return result
+        return model
+
+    def extractor(self, backbone: Backbone, *, pool: int, threads: int = 0) -> FeatureExtractor:
+        """What `fit` extracts features with, for this backbone and pooling.
+
+        Raises:
+            BackboneError: an unknown layer, or a size that the network can't take.
+            OptionError: a parameter out of range.
+        """
+        size = _size(self.size, backbone.default_size)
+        layer = _one_layer(self.layers, backbone)
+        return FeatureExtractor(backbone, layer, pool=pool, size=size, threads=threads)
+
+    def fit_features(
+        self,
+        extractor: FeatureExtractor,
+        features: Features,
+        *,
+        threads: int = 0,
+        progress: Progress | None = None,
+    ) -> Model:
+        """`fit` on features that were extracted before: several settings, one pass of the images.
+
+        The extractor decides on backbone, layer, pooling and size.
+
+        Args:
+            extractor: that made the features.
+            features: of two good images or more.
+            threads: of an autoencoder's training, and of the model; 0 takes all cores.
+            progress: called as the work advances.
+
+        Raises:
+            OptionError: a parameter out of range, or a rank that the images do not allow.
+        """
+        return self._fit_features(extractor, features, self._configuration(), threads, progress)
+
+    def _configuration(self) -> Configuration:
+        settings = resolve(
+            preset=self.preset,
+            backbone=None if self.backbone is None else str(self.backbone),
+            default_backbone=DEFAULT_BACKBONE,
+            pool=self.pool,
+            subspace=self.subspace,
+            variance=self.variance,
+            rank=self.rank,
+        )
+        check_rank(settings.variance, settings.rank)
+        check_false_alarm_rate(self.false_alarm_rate)
+        if self.folds < 2:
+            raise OptionError(f"folds must be at least 2, not {self.folds}")
+        return settings
+
+    def _fit_features(
+        self,
+        extractor: FeatureExtractor,
+        features: Features,
+        settings: Configuration,
+        threads: int,
+        progress: Progress | None,
+    ) -> Model:
+        backbone, layout, size = extractor.backbone, extractor.layout, extractor.size
+        fitter = self._fitter(features, settings, threads, progress)
+        subspace = fitter.fit()
+        calibration = self._calibrate(fitter, features, layout, progress)
+        graph = detector_model(extractor.network, backbone.normalisation, layout, size, subspace)
+        document = describe(
+            preset=settings.preset,
+            backbone=backbone,
+            layout=layout,
+            size=size,
+            subspace=subspace,
+            calibration=calibration,
+            origin=provenance(features.sha256, seed=self.seed),
+        )
+        return Model(attach(graph, document), threads=threads)
+
+    def _fitter(
+        self,
+        features: Features,
+        settings: Configuration,
+        threads: int,
+        progress: Progress | None,
+    ) -> Fitter:
+        if settings.subspace == "pca":
+            return ClosedForm(features.X, variance=settings.variance, rank=settings.rank)
+        assert settings.rank is not None
+        options = TrainingOptions(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            plateau=self.plateau,
+            seed=self.seed,
+            threads=threads,
+        )
+        return Trained(
+            features.X,
+            kind=settings.subspace,
+            rank=settings.rank,
+            options=options,
+            progress=progress,
+        )
 
     def _calibrate(
         self,
-        gram: Gram,
+        fitter: Fitter,
         features: Features,
         layout: FeatureLayout,
         progress: Progress | None,
@@ -207,16 +292,16 @@ class FRE:
         # Folds are dealt in the order of the digests, so that the order of the files is no matter.
         by_digest = np.argsort(np.array(features.sha256), kind="stable")
         n = len(by_digest)
-        folds = [by_digest[fold] for fold in make_folds(n, folds=FOLDS, seed=self.seed)]
+        dealt = make_folds(n, folds=self.folds, seed=self.seed)
+        folds = [by_digest[fold] for fold in dealt]
         scores, maxima = np.empty((2, n))
-        residuals = gram.cross_fit(
-            folds, channels=layout.channels, variance=self.variance, rank=self.rank
-        )
-        for done, (rows, maps) in enumerate(residuals, start=1):
+        done = 0
+        for rows, maps in fitter.cross_fit(folds, channels=layout.channels):
             scores[rows] = maps.sum(axis=1, dtype=np.float64)
             maxima[rows] = maps.max(axis=1)
+            done += len(rows)
             if progress:
-                progress("Calibrating", done, len(folds))
+                progress("Calibrating", done, n)
         return Calibration.fit(scores, maxima, self.false_alarm_rate)
 
 
@@ -245,29 +330,3 @@ def _one_layer(layers: Sequence[str] | None, backbone: Backbone) -> str:
     if isinstance(layers, str) or len(names) != 1:
         raise OptionError(f"layers must be a list of one layer, not {layers!r}")
     return backbone.layer(names[0]).name
-
-
-def _describe(subspace: Subspace, layout: FeatureLayout) -> dict[str, Any]:
-    return {
-        "layer": layout.layer,
-        "scope": "image",
-        "kind": "pca",
-        "channels": layout.channels,
-        "grid": list(layout.pooled),
-        "pool": layout.pool,
-        "dimension": layout.dimension,
-        "rank": subspace.rank,
-        "kept_variance": subspace.kept_variance,
-        "singular_values": [float(value) for value in subspace.singular_values],
-        "discarded": subspace.discarded,
-        "n": subspace.n,
-    }
-
-
-def _now() -> str:
-    """The time in UTC; ``SOURCE_DATE_EPOCH`` makes the whole file reproducible."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    moment = datetime.now(timezone.utc)
-    if epoch:
-        moment = datetime.fromtimestamp(int(epoch), timezone.utc)
-    return moment.isoformat(timespec="seconds")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from fre.backbones import Backbone
 from fre.errors import DatasetError, ImageError
-from fre.graph import FEATURES, FeatureLayout, feature_model
+from fre.graph import FEATURES, FeatureLayout, feature_model, pooling_matrix
 from fre.images import ImageSource, available_cores, iter_loaded
 from fre.runtime import open_runtime
 from fre.types import FloatArray, Progress
 
-__all__ = ["FeatureExtractor", "Features", "combined_digest"]
+__all__ = ["FeatureExtractor", "Features", "combined_digest", "pool_features"]
 
 BATCH = 16
 
@@ -129,6 +129,21 @@ class FeatureExtractor:
         if sources and not digests:
             raise DatasetError(f"none of the {len(sources)} images can be read: {skipped[0]}")
         return Features(X[: len(digests)], tuple(digests), tuple(skipped))
+
+
+def pool_features(features: Features, fine: FeatureLayout, coarse: FeatureLayout) -> Features:
+    """Features of a feature map as it is, pooled as the graph would pool them.
+
+    Args:
+        features: of the layout ``fine``.
+        fine: without pooling.
+        coarse: of the same layer, with pooling.
+    """
+    maps = features.X.reshape(-1, *fine.grid)
+    rows = pooling_matrix(fine.grid[0], coarse.pooled[0])
+    columns = pooling_matrix(fine.grid[1], coarse.pooled[1])
+    pooled: FloatArray = np.matmul(np.matmul(rows, maps), columns.T)
+    return replace(features, X=pooled.reshape(len(features.X), coarse.dimension))
 
 
 def combined_digest(digests: Iterable[str]) -> str:

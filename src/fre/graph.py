@@ -12,10 +12,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from onnx.compose import add_prefix_graph
 
 from fre.backbones.base import Normalisation
 from fre.errors import OptionError
 from fre.onnx_builder import GraphBuilder
+from fre.subspace.autoencoder import LinearAutoencoder
 from fre.subspace.pca import Subspace
 from fre.types import FloatArray
 
@@ -32,6 +34,8 @@ __all__ = [
 ]
 
 IMAGES, FEATURES, SCORE, MAP = "images", "features", "score", "anomaly_map"
+BACKBONE = "backbone/"
+"""Comes before the names of a backbone's tensors."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,10 @@ class _Assembly:
         self.size = size
         self.backbone = backbone
         self.builder = GraphBuilder()
-        self._preprocess(backbone.graph.input[0].name, normalisation)
-        self.builder.embed(backbone.graph)
+        # A layer of someone's network may well be called "features" or "score".
+        network = add_prefix_graph(backbone.graph, BACKBONE)
+        self._preprocess(network.input[0].name, normalisation)
+        self.builder.embed(network)
 
     def _preprocess(self, output: str, normalisation: Normalisation) -> None:
         build = self.builder
@@ -126,7 +132,7 @@ class _Assembly:
     def features(self, layout: FeatureLayout) -> str:
         """Pool the feature map of a layer and flatten it: (N, D)."""
         build = self.builder
-        x = layout.layer
+        x = BACKBONE + layout.layer
         if layout.pool > 1 and all(side % layout.pool == 0 for side in layout.grid):
             window = [layout.pool, layout.pool]
             x = build.node("AveragePool", x, kernel_shape=window, strides=window)
@@ -137,21 +143,43 @@ class _Assembly:
             x = build.node("MatMul", x, build.constant("pool_columns", columns.T))
         return build.node("Flatten", x, output=FEATURES, axis=1)
 
-    def residual_map(self, features: str, layout: FeatureLayout, subspace: Subspace) -> str:
+    def residual_map(
+        self, features: str, layout: FeatureLayout, subspace: Subspace | LinearAutoencoder
+    ) -> str:
         """The squared residual, summed over the channels: (N, h, w)."""
         build = self.builder
-        mean = build.constant("mean", subspace.mean.astype(np.float32))
-        residual = build.node("Sub", features, mean)
-        if subspace.rank:
-            basis = build.constant("basis", subspace.basis.astype(np.float32))
-            code = build.node("MatMul", residual, basis)
-            # residual - code V^T in one operation, with the same V as the line above
-            residual = build.node("Gemm", code, basis, residual, alpha=-1.0, transB=1)
+        if isinstance(subspace, LinearAutoencoder):
+            residual = self._autoencoder_residual(features, subspace)
+        else:
+            residual = self._projection_residual(features, subspace)
         squared = build.node("Mul", residual, residual)
         shape = np.array([-1, layout.channels, *layout.pooled], np.int64)
         shaped = build.node("Reshape", squared, build.constant("feature_shape", shape))
         channel_axis = build.constant("channel_axis", np.array([1], np.int64))
         return build.node("ReduceSum", shaped, channel_axis, keepdims=0)
+
+    def _projection_residual(self, features: str, subspace: Subspace) -> str:
+        build = self.builder
+        mean = build.constant("mean", subspace.mean.astype(np.float32))
+        centred = build.node("Sub", features, mean)
+        if subspace.rank == 0:
+            return centred
+        basis = build.constant("basis", subspace.basis.astype(np.float32))
+        code = build.node("MatMul", centred, basis)
+        # centred - code V^T in one operation, with the same V as the line above
+        return build.node("Gemm", code, basis, centred, alpha=-1.0, transB=1)
+
+    def _autoencoder_residual(self, features: str, autoencoder: LinearAutoencoder) -> str:
+        build = self.builder
+        tied = autoencoder.decoder is autoencoder.encoder
+        encoder = build.constant("basis" if tied else "encoder", autoencoder.encoder)
+        decoder = encoder if tied else build.constant("decoder", autoencoder.decoder)
+        code = build.node(
+            "Gemm", features, encoder, build.constant("encoder_bias", autoencoder.encoder_bias)
+        )
+        shift = build.constant("decoder_bias", autoencoder.decoder_bias)
+        shifted = build.node("Sub", features, shift)
+        return build.node("Gemm", code, decoder, shifted, alpha=-1.0, transB=1)
 
     def upsample(self, residuals: str, grid: tuple[int, int]) -> None:
         """Bilinear, to the size of the input: the output ``anomaly_map``."""
@@ -211,7 +239,7 @@ def detector_model(
     normalisation: Normalisation,
     layout: FeatureLayout,
     size: tuple[int, int],
-    subspace: Subspace,
+    subspace: Subspace | LinearAutoencoder,
 ) -> onnx.ModelProto:
     """Images to scores and anomaly maps.
 
@@ -220,7 +248,7 @@ def detector_model(
         normalisation: of its input.
         layout: which layer, and how it is pooled.
         size: height and width of the input.
-        subspace: of the features of good images.
+        subspace: of the features of good images, in closed form or trained.
 
     Returns:
         A model from ``images``, uint8 (N, H, W, 3), to ``score``, float32 (N,), the sum of the

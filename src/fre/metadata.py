@@ -1,0 +1,116 @@
+"""What a model file says of itself: the one JSON document in its metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import onnx
+
+from fre.backbones import Backbone
+from fre.calibration import Calibration
+from fre.features import combined_digest
+from fre.graph import FeatureLayout
+from fre.model import FORMAT, METADATA_KEY
+from fre.subspace.autoencoder import LinearAutoencoder
+from fre.subspace.fitting import AnySubspace
+from fre.version import __version__
+
+__all__ = ["attach", "describe", "provenance"]
+
+
+def describe(
+    *,
+    preset: str,
+    backbone: Backbone,
+    layout: FeatureLayout,
+    size: tuple[int, int],
+    subspace: AnySubspace,
+    calibration: Calibration,
+    origin: dict[str, Any],
+) -> dict[str, Any]:
+    """The document; docs/model-file.md says what each key means.
+
+    Args:
+        preset: name of the preset.
+        backbone: the frozen network.
+        layout: the layer that is read, and how it is pooled.
+        size: height and width of the input.
+        subspace: of the features.
+        calibration: on good images.
+        origin: from `provenance`.
+    """
+    return {
+        "format": FORMAT,
+        "fre_version": __version__,
+        "preset": preset,
+        "backbone": {
+            "name": backbone.name,
+            "layers": [layout.layer],
+            "weights_sha256": backbone.weights_sha256,
+        },
+        "preprocessing": {
+            "size": list(size),
+            "resize": "stretch, bilinear, antialiased",
+            "mean": list(backbone.normalisation.mean),
+            "std": list(backbone.normalisation.std),
+        },
+        "subspaces": [_describe_subspace(subspace, layout)],
+        "calibration": calibration.to_dict(),
+        "provenance": origin,
+    }
+
+
+def _describe_subspace(subspace: AnySubspace, layout: FeatureLayout) -> dict[str, Any]:
+    common = {
+        "layer": layout.layer,
+        "scope": "image",
+        "kind": subspace.kind if isinstance(subspace, LinearAutoencoder) else "pca",
+        "channels": layout.channels,
+        "grid": list(layout.pooled),
+        "pool": layout.pool,
+        "dimension": layout.dimension,
+        "rank": subspace.rank,
+        "kept_variance": subspace.kept_variance,
+        "n": subspace.n,
+    }
+    if isinstance(subspace, LinearAutoencoder):
+        loss = subspace.losses[-1] if subspace.losses else None
+        return {**common, "epochs": subspace.epochs, "loss": loss}
+    return {
+        **common,
+        "singular_values": [float(value) for value in subspace.singular_values],
+        "discarded": subspace.discarded,
+    }
+
+
+def provenance(sha256: Sequence[str], *, seed: int) -> dict[str, Any]:
+    """Where a model comes from.
+
+    The time is UTC; the environment variable ``SOURCE_DATE_EPOCH`` sets it, which makes the whole
+    file reproducible.
+
+    Args:
+        sha256: digest of each training image.
+        seed: of the training.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.now(timezone.utc)
+    if epoch:
+        moment = datetime.fromtimestamp(int(epoch), timezone.utc)
+    return {
+        "n_images": len(sha256),
+        "images_sha256": combined_digest(sha256),
+        "created": moment.isoformat(timespec="seconds"),
+        "seed": seed,
+    }
+
+
+def attach(model: onnx.ModelProto, document: dict[str, Any]) -> bytes:
+    """The serialised model with the document in its metadata."""
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(document))
+    data: bytes = model.SerializeToString()
+    return data
