@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from pathlib import Path
 
 from fre.backbones.base import Backbone, Layer, Normalisation
-from fre.errors import BackboneError
+from fre.errors import BackboneError, MissingDependencyError, OptionError
 
 __all__ = ["DEFAULT_BACKBONE", "Backbone", "Layer", "Normalisation", "get_backbone"]
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
+TIMM_EXAMPLES = ("resnet18", "resnet50", "wide_resnet50_2", "efficientnet_b5", "vgg16_bn")
+"""Names that the documentation uses, known here also where timm is not installed."""
 
 
-def get_backbone(name: str = DEFAULT_BACKBONE, *, weights: Path | str | None = None) -> Backbone:
+def get_backbone(
+    name: Path | str = DEFAULT_BACKBONE, *, weights: Path | str | None = None
+) -> Backbone:
     """The backbone of that name.
 
     Args:
-        name: ``efficientnet_lite0``, ``efficientnet_lite1`` or ``efficientnet_lite2``.
-        weights: a file of weights to use instead of the pretrained ones.
+        name: ``efficientnet_lite0``, ``efficientnet_lite1`` or ``efficientnet_lite2``; a file
+            ending in ``.onnx``; or the name of a model of timm (needs ``fre[torch]``).
+        weights: a file of weights to use instead of the pretrained ones; not with an ONNX file,
+            which holds its own.
 
     Raises:
-        BackboneError: an unknown name, or weights that can't be used.
+        BackboneError: an unknown name, a file that is not such a network, or weights that can't
+            be used.
+        MissingDependencyError: the backbone needs an extra that is not installed.
+        OptionError: ``weights`` beside an ONNX file.
     """
     from fre.backbones.efficientnet_lite import EFFICIENTNET_LITE, EfficientNetLite
 
+    name = os.fspath(name)
+    file = None if weights is None else Path(weights)
     if name in EFFICIENTNET_LITE:
-        return EfficientNetLite(name, None if weights is None else Path(weights))
-    valid = ", ".join(EFFICIENTNET_LITE)
-    raise BackboneError(f"no backbone is called {name!r}; choose from: {valid}")
+        return EfficientNetLite(name, file)
+    if name.lower().endswith(".onnx"):
+        from fre.backbones.onnx_file import OnnxFileBackbone
+
+        if file:
+            raise OptionError(f"{name} holds its own weights: leave out the weights {file}")
+        return OnnxFileBackbone(Path(name))
+    if importlib.util.find_spec("timm"):
+        from fre.backbones.timm import TimmBackbone
+
+        return TimmBackbone(name, file)
+    if name in TIMM_EXAMPLES:
+        raise MissingDependencyError(f"the backbone {name}", "torch")
+    raise BackboneError(
+        f"no backbone is called {name!r}; the built-in ones are {', '.join(EFFICIENTNET_LITE)}; "
+        "for timm's models: pip install 'fre[torch]'"
+    )
