@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fre.errors import OptionError
 
-__all__ = ["Calibration", "check_false_alarm_rate", "conformal_threshold"]
+__all__ = ["HEAT_SPAN", "Calibration", "check_false_alarm_rate", "conformal_threshold"]
 
 
 def check_false_alarm_rate(rate: float) -> None:
@@ -115,6 +115,8 @@ class Calibration:
         """In words, that the images are too few for the rate; ``None`` if they are enough."""
         if self.false_alarm_rate >= self.attainable_rate:
             return None
+        if len(self.scores) == 0:
+            return "no good images to calibrate on: every p-value is 1, the threshold was given"
         needed = int(np.ceil(1 / self.false_alarm_rate - 1e-9)) - 1
         return (
             f"{len(self.scores)} good images can't promise a false-alarm rate of "
