@@ -15,17 +15,18 @@ SOURCE = Path(fre.__file__).parent
 
 # A module imports from the lines above its own, and from its own package.
 LEVELS = [
-    ["version", "errors", "maps"],
+    ["version", "errors", "maps", "memory"],
     ["types"],
-    ["files", "folders", "onnx_builder", "regions", "runtime"],
+    ["files", "folders", "onnx_builder", "published", "regions", "runtime"],
     ["images", "subspace", "calibration", "metrics"],
     ["datasets", "backbones"],
     ["graph"],
-    ["model", "features"],
+    ["model", "features", "presets"],
+    ["metadata"],
     ["detector", "checkpoint", "evaluate"],
     ["visualize", "charts"],
     ["report", "output"],
-    ["demo"],
+    ["demo", "benchmark", "tables"],
     ["cli"],
     ["__main__"],
 ]

@@ -39,15 +39,14 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line; exit with 0 if it is done, 1 if fre failed, 2 if the user erred."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, _interruption.arrive)
     try:
         result = cli.main(standalone_mode=False)
         code = result if isinstance(result, int) else 0
         sys.stdout.flush()
-    except click.exceptions.Abort:
-        code = _complain("interrupted; no partial result is left behind", 2)
-    except KeyboardInterrupt:
-        code = _complain("interrupted; no partial result is left behind", 2)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = _complain(f"interrupted; {_interruption.aftermath}", 2)
     except click.UsageError as error:
         where = f" (try: {error.ctx.command_path} --help)" if error.ctx else ""
         code = _complain(error.format_message() + where, 2)
@@ -58,11 +57,29 @@ def main() -> NoReturn:
             raise
         kind = type(error).__name__
         code = _complain(f"{kind}: {error} (a fault of fre; FRE_DEBUG=1 shows where)", 1)
+    if _interruption.arrived:
+        # An import that was cut short can crash the interpreter while it tidies up.
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
+class _Interruption:
+    """Ctrl-C or a request to end, which some libraries swallow when it comes as they load."""
+
+    arrived = False
+    aftermath = "no partial result is left behind"
+
+    def arrive(self, *_: object) -> NoReturn:
+        self.arrived = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self.arrived:
+            raise KeyboardInterrupt
+
+
+_interruption = _Interruption()
 
 
 def _complain(message: str, code: int) -> int:
@@ -83,6 +100,7 @@ def _progress() -> Iterator[Progress]:
 
     def show(task: str, done: int, total: int) -> None:
         nonlocal bar
+        _interruption.check()
         if bar is None or bar.desc != task:
             if bar is not None:
                 bar.close()
@@ -184,30 +202,55 @@ def _runtime_options(command: Command) -> Command:
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file."
 )
 @click.option(
-    "--backbone", default="efficientnet_lite0", show_default=True, help="The frozen network."
+    "--preset",
+    type=click.Choice(["reference"]),
+    help="By itself, FRE as documented: ResNet-50, pool 2, a tied autoencoder of rank 220.",
+)
+@click.option(
+    "--backbone",
+    metavar="NAME",
+    help="The frozen network: efficientnet_lite0 to 2, any timm model, or a file ending in .onnx.  "
+    "[default: efficientnet_lite0]",
 )
 @click.option(
     "--weights", type=click.Path(path_type=Path), help="A file of weights for the backbone."
 )
-@click.option("--layers", callback=_parse_layers, help="The layer to read.  [default: its own]")
+@click.option(
+    "--layers", callback=_parse_layers, help="The layer to read.  [default: the backbone's own]"
+)
 @click.option("--size", callback=_parse_size, help="256, or HxW.  [default: the backbone's]")
-@click.option("--pool", default=2, show_default=True, help="Edge of the pooling windows.")
+@click.option("--pool", type=int, help="Edge of the pooling windows.  [default: 2]")
 @click.option(
     "--subspace",
-    type=click.Choice(["pca"]),
-    default="pca",
-    show_default=True,
-    help="How the subspace is found: pca is the closed form.",
+    type=click.Choice(["pca", "tied", "plain"]),
+    help="pca is the closed form; tied and plain are trained autoencoders.  [default: pca]",
 )
-@click.option("--variance", default=0.97, show_default=True, help="Share of the energy to keep.")
-@click.option("--rank", type=int, help="A fixed number of dimensions instead.")
+@click.option("--variance", type=float, help="Share of the energy that pca keeps.  [default: 0.97]")
+@click.option(
+    "--rank", type=int, help="A fixed number of dimensions.  [default: 220 for an autoencoder]"
+)
+@click.option("--epochs", default=220, show_default=True, help="Of an autoencoder.")
+@click.option("--learning-rate", default=1e-3, show_default=True, help="Of an autoencoder.")
+@click.option("--batch-size", default=32, show_default=True, help="Of an autoencoder.")
+@click.option(
+    "--plateau",
+    type=float,
+    help="End an autoencoder's training once its loss improves by less than this share in ten "
+    "epochs.",
+)
+@click.option(
+    "--folds",
+    default=5,
+    show_default=True,
+    help="For calibration; each trains an autoencoder anew.",
+)
 @click.option(
     "--false-alarm-rate",
     default=0.01,
     show_default=True,
     help="Share of good images that may be called anomalous.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the folds for calibration.")
+@click.option("--seed", default=0, show_default=True, help="Of folds and autoencoders.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
 @click.option("--skip-unreadable", is_flag=True, help="Leave out images that can't be read.")
 @_max_pixels_option
@@ -215,7 +258,6 @@ def _runtime_options(command: Command) -> Command:
 def train(
     data: Path,
     output: Path,
-    subspace: str,
     threads: int,
     skip_unreadable: bool,
     json_file: str | None,
@@ -465,7 +507,7 @@ def _info_text(values: dict[str, Any], model: Model) -> str:
         (
             "subspace",
             f"{subspace['layer']}, pool {subspace['pool']}: rank {subspace['rank']} of "
-            f"{subspace['dimension']:,}, {subspace['kept_variance']:.1%} of the variance",
+            f"{subspace['dimension']:,}{_kept(subspace)}",
         )
         for subspace in values["subspaces"]
     ]
@@ -475,10 +517,205 @@ def _info_text(values: dict[str, Any], model: Model) -> str:
             f"{len(model.calibration.scores)} good images, false-alarm rate "
             f"{model.calibration.false_alarm_rate:g}, threshold {model.threshold:.6g}",
         ),
-        ("trained", f"{provenance['created']} on {provenance['n_images']} images"),
-        ("images", provenance["images_sha256"]),
+        _origin_row(provenance),
     ]
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def _kept(subspace: dict[str, Any]) -> str:
+    kept = subspace["kept_variance"]
+    return "" if kept is None else f", {kept:.1%} of the variance"
+
+
+def _origin_row(provenance: dict[str, Any]) -> tuple[str, str]:
+    if imported := provenance.get("imported"):
+        return (
+            "imported",
+            f"{provenance['created']} from {imported['from']} ({imported['sha256'][:12]})",
+        )
+    images = f"{provenance['n_images']} images ({provenance['images_sha256'][:12]})"
+    return "trained", f"{provenance['created']} on {images}"
+
+
+class _SpreadCommand(click.Command):
+    """A command whose repeatable options also take several values at once: ``--pool 2 4``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spread = {
+            name
+            for parameter in self.params
+            if isinstance(parameter, click.Option) and parameter.multiple
+            for name in parameter.opts
+        }
+        expanded: list[str] = []
+        current: str | None = None
+        for token in args:
+            if token.startswith("-"):
+                current = token if token in spread else None
+                expanded.append(token)
+            elif current is not None and expanded[-1] != current:
+                expanded += [current, token]
+            else:
+                expanded.append(token)
+        return super().parse_args(ctx, expanded)
+
+
+@cli.command(cls=_SpreadCommand)
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option(
+    "--backbone",
+    "backbones",
+    metavar="NAME...",
+    multiple=True,
+    default=("efficientnet_lite0",),
+    show_default=True,
+    help="One or more backbones.",
+)
+@click.option(
+    "--weights",
+    metavar="[NAME=]FILE",
+    multiple=True,
+    help="A file of weights for a backbone; the name may be left out where only one needs a file.",
+)
+@click.option("--pool", "pools", type=int, multiple=True, default=(2,), show_default=True)
+@click.option(
+    "--subspace",
+    "subspaces",
+    type=click.Choice(["pca", "tied", "plain"]),
+    multiple=True,
+    default=("pca",),
+    show_default=True,
+)
+@click.option("--category", "categories", multiple=True, help="Only these.  [default: all]")
+@click.option("--layers", callback=_parse_layers, help="The layer to read.")
+@click.option("--size", callback=_parse_size, help="256, or HxW.  [default: the backbone's]")
+@click.option("--variance", type=float, help="Share of the energy that pca keeps.")
+@click.option("--rank", type=int, help="A fixed number of dimensions.")
+@click.option("--folds", default=5, show_default=True, help="For calibration.")
+@click.option("--epochs", default=220, show_default=True, help="Of an autoencoder.")
+@click.option("--seed", default=42, show_default=True)
+@click.option("--layout", help="Of the dataset.  [default: recognised]")
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("fre-benchmark"),
+    show_default=True,
+    help="Where finished cells are kept; the same command continues from there.",
+)
+@click.option(
+    "--against",
+    type=click.Choice(["published"]),
+    help="Add the published figures of the same backbones and pooling, and the differences.",
+)
+@_max_pixels_option
+@_json_option
+def benchmark(
+    root: Path,
+    backbones: tuple[str, ...],
+    weights: tuple[str, ...],
+    pools: tuple[int, ...],
+    subspaces: tuple[str, ...],
+    output: Path,
+    against: str | None,
+    json_file: str | None,
+    seed: int,
+    categories: tuple[str, ...],
+    layout: str | None,
+    threads: int,
+    **parameters: Any,
+) -> None:
+    """Train and evaluate every category of a dataset by every backbone.
+
+    Prints tables in Markdown. A run that is stopped keeps what is finished, and continues.
+
+    \b
+    Example: fre benchmark mvtec --backbone efficientnet_lite0 resnet18 --against published
+    """
+    from fre.benchmark import Variant, assign_weights, run_benchmark
+    from fre.tables import benchmark_tables
+
+    _interruption.aftermath = f"what is finished is kept in {output}: the same command goes on"
+    files = assign_weights(backbones, weights)
+    variants = [
+        Variant(name, files.get(name), pool, subspace)
+        for name in backbones
+        for pool in pools
+        for subspace in subspaces
+    ]
+
+    def report(cell: dict[str, Any], known: bool) -> None:
+        auroc = cell["figures"]["image_auroc"]
+        figure = "-" if auroc is None else f"{auroc:.3f}"
+        _note(
+            f"{cell['category']}, {cell['label']}: image AUROC {figure}"
+            + (" (kept from before)" if known else "")
+        )
+
+    with _progress() as progress:
+        cells = run_benchmark(
+            root,
+            output,
+            variants=variants,
+            parameters=parameters,
+            seed=seed,
+            categories=categories,
+            layout=layout,
+            threads=threads,
+            progress=progress,
+            report=report,
+        )
+    tables = benchmark_tables(cells, against_published=against == "published")
+    _emit({"cells": cells}, tables, json_file)
+
+
+@cli.command(name="import")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file."
+)
+@click.option(
+    "--good",
+    type=click.Path(path_type=Path),
+    help="Good images to calibrate on, best ones it was not trained on.  [default: none; the "
+    "threshold is the checkpoint's own]",
+)
+@click.option("--backbone", help="timm's name of the network.  [default: the checkpoint's]")
+@click.option("--size", callback=_parse_size, help="256, or HxW.  [default: the checkpoint's]")
+@click.option(
+    "--false-alarm-rate",
+    default=0.01,
+    show_default=True,
+    help="Share of good images that may be called anomalous.",
+)
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
+@_max_pixels_option
+@_json_option
+def import_(checkpoint: Path, output: Path, json_file: str | None, **options: Any) -> None:
+    """Make a model of a checkpoint of anomalib's Fre.
+
+    It then runs without PyTorch, with p-values from good images.
+
+    \b
+    Example: fre import model.ckpt --good parts/good-new -o part.onnx
+    """
+    from fre.checkpoint import import_checkpoint
+    from fre.files import check_writable
+
+    check_writable(output)
+    with _progress() as progress:
+        model = import_checkpoint(checkpoint, progress=progress, **options)
+    model.save(output)
+    if caveat := model.calibration.caveat():
+        _note(caveat)
+    n = len(model.calibration.scores)
+    _emit(
+        {"model": str(output), "n_calibration": n, "threshold": model.threshold},
+        f"{output}: imported, calibrated on {n} good images; anomalous above a score of "
+        f"{model.threshold:.6g}",
+        json_file,
+    )
 
 
 @cli.command()
