@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fre.errors import BackboneError
 
-__all__ = ["read_state_dict"]
+__all__ = ["check_view", "read_state_dict"]
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -33,6 +33,27 @@ STORAGE_TYPES: dict[str, np.dtype[Any]] = {
     "LongStorage": np.dtype("<i8"),
     "IntStorage": np.dtype("<i4"),
 }
+
+
+def check_view(count: int, offset: Any, shape: Any, strides: Any) -> None:
+    """Refuse a strided view that reaches beyond its storage, or asks for more memory than it has.
+
+    Args:
+        count: number of values in the storage.
+        offset: of the view's first value.
+        shape: of the view.
+        strides: in values, one for each entry of ``shape``.
+
+    Raises:
+        pickle.UnpicklingError: the view is not within the storage.
+    """
+    whole = (offset, *shape, *strides)
+    if len(shape) != len(strides) or not all(isinstance(n, int) and n >= 0 for n in whole):
+        raise pickle.UnpicklingError("a tensor with an impossible size, stride or offset")
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    # Strides of zero could ask for more memory than the file has bytes.
+    if math.prod(shape) > count or (0 not in shape and last >= count):
+        raise pickle.UnpicklingError("a tensor that reaches beyond its storage")
 
 
 class _Storage:
@@ -55,15 +76,9 @@ class _Tensor:
         strides: tuple[int, ...],
         *_: object,
     ) -> None:
-        if not isinstance(storage, _Storage) or len(shape) != len(strides):
+        if not isinstance(storage, _Storage):
             raise pickle.UnpicklingError("a tensor without a storage")
-        whole = (offset, *shape, *strides)
-        if not all(isinstance(number, int) and number >= 0 for number in whole):
-            raise pickle.UnpicklingError("a tensor with a negative size, stride or offset")
-        last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-        # Strides of zero could ask for more memory than the file has bytes.
-        if math.prod(shape) > storage.count or (0 not in shape and last >= storage.count):
-            raise pickle.UnpicklingError("a tensor that reaches beyond its storage")
+        check_view(storage.count, offset, shape, strides)
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
     def resolve(self) -> NDArray[Any]:

@@ -11,7 +11,6 @@ the file says of it and does nothing.
 
 from __future__ import annotations
 
-import math
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.backbones.pickled import STORAGE_TYPES
+from fre.backbones.pickled import STORAGE_TYPES, check_view
 
 __all__ = ["Inert", "Tensor", "TorchArchive"]
 
@@ -101,15 +100,9 @@ class _Function:
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> Tensor:
     """In the place of ``torch._utils._rebuild_tensor_v2``."""
-    if not isinstance(storage, Storage) or len(shape) != len(strides):
+    if not isinstance(storage, Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
-    whole = (offset, *shape, *strides)
-    if not all(isinstance(number, int) and number >= 0 for number in whole):
-        raise pickle.UnpicklingError("a tensor with a negative size, stride or offset")
-    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    # Strides of zero could ask for more memory than the file has bytes.
-    if math.prod(shape) > storage.count or (0 not in shape and last >= storage.count):
-        raise pickle.UnpicklingError("a tensor that reaches beyond its storage")
+    check_view(storage.count, offset, shape, strides)
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 

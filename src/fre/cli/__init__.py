@@ -1,0 +1,66 @@
+"""The command line: it calls the library, and imports what is heavy inside the commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import click
+
+from fre.cli.benchmark import benchmark
+from fre.cli.common import complain, interruption
+from fre.cli.demo import demo
+from fre.cli.evaluate import evaluate
+from fre.cli.import_ import import_
+from fre.cli.info import info
+from fre.cli.predict import predict
+from fre.cli.train import train
+from fre.errors import FREError
+from fre.version import __version__
+
+__all__ = ["cli", "main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="fre")
+def cli() -> None:
+    """Find defects having seen only good images.
+
+    \b
+    fre demo                                   the whole product on data of its own
+    fre train parts/good -o part.onnx          learn what good parts look like
+    fre predict part.onnx incoming -o results  judge new images
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line; exit with 0 if it is done, 1 if fre failed, 2 if the user erred."""
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, interruption.arrive)
+    try:
+        result = cli.main(standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+        sys.stdout.flush()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = complain(f"interrupted; {interruption.aftermath}", 2)
+    except click.UsageError as error:
+        where = f" (try: {error.ctx.command_path} --help)" if error.ctx else ""
+        code = complain(error.format_message() + where, 2)
+    except FREError as error:
+        code = complain(str(error), error.exit_code)
+    except Exception as error:  # the last resort: a fault of ours, in one line
+        if os.environ.get("FRE_DEBUG"):
+            raise
+        kind = type(error).__name__
+        code = complain(f"{kind}: {error} (a fault of fre; FRE_DEBUG=1 shows where)", 1)
+    if interruption.arrived:
+        # An import that was cut short can crash the interpreter while it tidies up.
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+for command in (benchmark, demo, evaluate, import_, info, predict, train):
+    cli.add_command(command)

@@ -1,0 +1,149 @@
+"""What the commands share: options, output, progress, interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from fre.types import Progress
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Interruption:
+    """Ctrl-C or a request to end, which some libraries swallow when it comes as they load."""
+
+    arrived = False
+    aftermath = "no partial result is left behind"
+
+    def arrive(self, *_: object) -> NoReturn:
+        self.arrived = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self.arrived:
+            raise KeyboardInterrupt
+
+
+interruption = Interruption()
+
+
+def complain(message: str, code: int) -> int:
+    print("fre: error:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def note(message: str) -> None:
+    print("fre:", message, file=sys.stderr)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar on stderr for whatever takes over a second; nothing where that is no terminal."""
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def show(task: str, done: int, total: int) -> None:
+        nonlocal bar
+        interruption.check()
+        if bar is None or bar.desc != task:
+            if bar is not None:
+                bar.close()
+            bar = tqdm(desc=task, total=total, unit=" images", disable=None, delay=0.5)
+            # tqdm adds a colon to what it is told at the start, and not to what it is told later
+            bar.desc = task
+        bar.update(done - bar.n)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def emit(values: dict[str, Any], text: str, json_file: str | None) -> None:
+    """Print the text, and write the JSON to the file that was named; ``-`` is stdout."""
+    if json_file != "-":
+        print(text)
+    if json_file:
+        write_text(json_file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_line(line: str) -> bool:
+    """Print at once; false if whoever read our output has gone, as ``head`` does."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+def write_text(file: str, text: str) -> None:
+    if file == "-":
+        sys.stdout.write(text)
+        return
+    from fre.files import write_atomic
+
+    write_atomic(file, text.encode())
+
+
+def parse_size(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    sides = value.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise click.BadParameter(f"expected 256 or HxW such as 192x320, not {value!r}")
+    return (int(sides[0]), int(sides[-1]))
+
+
+def parse_layers(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    return None if value is None else [name.strip() for name in value.split(",")]
+
+
+def set_pixel_limit(_: click.Context, __: click.Parameter, value: int | None) -> None:
+    if value is not None:
+        from fre.images import set_pixel_limit
+
+        set_pixel_limit(value)
+
+
+def json_option(command: Command) -> Command:
+    return click.option(
+        "--json", "json_file", metavar="FILE", help="Write the result as JSON; - is stdout."
+    )(command)
+
+
+def max_pixels_option(command: Command) -> Command:
+    return click.option(
+        "--max-pixels",
+        type=click.IntRange(min=1),
+        expose_value=False,
+        callback=set_pixel_limit,
+        help="Refuse images of more pixels than this.  [default: about 89 million]",
+    )(command)
+
+
+def runtime_options(command: Command) -> Command:
+    command = click.option(
+        "--threads",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Threads of the network; 0 takes all cores.",
+    )(command)
+    return click.option(
+        "--runtime",
+        type=click.Choice(["onnxruntime", "openvino"]),
+        default="onnxruntime",
+        show_default=True,
+        help="What runs the model.",
+    )(command)

@@ -1,0 +1,74 @@
+"""``fre evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fre.cli.common import emit, json_option, max_pixels_option, note, progress_bar, runtime_options
+
+if TYPE_CHECKING:
+    from fre.types import Evaluation
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Write an HTML report to this file."
+)
+@runtime_options
+@max_pixels_option
+@json_option
+def evaluate(
+    model: Path,
+    dataset: Path,
+    report: Path | None,
+    runtime: str,
+    threads: int,
+    json_file: str | None,
+) -> None:
+    """Measure a model on the test images of a dataset.
+
+    \b
+    Example: fre evaluate part.onnx parts --report part.html
+    """
+    from fre.datasets import open_dataset
+    from fre.demo import report_on
+    from fre.evaluate import evaluate as measure
+    from fre.files import check_writable
+    from fre.model import load
+
+    if report:
+        check_writable(report)
+    loaded = load(model, runtime=runtime, threads=threads)
+    opened = open_dataset(dataset)
+    for remark in opened.notes:
+        note(remark)
+    with progress_bar() as progress:
+        result = measure(loaded, opened, progress=progress)
+        if report:
+            report_on(report, loaded, opened, result, model_name=model.name, progress=progress)
+    emit(result.to_dict(), evaluation_text(result), json_file)
+
+
+def evaluation_text(result: Evaluation) -> str:
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    return "\n".join(
+        [
+            f"{result.n_good} good and {result.n_defect} defective images, "
+            f"{result.images_per_second:.1f} images/s",
+            "",
+            "         AUROC   AUPR     F1  AUPRO",
+            f"image    {cell(result.image_auroc):>5}  {cell(result.image_aupr):>5}  "
+            f"{cell(result.image_f1):>5}",
+            f"pixel    {cell(result.pixel_auroc):>5}         {cell(result.pixel_f1):>5}  "
+            f"{cell(result.aupro):>5}",
+            "",
+            f"false-alarm rate observed: {cell(result.false_alarm_rate_observed)}",
+        ]
+    )

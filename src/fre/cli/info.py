@@ -1,0 +1,77 @@
+"""``fre info``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fre.cli.common import emit, json_option
+
+if TYPE_CHECKING:
+    from fre.model import Model
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@json_option
+def info(model: Path, json_file: str | None) -> None:
+    """Say what a model is.
+
+    \b
+    Example: fre info part.onnx
+    """
+    from fre.model import load
+
+    loaded = load(model)
+    values = {
+        "model": str(model),
+        "bytes": len(loaded.data),
+        "sha256": loaded.sha256,
+        **loaded.metadata,
+    }
+    emit(values, _info_text(values, loaded), json_file)
+
+
+def _info_text(values: dict[str, Any], model: Model) -> str:
+    backbone, provenance = values["backbone"], values["provenance"]
+    rows = [
+        ("file", f"{values['model']}, {values['bytes'] / 1e6:.1f} MB"),
+        ("sha256", values["sha256"]),
+        ("written by", f"fre {values['fre_version']}, format {values['format']}"),
+        ("backbone", f"{backbone['name']} (weights {backbone['weights_sha256'][:12]})"),
+        ("input", "{} x {} pixels".format(*model.size)),
+    ]
+    rows += [
+        (
+            "subspace",
+            f"{subspace['layer']}, pool {subspace['pool']}: rank {subspace['rank']} of "
+            f"{subspace['dimension']:,}{_kept(subspace)}",
+        )
+        for subspace in values["subspaces"]
+    ]
+    rows += [
+        (
+            "calibration",
+            f"{len(model.calibration.scores)} good images, false-alarm rate "
+            f"{model.calibration.false_alarm_rate:g}, threshold {model.threshold:.6g}",
+        ),
+        _origin_row(provenance),
+    ]
+    return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def _kept(subspace: dict[str, Any]) -> str:
+    kept = subspace["kept_variance"]
+    return "" if kept is None else f", {kept:.1%} of the variance"
+
+
+def _origin_row(provenance: dict[str, Any]) -> tuple[str, str]:
+    if imported := provenance.get("imported"):
+        return (
+            "imported",
+            f"{provenance['created']} from {imported['from']} ({imported['sha256'][:12]})",
+        )
+    images = f"{provenance['n_images']} images ({provenance['images_sha256'][:12]})"
+    return "trained", f"{provenance['created']} on {images}"

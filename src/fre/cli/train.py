@@ -1,0 +1,156 @@
+"""``fre train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fre.cli.common import (
+    emit,
+    json_option,
+    max_pixels_option,
+    note,
+    parse_layers,
+    parse_size,
+    progress_bar,
+)
+
+if TYPE_CHECKING:
+    from fre.model import Model
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file."
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["reference"]),
+    help="By itself, FRE as documented: ResNet-50, pool 2, a tied autoencoder of rank 220.",
+)
+@click.option(
+    "--backbone",
+    metavar="NAME",
+    help="The frozen network: efficientnet_lite0 to 2, any timm model, or a file ending in .onnx.  "
+    "[default: efficientnet_lite0]",
+)
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="A file of weights for the backbone."
+)
+@click.option(
+    "--layers", callback=parse_layers, help="The layer to read.  [default: the backbone's own]"
+)
+@click.option("--size", callback=parse_size, help="256, or HxW.  [default: the backbone's]")
+@click.option("--pool", type=int, help="Edge of the pooling windows.  [default: 2]")
+@click.option(
+    "--subspace",
+    type=click.Choice(["pca", "tied", "plain"]),
+    help="pca is the closed form; tied and plain are trained autoencoders.  [default: pca]",
+)
+@click.option("--variance", type=float, help="Share of the energy that pca keeps.  [default: 0.97]")
+@click.option(
+    "--rank", type=int, help="A fixed number of dimensions.  [default: 220 for an autoencoder]"
+)
+@click.option("--epochs", default=220, show_default=True, help="Of an autoencoder.")
+@click.option("--learning-rate", default=1e-3, show_default=True, help="Of an autoencoder.")
+@click.option("--batch-size", default=32, show_default=True, help="Of an autoencoder.")
+@click.option(
+    "--plateau",
+    type=float,
+    help="End an autoencoder's training once its loss improves by less than this share in ten "
+    "epochs.",
+)
+@click.option(
+    "--folds",
+    default=5,
+    show_default=True,
+    help="For calibration; each trains an autoencoder anew.",
+)
+@click.option(
+    "--false-alarm-rate",
+    default=0.01,
+    show_default=True,
+    help="Share of good images that may be called anomalous.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of folds and autoencoders.")
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
+@click.option("--skip-unreadable", is_flag=True, help="Leave out images that can't be read.")
+@max_pixels_option
+@json_option
+def train(
+    data: Path,
+    output: Path,
+    threads: int,
+    skip_unreadable: bool,
+    json_file: str | None,
+    **parameters: Any,
+) -> None:
+    """Learn what good parts look like.
+
+    DATA is a folder of good images, or the root of a dataset, whose training split is taken.
+
+    \b
+    Example: fre train parts/good -o part.onnx
+    """
+    from fre.detector import FRE
+    from fre.files import check_writable
+
+    check_writable(output)
+    detector = FRE(**parameters)
+    with progress_bar() as progress:
+        model = detector.fit(
+            data, skip_unreadable=skip_unreadable, threads=threads, progress=progress
+        )
+    model.save(output)
+    for skipped in detector.skipped_:
+        note(f"left out: {skipped}")
+    if caveat := model.calibration.caveat():
+        note(caveat)
+    summary = _training_summary(str(output), model, detector.seconds_, len(detector.skipped_))
+    emit(summary, _training_text(summary, model), json_file)
+
+
+def _training_summary(
+    name: str, model: Model, seconds: dict[str, float], skipped: int
+) -> dict[str, Any]:
+    n_images = model.metadata["provenance"]["n_images"]
+    return {
+        "model": name,
+        "n_images": n_images,
+        "n_skipped": skipped,
+        "seconds": seconds,
+        "images_per_second": n_images / seconds["total"],
+        "layers": [
+            {
+                "name": subspace["layer"],
+                "dimension": subspace["dimension"],
+                "rank": subspace["rank"],
+                "kept_variance": subspace["kept_variance"],
+            }
+            for subspace in model.metadata["subspaces"]
+        ],
+        "threshold": model.threshold,
+    }
+
+
+def _training_text(summary: dict[str, Any], model: Model) -> str:
+    seconds = summary["seconds"]
+    lines = [
+        f"{summary['model']}: {len(model.data) / 1e6:.1f} MB, from {summary['n_images']} good "
+        f"images in {seconds['total']:.1f} s "
+        f"(features {seconds['features']:.1f} s, fit {seconds['fit']:.1f} s; "
+        f"{summary['images_per_second']:.0f} images/s)"
+    ]
+    lines += [
+        f"  {layer['name']}: {layer['rank']} of {layer['dimension']:,} dimensions keep "
+        f"{layer['kept_variance']:.1%} of the variance"
+        for layer in summary["layers"]
+    ]
+    lines.append(
+        f"  anomalous above a score of {summary['threshold']:.6g} "
+        f"(false-alarm rate {model.calibration.false_alarm_rate:g})"
+    )
+    return "\n".join(lines)
