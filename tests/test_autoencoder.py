@@ -43,7 +43,7 @@ def by_hand(**changes: Any) -> LinearAutoencoder:
 
 @pytest.fixture
 def torch() -> Any:
-    return pytest.importorskip("torch", reason="training needs PyTorch, which is not installed")
+    return pytest.importorskip("torch", reason="needs fre[torch]")
 
 
 # --- a trained autoencoder ---------------------------------------------------------------------

@@ -57,7 +57,7 @@ def torch() -> Any:
 
 @pytest.fixture(scope="module")
 def network(torch: Any) -> Any:
-    timm = pytest.importorskip("timm", reason="needs timm, whose networks checkpoints are of")
+    timm = pytest.importorskip("timm", reason="needs fre[torch], for the networks")
     torch.manual_seed(0)
     return timm.create_model(
         "resnet18", pretrained=False, features_only=True, exportable=True, out_indices=[3]
@@ -359,7 +359,7 @@ def test_weights_that_do_not_fit_the_network_are_refused(
 def test_a_network_that_timm_cuts_into_stages_is_put_together(
     torch: Any, content: dict[str, Any], save: Save
 ) -> None:
-    timm = pytest.importorskip("timm", reason="needs timm, whose networks checkpoints are of")
+    timm = pytest.importorskip("timm", reason="needs fre[torch], for the networks")
     network = timm.create_model(
         "convnext_atto", pretrained=False, features_only=True, exportable=True, out_indices=[1]
     ).eval()
@@ -398,7 +398,7 @@ def older(content: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def test_the_transform_is_read_from_every_version(
     torch: Any, content: dict[str, Any], save: Save
 ) -> None:
-    v2 = pytest.importorskip("torchvision.transforms.v2", reason="needs torchvision's transforms")
+    v2 = pytest.importorskip("torchvision.transforms.v2", reason="needs fre[torch], for transforms")
     transform = v2.Compose([v2.Resize((SIZE, SIZE), antialias=True), v2.Normalize(MEAN, STD)])
     pre_processor = torch.nn.Module()
     pre_processor.transform = transform

@@ -23,7 +23,7 @@ LEVELS = [
     ["graph"],
     ["model", "features", "presets"],
     ["metadata"],
-    ["detector", "checkpoint", "evaluate"],
+    ["detector", "checkpoint", "evaluation"],
     ["visualize", "charts"],
     ["report", "output"],
     ["demo", "benchmark", "tables"],
@@ -99,6 +99,11 @@ def test_every_public_name_is_there() -> None:
         assert getattr(fre, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):
         _ = fre.nonsense
+
+
+def test_no_public_name_is_that_of_a_module() -> None:
+    """Importing a module sets its name on the package, over whatever has that name there."""
+    assert not {home(path) for path in modules()} & set(fre.__all__)
 
 
 def test_predicting_needs_only_numpy_pillow_and_onnxruntime(

@@ -17,7 +17,7 @@ from fre.version import __version__
 if TYPE_CHECKING:
     from fre.detector import FRE
     from fre.errors import FREError, ImageError, InputError
-    from fre.evaluate import evaluate
+    from fre.evaluation import evaluate
     from fre.model import Model, load
     from fre.types import Evaluation, Prediction, Region
 
@@ -44,7 +44,7 @@ _HOMES = {
     "Model": "fre.model",
     "Prediction": "fre.types",
     "Region": "fre.types",
-    "evaluate": "fre.evaluate",
+    "evaluate": "fre.evaluation",
     "load": "fre.model",
 }
 
@@ -52,7 +52,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'fre' has no attribute {name!r}")
-    # A function and its module share the name "evaluate": the function is what is public.
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -21,7 +21,7 @@ from fre.backbones import Backbone, get_backbone
 from fre.datasets import open_datasets, require_test, require_train
 from fre.detector import FRE
 from fre.errors import OptionError, OutputError
-from fre.evaluate import evaluate
+from fre.evaluation import evaluate
 from fre.features import FeatureExtractor, Features, pool_features
 from fre.files import write_atomic
 from fre.images import available_cores

@@ -8,7 +8,7 @@ from pathlib import Path
 from fre.datasets import load_mask, open_dataset
 from fre.datasets.synthetic import write_dataset
 from fre.detector import FRE
-from fre.evaluate import evaluate
+from fre.evaluation import evaluate
 from fre.images import read_image
 from fre.model import Model
 from fre.report import GalleryItem, write_report

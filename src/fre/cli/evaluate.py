@@ -37,7 +37,7 @@ def evaluate(
     """
     from fre.datasets import open_dataset
     from fre.demo import report_on
-    from fre.evaluate import evaluate as measure
+    from fre.evaluation import evaluate as measure
     from fre.files import check_writable
     from fre.model import load
 
