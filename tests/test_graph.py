@@ -14,12 +14,12 @@ from fre import FRE
 from fre.backbones import get_backbone
 from fre.errors import OptionError
 from fre.features import FeatureExtractor
+from fre.fusion import interpolation_matrix
 from fre.graph import (
     MAP,
     SCORE,
     FeatureLayout,
     detector_model,
-    interpolation_matrix,
     pooling_matrix,
 )
 from fre.maps import resize_map

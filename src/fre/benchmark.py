@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,8 @@ class _Source:
         if variant.pool == self._pool:
             return extractor, features
         pooled = detector.extractor(extractor.backbone, pool=variant.pool, threads=self.threads)
-        return pooled, pool_features(features, extractor.layout, pooled.layout)
+        X = pool_features(features.X, extractor.layout, pooled.layout)
+        return pooled, replace(features, X=X)
 
 
 def _measure(source: _Source, variant: Variant, seed: int) -> dict[str, Any]:

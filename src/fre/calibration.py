@@ -76,6 +76,8 @@ class Calibration:
         scores: NDArray[np.floating],
         map_maxima: NDArray[np.floating],
         false_alarm_rate: float,
+        *,
+        map_range: tuple[float, float] | None = None,
     ) -> Calibration:
         """Calibrate on cross-fitted good images.
 
@@ -83,6 +85,8 @@ class Calibration:
             scores: (m,), one for each image.
             map_maxima: (m,), the largest value of each image's map.
             false_alarm_rate: in (0, 1).
+            map_range: of the map; from the median of the maxima to three times the pixel
+                threshold, which suits maps of squares, if ``None``.
 
         Raises:
             OptionError: the rate is out of range.
@@ -97,7 +101,7 @@ class Calibration:
             false_alarm_rate,
             conformal_threshold(ordered, false_alarm_rate),
             pixel,
-            (typical, max(HEAT_SPAN * pixel, float(np.nextafter(typical, np.inf)))),
+            map_range or (typical, max(HEAT_SPAN * pixel, float(np.nextafter(typical, np.inf)))),
         )
 
     @property

@@ -363,9 +363,8 @@ def import_checkpoint(
     document = describe(
         preset="reference",
         backbone=network,
-        layout=layout,
+        parts=[(layout, autoencoder)],
         size=size,
-        subspace=autoencoder,
         calibration=calibration,
         origin=_origin(checkpoint, Path(path), features.sha256),
     )

@@ -7,25 +7,32 @@ import time
 from collections.abc import Iterable, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
+from numpy.typing import NDArray
 
 from fre.backbones import DEFAULT_BACKBONE, Backbone, get_backbone
 from fre.calibration import Calibration, check_false_alarm_rate
 from fre.datasets import training_images
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.features import FeatureExtractor, Features
-from fre.graph import FeatureLayout, detector_model
+from fre.fused import choose_layers, fit_fused
+from fre.graph import FeatureLayout, detector_model, fused_model
 from fre.images import ImageSource
 from fre.metadata import attach, describe, provenance
 from fre.model import Model
 from fre.presets import Configuration, resolve
-from fre.subspace.fitting import ClosedForm, Fitter, Trained, TrainingOptions
+from fre.subspace.fitting import AnySubspace, ClosedForm, Fitter, Trained, TrainingOptions
 from fre.subspace.pca import check_rank, make_folds
+from fre.subspace.position import PositionSubspace
 from fre.types import Progress
 
 __all__ = ["FRE"]
+
+Parts: TypeAlias = list[tuple[FeatureLayout, AnySubspace | PositionSubspace]]
+Fitted: TypeAlias = tuple[onnx.ModelProto, Parts, Calibration]
 
 
 class FRE:
@@ -190,6 +197,9 @@ class FRE:
             OptionError: a parameter out of range.
         """
         size = _size(self.size, backbone.default_size)
+        if self.preset == "default":
+            names = choose_layers(backbone, self.layers, pool).names
+            return FeatureExtractor(backbone, names, pool=1, size=size, threads=threads)
         layer = _one_layer(self.layers, backbone)
         return FeatureExtractor(backbone, layer, pool=pool, size=size, threads=threads)
 
@@ -240,21 +250,78 @@ class FRE:
         threads: int,
         progress: Progress | None,
     ) -> Model:
-        backbone, layout, size = extractor.backbone, extractor.layout, extractor.size
-        fitter = self._fitter(features, settings, threads, progress)
-        subspace = fitter.fit()
-        calibration = self._calibrate(fitter, features, layout, progress)
-        graph = detector_model(extractor.network, backbone.normalisation, layout, size, subspace)
+        fit = self._fit_fused if settings.preset == "default" else self._fit_reference
+        graph, parts, calibration = fit(extractor, features, settings, threads, progress)
         document = describe(
             preset=settings.preset,
-            backbone=backbone,
-            layout=layout,
-            size=size,
-            subspace=subspace,
+            backbone=extractor.backbone,
+            parts=parts,
+            size=extractor.size,
             calibration=calibration,
             origin=provenance(features.sha256, seed=self.seed),
         )
         return Model(attach(graph, document), threads=threads)
+
+    def _fit_reference(
+        self,
+        extractor: FeatureExtractor,
+        features: Features,
+        settings: Configuration,
+        threads: int,
+        progress: Progress | None,
+    ) -> Fitted:
+        layout = extractor.layout
+        fitter = self._fitter(features, settings, threads, progress)
+        subspace = fitter.fit()
+        calibration = self._calibrate(fitter, features, layout, progress)
+        graph = detector_model(
+            extractor.network, extractor.backbone.normalisation, layout, extractor.size, subspace
+        )
+        return graph, [(layout, subspace)], calibration
+
+    def _fit_fused(
+        self,
+        extractor: FeatureExtractor,
+        features: Features,
+        settings: Configuration,
+        threads: int,
+        progress: Progress | None,
+    ) -> Fitted:
+        fitted = fit_fused(
+            extractor,
+            features,
+            choose_layers(extractor.backbone, self.layers, settings.pool),
+            self._folds(features),
+            pool=settings.pool,
+            variance=settings.variance,
+            rank=settings.rank,
+            progress=progress,
+        )
+        graph = fused_model(
+            extractor.network,
+            extractor.backbone.normalisation,
+            fitted.layouts,
+            fitted.subspaces,
+            fitted.overall,
+            fitted.fusion,
+            extractor.size,
+        )
+        calibration = Calibration.fit(
+            fitted.scores,
+            fitted.map_maxima,
+            self.false_alarm_rate,
+            map_range=fitted.map_range,
+        )
+        parts: Parts = list(zip(fitted.layouts, fitted.subspaces, strict=True))
+        if fitted.overall not in parts:
+            parts.append(fitted.overall)
+        return graph, parts, calibration
+
+    def _folds(self, features: Features) -> list[NDArray[np.intp]]:
+        # Dealt in the order of the digests, so that the order of the files is no matter.
+        by_digest = np.argsort(np.array(features.sha256), kind="stable")
+        dealt = make_folds(len(by_digest), folds=self.folds, seed=self.seed)
+        return [by_digest[fold] for fold in dealt]
 
     def _fitter(
         self,
@@ -289,14 +356,10 @@ class FRE:
         layout: FeatureLayout,
         progress: Progress | None,
     ) -> Calibration:
-        # Folds are dealt in the order of the digests, so that the order of the files is no matter.
-        by_digest = np.argsort(np.array(features.sha256), kind="stable")
-        n = len(by_digest)
-        dealt = make_folds(n, folds=self.folds, seed=self.seed)
-        folds = [by_digest[fold] for fold in dealt]
+        n = len(features.X)
         scores, maxima = np.empty((2, n))
         done = 0
-        for rows, maps in fitter.cross_fit(folds, channels=layout.channels):
+        for rows, maps in fitter.cross_fit(self._folds(features), channels=layout.channels):
             scores[rows] = maps.sum(axis=1, dtype=np.float64)
             maxima[rows] = maps.max(axis=1)
             done += len(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -38,18 +38,19 @@ class Features:
 
 
 class FeatureExtractor:
-    """A backbone up to one of its layers, with pooling, at a fixed input size.
+    """A backbone up to some of its layers, with pooling, at a fixed input size.
 
     Args:
         backbone: the frozen network.
-        layer: name of the layer.
+        layers: name of the layer, or names of several.
         pool: edge of the pooling windows, in locations of the feature map.
         size: height and width of the input.
         threads: threads of the network; 0 takes all cores.
 
     Attributes:
-        network: the backbone's graph up to the layer.
-        layout: how a flat feature is made up.
+        network: the backbone's graph up to the deepest layer.
+        layouts: how the features of each layer are made up; a flat feature is those of all
+            layers, one after the other.
 
     Raises:
         BackboneError: an unknown layer, or a size that the network can't take.
@@ -57,12 +58,12 @@ class FeatureExtractor:
     """
 
     network: onnx.ModelProto
-    layout: FeatureLayout
+    layouts: tuple[FeatureLayout, ...]
 
     def __init__(
         self,
         backbone: Backbone,
-        layer: str,
+        layers: str | Sequence[str],
         *,
         pool: int,
         size: tuple[int, int],
@@ -70,13 +71,33 @@ class FeatureExtractor:
     ) -> None:
         self.backbone = backbone
         self.size = size
-        self.network = backbone.graph([layer], size)
-        # The network itself knows best how large its feature map is.
-        probe = open_runtime(self.network.SerializeToString(), [layer], threads=threads)
-        _, channels, *grid = probe.run(np.zeros((1, 3, *size), np.float32))[0].shape
-        self.layout = FeatureLayout(layer, channels, (grid[0], grid[1]), pool)
-        model = feature_model(self.network, backbone.normalisation, self.layout, size)
+        names = [layers] if isinstance(layers, str) else list(layers)
+        self.network = backbone.graph(names, size)
+        # The network itself knows best how large its feature maps are.
+        probe = open_runtime(self.network.SerializeToString(), names, threads=threads)
+        shapes = [output.shape for output in probe.run(np.zeros((1, 3, *size), np.float32))]
+        self.layouts = tuple(
+            FeatureLayout(name, shape[1], (shape[2], shape[3]), pool)
+            for name, shape in zip(names, shapes, strict=True)
+        )
+        model = feature_model(self.network, backbone.normalisation, self.layouts, size)
         self._runtime = open_runtime(model.SerializeToString(), [FEATURES], threads=threads)
+
+    @property
+    def layout(self) -> FeatureLayout:
+        """How the features of the only layer are made up."""
+        (layout,) = self.layouts
+        return layout
+
+    @property
+    def dimension(self) -> int:
+        """Length of a flat feature."""
+        return sum(layout.dimension for layout in self.layouts)
+
+    def split(self, X: FloatArray) -> list[FloatArray]:
+        """The features of each layer, as views: float32 (n, D) to (n, D_l)."""
+        borders = np.cumsum([layout.dimension for layout in self.layouts])[:-1]
+        return np.split(X, borders, axis=1)
 
     def run(self, images: NDArray[np.uint8]) -> FloatArray:
         """Features of images, uint8 (N, H, W, 3) at the input's size: float32 (N, D)."""
@@ -100,7 +121,7 @@ class FeatureExtractor:
             ImageError: an image can't be read.
             DatasetError: none of them can.
         """
-        X = np.empty((len(sources), self.layout.dimension), np.float32)
+        X = np.empty((len(sources), self.dimension), np.float32)
         batch: list[NDArray[np.uint8]] = []
         digests: list[str] = []
         skipped: list[ImageError] = []
@@ -131,19 +152,22 @@ class FeatureExtractor:
         return Features(X[: len(digests)], tuple(digests), tuple(skipped))
 
 
-def pool_features(features: Features, fine: FeatureLayout, coarse: FeatureLayout) -> Features:
+def pool_features(X: FloatArray, fine: FeatureLayout, coarse: FeatureLayout) -> FloatArray:
     """Features of a feature map as it is, pooled as the graph would pool them.
 
     Args:
-        features: of the layout ``fine``.
+        X: float32 (n, D), of the layout ``fine``.
         fine: without pooling.
         coarse: of the same layer, with pooling.
+
+    Returns:
+        float32 (n, D'), of the layout ``coarse``.
     """
-    maps = features.X.reshape(-1, *fine.grid)
+    maps = X.reshape(len(X), -1, *fine.grid)
     rows = pooling_matrix(fine.grid[0], coarse.pooled[0])
     columns = pooling_matrix(fine.grid[1], coarse.pooled[1])
     pooled: FloatArray = np.matmul(np.matmul(rows, maps), columns.T)
-    return replace(features, X=pooled.reshape(len(features.X), coarse.dimension))
+    return pooled.reshape(len(X), coarse.dimension)
 
 
 def combined_digest(digests: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ Both are made here from the same pieces, so that what was fitted is what is depl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,11 @@ from onnx.compose import add_prefix_graph
 
 from fre.backbones.base import Normalisation
 from fre.errors import OptionError
+from fre.fusion import VETO_DEVIATIONS, Enlargement, Fusion, Standard
 from fre.onnx_builder import GraphBuilder
 from fre.subspace.autoencoder import LinearAutoencoder
 from fre.subspace.pca import Subspace
+from fre.subspace.position import PositionSubspace
 from fre.types import FloatArray
 
 __all__ = [
@@ -29,7 +32,7 @@ __all__ = [
     "FeatureLayout",
     "detector_model",
     "feature_model",
-    "interpolation_matrix",
+    "fused_model",
     "pooling_matrix",
 ]
 
@@ -88,25 +91,6 @@ def pooling_matrix(source: int, target: int) -> FloatArray:
     return matrix
 
 
-def interpolation_matrix(source: int, target: int) -> FloatArray:
-    """Bilinear interpolation along one axis, pixel centres at half-integers, edges held.
-
-    As a matrix it is the same on every runtime, whatever each makes of ONNX's Resize.
-
-    Returns:
-        float32 (target, source): its rows sum to 1.
-    """
-    position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
-    below = np.minimum(np.floor(position).astype(int), max(source - 2, 0))
-    share = position - below
-    matrix = np.zeros((target, source), np.float32)
-    rows = np.arange(target)
-    matrix[rows, below] = 1 - share
-    if source > 1:
-        matrix[rows, below + 1] = share
-    return matrix
-
-
 class _Assembly:
     """The graph in the making, from the images on."""
 
@@ -129,7 +113,7 @@ class _Assembly:
         planes = build.node("Transpose", pixels, perm=[0, 3, 1, 2])
         build.node("Mul", build.node("Sub", planes, mean), scale, output=output)
 
-    def features(self, layout: FeatureLayout) -> str:
+    def features(self, layout: FeatureLayout, output: str | None = None) -> str:
         """Pool the feature map of a layer and flatten it: (N, D)."""
         build = self.builder
         x = BACKBONE + layout.layer
@@ -141,7 +125,7 @@ class _Assembly:
             columns = pooling_matrix(layout.grid[1], layout.pooled[1])
             x = build.node("MatMul", build.constant("pool_rows", rows), x)
             x = build.node("MatMul", x, build.constant("pool_columns", columns.T))
-        return build.node("Flatten", x, output=FEATURES, axis=1)
+        return build.node("Flatten", x, output=output, axis=1)
 
     def residual_map(
         self, features: str, layout: FeatureLayout, subspace: Subspace | LinearAutoencoder
@@ -181,18 +165,132 @@ class _Assembly:
         shifted = build.node("Sub", features, shift)
         return build.node("Gemm", code, decoder, shifted, alpha=-1.0, transB=1)
 
-    def upsample(self, residuals: str, grid: tuple[int, int]) -> None:
-        """Bilinear, to the size of the input: the output ``anomaly_map``."""
+    def enlarge(self, maps: str, enlargement: Enlargement, output: str | None = None) -> str:
+        """Float32 (N, h, w) to (N, H, W)."""
         build = self.builder
-        rows = build.constant("upsample_rows", interpolation_matrix(grid[0], self.size[0]))
-        columns = interpolation_matrix(grid[1], self.size[1]).T
-        tall = build.node("MatMul", rows, residuals)
-        build.node("MatMul", tall, build.constant("upsample_columns", columns), output=MAP)
+        rows = build.constant("enlarge_rows", enlargement.rows)
+        columns = build.constant("enlarge_columns", enlargement.columns.T)
+        return build.node("MatMul", build.node("MatMul", rows, maps), columns, output=output)
 
     def total(self, residuals: str) -> None:
         """The sum over the locations: the output ``score``."""
         axes = self.builder.constant("location_axes", np.array([1, 2], np.int64))
         self.builder.node("ReduceSum", residuals, axes, output=SCORE, keepdims=0)
+
+    def sum_of_squares(self, values: str, axis: int) -> str:
+        build = self.builder
+        axes = build.constant("sum_axis", np.array([axis], np.int64))
+        return build.node("ReduceSum", build.node("Mul", values, values), axes, keepdims=0)
+
+    def position_energies(self, layout: FeatureLayout, subspace: PositionSubspace) -> str:
+        """Squared residual at each location under its own subspace: (N, h, w)."""
+        build = self.builder
+        places = layout.grid[0] * layout.grid[1]
+        shape = build.constant("places", np.array([0, layout.channels, places], np.int64))
+        vectors = build.node("Reshape", BACKBONE + layout.layer, shape)
+        # One batched product for all locations: (P, N, C) by (P, C, k)
+        vectors = build.node("Transpose", vectors, perm=[2, 0, 1])
+        mean = build.constant("place_mean", subspace.mean[:, None, :].astype(np.float32))
+        residual = build.node("Sub", vectors, mean)
+        if subspace.rank:
+            basis = build.constant("place_basis", subspace.basis.astype(np.float32))
+            codes = build.node("MatMul", residual, basis)
+            across = build.node("Transpose", basis, perm=[0, 2, 1])
+            residual = build.node("Sub", residual, build.node("MatMul", codes, across))
+        energies = build.node("Transpose", self.sum_of_squares(residual, 2), perm=[1, 0])
+        grid = build.constant("place_grid", np.array([-1, *layout.grid], np.int64))
+        return build.node("Reshape", energies, grid)
+
+    def overall_energy(self, layout: FeatureLayout, subspace: Subspace) -> str:
+        """Mean squared residual of an image: (N,)."""
+        build = self.builder
+        mean = build.constant("overall_mean", subspace.mean.astype(np.float32))
+        centred = build.node("Sub", self.features(layout), mean)
+        energy = self.sum_of_squares(centred, 1)
+        if subspace.rank:
+            basis = build.constant("overall_basis", subspace.basis.astype(np.float32))
+            # No map is needed, so the residual need not be decoded.
+            kept = self.sum_of_squares(build.node("MatMul", centred, basis), 1)
+            energy = build.node("Sub", energy, kept)
+        return self.affine(energy, np.array(1 / layout.dimension), np.array(0.0))
+
+    def affine(
+        self,
+        values: str,
+        gain: NDArray[np.floating],
+        offset: NDArray[np.floating],
+        output: str | None = None,
+    ) -> str:
+        build = self.builder
+        scaled = build.node("Mul", values, build.constant("gain", gain.astype(np.float32)))
+        shift = build.constant("offset", offset.astype(np.float32))
+        return build.node("Add", scaled, shift, output=output)
+
+    def standardise(self, maps: str, standard: Standard, grid: tuple[int, int]) -> str:
+        gain = (1 / standard.deviation).reshape(grid)
+        return self.affine(maps, gain, -standard.mean.reshape(grid) * gain)
+
+    def add(self, terms: Sequence[str], output: str | None = None) -> str:
+        total = terms[0]
+        for term in terms[1:-1]:
+            total = self.builder.node("Add", total, term)
+        if len(terms) > 1:
+            return self.builder.node("Add", total, terms[-1], output=output)
+        return self.builder.node("Identity", total, output=output) if output else total
+
+    def fused_score(self, maps: Sequence[str], fusion: Fusion, overall: str) -> None:
+        """The output ``score`` from the energies of the layers that count for it: (N,)."""
+        build = self.builder
+        scoring = [maps[i] for i, counts in enumerate(fusion.in_score) if counts]
+        grids = [fusion.grids[i] for i, counts in enumerate(fusion.in_score) if counts]
+        score_map = self.add(
+            [
+                self.enlarge(self.standardise(energies, standard, grid), enlargement)
+                for energies, grid, standard, enlargement in zip(
+                    scoring,
+                    grids,
+                    fusion.score_standards,
+                    fusion.score_enlargements,
+                    strict=True,
+                )
+            ]
+        )
+        pixels = build.node("Flatten", score_map, axis=1)
+        count = build.constant("top", np.array([fusion.top], np.int64))
+        largest = build.node("TopK", pixels, count, unused=1, axis=1, largest=1, sorted=0)
+        axis = build.constant("top_axis", np.array([1], np.int64))
+        raw = build.node("ReduceMean", largest, axis, keepdims=0)
+        gain, offset = 1 / fusion.raw_deviation, -fusion.raw_mean / fusion.raw_deviation
+        if fusion.veto is None:
+            self.affine(raw, np.array(gain), np.array(offset), SCORE)
+            return
+        score = self.affine(raw, np.array(gain), np.array(offset))
+        veto_gain = 1 / fusion.veto.deviation
+        beyond = self.affine(
+            overall,
+            np.array(veto_gain),
+            np.array(-fusion.veto.mean * veto_gain - VETO_DEVIATIONS),
+        )
+        build.node("Add", score, build.node("Relu", beyond), output=SCORE)
+
+    def fused_map(self, maps: Sequence[str], fusion: Fusion) -> None:
+        """The output ``anomaly_map`` from the energies of all layers: (N, H, W)."""
+        aligned = self.add(
+            [
+                self.enlarge(
+                    self.standardise(self.builder.node("Sqrt", energies), standard, grid),
+                    alignment,
+                )
+                for energies, grid, standard, alignment in zip(
+                    maps,
+                    fusion.grids,
+                    fusion.map_standards,
+                    fusion.map_alignments,
+                    strict=True,
+                )
+            ]
+        )
+        self.enlarge(aligned, fusion.map_enlargement, MAP)
 
     def model(self, outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
         images = helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["N", *self.size, 3])
@@ -214,23 +312,28 @@ def _per_channel(values: tuple[float, float, float]) -> NDArray[np.float32]:
 def feature_model(
     backbone: onnx.ModelProto,
     normalisation: Normalisation,
-    layout: FeatureLayout,
+    layouts: Sequence[FeatureLayout],
     size: tuple[int, int],
 ) -> onnx.ModelProto:
-    """Images to flat features: the left part of `detector_model`.
+    """Images to flat features: the left part of a detector.
 
     Args:
-        backbone: a model as `Backbone.graph` returns it, with the layer of ``layout``.
+        backbone: a model as `Backbone.graph` returns it, with the layers of ``layouts``.
         normalisation: of its input.
-        layout: which layer, and how it is pooled.
+        layouts: which layers, and how they are pooled.
         size: height and width of the input.
 
     Returns:
-        A model from ``images``, uint8 (N, H, W, 3), to ``features``, float32 (N, D).
+        A model from ``images``, uint8 (N, H, W, 3), to ``features``, float32 (N, D): those of
+        the layouts, one after the other.
     """
     assembly = _Assembly(backbone, normalisation, size)
-    assembly.features(layout)
-    shape = ("N", layout.dimension)
+    if len(layouts) == 1:
+        assembly.features(layouts[0], FEATURES)
+    else:
+        parts = [assembly.features(layout) for layout in layouts]
+        assembly.builder.node("Concat", *parts, output=FEATURES, axis=1)
+    shape = ("N", sum(layout.dimension for layout in layouts))
     return assembly.model([helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, shape)])
 
 
@@ -257,10 +360,50 @@ def detector_model(
     assembly = _Assembly(backbone, normalisation, size)
     residuals = assembly.residual_map(assembly.features(layout), layout, subspace)
     assembly.total(residuals)
-    assembly.upsample(residuals, layout.pooled)
-    return assembly.model(
-        [
-            helper.make_tensor_value_info(SCORE, TensorProto.FLOAT, ["N"]),
-            helper.make_tensor_value_info(MAP, TensorProto.FLOAT, ["N", *size]),
-        ]
-    )
+    assembly.enlarge(residuals, Enlargement.through(layout.pooled, size), MAP)
+    return assembly.model(_outputs(size))
+
+
+def fused_model(
+    backbone: onnx.ModelProto,
+    normalisation: Normalisation,
+    layouts: Sequence[FeatureLayout],
+    subspaces: Sequence[Subspace | PositionSubspace],
+    overall: tuple[FeatureLayout, Subspace],
+    fusion: Fusion,
+    size: tuple[int, int],
+) -> onnx.ModelProto:
+    """Images to scores and anomaly maps of several layers.
+
+    Args:
+        backbone: a model as `Backbone.graph` returns it, with the layers of ``layouts``.
+        normalisation: of its input.
+        layouts: of each layer.
+        subspaces: of each layer.
+        overall: layout and image-wide subspace of the overall residual.
+        fusion: how they become one score and one map.
+        size: height and width of the input.
+
+    Returns:
+        A model from ``images``, uint8 (N, H, W, 3), to ``score``, float32 (N,), in standard
+        deviations of a normal image, and ``anomaly_map``, float32 (N, H, W), in normal standard
+        deviations, 0 is typical.
+    """
+    assembly = _Assembly(backbone, normalisation, size)
+    maps = [
+        assembly.position_energies(layout, subspace)
+        if isinstance(subspace, PositionSubspace)
+        else assembly.residual_map(assembly.features(layout), layout, subspace)
+        for layout, subspace in zip(layouts, subspaces, strict=True)
+    ]
+    energy = assembly.overall_energy(*overall) if fusion.veto else ""
+    assembly.fused_score(maps, fusion, energy)
+    assembly.fused_map(maps, fusion)
+    return assembly.model(_outputs(size))
+
+
+def _outputs(size: tuple[int, int]) -> list[onnx.ValueInfoProto]:
+    return [
+        helper.make_tensor_value_info(SCORE, TensorProto.FLOAT, ["N"]),
+        helper.make_tensor_value_info(MAP, TensorProto.FLOAT, ["N", *size]),
+    ]

@@ -17,6 +17,7 @@ from fre.graph import FeatureLayout
 from fre.model import FORMAT, METADATA_KEY
 from fre.subspace.autoencoder import LinearAutoencoder
 from fre.subspace.fitting import AnySubspace
+from fre.subspace.position import PositionSubspace
 from fre.version import __version__
 
 __all__ = ["attach", "describe", "provenance"]
@@ -26,9 +27,8 @@ def describe(
     *,
     preset: str,
     backbone: Backbone,
-    layout: FeatureLayout,
+    parts: Sequence[tuple[FeatureLayout, AnySubspace | PositionSubspace]],
     size: tuple[int, int],
-    subspace: AnySubspace,
     calibration: Calibration,
     origin: dict[str, Any],
 ) -> dict[str, Any]:
@@ -37,9 +37,8 @@ def describe(
     Args:
         preset: name of the preset.
         backbone: the frozen network.
-        layout: the layer that is read, and how it is pooled.
+        parts: each layer that is read, how it is pooled, and the subspace of its features.
         size: height and width of the input.
-        subspace: of the features.
         calibration: on good images.
         origin: from `provenance`.
     """
@@ -49,7 +48,7 @@ def describe(
         "preset": preset,
         "backbone": {
             "name": backbone.name,
-            "layers": [layout.layer],
+            "layers": list(dict.fromkeys(layout.layer for layout, _ in parts)),
             "weights_sha256": backbone.weights_sha256,
         },
         "preprocessing": {
@@ -58,16 +57,18 @@ def describe(
             "mean": list(backbone.normalisation.mean),
             "std": list(backbone.normalisation.std),
         },
-        "subspaces": [_describe_subspace(subspace, layout)],
+        "subspaces": [_describe_subspace(subspace, layout) for layout, subspace in parts],
         "calibration": calibration.to_dict(),
         "provenance": origin,
     }
 
 
-def _describe_subspace(subspace: AnySubspace, layout: FeatureLayout) -> dict[str, Any]:
+def _describe_subspace(
+    subspace: AnySubspace | PositionSubspace, layout: FeatureLayout
+) -> dict[str, Any]:
     common = {
         "layer": layout.layer,
-        "scope": "image",
+        "scope": "position" if isinstance(subspace, PositionSubspace) else "image",
         "kind": subspace.kind if isinstance(subspace, LinearAutoencoder) else "pca",
         "channels": layout.channels,
         "grid": list(layout.pooled),
@@ -80,6 +81,8 @@ def _describe_subspace(subspace: AnySubspace, layout: FeatureLayout) -> dict[str
     if isinstance(subspace, LinearAutoencoder):
         loss = subspace.losses[-1] if subspace.losses else None
         return {**common, "epochs": subspace.epochs, "loss": loss}
+    if isinstance(subspace, PositionSubspace):
+        return {**common, "mean_rank": float(subspace.ranks.mean())}
     return {
         **common,
         "singular_values": [float(value) for value in subspace.singular_values],

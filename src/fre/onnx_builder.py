@@ -40,10 +40,18 @@ class GraphBuilder:
         self.initializers.append(tensor)
         return unique
 
-    def node(self, op: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """Add a node of one output; the name of that output."""
+    def node(
+        self,
+        op: str,
+        *inputs: str,
+        output: str | None = None,
+        unused: int = 0,
+        **attributes: Any,
+    ) -> str:
+        """Add a node; the name of its first output. The ``unused`` outputs after it get names."""
         name = self._unique(output or op.lower())
-        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
+        outputs = [name, *(self._unique(f"{name}_unused") for _ in range(unused))]
+        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=name, **attributes))
         return name
 
     def embed(self, graph: onnx.GraphProto) -> None:

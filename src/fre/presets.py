@@ -11,7 +11,7 @@ __all__ = ["PRESETS", "SUBSPACES", "Configuration", "SubspaceKind", "resolve"]
 
 SubspaceKind: TypeAlias = Literal["pca", "tied", "plain"]
 
-PRESETS = ("reference",)
+PRESETS = ("reference", "default")
 SUBSPACES: tuple[SubspaceKind, ...] = ("pca", "tied", "plain")
 
 REFERENCE_BACKBONE = "resnet50"
@@ -72,12 +72,14 @@ def resolve(
         raise OptionError(f"no preset is called {preset!r}; choose from: {', '.join(PRESETS)}")
     documented = preset == "reference" and backbone is None
     kind = _kind(subspace, "tied" if documented else "pca")
+    if preset == "default" and kind != "pca":
+        raise OptionError(f"the default preset has subspaces in closed form, not {kind}")
     if kind != "pca":
         if variance is not None:
             raise OptionError(f"a {kind} autoencoder has a rank, not a variance: give the rank")
         rank = LATENT_DIMENSION if rank is None else rank
     return Configuration(
-        preset="reference",
+        preset=preset or "reference",
         backbone=backbone or (REFERENCE_BACKBONE if documented else default_backbone),
         pool=2 if pool is None else pool,
         subspace=kind,

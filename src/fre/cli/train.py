@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--preset",
-    type=click.Choice(["reference"]),
-    help="By itself, FRE as documented: ResNet-50, pool 2, a tied autoencoder of rank 220.",
+    type=click.Choice(["reference", "default"]),
+    help="reference by itself is FRE as documented: ResNet-50, pool 2, a tied autoencoder of rank "
+    "220. default reads three layers, and is more accurate.",
 )
 @click.option(
     "--backbone",

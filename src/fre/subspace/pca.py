@@ -159,6 +159,10 @@ def _tolerance(energies: Float64, n: int, mean: Float64) -> float:
     return decomposition + n * float(mean @ mean) * (4 * epsilon) ** 2
 
 
+def _limited(k: int, at_most: int | None) -> int:
+    return k if at_most is None else min(k, at_most)
+
+
 def check_rank(variance: float, rank: int | None) -> None:
     """Refuse a share of variance or a rank that makes no sense.
 
@@ -199,12 +203,15 @@ class Gram:
         self.wide = X.shape[0] <= X.shape[1]
         self.products = (_inner_products if self.wide else _scatter)(X, self.mean)
 
-    def fit(self, *, variance: float = 0.97, rank: int | None = None) -> Subspace:
+    def fit(
+        self, *, variance: float = 0.97, rank: int | None = None, at_most: int | None = None
+    ) -> Subspace:
         """The principal subspace of all the features.
 
         Args:
             variance: the share of the energy to keep, in (0, 1]: k is the smallest that does.
             rank: a fixed k instead.
+            at_most: no larger k than this, whatever the variance.
 
         Returns:
             The subspace. Constant features have one of rank 0; k never exceeds the rank of the
@@ -219,6 +226,7 @@ class Gram:
         k = choose_rank(
             energies, variance=variance, rank=rank, tolerance=_tolerance(energies, n, self.mean)
         )
+        k = _limited(k, at_most)
         singular_values = np.sqrt(energies[:k])
         if self.wide:
             weights = U[:, :k] / singular_values
@@ -236,6 +244,7 @@ class Gram:
         channels: int,
         variance: float = 0.97,
         rank: int | None = None,
+        at_most: int | None = None,
     ) -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
         """Residual maps of the features under subspaces that were fitted without them.
 
@@ -247,6 +256,7 @@ class Gram:
             channels: number of channels; D is flattened from (channels, locations).
             variance: as for `fit`.
             rank: as for `fit`, but cut to what the other folds allow.
+            at_most: as for `fit`.
 
         Yields:
             For each fold: its rows, and float32 (rows, locations): the squared residual, summed
@@ -259,10 +269,10 @@ class Gram:
         for held in folds:
             if self.wide:
                 others = np.setdiff1d(np.arange(len(self.X)), held)
-                weights = self._reconstruction_weights(others, held, variance, rank)
+                weights = self._reconstruction_weights(others, held, variance, rank, at_most)
                 yield held, _residual_map_from_rows(self.X, others, held, weights, channels)
             else:
-                yield held, self._held_out_map(held, channels, variance, rank)
+                yield held, self._held_out_map(held, channels, variance, rank, at_most)
 
     def _reconstruction_weights(
         self,
@@ -270,6 +280,7 @@ class Gram:
         held: NDArray[np.intp],
         variance: float,
         rank: int | None,
+        at_most: int | None,
     ) -> Float64:
         """How the reconstruction of each held-out feature is made up of the other features.
 
@@ -285,7 +296,7 @@ class Gram:
         centred = inner - column - column.T + column.mean()
         cross_centred = cross - cross.mean(axis=0, keepdims=True) - column + column.mean()
         energies, U = _descending(centred)
-        k = self._cut(energies, variance, rank)
+        k = _limited(self._cut(energies, variance, rank), at_most)
         B = (U[:, :k] / energies[:k]) @ (U[:, :k].T @ cross_centred)
         return np.asarray(B + (1 - B.sum(axis=0)) / len(others))
 
@@ -297,7 +308,12 @@ class Gram:
         return choose_rank(energies, variance=variance, rank=None, tolerance=tolerance)
 
     def _held_out_map(
-        self, held: NDArray[np.intp], channels: int, variance: float, rank: int | None
+        self,
+        held: NDArray[np.intp],
+        channels: int,
+        variance: float,
+        rank: int | None,
+        at_most: int | None,
     ) -> FloatArray:
         n = len(self.X)
         rest = n - len(held)
@@ -306,7 +322,7 @@ class Gram:
         # The centred features sum to zero, so those of the others sum to minus the fold's sum.
         inner = self.products - block.T @ block - np.outer(total, total) / rest
         energies, V = _descending(inner)
-        k = self._cut(energies, variance, rank)
+        k = _limited(self._cut(energies, variance, rank), at_most)
         subspace = Subspace(
             rest,
             self.mean - total / rest,

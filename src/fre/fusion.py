@@ -1,0 +1,281 @@
+"""Several layers, one score and one map: the arithmetic of the default detector.
+
+A layer's squared residual e(h, w) says little by itself: layers differ in scale, and so do the
+places of a part. Cross-fitted residuals of good images give every place a scale of its own. What
+is computed here in NumPy, for the calibration, the graph computes with the same arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.types import FloatArray
+
+__all__ = [
+    "Enlargement",
+    "Fusion",
+    "Standard",
+    "Veto",
+    "fine_grid",
+    "interpolation_matrix",
+    "smoothing_matrix",
+]
+
+Float64: TypeAlias = NDArray[np.float64]
+
+SIGMA = 4.0
+"""Of the Gaussian that smooths maps, in pixels of the input."""
+SHRINK = 4
+"""The score map is smoothed and ranked at this fraction of the input's size, where both are the
+same to three digits."""
+TOP_SHARE = 0.05
+"""The score is the mean of this share of the score map's pixels, the largest ones."""
+VETO_DEVIATIONS = 2.0
+"""An image whose overall residual is further from the normal ones than this adds to its score."""
+VETO_IMAGES = 100
+"""Fewer training images say too little of the overall residual."""
+
+
+def interpolation_matrix(source: int, target: int) -> FloatArray:
+    """Bilinear interpolation along one axis, pixel centres at half-integers, edges held.
+
+    As a matrix it is the same on every runtime, whatever each makes of ONNX's Resize.
+
+    Returns:
+        float32 (target, source): its rows sum to 1.
+    """
+    position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    below = np.minimum(np.floor(position).astype(int), max(source - 2, 0))
+    share = position - below
+    matrix = np.zeros((target, source), np.float32)
+    rows = np.arange(target)
+    matrix[rows, below] = 1 - share
+    if source > 1:
+        matrix[rows, below + 1] = share
+    return matrix
+
+
+def smoothing_matrix(length: int, sigma: float) -> Float64:
+    """Gaussian smoothing along one axis, cut at four deviations and at the ends.
+
+    Returns:
+        float64 (length, length): its rows sum to 1.
+    """
+    distance = np.subtract.outer(np.arange(length), np.arange(length))
+    weights = np.exp(-0.5 * (distance / sigma) ** 2) * (np.abs(distance) <= 4 * sigma)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Enlargement:
+    """A map to another size, as a matrix for either axis.
+
+    Attributes:
+        rows: float32 (H, h).
+        columns: float32 (W, w).
+    """
+
+    rows: FloatArray
+    columns: FloatArray
+
+    @classmethod
+    def through(cls, *grids: tuple[int, int], sigma: float = 0.0) -> Enlargement:
+        """Bilinear from grid to grid; then smoothed, if ``sigma`` is above 0."""
+        axes = []
+        for axis in (0, 1):
+            matrix = np.eye(grids[0][axis])
+            for source, target in pairwise(grids):
+                matrix = interpolation_matrix(source[axis], target[axis]) @ matrix
+            if sigma > 0:
+                matrix = smoothing_matrix(grids[-1][axis], sigma) @ matrix
+            axes.append(matrix.astype(np.float32))
+        return cls(*axes)
+
+    def apply(self, maps: FloatArray) -> FloatArray:
+        """Float32 (..., h, w) to (..., H, W)."""
+        return np.asarray(self.rows @ maps @ self.columns.T, np.float32)
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What is normal at each location of a map: ``apply`` gives normal deviations.
+
+    Attributes:
+        mean: float64 (P,).
+        deviation: float64 (P,), above 0.
+    """
+
+    mean: Float64
+    deviation: Float64
+
+    @classmethod
+    def of(cls, values: FloatArray, *, positional_mean: bool) -> Standard:
+        """Statistics of good images' maps.
+
+        Each location's deviation is averaged half-and-half with that of all locations: by itself
+        it is an estimate from few values. So is its mean, or else the mean of all locations is
+        taken for it.
+
+        Args:
+            values: float32 (n, P).
+            positional_mean: whether locations differ in what is normal.
+        """
+        mean = np.full(values.shape[1], values.mean(dtype=np.float64))
+        if positional_mean:
+            mean = (mean + values.mean(axis=0, dtype=np.float64)) / 2
+        overall = float(values.std(dtype=np.float64))
+        deviation = (values.std(axis=0, dtype=np.float64) + overall) / 2
+        # Constant images have no deviation: then any difference at all is a large one.
+        least = max(1e-6 * float(np.abs(values).max(initial=0)), 1e-12)
+        return cls(mean, np.maximum(deviation, least))
+
+    def apply(self, values: FloatArray) -> FloatArray:
+        """Float32 (n, P) to the same in normal deviations."""
+        return np.asarray((values - self.mean) / self.deviation, np.float32)
+
+
+@dataclass(frozen=True)
+class Veto:
+    """The overall residual of an image, which sees large and diffuse defects.
+
+    Attributes:
+        mean: of the good images' mean residual energy.
+        deviation: of it.
+    """
+
+    mean: float
+    deviation: float
+
+    def apply(self, energy: Float64) -> Float64:
+        """Float64 (n,): how far beyond two deviations each mean residual energy is, or 0."""
+        z = (energy - self.mean) / self.deviation
+        return np.asarray(np.maximum(z - VETO_DEVIATIONS, 0))
+
+
+def fine_grid(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width at which the score map is ranked."""
+    return -(-size[0] // SHRINK), -(-size[1] // SHRINK)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How residuals of several layers become one score and one map.
+
+    Attributes:
+        grids: of each layer.
+        in_score: for each layer, whether it counts for the score.
+        score_standards: of the squared residuals of the layers that count for the score.
+        map_standards: of the roots of the squared residuals of all layers.
+        score_enlargements: to `fine_grid`, smoothed; for the layers that count for the score.
+        map_alignments: to the finest grid, for all layers.
+        map_enlargement: from there to the size of the input, smoothed.
+        top: number of pixels whose mean is the raw score.
+        raw_mean: of the good images' raw scores.
+        raw_deviation: of them.
+        veto: on the overall residual; ``None`` with few training images.
+    """
+
+    grids: tuple[tuple[int, int], ...]
+    in_score: tuple[bool, ...]
+    score_standards: tuple[Standard, ...]
+    map_standards: tuple[Standard, ...]
+    score_enlargements: tuple[Enlargement, ...]
+    map_alignments: tuple[Enlargement, ...]
+    map_enlargement: Enlargement
+    top: int
+    raw_mean: float
+    raw_deviation: float
+    veto: Veto | None
+
+    @classmethod
+    def fit(
+        cls,
+        energies: Sequence[FloatArray],
+        overall: Float64,
+        *,
+        grids: Sequence[tuple[int, int]],
+        in_score: Sequence[bool],
+        size: tuple[int, int],
+    ) -> Fusion:
+        """Take the scales from cross-fitted residuals of good images.
+
+        Args:
+            energies: for each layer float32 (n, P), squared residuals summed over channels.
+            overall: float64 (n,), mean residual energy of the image-wide reference subspace.
+            grids: height and width of each layer's map.
+            in_score: for each layer, whether it counts for the score; one does at least.
+            size: height and width of the input.
+        """
+        scoring = [i for i, counts in enumerate(in_score) if counts]
+        common = grids[scoring[0]]
+        fine = fine_grid(size)
+        finest = max(grids, key=lambda grid: grid[0] * grid[1])
+        unscaled = cls(
+            grids=tuple(grids),
+            in_score=tuple(in_score),
+            score_standards=tuple(Standard.of(energies[i], positional_mean=True) for i in scoring),
+            map_standards=tuple(
+                Standard.of(np.sqrt(values), positional_mean=False) for values in energies
+            ),
+            score_enlargements=tuple(
+                Enlargement.through(grids[i], common, fine, sigma=SIGMA / SHRINK) for i in scoring
+            ),
+            map_alignments=tuple(Enlargement.through(grid, finest) for grid in grids),
+            map_enlargement=Enlargement.through(finest, size, sigma=SIGMA),
+            top=max(1, round(TOP_SHARE * fine[0] * fine[1])),
+            raw_mean=0.0,
+            raw_deviation=1.0,
+            veto=None,
+        )
+        raw = unscaled.raw_scores(energies)
+        veto = None
+        if len(raw) >= VETO_IMAGES:
+            veto = Veto(float(overall.mean()), _positive(float(overall.std())))
+        return replace(
+            unscaled,
+            raw_mean=float(raw.mean()),
+            raw_deviation=_positive(float(raw.std())),
+            veto=veto,
+        )
+
+    def raw_scores(self, energies: Sequence[FloatArray]) -> Float64:
+        """Float64 (n,): mean of the largest pixels of each score map."""
+        scoring = [i for i, counts in enumerate(self.in_score) if counts]
+        raw = np.empty(len(energies[0]))
+        # One image at a time: all maps at once would be larger than all features.
+        for row in range(len(raw)):
+            score_map = sum(
+                enlargement.apply(standard.apply(energies[i][row : row + 1]).reshape(self.grids[i]))
+                for i, standard, enlargement in zip(
+                    scoring, self.score_standards, self.score_enlargements, strict=True
+                )
+            )
+            flat = np.ravel(np.asarray(score_map))
+            raw[row] = np.partition(flat, flat.size - self.top)[flat.size - self.top :].mean()
+        return raw
+
+    def scores(self, energies: Sequence[FloatArray], overall: Float64) -> Float64:
+        """Float64 (n,): in standard deviations of a normal image."""
+        z = (self.raw_scores(energies) - self.raw_mean) / self.raw_deviation
+        return z if self.veto is None else z + self.veto.apply(overall)
+
+    def maps(self, energies: Sequence[FloatArray]) -> Iterator[FloatArray]:
+        """For each image float32 (H, W): 0 is typical of good images."""
+        for row in range(len(energies[0])):
+            aligned = sum(
+                alignment.apply(standard.apply(np.sqrt(values[row : row + 1])).reshape(grid))
+                for values, grid, standard, alignment in zip(
+                    energies, self.grids, self.map_standards, self.map_alignments, strict=True
+                )
+            )
+            yield self.map_enlargement.apply(np.asarray(aligned, np.float32))
+
+
+def _positive(deviation: float) -> float:
+    return max(deviation, 1e-12)

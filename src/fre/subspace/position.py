@@ -1,0 +1,182 @@
+"""A small subspace for every location: what is normal just here.
+
+At each location of a feature map, the channels of all images are a point cloud in R^C; its
+principal subspace sees what the image-wide subspace cannot, texture that is out of place. Counts,
+means and scatter matrices are exact sufficient statistics: they add up, in fixed memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.types import FloatArray
+
+__all__ = ["PositionStatistics", "PositionSubspace"]
+
+Float64: TypeAlias = NDArray[np.float64]
+
+BLOCK_BYTES = 64 * 2**20
+"""Working memory for float64 copies of parts of the features."""
+
+PRIOR_IMAGES = 32
+"""The neighbourhood of a location counts as much as this many images."""
+
+
+@dataclass(frozen=True)
+class PositionSubspace:
+    """An affine subspace of the channels for each location.
+
+    Attributes:
+        n: number of images it was fitted on.
+        grid: height and width of the feature map.
+        mean: float64 (P, C), P = height * width, rows first.
+        basis: float64 (P, C, k), orthonormal columns, strongest first; a location that needs
+            fewer than k has columns of zeros.
+        ranks: int (P,), the columns in use.
+        kept_variance: share of the energy of all locations that the bases hold, in [0, 1].
+    """
+
+    n: int
+    grid: tuple[int, int]
+    mean: Float64
+    basis: Float64
+    ranks: NDArray[np.intp]
+    kept_variance: float
+
+    @property
+    def channels(self) -> int:
+        """Length of the vector at a location, C."""
+        return int(self.basis.shape[1])
+
+    @property
+    def rank(self) -> int:
+        """The largest number of columns in use, k."""
+        return int(self.basis.shape[2])
+
+    def energies(self, X: FloatArray) -> FloatArray:
+        """Squared residual at every location.
+
+        Args:
+            X: float32 (n, C * P), flattened from (channels, height, width).
+
+        Returns:
+            float32 (n, P): |x - m|^2 - |V^T (x - m)|^2 for each location's vector x.
+        """
+        n, positions = len(X), len(self.mean)
+        vectors = X.reshape(n, self.channels, positions)
+        energies = np.empty((n, positions), np.float32)
+        step = max(1, BLOCK_BYTES // (8 * n * self.channels))
+        for start in range(0, positions, step):
+            part = slice(start, start + step)
+            centred = vectors[:, :, part].transpose(2, 0, 1) - self.mean[part, None, :]
+            codes = centred @ self.basis[part]
+            difference = np.square(centred).sum(axis=2) - np.square(codes).sum(axis=2)
+            energies[:, part] = np.maximum(difference, 0).T
+        return energies
+
+
+@dataclass(frozen=True)
+class PositionStatistics:
+    """Counts, means and scatter matrices of the vectors at each location.
+
+    Attributes:
+        n: number of images.
+        grid: height and width of the feature map.
+        mean: float64 (P, C).
+        scatter: float64 (P, C, C), the sum over images of the outer products of the centred
+            vectors.
+    """
+
+    n: int
+    grid: tuple[int, int]
+    mean: Float64
+    scatter: Float64
+
+    @classmethod
+    def of(cls, X: FloatArray, grid: tuple[int, int]) -> PositionStatistics:
+        """The statistics of some images.
+
+        Args:
+            X: float32 (n, C * P), n >= 1, flattened from (channels, height, width).
+            grid: height and width.
+        """
+        n, positions = len(X), grid[0] * grid[1]
+        vectors = X.reshape(n, -1, positions)
+        channels = vectors.shape[1]
+        mean = np.asarray(vectors.mean(axis=0, dtype=np.float64)).T.copy()
+        scatter = np.empty((positions, channels, channels))
+        step = max(1, BLOCK_BYTES // (8 * n * channels))
+        for start in range(0, positions, step):
+            part = slice(start, start + step)
+            centred = vectors[:, :, part].transpose(2, 0, 1) - mean[part, None, :]
+            np.matmul(centred.transpose(0, 2, 1), centred, out=scatter[part])
+        return cls(n, grid, mean, scatter)
+
+    def merge(self, other: PositionStatistics) -> PositionStatistics:
+        """The statistics of both sets of images, exactly (Chan, Golub and LeVeque, 1979)."""
+        n = self.n + other.n
+        gap = other.mean - self.mean
+        mean = self.mean + gap * (other.n / n)
+        between = gap[:, :, None] * gap[:, None, :]
+        scatter = self.scatter + other.scatter + between * (self.n * other.n / n)
+        return PositionStatistics(n, self.grid, mean, scatter)
+
+    def fit(self, *, variance: float = 0.97, prior: float = PRIOR_IMAGES) -> PositionSubspace:
+        """The principal subspaces of all locations.
+
+        Few images say little of a location by themselves, so the covariances around it weigh in:
+        the one used is (n S + prior S') / (n + prior), S its own, S' the mean of the S of the
+        3 x 3 locations around it, cut at the borders.
+
+        Args:
+            variance: the share of the energy to keep at each location, in (0, 1].
+            prior: the weight of the neighbourhood, in images; 0 does without.
+        """
+        own = self.scatter / self.n
+        blended = own
+        if prior > 0:
+            blended = (self.n * own + prior * _box_mean(own, self.grid)) / (self.n + prior)
+        energies, vectors = np.linalg.eigh(blended)
+        energies, vectors = np.maximum(energies[:, ::-1], 0), vectors[:, :, ::-1]
+        totals = energies.sum(axis=1)
+        tolerance = energies[:, :1] * energies.shape[1] * 4 * np.finfo(np.float64).eps
+        tolerance = tolerance + np.square(self.mean).sum(axis=1)[:, None] * 1e-28
+        available = np.count_nonzero(energies > tolerance, axis=1)
+        short = np.cumsum(energies, axis=1) < variance * totals[:, None]
+        ranks = np.minimum(np.count_nonzero(short, axis=1) + 1, available)
+        k = int(ranks.max(initial=0))
+        used = np.arange(k) < ranks[:, None]
+        basis = np.where(used[:, None, :], vectors[:, :, :k], 0.0)
+        kept = float(np.where(used, energies[:, :k], 0).sum())
+        total = float(totals.sum())
+        share = kept / total if total > 0 else 1.0
+        return PositionSubspace(self.n, self.grid, self.mean, basis, ranks, share)
+
+
+def _box_mean(values: Float64, grid: tuple[int, int]) -> Float64:
+    """Mean over the 3 x 3 locations around each, as far as they are on the grid.
+
+    Args:
+        values: float64 (P, C, C).
+        grid: height and width.
+    """
+    height, width = grid
+    maps = values.reshape(height, width, *values.shape[1:])
+    for axis in (0, 1):
+        padded = np.moveaxis(maps, axis, 0)
+        sums = padded.copy()
+        sums[1:] += padded[:-1]
+        sums[:-1] += padded[1:]
+        maps = np.moveaxis(sums, 0, axis)
+    counts = np.multiply.outer(*(_neighbours(length) for length in grid))
+    return np.asarray((maps / counts[:, :, None, None]).reshape(values.shape))
+
+
+def _neighbours(length: int) -> Float64:
+    """How many of a location and the two beside it are on an axis."""
+    index = np.arange(length)
+    return (1.0 + (index > 0) + (index < length - 1)).astype(np.float64)

@@ -1,0 +1,176 @@
+"""The arithmetic of the default detector, and its graph against it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter1d
+
+from conftest import texture
+from fre import FRE, evaluate, load
+from fre.backbones import get_backbone
+from fre.errors import BackboneError, OptionError
+from fre.features import FeatureExtractor
+from fre.fused import choose_layers, fit_fused
+from fre.fusion import Enlargement, Fusion, Standard, Veto, smoothing_matrix
+from fre.graph import MAP, SCORE, fused_model
+from fre.maps import resize_map
+from fre.runtime import RUNTIMES, open_runtime
+from fre.subspace.pca import make_folds
+
+
+def test_smoothing_is_a_gaussian_away_from_the_ends() -> None:
+    signal = np.random.default_rng(0).normal(size=80)
+    ours = smoothing_matrix(80, 2.5) @ signal
+    np.testing.assert_allclose(ours[12:-12], gaussian_filter1d(signal, 2.5)[12:-12], atol=2e-3)
+    np.testing.assert_allclose(smoothing_matrix(9, 4.0) @ np.ones(9), 1)
+
+
+def test_enlargement_goes_from_grid_to_grid() -> None:
+    small = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    expected = resize_map(resize_map(small, (6, 8)), (24, 20))
+    ours = Enlargement.through((3, 4), (6, 8), (24, 20)).apply(small)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_standards_are_half_the_place_and_half_the_whole() -> None:
+    values = np.random.default_rng(0).gamma(2, 3, (50, 6)).astype(np.float32) * np.arange(1, 7)
+    scale = Standard.of(values, positional_mean=True)
+    np.testing.assert_allclose(scale.mean, (values.mean(axis=0) + values.mean()) / 2, rtol=1e-5)
+    np.testing.assert_allclose(scale.deviation, (values.std(axis=0) + values.std()) / 2, rtol=1e-5)
+    np.testing.assert_allclose(scale.apply(values), (values - scale.mean) / scale.deviation, 1e-5)
+    assert np.ptp(Standard.of(values, positional_mean=False).mean) == 0
+    flat = Standard.of(np.full((5, 3), 2, np.float32), positional_mean=True)
+    assert (flat.deviation > 0).all()
+
+
+def test_the_score_is_the_mean_of_the_largest_pixels_in_normal_deviations() -> None:
+    rng = np.random.default_rng(0)
+    energies = [rng.gamma(2, 1, (40, 16)).astype(np.float32) for _ in range(2)]
+    fusion = Fusion.fit(
+        energies, rng.normal(size=40), grids=[(4, 4)] * 2, in_score=[False, True], size=(16, 16)
+    )
+    assert fusion.veto is None
+    assert fusion.top == max(1, round(0.05 * 16))
+    z = fusion.score_standards[0].apply(energies[1]).reshape(-1, 4, 4)
+    enlarged = fusion.score_enlargements[0].apply(z).reshape(40, -1)
+    raw = np.sort(enlarged, axis=1)[:, -fusion.top :].mean(axis=1)
+    np.testing.assert_allclose(fusion.raw_scores(energies), raw, rtol=1e-5)
+    scores = fusion.scores(energies, np.zeros(40))
+    np.testing.assert_allclose(scores, (raw - raw.mean()) / raw.std(), rtol=1e-4, atol=1e-5)
+    assert scores.mean() == pytest.approx(0, abs=1e-5)
+
+
+def test_the_veto_counts_from_two_deviations_on_and_from_a_hundred_images_on() -> None:
+    veto = Veto(10.0, 2.0)
+    np.testing.assert_array_equal(veto.apply(np.array([0.0, 13, 14, 16])), [0, 0, 0, 1])
+    rng = np.random.default_rng(0)
+    for n, there in ((99, False), (100, True)):
+        energies = [rng.gamma(2, 1, (n, 4)).astype(np.float32)]
+        fusion = Fusion.fit(
+            energies, rng.normal(5, 1, n), grids=[(2, 2)], in_score=[True], size=(8, 8)
+        )
+        assert (fusion.veto is not None) == there
+
+
+def test_layers_are_chosen_by_stride() -> None:
+    chosen = choose_layers(get_backbone(), None, 2)
+    assert chosen.names == ["blocks.2", "blocks.4", "blocks.5"]
+    assert chosen.coarse_pool == 1
+    own = choose_layers(get_backbone(), ["blocks.1", "blocks.3", "blocks.3"], 2)
+    assert own.names == ["blocks.1", "blocks.3"]
+    assert own.coarse_pool == 2
+    with pytest.raises(OptionError, match="three layers"):
+        choose_layers(get_backbone(), ["blocks.1"], 2)
+    with pytest.raises(BackboneError, match=r"blocks\.6"):
+        choose_layers(get_backbone(), ["a", "b", "c"], 2)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("n", [12, 104])
+@pytest.mark.parametrize("size", [(64, 64), (96, 68)])
+def test_the_graph_computes_what_the_calibration_computed(
+    runtime: str, n: int, size: tuple[int, int]
+) -> None:
+    if importlib.util.find_spec(runtime) is None:
+        pytest.skip(f"needs fre[{runtime}]")
+    backbone = get_backbone()
+    layers = choose_layers(backbone, None, 2)
+    extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)
+    features = extractor.extract([texture(seed, size) for seed in range(n)])
+    fitted = fit_fused(extractor, features, layers, make_folds(n), pool=2, variance=0.9, rank=None)
+    assert (fitted.fusion.veto is not None) == (n >= 100)
+    model = fused_model(
+        extractor.network,
+        backbone.normalisation,
+        fitted.layouts,
+        fitted.subspaces,
+        fitted.overall,
+        fitted.fusion,
+        size,
+    )
+    images = np.stack([texture(seed, size) for seed in range(500, 505)])
+    images[2:, 20:40, 20:40] = 255
+    opened = open_runtime(model.SerializeToString(), [SCORE, MAP], runtime=runtime)
+    score, anomaly_map = opened.run(images)
+
+    fine, middle, coarse = extractor.split(extractor.run(images))
+    energies = [
+        fitted.subspaces[0].energies(fine),
+        fitted.subspaces[1].energies(middle),
+        np.square(fitted.subspaces[2].residual(coarse))
+        .reshape(5, fitted.layouts[2].channels, -1)
+        .sum(axis=1)
+        .astype(np.float32),
+    ]
+    layout, subspace = fitted.overall
+    h, w = layout.grid
+    assert (h % 2, w % 2) == (0, 0) or size != (64, 64)
+    pooled = FeatureExtractor(backbone, layout.layer, pool=2, size=size).run(images)
+    overall = np.square(subspace.residual(pooled)).sum(axis=1) / layout.dimension
+    expected = fitted.fusion.scores(energies, overall)
+    np.testing.assert_allclose(score, expected, rtol=1e-3, atol=1e-3)
+    for ours, reference in zip(anomaly_map, fitted.fusion.maps(energies), strict=True):
+        np.testing.assert_allclose(ours, reference, atol=1e-3 * np.abs(reference).max())
+    assert score[2:].min() > score[:2].max()
+
+
+def test_from_two_images_on(tmp_path: Path) -> None:
+    for n in (2, 5):
+        model = FRE(preset="default", size=64).fit([texture(seed) for seed in range(n)])
+        good, bad = texture(50), texture(50).copy()
+        bad[30:60, 30:60] = 255
+        assert model.predict(bad).score > model.predict(good).score
+    constant = FRE(preset="default", size=64).fit([texture(0)] * 3)
+    assert np.isfinite(constant.predict(texture(0)).score)
+    assert constant.predict(texture(1)).score > constant.predict(texture(0)).score
+
+
+def test_the_model_says_what_is_in_it(tmp_path: Path) -> None:
+    model = FRE(preset="default", size=64).fit([texture(seed) for seed in range(6)])
+    assert model.metadata["preset"] == "default"
+    assert model.metadata["backbone"]["layers"] == ["blocks.2", "blocks.4", "blocks.5"]
+    scopes = [part["scope"] for part in model.metadata["subspaces"]]
+    assert scopes == ["position", "position", "image", "image"]
+    again = load(model.save(tmp_path / "m.onnx"))
+    assert again.predict(texture(7)).score == model.predict(texture(7)).score
+    twice = FRE(preset="default", size=64).fit([texture(seed) for seed in range(6)])
+    assert twice.predict(texture(7)).score == model.predict(texture(7)).score
+
+
+@pytest.mark.slow
+def test_screws_are_told_apart_better_than_by_the_reference(screws: Path) -> None:
+    result = evaluate(FRE(preset="default").fit(screws), screws)
+    assert result.image_auroc >= 0.945
+    assert result.pixel_auroc >= 0.985
+    assert result.aupro >= 0.94
+
+
+@pytest.mark.slow
+def test_tiles_are_told_apart_better_than_by_the_reference(tiles: Path) -> None:
+    result = evaluate(FRE(preset="default").fit(tiles), tiles)
+    assert result.image_auroc >= 0.982
+    assert result.aupro >= 0.74

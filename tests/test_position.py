@@ -1,0 +1,95 @@
+"""Per-position subspaces: exact statistics, the prior, and residuals by definition."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fre.subspace.pca import Gram
+from fre.subspace.position import PositionStatistics
+
+
+def features(n: int, channels: int, grid: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Each location has a mean and a strong direction of its own: float32 (n, C * P)."""
+    rng = np.random.default_rng(seed)
+    places = grid[0] * grid[1]
+    vectors = rng.normal(0, 0.2, (n, channels, places)) + rng.normal(3, 1, (channels, places))
+    vectors += rng.normal(0, 3, (n, 1, places)) * rng.normal(0, 1, (channels, places))
+    return vectors.reshape(n, -1).astype(np.float32)
+
+
+def at(X: np.ndarray, place: int, channels: int) -> np.ndarray:
+    return X.reshape(len(X), channels, -1)[:, :, place].astype(np.float64)
+
+
+@pytest.mark.parametrize("n", [5, 60])
+def test_without_a_prior_each_location_is_its_own_pca(n: int) -> None:
+    X = features(n, 8, (3, 4))
+    subspace = PositionStatistics.of(X, (3, 4)).fit(variance=0.9, prior=0)
+    energies = subspace.energies(X)
+    for place in range(12):
+        vectors = at(X, place, 8)
+        pca = Gram(vectors).fit(variance=0.9)
+        assert subspace.ranks[place] == pca.rank
+        expected = np.square(pca.residual(vectors)).sum(axis=1)
+        np.testing.assert_allclose(energies[:, place], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_prior_is_the_mean_of_the_neighbours_covariances() -> None:
+    X, grid, n = features(10, 4, (3, 3)), (3, 3), 10
+    covariances = [np.cov(at(X, place, 4).T, bias=True) for place in range(9)]
+    corner = np.mean([covariances[i] for i in (0, 1, 3, 4)], axis=0)
+    centre = np.mean(covariances, axis=0)
+    subspace = PositionStatistics.of(X, grid).fit(variance=0.9, prior=32)
+    for place, around in ((0, corner), (4, centre)):
+        blended = (n * covariances[place] + 32 * around) / (n + 32)
+        values, vectors = np.linalg.eigh(blended)
+        k = int(subspace.ranks[place])
+        kept = values[::-1].cumsum() / values.sum()
+        assert kept[k - 1] >= 0.9 > (kept[k - 2] if k > 1 else 0)
+        ours = subspace.basis[place][:, :k]
+        theirs = vectors[:, ::-1][:, :k]
+        np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-8)
+        np.testing.assert_allclose(subspace.mean[place], at(X, place, 4).mean(axis=0))
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(0, 50))
+@settings(max_examples=40, deadline=None)
+def test_statistics_add_up_in_any_split(sizes: list[int], seed: int) -> None:
+    X = features(sum(sizes), 3, (2, 3), seed) + np.float32(100)
+    borders = np.cumsum(sizes)[:-1]
+    parts = [PositionStatistics.of(part, (2, 3)) for part in np.split(X, borders)]
+    whole = PositionStatistics.of(X, (2, 3))
+    for order in (parts, parts[::-1]):
+        merged = reduce(PositionStatistics.merge, order)
+        assert merged.n == whole.n
+        np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-9)
+        np.testing.assert_allclose(
+            merged.scatter,
+            whole.scatter,
+            rtol=1e-7,
+            atol=1e-9 * np.abs(whole.scatter).max() + 1e-12,
+        )
+
+
+def test_one_image_and_constant_images_have_rank_zero() -> None:
+    X = features(1, 5, (2, 2))
+    for stack in (X, np.repeat(X, 6, axis=0)):
+        subspace = PositionStatistics.of(stack, (2, 2)).fit()
+        assert subspace.rank == 0
+        assert subspace.kept_variance == 1.0
+        np.testing.assert_allclose(subspace.energies(stack), 0, atol=1e-9)
+        np.testing.assert_allclose(subspace.energies(stack + np.float32(1)), 5, rtol=1e-5)
+
+
+def test_bases_are_orthonormal_and_padded_with_zeros() -> None:
+    subspace = PositionStatistics.of(features(30, 6, (4, 4)), (4, 4)).fit()
+    for place, rank in enumerate(subspace.ranks):
+        basis = subspace.basis[place]
+        np.testing.assert_allclose(basis[:, :rank].T @ basis[:, :rank], np.eye(rank), atol=1e-10)
+        assert not basis[:, rank:].any()
+    assert 0.97 <= subspace.kept_variance <= 1
