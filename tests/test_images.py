@@ -227,6 +227,24 @@ def test_loading_ahead_is_lazy() -> None:
     assert taken <= 10 + 5 + 1
 
 
+def test_an_abandoned_stream_may_be_collected_on_a_thread_of_its_own() -> None:
+    """Joining the thread that one runs on is an error, which the collector would print."""
+    images = [np.zeros((4, 4, 3), np.uint8)] * 50
+    stream = iter_loaded(images, (4, 4), workers=2, ahead=20)
+    next(stream)
+    failures: list[BaseException] = []
+
+    def close() -> None:
+        try:
+            stream.close()
+        except RuntimeError as error:
+            failures.append(error)
+
+    pool = stream.gi_frame.f_locals["pool"]
+    pool.submit(close).result()
+    assert not failures
+
+
 def test_resize_map_interpolates_between_pixel_centres() -> None:
     line = np.array([[0.0, 4.0]], np.float32)
     np.testing.assert_allclose(resize_map(line, (1, 4)), [[0, 1, 3, 4]])

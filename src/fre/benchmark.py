@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -261,16 +261,22 @@ def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, Any]:
-    installed = {name.lower() for names in packages_distributions().values() for name in names}
     return {
         "fre": __version__,
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES if name in installed},
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": available_cores(),
         "command": sys.argv,
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

@@ -142,9 +142,13 @@ def _decode(
         width, height = image.size
         if width * height > pixel_limit():
             raise ValueError(_too_large(width, height))
-        # Pillow turns a TIFF upright itself, as it loads it.
-        turned = image.format == "TIFF"
-        orientation = 1 if turned else image.getexif().get(ORIENTATION_TAG, 1)
+        if image.format == "TIFF":
+            # Pillow turns a TIFF upright itself, as it loads it.
+            image.load()
+            width, height = image.size
+            orientation = 1
+        else:
+            orientation = image.getexif().get(ORIENTATION_TAG, 1)
         sideways = orientation in SIDEWAYS
         original = (width, height) if sideways else (height, width)
         target = None
@@ -296,4 +300,5 @@ def iter_loaded(
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # Without waiting: a stream that is abandoned may be collected on one of these threads.
+        pool.shutdown(wait=False, cancel_futures=True)
