@@ -15,16 +15,16 @@ SOURCE = Path(fre.__file__).parent
 
 # A module imports from the lines above its own, and from its own package.
 LEVELS = [
-    ["version", "errors", "maps", "memory"],
+    ["version", "cores", "errors", "maps", "memory"],
     ["types"],
     ["files", "folders", "onnx_builder", "published", "regions", "runtime"],
-    ["images", "subspace", "calibration", "fusion", "metrics"],
+    ["images", "subspace", "calibration", "fusion", "metrics", "grouping", "duplicates"],
     ["datasets", "backbones"],
     ["graph"],
     ["model", "features", "presets"],
-    ["metadata", "fused"],
+    ["metadata", "fused", "threshold"],
     ["detector", "checkpoint", "evaluation"],
-    ["visualize", "charts"],
+    ["comparison", "visualize", "charts"],
     ["report", "output"],
     ["demo", "benchmark", "tables"],
     ["cli"],

@@ -9,7 +9,7 @@ a little less, and so tends to be a little too large, which errs on the side of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,19 +56,23 @@ class Calibration:
 
     Attributes:
         scores: float64 (m,), ascending.
-        false_alarm_rate: the share of good images that may be called anomalous, as asked for.
+        false_alarm_rate: the share of good images that may be called anomalous, as asked for;
+            ``None`` if the threshold was given instead.
         threshold: an image whose score is above it is anomalous.
-        pixel_threshold: a pixel of the anomaly map above it belongs to a region; at most a share
-            of ``false_alarm_rate`` of the good images have such a pixel.
+        pixel_threshold: a pixel of the anomaly map above it belongs to a region. Where it was
+            set by a false-alarm rate, at most that share of the good images have such a pixel.
         map_range: values of the anomaly map that are typical of good images and clearly above
             them: the fixed scale of heat maps.
+        map_maxima: float64 (m,), ascending, the largest value of each image's map; ``None`` if
+            they were not kept.
     """
 
     scores: NDArray[np.float64]
-    false_alarm_rate: float
+    false_alarm_rate: float | None
     threshold: float
     pixel_threshold: float
     map_range: tuple[float, float]
+    map_maxima: NDArray[np.float64] | None = None
 
     @classmethod
     def fit(
@@ -102,7 +106,67 @@ class Calibration:
             conformal_threshold(ordered, false_alarm_rate),
             pixel,
             map_range or (typical, max(HEAT_SPAN * pixel, float(np.nextafter(typical, np.inf)))),
+            maxima,
         )
+
+    def at_rate(self, false_alarm_rate: float) -> Calibration:
+        """The same scores, with the thresholds of another false-alarm rate.
+
+        The scale of heat maps stays as it is, so that overlays can still be compared; so does the
+        pixel threshold, if ``map_maxima`` were not kept.
+
+        Raises:
+            OptionError: the rate is out of range, or there are no scores.
+        """
+        check_false_alarm_rate(false_alarm_rate)
+        if len(self.scores) == 0:
+            raise OptionError(
+                "the model holds no scores of good images, from which the threshold of a "
+                "false-alarm rate would follow; give the threshold itself"
+            )
+        pixel = self.pixel_threshold
+        if self.map_maxima is not None:
+            pixel = conformal_threshold(self.map_maxima, false_alarm_rate)
+        return replace(
+            self,
+            false_alarm_rate=false_alarm_rate,
+            threshold=conformal_threshold(self.scores, false_alarm_rate),
+            pixel_threshold=pixel,
+        )
+
+    def at_threshold(self, threshold: float) -> Calibration:
+        """The same scores, with a threshold that no false-alarm rate was asked for.
+
+        The pixel threshold stays as it is.
+
+        Raises:
+            OptionError: the threshold is not finite.
+        """
+        if not np.isfinite(threshold):
+            raise OptionError(f"the threshold must be a finite number, not {threshold}")
+        return replace(self, false_alarm_rate=None, threshold=float(threshold))
+
+    @property
+    def n_above(self) -> int:
+        """The number of calibration scores above the threshold."""
+        return int(np.count_nonzero(self.scores > self.threshold))
+
+    @property
+    def expected_rate(self) -> float | None:
+        """The false-alarm rate that the threshold promises, (1 + #{scores > threshold}) / (m + 1).
+
+        ``None`` without scores. It is the p-value of a score just above the threshold.
+        """
+        m = len(self.scores)
+        return (1 + self.n_above) / (m + 1) if m else None
+
+    def rate_in_words(self) -> str:
+        """The false-alarm rate that was asked for, or else the one to expect."""
+        if self.false_alarm_rate is not None:
+            return f"false-alarm rate {self.false_alarm_rate:g}"
+        if self.expected_rate is None:
+            return "false-alarm rate unknown"
+        return f"expected false-alarm rate {self.expected_rate:.3g}"
 
     @property
     def attainable_rate(self) -> float:
@@ -117,10 +181,10 @@ class Calibration:
 
     def caveat(self) -> str | None:
         """In words, that the images are too few for the rate; ``None`` if they are enough."""
-        if self.false_alarm_rate >= self.attainable_rate:
-            return None
         if len(self.scores) == 0:
             return "no good images to calibrate on: every p-value is 1, the threshold was given"
+        if self.false_alarm_rate is None or self.false_alarm_rate >= self.attainable_rate:
+            return None
         needed = int(np.ceil(1 / self.false_alarm_rate - 1e-9)) - 1
         return (
             f"{len(self.scores)} good images can't promise a false-alarm rate of "
@@ -130,8 +194,10 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """The calibration as plain JSON values."""
+        maxima = self.map_maxima
         return {
             "scores": [float(score) for score in self.scores],
+            "map_maxima": None if maxima is None else [float(value) for value in maxima],
             "false_alarm_rate": self.false_alarm_rate,
             "threshold": self.threshold,
             "pixel_threshold": self.pixel_threshold,
@@ -140,12 +206,14 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Calibration:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`; files of older versions have no ``map_maxima``."""
         low, high = values["map_range"]
+        rate, maxima = values["false_alarm_rate"], values.get("map_maxima")
         return cls(
             np.asarray(values["scores"], np.float64),
-            float(values["false_alarm_rate"]),
+            None if rate is None else float(rate),
             float(values["threshold"]),
             float(values["pixel_threshold"]),
             (float(low), float(high)),
+            None if maxima is None else np.asarray(maxima, np.float64),
         )

@@ -16,16 +16,18 @@ from numpy.typing import NDArray
 from fre.backbones import DEFAULT_BACKBONE, Backbone, get_backbone
 from fre.calibration import Calibration, check_false_alarm_rate
 from fre.datasets import training_images
+from fre.duplicates import near_duplicates
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.features import FeatureExtractor, Features
 from fre.fused import choose_layers, fit_fused
 from fre.graph import FeatureLayout, detector_model, fused_model
+from fre.grouping import group_labels
 from fre.images import ImageSource
 from fre.metadata import attach, describe, provenance
 from fre.model import Model
 from fre.presets import Configuration, resolve
 from fre.subspace.fitting import AnySubspace, ClosedForm, Fitter, Trained, TrainingOptions
-from fre.subspace.pca import check_rank, make_folds
+from fre.subspace.pca import check_groups, check_rank, make_folds
 from fre.subspace.position import PositionSubspace
 from fre.types import Progress
 
@@ -65,6 +67,10 @@ class FRE:
         learning_rate: of Adam.
         batch_size: features a step.
         plateau: end the training once the loss improves by less than this share in ten epochs.
+        group_by: which images show one part, and so belong into one fold: ``"folder"``, the name
+            of an image's folder; a number, that of the folder so many levels up; or a regular
+            expression whose one capture group is found in the file's name. ``None`` takes every
+            image for a part of its own.
         seed: of the folds, and of an autoencoder's training.
 
     Attributes:
@@ -93,6 +99,7 @@ class FRE:
         learning_rate: float = 1e-3,
         batch_size: int = 32,
         plateau: float | None = None,
+        group_by: str | int | None = None,
         seed: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -110,6 +117,7 @@ class FRE:
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.plateau = plateau
+        self.group_by = group_by
         self.seed = seed
 
     @classmethod
@@ -166,11 +174,13 @@ class FRE:
             ImageError: an image can't be read.
             BackboneError: an unknown backbone or layer, or unusable weights.
             MissingDependencyError: the backbone or the subspace needs an extra.
-            OptionError: a parameter out of range, or a rank that the images do not allow.
+            OptionError: a parameter out of range, a rank that the images do not allow, or groups
+                that do not fit the images.
         """
         began = time.perf_counter()
         settings = self._configuration()
         sources = _sources(images)
+        labels = self._labels(sources)
         backbone = get_backbone(settings.backbone, weights=self.weights)
         extractor = self.extractor(backbone, pool=settings.pool, threads=threads)
         features = extractor.extract(sources, skip_unreadable=skip_unreadable, progress=progress)
@@ -180,7 +190,11 @@ class FRE:
                 "could be read"
             )
         extracted = time.perf_counter()
-        model = self._fit_features(extractor, features, settings, threads, progress)
+        groups = None
+        if labels is not None:
+            rows = range(len(labels)) if features.rows is None else features.rows
+            groups = [labels[row] for row in rows]
+        model = self._fit_features(extractor, features, settings, groups, threads, progress)
         self.skipped_ = list(features.skipped)
         self.seconds_ = {
             "total": time.perf_counter() - began,
@@ -208,6 +222,7 @@ class FRE:
         extractor: FeatureExtractor,
         features: Features,
         *,
+        groups: Sequence[str] | None = None,
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Model:
@@ -218,13 +233,16 @@ class FRE:
         Args:
             extractor: that made the features.
             features: of two good images or more.
+            groups: (n,), the part that each image shows; ``group_by`` is not looked at, as
+                features have no names.
             threads: of an autoencoder's training, and of the model; 0 takes all cores.
             progress: called as the work advances.
 
         Raises:
             OptionError: a parameter out of range, or a rank that the images do not allow.
         """
-        return self._fit_features(extractor, features, self._configuration(), threads, progress)
+        settings = self._configuration()
+        return self._fit_features(extractor, features, settings, groups, threads, progress)
 
     def _configuration(self) -> Configuration:
         settings = resolve(
@@ -247,18 +265,23 @@ class FRE:
         extractor: FeatureExtractor,
         features: Features,
         settings: Configuration,
+        groups: Sequence[str] | None,
         threads: int,
         progress: Progress | None,
     ) -> Model:
+        folds = self._folds(features, groups)
         fit = self._fit_fused if settings.preset == "default" else self._fit_reference
-        graph, parts, calibration = fit(extractor, features, settings, threads, progress)
+        graph, parts, calibration = fit(extractor, features, settings, folds, threads, progress)
         document = describe(
             preset=settings.preset,
             backbone=extractor.backbone,
             parts=parts,
             size=extractor.size,
             calibration=calibration,
-            origin=provenance(features.sha256, seed=self.seed),
+            origin={
+                **provenance(features.sha256, seed=self.seed),
+                **self._relations(features, groups),
+            },
         )
         return Model(attach(graph, document), threads=threads)
 
@@ -267,13 +290,14 @@ class FRE:
         extractor: FeatureExtractor,
         features: Features,
         settings: Configuration,
+        folds: list[NDArray[np.intp]],
         threads: int,
         progress: Progress | None,
     ) -> Fitted:
         layout = extractor.layout
         fitter = self._fitter(features, settings, threads, progress)
         subspace = fitter.fit()
-        calibration = self._calibrate(fitter, features, layout, progress)
+        calibration = self._calibrate(fitter, features, layout, folds, progress)
         graph = detector_model(
             extractor.network, extractor.backbone.normalisation, layout, extractor.size, subspace
         )
@@ -284,6 +308,7 @@ class FRE:
         extractor: FeatureExtractor,
         features: Features,
         settings: Configuration,
+        folds: list[NDArray[np.intp]],
         threads: int,
         progress: Progress | None,
     ) -> Fitted:
@@ -291,7 +316,7 @@ class FRE:
             extractor,
             features,
             choose_layers(extractor.backbone, self.layers, settings.pool),
-            self._folds(features),
+            folds,
             pool=settings.pool,
             variance=settings.variance,
             rank=settings.rank,
@@ -317,10 +342,29 @@ class FRE:
             parts.append(fitted.overall)
         return graph, parts, calibration
 
-    def _folds(self, features: Features) -> list[NDArray[np.intp]]:
+    def _labels(self, sources: Sequence[ImageSource]) -> list[str] | None:
+        if self.group_by is None:
+            return None
+        paths = [source for source in sources if not isinstance(source, np.ndarray)]
+        if len(paths) < len(sources):
+            raise OptionError("group_by needs image files, which have names; arrays have none")
+        labels = group_labels(paths, self.group_by)
+        check_groups(labels)
+        return labels
+
+    def _relations(self, features: Features, groups: Sequence[str] | None) -> dict[str, Any]:
+        """For the provenance: the groups, or else what looks as if there should be some."""
+        if groups is not None:
+            return {"group_by": self.group_by, "n_groups": len(set(groups))}
+        if features.thumbnails is None:
+            return {}
+        return {"near_duplicates": int(near_duplicates(features.thumbnails).sum())}
+
+    def _folds(self, features: Features, groups: Sequence[str] | None) -> list[NDArray[np.intp]]:
         # Dealt in the order of the digests, so that the order of the files is no matter.
         by_digest = np.argsort(np.array(features.sha256), kind="stable")
-        dealt = make_folds(len(by_digest), folds=self.folds, seed=self.seed)
+        labels = None if groups is None else [groups[row] for row in by_digest]
+        dealt = make_folds(len(by_digest), folds=self.folds, seed=self.seed, groups=labels)
         return [by_digest[fold] for fold in dealt]
 
     def _fitter(
@@ -354,12 +398,13 @@ class FRE:
         fitter: Fitter,
         features: Features,
         layout: FeatureLayout,
+        folds: list[NDArray[np.intp]],
         progress: Progress | None,
     ) -> Calibration:
         n = len(features.X)
         scores, maxima = np.empty((2, n))
         done = 0
-        for rows, maps in fitter.cross_fit(self._folds(features), channels=layout.channels):
+        for rows, maps in fitter.cross_fit(folds, channels=layout.channels):
             scores[rows] = maps.sum(axis=1, dtype=np.float64)
             maxima[rows] = maps.max(axis=1)
             done += len(rows)

@@ -11,9 +11,11 @@ import onnx
 from numpy.typing import NDArray
 
 from fre.backbones import Backbone
+from fre.cores import available_cores
+from fre.duplicates import duplicate_thumbnail
 from fre.errors import DatasetError, ImageError
 from fre.graph import FEATURES, FeatureLayout, feature_model, pooling_matrix
-from fre.images import ImageSource, available_cores, iter_loaded
+from fre.images import ImageSource, iter_loaded
 from fre.runtime import open_runtime
 from fre.types import FloatArray, Progress
 
@@ -30,11 +32,15 @@ class Features:
         X: float32 (n, D), a flat feature a row.
         sha256: digest of each image's file (of its pixels, for an array), in hexadecimal.
         skipped: errors of the images that were left out.
+        rows: (n,), the place of each image among those that were asked for; ``None`` is all.
+        thumbnails: uint8 (n, 64, 64), to find near-duplicates by; ``None`` if not made.
     """
 
     X: FloatArray
     sha256: tuple[str, ...]
     skipped: tuple[ImageError, ...]
+    rows: tuple[int, ...] | None = None
+    thumbnails: NDArray[np.uint8] | None = None
 
 
 class FeatureExtractor:
@@ -125,6 +131,8 @@ class FeatureExtractor:
         batch: list[NDArray[np.uint8]] = []
         digests: list[str] = []
         skipped: list[ImageError] = []
+        rows: list[int] = []
+        thumbnails: list[NDArray[np.uint8]] = []
 
         def flush() -> None:
             if batch:
@@ -142,6 +150,8 @@ class FeatureExtractor:
             else:
                 batch.append(image.pixels)
                 digests.append(image.sha256)
+                rows.append(done - 1)
+                thumbnails.append(duplicate_thumbnail(image.pixels))
             if len(batch) == BATCH:
                 flush()
             if progress:
@@ -149,7 +159,13 @@ class FeatureExtractor:
         flush()
         if sources and not digests:
             raise DatasetError(f"none of the {len(sources)} images can be read: {skipped[0]}")
-        return Features(X[: len(digests)], tuple(digests), tuple(skipped))
+        return Features(
+            X[: len(digests)],
+            tuple(digests),
+            tuple(skipped),
+            tuple(rows),
+            np.stack(thumbnails) if thumbnails else None,
+        )
 
 
 def pool_features(X: FloatArray, fine: FeatureLayout, coarse: FeatureLayout) -> FloatArray:

@@ -13,16 +13,10 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from fre.calibration import Calibration
+from fre.cores import available_cores
 from fre.errors import ImageError, ModelFileError, OptionError
 from fre.files import write_atomic
-from fre.images import (
-    ImageSource,
-    LoadedImage,
-    available_cores,
-    find_images,
-    iter_loaded,
-    read_resized,
-)
+from fre.images import ImageSource, LoadedImage, find_images, iter_loaded, read_resized
 from fre.regions import find_regions
 from fre.runtime import RUNTIMES, Runtime, open_runtime, read_metadata
 from fre.types import Prediction
@@ -214,6 +208,14 @@ class Model:
             )
             for image, score, anomaly_map in zip(batch, scores, maps, strict=True)
         ]
+
+    def with_data(self, data: bytes) -> Model:
+        """A model of other data, on the same runtime and threads.
+
+        Raises:
+            ModelFileError: as for the constructor.
+        """
+        return Model(data, runtime=self._runtime_name, threads=self._threads)
 
     def save(self, path: Path | str) -> Path:
         """Write the model file, whole or not at all.

@@ -177,6 +177,8 @@ class Evaluation:
         n_defect: defective images that were scored.
         false_alarm_rate_observed: share of the good images that the model calls anomalous.
         images_per_second: from file to score and map.
+        aupimo: mean over the defective images of the area under the per-image overlap curve,
+            between false-positive rates of 1e-5 and 1e-4 on good images.
         images: a row an image, in the order of the dataset.
 
     The pixel figures are ``None`` where there are no masks; a figure that needs both good and
@@ -193,6 +195,7 @@ class Evaluation:
     n_defect: int
     false_alarm_rate_observed: float | None
     images_per_second: float
+    aupimo: float | None = None
     images: tuple[ScoredImage, ...] = field(repr=False, default=())
 
     def to_dict(self) -> dict[str, Any]:
@@ -208,4 +211,5 @@ class Evaluation:
             "n_defect": self.n_defect,
             "false_alarm_rate_observed": self.false_alarm_rate_observed,
             "images_per_second": self.images_per_second,
+            "aupimo": self.aupimo,
         }

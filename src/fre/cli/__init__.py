@@ -10,12 +10,14 @@ from typing import NoReturn
 import click
 
 from fre.cli.benchmark import benchmark
-from fre.cli.common import complain, interruption
+from fre.cli.common import Interrupted, complain, interruption
+from fre.cli.compare import compare
 from fre.cli.demo import demo
 from fre.cli.evaluate import evaluate
 from fre.cli.import_ import import_
 from fre.cli.info import info
 from fre.cli.predict import predict
+from fre.cli.threshold import threshold
 from fre.cli.train import train
 from fre.errors import FREError
 from fre.version import __version__
@@ -43,7 +45,7 @@ def main() -> NoReturn:
         result = cli.main(standalone_mode=False)
         code = result if isinstance(result, int) else 0
         sys.stdout.flush()
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except Interrupted:
         code = complain(f"interrupted; {interruption.aftermath}", 2)
     except click.UsageError as error:
         where = f" (try: {error.ctx.command_path} --help)" if error.ctx else ""
@@ -62,5 +64,5 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-for command in (benchmark, demo, evaluate, import_, info, predict, train):
+for command in (benchmark, compare, demo, evaluate, import_, info, predict, threshold, train):
     cli.add_command(command)

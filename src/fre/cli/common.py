@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class Interrupted(BaseException):
+    """What Ctrl-C raises here: click would print a line of its own on a KeyboardInterrupt."""
+
+
 class Interruption:
     """Ctrl-C or a request to end, which some libraries swallow when it comes as they load."""
 
@@ -25,11 +29,11 @@ class Interruption:
 
     def arrive(self, *_: object) -> NoReturn:
         self.arrived = True
-        raise KeyboardInterrupt
+        raise Interrupted
 
     def check(self) -> None:
         if self.arrived:
-            raise KeyboardInterrupt
+            raise Interrupted
 
 
 interruption = Interruption()
@@ -95,6 +99,16 @@ def write_text(file: str, text: str) -> None:
     from fre.files import write_atomic
 
     write_atomic(file, text.encode())
+
+
+def describe_rank(subspace: dict[str, Any]) -> str:
+    """How large a subspace of the metadata is, in words."""
+    if subspace["scope"] == "position":
+        size = f"up to {subspace['rank']} of {subspace['channels']} dimensions at each position"
+    else:
+        size = f"{subspace['rank']} of {subspace['dimension']:,} dimensions"
+    kept = subspace["kept_variance"]
+    return size if kept is None else f"{size} keep {kept:.1%} of the variance"
 
 
 def parse_size(_: click.Context, __: click.Parameter, value: str | None) -> Any:

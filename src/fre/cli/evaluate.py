@@ -63,11 +63,11 @@ def evaluation_text(result: Evaluation) -> str:
             f"{result.n_good} good and {result.n_defect} defective images, "
             f"{result.images_per_second:.1f} images/s",
             "",
-            "         AUROC   AUPR     F1  AUPRO",
+            "         AUROC   AUPR     F1  AUPRO  AUPIMO",
             f"image    {cell(result.image_auroc):>5}  {cell(result.image_aupr):>5}  "
             f"{cell(result.image_f1):>5}",
             f"pixel    {cell(result.pixel_auroc):>5}         {cell(result.pixel_f1):>5}  "
-            f"{cell(result.aupro):>5}",
+            f"{cell(result.aupro):>5}  {cell(result.aupimo):>6}",
             "",
             f"false-alarm rate observed: {cell(result.false_alarm_rate_observed)}",
         ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fre.cli.common import emit, json_option
+from fre.cli.common import describe_rank, emit, json_option
 
 if TYPE_CHECKING:
     from fre.model import Model
@@ -46,25 +46,25 @@ def _info_text(values: dict[str, Any], model: Model) -> str:
     rows += [
         (
             "subspace",
-            f"{subspace['layer']}, pool {subspace['pool']}: rank {subspace['rank']} of "
-            f"{subspace['dimension']:,}{_kept(subspace)}",
+            f"{subspace['layer']}, pool {subspace['pool']}: {describe_rank(subspace)}",
         )
         for subspace in values["subspaces"]
     ]
     rows += [
         (
             "calibration",
-            f"{len(model.calibration.scores)} good images, false-alarm rate "
-            f"{model.calibration.false_alarm_rate:g}, threshold {model.threshold:.6g}",
+            f"{len(model.calibration.scores)} good images, "
+            f"{model.calibration.rate_in_words()}, threshold {model.threshold:.6g}"
+            f"{_chosen(provenance)}",
         ),
         _origin_row(provenance),
     ]
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
 
-def _kept(subspace: dict[str, Any]) -> str:
-    kept = subspace["kept_variance"]
-    return "" if kept is None else f", {kept:.1%} of the variance"
+def _chosen(provenance: dict[str, Any]) -> str:
+    chosen = provenance.get("threshold")
+    return f" ({chosen})" if chosen else ""
 
 
 def _origin_row(provenance: dict[str, Any]) -> tuple[str, str]:

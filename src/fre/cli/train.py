@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fre.cli.common import (
+    describe_rank,
     emit,
     json_option,
     max_pixels_option,
@@ -76,6 +77,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Share of good images that may be called anomalous.",
 )
+@click.option(
+    "--group-by",
+    metavar="RULE",
+    help="Which images show one part, so that calibration keeps them together: folder, the name of "
+    "an image's folder; a number, that of the folder so many levels up; or a regular expression "
+    "with one capture group for the file's name, such as '^(part[0-9]+)_'.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of folds and autoencoders.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
 @click.option("--skip-unreadable", is_flag=True, help="Leave out images that can't be read.")
@@ -96,10 +104,13 @@ def train(
     \b
     Example: fre train parts/good -o part.onnx
     """
+    from fre.datasets import open_dataset
     from fre.detector import FRE
     from fre.files import check_writable
 
     check_writable(output)
+    for remark in open_dataset(data).notes:
+        note(remark)
     detector = FRE(**parameters)
     with progress_bar() as progress:
         model = detector.fit(
@@ -110,6 +121,11 @@ def train(
         note(f"left out: {skipped}")
     if caveat := model.calibration.caveat():
         note(caveat)
+    if alike := model.metadata["provenance"].get("near_duplicates"):
+        note(
+            f"{alike} of {model.metadata['provenance']['n_images']} images have a near-duplicate: "
+            "several shots of one part make the threshold too low; --group-by keeps them together"
+        )
     summary = _training_summary(str(output), model, detector.seconds_, len(detector.skipped_))
     emit(summary, _training_text(summary, model), json_file)
 
@@ -127,6 +143,7 @@ def _training_summary(
         "layers": [
             {
                 "name": subspace["layer"],
+                "scope": subspace["scope"],
                 "dimension": subspace["dimension"],
                 "rank": subspace["rank"],
                 "kept_variance": subspace["kept_variance"],
@@ -146,12 +163,11 @@ def _training_text(summary: dict[str, Any], model: Model) -> str:
         f"{summary['images_per_second']:.0f} images/s)"
     ]
     lines += [
-        f"  {layer['name']}: {layer['rank']} of {layer['dimension']:,} dimensions keep "
-        f"{layer['kept_variance']:.1%} of the variance"
-        for layer in summary["layers"]
+        f"  {subspace['layer']}: {describe_rank(subspace)}"
+        for subspace in model.metadata["subspaces"]
     ]
     lines.append(
         f"  anomalous above a score of {summary['threshold']:.6g} "
-        f"(false-alarm rate {model.calibration.false_alarm_rate:g})"
+        f"({model.calibration.rate_in_words()})"
     )
     return "\n".join(lines)

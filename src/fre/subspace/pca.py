@@ -8,7 +8,7 @@ X^T X, is accumulated in float64 and decomposed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fre.errors import OptionError
 from fre.types import FloatArray
 
-__all__ = ["Gram", "Subspace", "check_rank", "make_folds"]
+__all__ = ["Gram", "Subspace", "check_groups", "check_rank", "make_folds"]
 
 Float64: TypeAlias = NDArray[np.float64]
 
@@ -175,19 +175,53 @@ def check_rank(variance: float, rank: int | None) -> None:
         raise OptionError(f"rank must be at least 1, not {rank}")
 
 
-def make_folds(n: int, *, folds: int = 5, seed: int = 0) -> list[NDArray[np.intp]]:
+def check_groups(groups: Sequence[str]) -> None:
+    """Refuse groups that can't be dealt into folds.
+
+    Raises:
+        OptionError: all images are of one group.
+    """
+    if len(set(groups)) < 2:
+        raise OptionError(
+            f"all {len(groups)} images are of one group, {groups[0]!r}; cross-fitting needs two "
+            "groups or more"
+        )
+
+
+def make_folds(
+    n: int, *, folds: int = 5, seed: int = 0, groups: Sequence[str] | None = None
+) -> list[NDArray[np.intp]]:
     """A seeded permutation of n images, dealt into folds of nearly equal size.
 
     Args:
         n: number of images, at least 2.
         folds: the number of folds; n, if there are fewer images.
         seed: of the permutation.
+        groups: (n,), labels; images of one group are in one fold. The largest groups are dealt
+            first, each to the fold that is smallest by then; there are no more folds than groups.
 
     Returns:
-        For each fold, the indices of its images.
+        For each fold, the indices of its images, ascending.
+
+    Raises:
+        OptionError: all images are of one group.
     """
+    if groups is not None:
+        return _grouped_folds(groups, folds, seed)
     order = np.random.default_rng(seed).permutation(n)
     return [np.sort(part) for part in np.array_split(order, min(folds, n))]
+
+
+def _grouped_folds(groups: Sequence[str], folds: int, seed: int) -> list[NDArray[np.intp]]:
+    check_groups(groups)
+    labels, of_image, sizes = np.unique(np.array(groups), return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    fold_of = np.empty(len(labels), np.intp)
+    filled = np.zeros(min(folds, len(labels)), np.intp)
+    for group in order[np.argsort(-sizes[order], kind="stable")]:
+        fold_of[group] = np.argmin(filled)
+        filled[fold_of[group]] += sizes[group]
+    return [np.flatnonzero(fold_of[of_image] == fold) for fold in range(len(filled))]
 
 
 class Gram:

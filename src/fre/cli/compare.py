@@ -1,0 +1,121 @@
+"""``fre compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fre.cli.common import emit, json_option, max_pixels_option, note, progress_bar, runtime_options
+
+if TYPE_CHECKING:
+    from fre.comparison import Comparison, Difference, Disagreement
+
+TITLES = {
+    "image_auroc": "image AUROC",
+    "image_aupr": "image AUPR",
+    "image_f1": "image F1",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_f1": "pixel F1",
+    "aupro": "AUPRO",
+    "aupimo": "AUPIMO",
+}
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="Disagreements to print; the JSON has all of them.",
+)
+@runtime_options
+@max_pixels_option
+@json_option
+def compare(
+    a: Path,
+    b: Path,
+    dataset: Path,
+    limit: int,
+    runtime: str,
+    threads: int,
+    json_file: str | None,
+) -> None:
+    """Compare two models on the test images of a dataset.
+
+    Differences are B - A. Their 95 % intervals come from drawing the same images for both; one
+    without 0 in it is more than the luck of the test images. Then follow the images that only one
+    of the models calls anomalous, the strongest disagreement first.
+
+    \b
+    Example: fre compare old.onnx new.onnx parts --limit 5
+    """
+    from fre.comparison import compare as measure
+    from fre.datasets import open_dataset
+    from fre.model import load
+
+    models = [load(path, runtime=runtime, threads=threads) for path in (a, b)]
+    opened = open_dataset(dataset)
+    for remark in opened.notes:
+        note(remark)
+    with progress_bar() as progress:
+        result = measure(models[0], models[1], opened, progress=progress)
+    values = result.to_dict()
+    for name, path in (("a", a), ("b", b)):
+        values[name] = {"model": str(path), **values[name]}
+    emit(values, comparison_text(result, a, b, opened.root, limit), json_file)
+
+
+def comparison_text(result: Comparison, a: Path, b: Path, root: Path, limit: int) -> str:
+    lines = [
+        f"A: {a}",
+        f"B: {b}",
+        f"{result.a.n_good} good and {result.a.n_defect} defective images",
+        "",
+        f"{'':11}      A      B   B - A   95% interval",
+    ]
+    for name, title in TITLES.items():
+        difference = result.differences[name]
+        if difference is not None:
+            figures = f"{getattr(result.a, name):.3f}  {getattr(result.b, name):.3f}"
+            lines.append(f"{title:11}  {figures}  {_difference_text(difference)}")
+    lines += ["", *_disagreement_lines(result.disagreements, root, limit)]
+    return "\n".join(lines)
+
+
+def _difference_text(difference: Difference) -> str:
+    text = f"{difference.value:+.3f}"
+    if difference.interval is None:
+        return text
+    low, high = difference.interval
+    return f"{text}   {low:+.3f} to {high:+.3f}"
+
+
+def _disagreement_lines(found: tuple[Disagreement, ...], root: Path, limit: int) -> list[str]:
+    if not found:
+        return ["both call the same images anomalous"]
+    right_a = sum(item.a.anomalous != item.sample.good for item in found)
+    lines = [
+        f"{len(found)} disagreement{'' if len(found) == 1 else 's'}: "
+        f"A is right in {right_a}, B in {len(found) - right_a}"
+    ]
+    shown = found[:limit]
+    if shown:
+        lines += ["", "anomalous to   p-value A   p-value B   place A   place B   right   image"]
+    for item in shown:
+        caller = "A" if item.a.anomalous else "B"
+        right = "A" if item.a.anomalous != item.sample.good else "B"
+        path = item.sample.path
+        image = path.relative_to(root) if path.is_relative_to(root) else path
+        lines.append(
+            f"{caller:12}   {item.a.p_value:9.4f}   {item.b.p_value:9.4f}   "
+            f"{item.place_a:7g}   {item.place_b:7g}   {right:5}   {image}"
+        )
+    if len(found) > limit > 0:
+        lines.append(f"and {len(found) - limit} more")
+    return lines

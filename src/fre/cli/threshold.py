@@ -1,0 +1,172 @@
+"""``fre threshold``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fre.cli.common import emit, json_option, max_pixels_option, note, progress_bar, runtime_options
+
+if TYPE_CHECKING:
+    from fre.calibration import Calibration
+    from fre.model import Model
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The model file to write.  [default: MODEL itself]",
+)
+@click.option(
+    "--false-alarm-rate",
+    type=float,
+    help="Share of good images that may be called anomalous; by the scores in MODEL.",
+)
+@click.option("--value", type=float, help="The threshold itself.")
+@click.option(
+    "--from-dataset",
+    "dataset",
+    type=click.Path(path_type=Path),
+    help="Choose by the test images of this dataset, whose defects are known.",
+)
+@click.option("--max-f1", is_flag=True, help="With --from-dataset: the largest F1.")
+@click.option("--recall", type=float, help="With --from-dataset: find this share of the defects.")
+@runtime_options
+@max_pixels_option
+@json_option
+def threshold(
+    model: Path,
+    output: Path | None,
+    false_alarm_rate: float | None,
+    value: float | None,
+    dataset: Path | None,
+    max_f1: bool,
+    recall: float | None,
+    runtime: str,
+    threads: int,
+    json_file: str | None,
+) -> None:
+    """Change a model's threshold without training it again.
+
+    Scores, p-values and maps stay as they are. A false-alarm rate moves the pixel threshold, too.
+    The rate that is printed is the share of good images to expect above the threshold,
+    (1 + scores above it) / (scores + 1), by the cross-fitted scores in the model.
+
+    \b
+    Example: fre threshold part.onnx --false-alarm-rate 0.02
+    """
+    _check_choice(false_alarm_rate, value, dataset, max_f1, recall)
+    from fre.files import check_writable
+    from fre.model import load
+    from fre.threshold import with_calibration
+
+    target = output or model
+    loaded = load(model, runtime=runtime, threads=threads)
+    check_writable(target)
+    before, known, chosen = loaded.calibration, None, None
+    if false_alarm_rate is not None:
+        after = before.at_rate(false_alarm_rate)
+        if before.map_maxima is None:
+            note("the model does not hold what the pixel threshold follows from; it stays")
+    elif value is not None:
+        after, chosen = before.at_threshold(value), "by hand"
+    else:
+        assert dataset is not None
+        known = _from_known_defects(loaded, dataset, recall)
+        after = before.at_threshold(known.pop("threshold"))
+        chosen = f"{known['rule']} on the known defects of {known['dataset']}"
+    with_calibration(loaded, after, chosen=chosen).save(target)
+    if caveat := after.caveat():
+        note(caveat)
+    values = {
+        "model": str(target),
+        "threshold": after.threshold,
+        "previous_threshold": before.threshold,
+        "pixel_threshold": after.pixel_threshold,
+        "previous_pixel_threshold": before.pixel_threshold,
+        "false_alarm_rate": after.false_alarm_rate,
+        "expected_false_alarm_rate": after.expected_rate,
+        "n_calibration": len(after.scores),
+        "n_above": after.n_above,
+        "known_defects": known,
+    }
+    emit(values, _text(values, after), json_file)
+
+
+def _check_choice(
+    false_alarm_rate: float | None,
+    value: float | None,
+    dataset: Path | None,
+    max_f1: bool,
+    recall: float | None,
+) -> None:
+    if sum(choice is not None for choice in (false_alarm_rate, value, dataset)) != 1:
+        raise click.UsageError("give one of --false-alarm-rate, --value and --from-dataset")
+    rules = int(max_f1) + (recall is not None)
+    if rules != (dataset is not None):
+        raise click.UsageError("--from-dataset goes with one of --max-f1 and --recall")
+
+
+def _from_known_defects(model: Model, folder: Path, recall: float | None) -> dict[str, Any]:
+    from fre.datasets import open_dataset, require_test
+    from fre.threshold import max_f1_threshold, recall_threshold
+
+    dataset = open_dataset(folder)
+    for remark in dataset.notes:
+        note(remark)
+    samples = require_test(dataset)
+    labels = [not sample.good for sample in samples]
+    scores = []
+    with progress_bar() as progress:
+        for prediction in model.predict_many([sample.path for sample in samples]):
+            scores.append(prediction.score)
+            progress("Scoring", len(scores), len(samples))
+    if recall is None:
+        rule, (figure, chosen) = "largest F1", max_f1_threshold(scores, labels)
+    else:
+        rule, (figure, chosen) = f"recall {recall:g}", recall_threshold(scores, labels, recall)
+    return {
+        "threshold": chosen,
+        "dataset": dataset.name,
+        "rule": rule,
+        "f1" if recall is None else "recall": figure,
+        "n_good": labels.count(False),
+        "n_defect": labels.count(True),
+        "n_good_above": sum(
+            score > chosen and not defect for score, defect in zip(scores, labels, strict=True)
+        ),
+    }
+
+
+def _text(values: dict[str, Any], calibration: Calibration) -> str:
+    lines = [
+        f"{values['model']}: anomalous above a score of {values['threshold']:.6g} "
+        f"(before: {values['previous_threshold']:.6g})"
+    ]
+    if calibration.expected_rate is None:
+        lines.append("  expected false-alarm rate unknown: no good images were calibrated on")
+    else:
+        lines.append(
+            f"  expected false-alarm rate {calibration.expected_rate:.3g}: {values['n_above']} of "
+            f"{values['n_calibration']} good images score above it"
+        )
+    if values["pixel_threshold"] == values["previous_pixel_threshold"]:
+        lines.append(f"  pixel threshold {values['pixel_threshold']:.6g}, as before")
+    else:
+        lines.append(
+            f"  pixel threshold {values['pixel_threshold']:.6g} "
+            f"(before: {values['previous_pixel_threshold']:.6g})"
+        )
+    if known := values["known_defects"]:
+        figure = f"F1 {known['f1']:.3f}" if "f1" in known else f"recall {known['recall']:.3f}"
+        lines.append(
+            f"  chosen on known defects ({known['dataset']}: {known['n_good']} good, "
+            f"{known['n_defect']} defective; {figure}, {known['n_good_above']} false alarms): "
+            "these figures are optimistic, other defects may be missed"
+        )
+    return "\n".join(lines)
