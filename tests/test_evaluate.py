@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fre import FRE, evaluate
 from fre.datasets import open_dataset
 from fre.errors import DatasetError
 from fre.images import read_image
+from fre.metrics import aupimo
 from fre.types import Prediction
 
 
@@ -65,6 +67,10 @@ def test_figures_equal_scikit_learn(dataset: Path) -> None:
     expected = roc_auc_score(np.concatenate(truth), np.concatenate(pixels))
     assert result.pixel_auroc == pytest.approx(expected, abs=1e-6)
     assert 0 < result.aupro < 1
+    masks = [read_image(s.masks[0])[:, :, 0] > 0 if s.masks else None for s in samples]
+    known = [i for i, sample in enumerate(samples) if sample.masks or sample.good]
+    per_image = aupimo([images[i] for i in known], [masks[i] for i in known])
+    assert result.aupimo == pytest.approx(np.nanmean(per_image), abs=1e-6)
     assert (result.n_good, result.n_defect) == (9, 6)
     alarms = [score > 100 for score, label in zip(scores, labels, strict=True) if not label]
     assert result.false_alarm_rate_observed == pytest.approx(np.mean(alarms))
@@ -77,7 +83,34 @@ def test_without_masks_the_pixel_figures_are_null(dataset: Path) -> None:
         mask.unlink()
     result = evaluate(Brightness(), dataset)
     assert result.image_auroc is not None
-    assert result.pixel_auroc is result.pixel_f1 is result.aupro is None
+    assert result.pixel_auroc is result.pixel_f1 is result.aupro is result.aupimo is None
+
+
+def test_maps_of_the_size_of_the_images_are_not_kept(dataset: Path) -> None:
+    kept: list[Prediction] = []
+
+    class Remembering(Brightness):
+        def predict_many(self, images: Sequence[Path], **_: object) -> Iterator[Prediction]:
+            for prediction in super().predict_many(images):
+                kept.append(replace(prediction, input_map=prediction.input_map[::2, ::2]))
+                yield kept[-1]
+
+    assert evaluate(Remembering(), dataset).pixel_auroc is not None
+    held = [
+        value.size
+        for prediction in kept
+        for value in vars(prediction).values()
+        if isinstance(value, np.ndarray)
+    ]
+    assert held == [20 * 15] * 15
+
+
+def test_without_good_images_there_is_no_aupimo(dataset: Path) -> None:
+    for image in (dataset / "test" / "good").iterdir():
+        image.unlink()
+    result = evaluate(Brightness(), dataset)
+    assert result.pixel_auroc is not None
+    assert result.aupimo is None
 
 
 def test_with_good_images_only_the_image_figures_are_null(dataset: Path) -> None:

@@ -16,6 +16,7 @@ from fre.metrics import (
     PixelMetrics,
     _bin,
     _lower_edge,
+    aupimo,
     aupro,
     auroc,
     average_precision,
@@ -325,11 +326,97 @@ def test_aupro_and_pixel_metrics_refuse(maps, masks, limit, message):
             stream(maps, masks, limit)
 
 
+# AUPIMO
+
+# Rates that images of a hundred pixels have; those of the benchmark need a hundred thousand.
+WIDE = (0.02, 0.4)
+
+
+def literal_aupimo(maps, masks, bounds):
+    """The definition word by word: every threshold, every image, every step of the rate."""
+    good = [m for m, k in zip(maps, masks, strict=True) if k is None or not k.any()]
+    thresholds = sorted({np.inf, *(float(v) for m in maps for v in np.ravel(m))}, reverse=True)
+    # Nothing is at or above a threshold beyond all values, infinite ones included.
+    rates = [0.0, *(np.mean([np.mean(m >= t) for m in good]) for t in thresholds)]
+    figures = []
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        if mask is None or not mask.any():
+            figures.append(np.nan)
+            continue
+        recalls = [0.0, *(np.mean(anomaly_map[mask] >= t) for t in thresholds)]
+        inside = [rate for rate in rates if bounds[0] < rate < bounds[1]]
+        steps = [bounds[0], *inside, bounds[1]]
+        area = 0.0
+        for left, right in itertools.pairwise(steps):
+            allowed = [r for r, rate in zip(recalls, rates, strict=True) if rate <= left]
+            area += (np.log(right) - np.log(left)) * max(allowed)
+        figures.append(area / np.log(bounds[1] / bounds[0]))
+    return figures
+
+
+@pytest.mark.parametrize("bounds", [WIDE, (0.2, 1.0), (1e-5, 1e-4)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_aupimo_agrees_with_its_definition(kind, bounds):
+    for seed in range(3):
+        maps, masks = small_images(seed, kind)
+        # A second good image, of another size: each counts the same.
+        masks[3] = np.zeros_like(masks[3])
+        expected = literal_aupimo(maps, masks, bounds)
+        found = aupimo(maps, masks, bounds)
+        assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        assert np.isnan(found[2:]).all()
+        assert 0 <= np.nanmin(found) <= np.nanmax(found) <= 1
+
+
+def test_aupimo_known_answers():
+    mask = np.zeros((4, 6), dtype=bool)
+    mask[0, 0] = mask[2, 2:5] = True
+    good = np.linspace(0, 1, 1000).reshape(25, 40)
+    # A quarter of the defect is above every good pixel, the rest is below them all.
+    found = np.where(mask, -1.0, 5.0)
+    found[0, 0] = 2
+    assert aupimo([found, good], [mask, None], (0.01, 0.1))[0] == 0.25
+    # The rest is reached at a rate of 0.01 x 10^0.5, half way between the bounds.
+    found[2, 2:5] = np.sort(good.ravel())[-round(1000 * 0.01 * 10**0.5)]
+    expected = 0.25 + 0.75 * np.log10(0.1 / 0.032)
+    assert aupimo([found, good], [mask, None], (0.01, 0.1))[0] == pytest.approx(expected)
+
+
+def test_aupimo_counts_good_images_alike_whatever_their_size():
+    defect, mask = np.array([[0.5]]), np.array([[True]])
+    small, large = np.array([[1.0, 0.0]]), np.zeros((30, 30))
+    maps, masks = [defect, small, large], [mask, None, None]
+    # Half of the small one and none of the large one: 1 / 4, of the pixels 1 / 902.
+    expected = np.log(1.0 / 0.25) / np.log(1.0 / 0.01)
+    assert aupimo(maps, masks, (0.01, 1.0))[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("maps", "masks", "bounds", "message"),
+    [
+        ([], [], WIDE, "images, found 0 good and 0 defective"),
+        ([ONE], [None], WIDE, "images, found 1 good and 0 defective"),
+        ([ONE], [HALF], WIDE, "images, found 0 good and 1 defective"),
+        ([ONE], [HALF, HALF], WIDE, "1 maps and 2 masks"),
+        ([ONE, ONE * np.nan], [HALF, None], WIDE, "NaN"),
+        ([ONE, ONE], [HALF, None], (0.0, 0.1), "fpr_bounds"),
+        ([ONE, ONE], [HALF, None], (0.1, 0.1), "fpr_bounds"),
+        ([ONE, ONE], [HALF, None], (0.1, 1.1), "fpr_bounds"),
+    ],
+)
+def test_aupimo_refuses(maps, masks, bounds, message):
+    with pytest.raises(OptionError, match=message):
+        aupimo(maps, masks, bounds)
+    if "fpr" in message:
+        with pytest.raises(OptionError, match=message):
+            PixelMetrics(fpr_bounds=bounds)
+
+
 # Streaming
 
 
 def stream(maps, masks, fpr_limit=0.3):
-    metrics = PixelMetrics(fpr_limit)
+    metrics = PixelMetrics(fpr_limit, WIDE)
     for anomaly_map, mask in zip(maps, masks, strict=True):
         metrics.add(anomaly_map, mask)
     return metrics.compute()
@@ -351,7 +438,13 @@ def exact(maps, masks, fpr_limit=0.3):
         "average_precision": average_precision(scores, labels),
         "f1": max_f1(scores, labels)[0],
         "aupro": aupro(maps, masks, fpr_limit),
-    }
+    } | exact_aupimo(maps, masks)
+
+
+def exact_aupimo(maps, masks):
+    if all(mask is not None and mask.any() for mask in masks):
+        return {}
+    return {"aupimo": np.nanmean(aupimo(maps, masks, WIDE))}
 
 
 def f1_at(threshold, maps, masks):
@@ -399,6 +492,7 @@ def test_streaming_is_close_to_exact_on_realistic_maps(kind, separation):
         assert error < limit, name
     assert figures.auroc == pytest.approx(expected["auroc"], abs=1e-6)
     assert figures.aupro == pytest.approx(expected["aupro"], abs=5e-6)
+    assert figures.aupimo == pytest.approx(expected["aupimo"], abs=5e-5)
     assert figures.f1 == pytest.approx(f1_at(figures.f1_threshold, maps, masks), abs=1e-12)
 
 
@@ -432,6 +526,8 @@ def test_the_bounds_hold_for_any_maps(data, elements, limit):
     for name, value in exact(maps, masks, limit).items():
         assert abs(getattr(figures, name) - value) <= getattr(figures, f"{name}_error") + 1e-12
     assert figures.f1 <= exact(maps, masks, limit)["f1"] + 1e-12
+    if figures.aupimo is not None:
+        assert figures.aupimo <= exact(maps, masks, limit)["aupimo"] + 1e-12
     assert figures.f1 == pytest.approx(f1_at(figures.f1_threshold, maps, masks), abs=1e-12)
 
 
@@ -451,6 +547,28 @@ def test_the_bounds_are_reached():
     for limit in (0.25, 0.3):
         cut = stream([values], [mask], limit)
         assert aupro([values], [mask], limit) == pytest.approx(cut.aupro + cut.aupro_error)
+
+
+def test_the_bound_of_aupimo_is_reached():
+    # The defect is at the top of a bin with all good pixels, above them.
+    values = (1 + np.arange(8) * 2.0**-23).astype(np.float32)
+    maps, masks = (
+        [values[6:].reshape(1, 2), values[:6].reshape(2, 3)],
+        [np.ones((1, 2), bool), None],
+    )
+    metrics = PixelMetrics(fpr_bounds=WIDE)
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        metrics.add(anomaly_map, mask)
+    figures = metrics.compute()
+    assert (figures.aupimo, figures.aupimo_error) == (0, 1)
+    assert aupimo(maps, masks, WIDE)[0] == 1
+
+
+def test_without_good_images_there_is_no_aupimo():
+    maps, masks = small_images(0, "normal")
+    figures = stream(maps[:2], masks[:2])
+    assert figures.aupimo is None
+    assert figures.aupimo_error == 0
 
 
 def test_the_bound_of_average_precision_holds_downwards():
@@ -500,7 +618,7 @@ def test_bins_at_the_ends():
 
 def test_the_order_of_images_does_not_matter_and_more_can_follow():
     maps, masks = small_images(0, "normal")
-    metrics = PixelMetrics()
+    metrics = PixelMetrics(fpr_bounds=WIDE)
     metrics.add(maps[3], masks[3])
     assert metrics.compute() == stream(maps[3:], masks[3:])
     for i in (1, 0, 2):
@@ -517,7 +635,7 @@ def test_an_empty_mask_is_a_good_image():
 
 def test_a_refused_image_is_not_counted():
     maps, masks = small_images(0, "normal")
-    metrics = PixelMetrics()
+    metrics = PixelMetrics(fpr_bounds=WIDE)
     for anomaly_map, mask in zip(maps, masks, strict=True):
         metrics.add(anomaly_map, mask)
         with pytest.raises(OptionError):

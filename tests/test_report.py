@@ -79,6 +79,7 @@ def evaluation(n_good: int = 20, n_defect: int = 30, masks: bool = True) -> Eval
         pixel_auroc=0.9567 if pixels else None,
         pixel_f1=0.4321 if pixels else None,
         aupro=0.8768 if pixels else None,
+        aupimo=0.2346 if pixels and n_good else None,
         n_good=n_good,
         n_defect=n_defect,
         false_alarm_rate_observed=float((scores[~labels] >= THRESHOLD).mean()) if n_good else None,
@@ -151,6 +152,7 @@ def test_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
     assert "Pixel AUROC 0.957 " in page.text
     assert "Pixel F1 0.432 " in page.text
     assert "AUPRO 0.877 " in page.text
+    assert "AUPIMO 0.235 " in page.text
     assert "defective 20 defects found 10 defects missed" in page.text
     assert "good 2 false alarms 18 good parts passed" in page.text
     assert "40 images per second" in page.text
@@ -250,7 +252,7 @@ def test_undecodable_names_are_written(tmp_path: Path) -> None:
 
 def test_without_masks_pixel_figures_are_a_dash_with_the_reason(tmp_path: Path) -> None:
     _, page = write(tmp_path, evaluation(masks=False))
-    for label in ("Pixel AUROC", "Pixel F1", "AUPRO"):
+    for label in ("Pixel AUROC", "Pixel F1", "AUPRO", "AUPIMO"):
         assert f"{label} – the dataset has no masks" in page.text
 
 
@@ -260,6 +262,7 @@ def test_without_good_images(tmp_path: Path) -> None:
     assert "at 0 false alarms" not in page.text
     assert "False alarms – no good images were tested" in page.text
     assert "Image AUROC – needs good and defective images" in page.text
+    assert "AUPIMO – no good images were tested" in page.text
     assert "the false alarms are unknown" in page.text
     assert "roc-title" not in page.ids
     assert set(page.ids) >= SECTIONS

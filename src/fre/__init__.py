@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fre.version import __version__
 
 if TYPE_CHECKING:
+    from fre.comparison import Comparison, compare
     from fre.detector import FRE
     from fre.errors import FREError, ImageError, InputError
     from fre.evaluation import evaluate
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FRE",
+    "Comparison",
     "Evaluation",
     "FREError",
     "ImageError",
@@ -31,12 +33,14 @@ __all__ = [
     "Prediction",
     "Region",
     "__version__",
+    "compare",
     "evaluate",
     "load",
 ]
 
 _HOMES = {
     "FRE": "fre.detector",
+    "Comparison": "fre.comparison",
     "Evaluation": "fre.types",
     "FREError": "fre.errors",
     "ImageError": "fre.errors",
@@ -44,6 +48,7 @@ _HOMES = {
     "Model": "fre.model",
     "Prediction": "fre.types",
     "Region": "fre.types",
+    "compare": "fre.comparison",
     "evaluate": "fre.evaluation",
     "load": "fre.model",
 }

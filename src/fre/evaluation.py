@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from fre.datasets import load_mask, open_dataset, require_test
+from fre.maps import resize_map
 from fre.metrics import PixelMetrics, auroc, average_precision, max_f1
 from fre.types import Dataset, Evaluation, Prediction, Progress, Sample, ScoredImage
 
@@ -75,14 +76,12 @@ def evaluate(
 
 def _count_pixels(pixels: PixelMetrics, sample: Sample, prediction: Prediction) -> bool:
     """Add one image to the pixel figures; whether it has a mask with a defect in it."""
-    if sample.good:
-        pixels.add(prediction.anomaly_map, None)
+    mask = None if sample.good else load_mask(sample, prediction.image_size)
+    if mask is None and not sample.good:
         return False
-    mask = load_mask(sample, prediction.image_size)
-    if mask is None:
-        return False
-    pixels.add(prediction.anomaly_map, mask)
-    return bool(mask.any())
+    # The prediction would keep its own map of this size, and a block of large images is gigabytes.
+    pixels.add(resize_map(prediction.input_map, prediction.image_size), mask)
+    return mask is not None and bool(mask.any())
 
 
 def _figures(
@@ -106,5 +105,6 @@ def _figures(
         n_defect=n_defect,
         false_alarm_rate_observed=false_alarms / n_good if n_good else None,
         images_per_second=images_per_second,
+        aupimo=of_pixels.aupimo if of_pixels else None,
         images=tuple(rows),
     )

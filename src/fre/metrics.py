@@ -13,7 +13,7 @@ the functions raise OptionError.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -27,9 +27,11 @@ from fre.types import MaskArray
 __all__ = [
     "PixelFigures",
     "PixelMetrics",
+    "aupimo",
     "aupro",
     "auroc",
     "average_precision",
+    "bootstrap_difference",
     "bootstrap_interval",
     "max_f1",
     "precision_recall_curve",
@@ -38,6 +40,9 @@ __all__ = [
 
 DoubleArray: TypeAlias = NDArray[np.float64]
 Metric: TypeAlias = Callable[[DoubleArray, MaskArray], float]
+
+AUPIMO_FPR_BOUNDS = (1e-5, 1e-4)
+"""Between these false-positive rates of good images AUPIMO's authors average the recall."""
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
@@ -176,17 +181,10 @@ def aupro(
             limit is out of range, or there are no defective or no defect-free pixels.
     """
     _check_limit(fpr_limit)
-    if len(maps) != len(masks):
-        raise OptionError(
-            f"there must be a mask (or None) for each map, found {len(maps)} maps and "
-            f"{len(masks)} masks"
-        )
     all_scores, all_shares = [np.empty(0)], [np.empty(0)]
-    for anomaly_map, mask in zip(maps, masks, strict=True):
-        values = _check_map(_check_scores(anomaly_map))
+    for values, truth in _check_maps(maps, masks):
         share = np.zeros(values.shape)
-        if mask is not None:
-            truth = _check_mask(mask, values)
+        if truth is not None:
             share[truth] = _region_shares(truth)
         all_scores.append(values.ravel())
         all_shares.append(share.ravel())
@@ -199,6 +197,64 @@ def aupro(
     fpr = np.cumsum(good[order])[last] / n_good
     overlap = np.cumsum(shares[order])[last]
     return _area_to_limit(fpr, overlap / overlap[-1], fpr_limit)
+
+
+def aupimo(
+    maps: Sequence[ArrayLike],
+    masks: Sequence[ArrayLike | None],
+    fpr_bounds: tuple[float, float] = AUPIMO_FPR_BOUNDS,
+) -> DoubleArray:
+    """Area under the per-image overlap curve of each defective image.
+
+    It is the recall of an image's defective pixels at thresholds that hardly any pixel of a good
+    image reaches: averaged over the logarithm of the false-positive rate, between the bounds. The
+    rate is that of good images alone, the mean of their own rates, so every image is judged at
+    the same thresholds, and defect-free pixels beside a defect don't count.
+
+    At each rate the threshold is the lowest that does not exceed it. So a defective pixel counts
+    at the rates from F on, where F is the rate at the pixel's own value, and the integral is
+    exact: the mean over the image's defective pixels of log(high / F) / log(high / low), clipped
+    to [0, 1]. The original takes trapezoids over thresholds at equal distances, which comes to
+    the same where these, and good pixels, are many.
+
+    Bertoldo, Ameln, Vaidya and Akçay, AUPIMO: Redefining Visual Anomaly Detection Benchmarks
+    with High Speed and Low Tolerance, BMVC 2024.
+
+    Args:
+        maps: real numbers, (H, W) each; sizes may differ.
+        masks: bool or 0 and 1, of the shape of its map each, true on defects; ``None`` for a
+            good image. An image whose mask is empty is a good one.
+        fpr_bounds: low and high, 0 < low < high <= 1; figures for different bounds are not
+            comparable.
+
+    Returns:
+        float64, (number of maps,): in [0, 1] for defective images, NaN for good ones.
+
+    Raises:
+        OptionError: the numbers of maps and masks or their shapes differ, a map holds NaN, the
+            bounds are out of range, or there are no defective or no good images.
+    """
+    _check_bounds(fpr_bounds)
+    good: list[DoubleArray] = []
+    defects: dict[int, DoubleArray] = {}
+    for index, (values, truth) in enumerate(_check_maps(maps, masks)):
+        if truth is not None and truth.any():
+            defects[index] = values[truth]
+        else:
+            good.append(values.ravel())
+    _check_both_kinds(len(defects), len(good), "images")
+
+    # All good pixels in one ranking, each with its share of the mean rate.
+    scores = np.concatenate(good)
+    shares = np.concatenate([np.full(values.size, 1 / values.size) for values in good])
+    order, last = _rank(scores)
+    fpr = np.concatenate([[0.0], np.cumsum(shares[order])[last] / len(good)])
+    rising = scores[order[last]][::-1]
+    figures = np.full(len(maps), np.nan)
+    for index, values in defects.items():
+        at_or_above = rising.size - np.searchsorted(rising, values, side="left")
+        figures[index] = np.mean(_low_fpr_share(fpr[at_or_above], fpr_bounds))
+    return figures
 
 
 def bootstrap_interval(
@@ -232,23 +288,52 @@ def bootstrap_interval(
         OptionError: the shapes differ, a score is NaN, there is only one kind of label, or an
             option is out of range.
     """
-    if n < 1:
-        raise OptionError(f"n must be at least 1, found {n}")
-    if not 0 < level < 1:
-        raise OptionError(f"level must be between 0 and 1, found {level}")
+    _check_resampling(n, level)
     values, truth = _check_pair(scores, labels)
-    good, defective = values[~truth], values[truth]
-    kind = np.arange(values.size) >= good.size
-    rng = np.random.default_rng(seed)
-    figures = [
-        metric(
-            np.concatenate([rng.choice(good, good.size), rng.choice(defective, defective.size)]),
-            kind,
-        )
-        for _ in range(n)
+    figures = [metric(values[drawn], truth[drawn]) for drawn in _resamples(truth, n, seed)]
+    return _percentiles(figures, level)
+
+
+def bootstrap_difference(
+    metric: Metric,
+    scores: ArrayLike,
+    others: ArrayLike,
+    labels: ArrayLike,
+    *,
+    n: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of how much a figure differs between two scores of the items.
+
+    As `bootstrap_interval`, and paired: each resample draws the same items for both, so that
+    what makes an item hard for both cancels. The interval is that of the difference, which may
+    exclude 0 although the intervals of the two figures overlap.
+
+    Args:
+        metric: takes scores and labels, and returns a float, such as `auroc`.
+        scores: real numbers of any shape; higher is more anomalous.
+        others: of the same items in the same order.
+        labels: bool or 0 and 1, of the same shape; true is defective.
+        n: number of resamples.
+        level: share of the resamples that the interval holds, in (0, 1).
+        seed: of the resampling; the same seed gives the same interval.
+
+    Returns:
+        The ends, low and high, of the interval of metric(others) - metric(scores).
+
+    Raises:
+        OptionError: the shapes differ, a score is NaN, there is only one kind of label, or an
+            option is out of range.
+    """
+    _check_resampling(n, level)
+    first, truth = _check_pair(scores, labels)
+    second, _ = _check_pair(others, labels)
+    differences = [
+        metric(second[drawn], truth[drawn]) - metric(first[drawn], truth[drawn])
+        for drawn in _resamples(truth, n, seed)
     ]
-    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return _percentiles(differences, level)
 
 
 @dataclass(frozen=True)
@@ -261,10 +346,13 @@ class PixelFigures:
         f1: see `fre.metrics.max_f1`; never above the exact figure.
         f1_threshold: the threshold that gives exactly this F1 on the maps.
         aupro: see `fre.metrics.aupro`.
+        aupimo: the mean over the defective images of `fre.metrics.aupimo`; never above the exact
+            figure. ``None`` without good images.
         auroc_error: the exact figure of the maps is at most this far from ``auroc``.
         average_precision_error: the same for ``average_precision``.
         f1_error: the same for ``f1``.
         aupro_error: the same for ``aupro``.
+        aupimo_error: the same for ``aupimo``; 0 without good images.
     """
 
     auroc: float
@@ -272,18 +360,20 @@ class PixelFigures:
     f1: float
     f1_threshold: float
     aupro: float
+    aupimo: float | None
     auroc_error: float
     average_precision_error: float
     f1_error: float
     aupro_error: float
+    aupimo_error: float
 
 
 class PixelMetrics:
-    """Pixel AUROC, average precision, F1 and AUPRO of images that arrive one by one.
+    """Pixel AUROC, average precision, F1, AUPRO and AUPIMO of images that arrive one by one.
 
     The pixels are counted in fixed bins that keep float32's order: a sign, an exponent and 13
     bits of mantissa, that is, 8192 bins between a number and its double, over the whole range of
-    float32. So no range has to be known beforehand, and memory is 96 MiB, however many images
+    float32. So no range has to be known beforehand, and memory is 160 MiB, however many images
     there are.
 
     The figures are the exact ones of maps whose values are rounded down to the edges of the
@@ -296,19 +386,28 @@ class PixelMetrics:
 
     Args:
         fpr_limit: the false-positive rate up to which AUPRO integrates, in (0, 1].
+        fpr_bounds: those between which AUPIMO integrates, 0 < low < high <= 1.
 
     Raises:
-        OptionError: the limit is out of range.
+        OptionError: the limit or the bounds are out of range.
     """
 
-    def __init__(self, fpr_limit: float = 0.3) -> None:
+    def __init__(
+        self, fpr_limit: float = 0.3, fpr_bounds: tuple[float, float] = AUPIMO_FPR_BOUNDS
+    ) -> None:
         _check_limit(fpr_limit)
+        _check_bounds(fpr_bounds)
         self._fpr_limit = fpr_limit
+        self._fpr_bounds = fpr_bounds
         self._good = np.zeros(_N_BINS, dtype=np.int64)
         self._defective = np.zeros(_N_BINS, dtype=np.int64)
         # PRO averages over regions, so each region's pixels can go into one histogram at the
         # weight that they will have: no region needs a histogram of its own.
         self._overlap = np.zeros(_N_BINS, dtype=np.float64)
+        # AUPIMO averages over images in the same way, and its rate over the good ones.
+        self._good_share = np.zeros(_N_BINS, dtype=np.float64)
+        self._image_overlap = np.zeros(_N_BINS, dtype=np.float64)
+        self._n_good_images = 0
 
     def add(self, anomaly_map: ArrayLike, mask: ArrayLike | None) -> None:
         """Count the pixels of one image.
@@ -318,22 +417,26 @@ class PixelMetrics:
         Args:
             anomaly_map: float32, (H, W); infinities are allowed. Other numbers are rounded to
                 float32, which sends those above 3.4e38 to infinity.
-            mask: bool or 0 and 1, (H, W), true on defects; ``None`` for a good image.
+            mask: bool or 0 and 1, (H, W), true on defects; ``None`` for a good image, which an
+                empty mask says, too.
 
         Raises:
             OptionError: the map holds NaN, or the shapes are not right. Nothing is counted then.
         """
         with np.errstate(over="ignore"):
             values = _check_map(_check_scores(anomaly_map, np.float32))
+        truth = None if mask is None else _check_mask(mask, values)
         bins = _bin(values)
-        if mask is None:
+        if truth is None or not truth.any():
             np.add.at(self._good, bins.ravel(), 1)
+            np.add.at(self._good_share, bins.ravel(), 1 / bins.size)
+            self._n_good_images += 1
             return
-        truth = _check_mask(mask, values)
-        shares = _region_shares(truth)
+        defect = bins[truth]
         np.add.at(self._good, bins[~truth], 1)
-        np.add.at(self._defective, bins[truth], 1)
-        np.add.at(self._overlap, bins[truth], shares)
+        np.add.at(self._defective, defect, 1)
+        np.add.at(self._overlap, defect, _region_shares(truth))
+        np.add.at(self._image_overlap, defect, 1 / defect.size)
 
     def compute(self) -> PixelFigures:
         """The figures of all images so far.
@@ -350,17 +453,33 @@ class PixelMetrics:
         pro = overlap / overlap[-1]
         f1 = _f1(tp, fp)
         best = int(np.argmax(f1))
+        low, high = self._aupimo(used)
         return PixelFigures(
             auroc=_area_under_roc(tp, fp),
             average_precision=_average_precision(tp, fp),
             f1=float(f1[best]),
             f1_threshold=_lower_edge(int(used[best])),
             aupro=_area_to_limit(fpr, pro, self._fpr_limit),
+            aupimo=low if self._n_good_images else None,
             auroc_error=_area_error(fpr, tp / tp[-1], 1.0),
             average_precision_error=_average_precision_error(tp, fp),
             f1_error=_f1_error(tp, fp),
             aupro_error=_area_error(fpr, pro, self._fpr_limit),
+            aupimo_error=high - low,
         )
+
+    def _aupimo(self, used: NDArray[np.int64]) -> tuple[float, float]:
+        """With all, and with none, of the good pixels of a bin above its defective ones."""
+        if not self._n_good_images:
+            return 0.0, 0.0
+        fpr = np.cumsum(self._good_share[used]) / self._n_good_images
+        above = np.concatenate([[0.0], fpr[:-1]])
+        overlap = self._image_overlap[used]
+        low, high = (
+            float(np.average(_low_fpr_share(rate, self._fpr_bounds), weights=overlap))
+            for rate in (fpr, above)
+        )
+        return low, high
 
 
 # Curves. The arguments are cumulative, float64 or int64, (k,): entry i counts what is at or above
@@ -389,6 +508,13 @@ def _area_to_limit(x: DoubleArray, y: DoubleArray, limit: float) -> float:
     y = np.append(y[:inside], np.interp(limit, x, y))
     x = np.append(x[:inside], limit)
     return float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / (2 * limit))
+
+
+def _low_fpr_share(fpr: DoubleArray, bounds: tuple[float, float]) -> DoubleArray:
+    """The share of the interval between the bounds that is at or above a rate, in logarithms."""
+    low, high = bounds
+    share: DoubleArray = np.log(high / np.clip(fpr, low, high)) / np.log(high / low)
+    return share
 
 
 # Errors from binning. The curve passes exactly through its points, which are at the edges of the
@@ -460,6 +586,22 @@ def _lower_edge(index: int) -> float:
     return -np.inf if np.isnan(edge) else edge
 
 
+# Resampling.
+
+
+def _resamples(truth: MaskArray, n: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of n resamples: the good items, then the defective, each drawn from their own."""
+    good, defective = np.flatnonzero(~truth), np.flatnonzero(truth)
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        yield np.concatenate([rng.choice(good, good.size), rng.choice(defective, defective.size)])
+
+
+def _percentiles(figures: list[float], level: float) -> tuple[float, float]:
+    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 # Ranking and checking.
 
 
@@ -524,6 +666,19 @@ def _as_array(values: ArrayLike, name: str) -> NDArray[Any]:
         raise OptionError(f"{name} must be an array: {error}") from error
 
 
+def _check_maps(
+    maps: Sequence[ArrayLike], masks: Sequence[ArrayLike | None]
+) -> Iterator[tuple[DoubleArray, MaskArray | None]]:
+    if len(maps) != len(masks):
+        raise OptionError(
+            f"there must be a mask (or None) for each map, found {len(maps)} maps and "
+            f"{len(masks)} masks"
+        )
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        values = _check_map(_check_scores(anomaly_map))
+        yield values, None if mask is None else _check_mask(mask, values)
+
+
 def _check_map(values: NDArray[Any]) -> NDArray[Any]:
     if values.ndim != 2:
         raise OptionError(f"a map must have shape (H, W), found {values.shape}")
@@ -545,6 +700,19 @@ def _check_both_kinds(n_defective: int, n_good: int, what: str) -> None:
             f"the figure needs good and defective {what}, found {n_good} good and "
             f"{n_defective} defective"
         )
+
+
+def _check_resampling(n: int, level: float) -> None:
+    if n < 1:
+        raise OptionError(f"n must be at least 1, found {n}")
+    if not 0 < level < 1:
+        raise OptionError(f"level must be between 0 and 1, found {level}")
+
+
+def _check_bounds(fpr_bounds: tuple[float, float]) -> None:
+    low, high = fpr_bounds
+    if not 0 < low < high <= 1:
+        raise OptionError(f"fpr_bounds must be 0 < low < high <= 1, found {fpr_bounds}")
 
 
 def _check_limit(fpr_limit: float) -> None:

@@ -342,10 +342,8 @@ def _figures(evaluation: Evaluation, counts: _Counts) -> list[_Figure]:
         low, high = bootstrap_interval(metric, scores, labels, level=LEVEL)
         return _Figure(label, _unit(value), note, f"{_unit(low)} to {_unit(high)}")
 
-    def of_pixels(label: str, value: float | None, note: str) -> _Figure:
-        return (
-            _Figure(label, DASH, no_pixels) if value is None else _Figure(label, _unit(value), note)
-        )
+    def of_pixels(label: str, value: float | None, note: str, reason: str = no_pixels) -> _Figure:
+        return _Figure(label, DASH, reason) if value is None else _Figure(label, _unit(value), note)
 
     return [
         _share_figure("Defects found", counts.recall, "no defective images were tested"),
@@ -371,6 +369,12 @@ def _figures(evaluation: Evaluation, counts: _Counts) -> list[_Figure]:
         of_pixels("Pixel AUROC", evaluation.pixel_auroc, "chance that a defect pixel outscores"),
         of_pixels("Pixel F1", evaluation.pixel_f1, "overlap of map and mask, at best"),
         of_pixels("AUPRO", evaluation.aupro, "share of each defect that is covered"),
+        of_pixels(
+            "AUPIMO",
+            evaluation.aupimo,
+            "the same for each image, at nearly no false alarm",
+            no_pixels if counts.good else "no good images were tested",
+        ),
     ]
 
 
