@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
@@ -136,6 +137,52 @@ def test_the_graph_computes_what_the_calibration_computed(
     for ours, reference in zip(anomaly_map, fitted.fusion.maps(energies), strict=True):
         np.testing.assert_allclose(ours, reference, atol=1e-3 * np.abs(reference).max())
     assert score[2:].min() > score[:2].max()
+
+
+def test_a_subspace_that_is_both_coarse_and_overall_is_stored_once() -> None:
+    backbone, size = get_backbone(), (64, 64)
+    layers = choose_layers(backbone, ["blocks.2", "blocks.4", "blocks.4"], 2)
+    extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)
+    features = extractor.extract([texture(seed, size) for seed in range(104)])
+    folds = make_folds(104)
+    fitted = fit_fused(extractor, features, layers, folds, pool=2, variance=0.9, rank=None)
+    layout, subspace = fitted.overall
+    assert fitted.subspaces[-1] is subspace
+    model = fused_model(
+        extractor.network,
+        backbone.normalisation,
+        fitted.layouts,
+        fitted.subspaces,
+        fitted.overall,
+        fitted.fusion,
+        size,
+    )
+    stored = [tensor for tensor in model.graph.initializer if tensor.dims[:1] == [layout.dimension]]
+    assert [list(tensor.dims) for tensor in stored if len(tensor.dims) == 2] == [
+        [layout.dimension, subspace.rank]
+    ]
+    images = np.stack([texture(500, size), np.full((*size, 3), 255, np.uint8)])
+    (score,) = open_runtime(model.SerializeToString(), [SCORE]).run(images)
+    fine, middle = extractor.split(extractor.run(images))
+    pooled = FeatureExtractor(backbone, layout.layer, pool=2, size=size).run(images)
+    squares = np.square(subspace.residual(pooled)).reshape(2, layout.channels, -1).sum(axis=1)
+    energies = [
+        fitted.subspaces[0].energies(fine),
+        fitted.subspaces[1].energies(middle),
+        squares.astype(np.float32),
+    ]
+    overall = squares.sum(axis=1) / layout.dimension
+    assert fitted.fusion.veto is not None
+    assert fitted.fusion.veto.apply(overall)[1] > 0
+    np.testing.assert_allclose(score, fitted.fusion.scores(energies, overall), rtol=1e-3)
+
+
+def test_large_arrays_are_stored_in_half_precision() -> None:
+    model = FRE(preset="default", size=64).fit([texture(seed) for seed in range(6)])
+    stored = onnx.load_from_string(model.data).graph.initializer
+    named = {tensor.name: tensor.data_type for tensor in stored}
+    for name in ("place_complement", "place_complement_2", "basis"):
+        assert named[name] == onnx.TensorProto.FLOAT16
 
 
 def test_from_two_images_on(tmp_path: Path) -> None:

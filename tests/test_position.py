@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fre.subspace.pca import Gram
 from fre.subspace.position import PositionStatistics
+from fre.subspace.threads import on_all_cores
 
 
 def features(n: int, channels: int, grid: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -36,7 +37,7 @@ def test_without_a_prior_each_location_is_its_own_pca(n: int) -> None:
         pca = Gram(vectors).fit(variance=0.9)
         assert subspace.ranks[place] == pca.rank
         expected = np.square(pca.residual(vectors)).sum(axis=1)
-        np.testing.assert_allclose(energies[:, place], expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(energies[:, place], expected, rtol=2e-2)
 
 
 def test_the_prior_is_the_mean_of_the_neighbours_covariances() -> None:
@@ -51,9 +52,9 @@ def test_the_prior_is_the_mean_of_the_neighbours_covariances() -> None:
         k = int(subspace.ranks[place])
         kept = values[::-1].cumsum() / values.sum()
         assert kept[k - 1] >= 0.9 > (kept[k - 2] if k > 1 else 0)
-        ours = subspace.basis[place][:, :k]
-        theirs = vectors[:, ::-1][:, :k]
-        np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-8)
+        ours = subspace.complement[place][:, : 4 - k].astype(np.float64)
+        theirs = vectors[:, : 4 - k]
+        np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=2e-3)
         np.testing.assert_allclose(subspace.mean[place], at(X, place, 4).mean(axis=0))
 
 
@@ -86,10 +87,32 @@ def test_one_image_and_constant_images_have_rank_zero() -> None:
         np.testing.assert_allclose(subspace.energies(stack + np.float32(1)), 5, rtol=1e-5)
 
 
-def test_bases_are_orthonormal_and_padded_with_zeros() -> None:
+def test_complements_are_orthonormal_and_padded_with_zeros() -> None:
     subspace = PositionStatistics.of(features(30, 6, (4, 4)), (4, 4)).fit()
     for place, rank in enumerate(subspace.ranks):
-        basis = subspace.basis[place]
-        np.testing.assert_allclose(basis[:, :rank].T @ basis[:, :rank], np.eye(rank), atol=1e-10)
-        assert not basis[:, rank:].any()
+        complement = subspace.complement[place].astype(np.float64)
+        used = complement[:, : 6 - rank]
+        np.testing.assert_allclose(used.T @ used, np.eye(6 - rank), atol=2e-3)
+        assert not complement[:, 6 - rank :].any()
     assert 0.97 <= subspace.kept_variance <= 1
+
+
+def test_many_sets_merge_at_once_as_one_by_one() -> None:
+    parts = [PositionStatistics.of(features(n, 3, (2, 3), n), (2, 3)) for n in (4, 1, 7)]
+    at_once, one_by_one = parts[0].merge(*parts[1:]), reduce(PositionStatistics.merge, parts)
+    assert at_once.n == one_by_one.n == 12
+    np.testing.assert_allclose(at_once.mean, one_by_one.mean)
+    np.testing.assert_allclose(at_once.scatter, one_by_one.scatter)
+
+
+def test_a_full_subspace_leaves_nothing() -> None:
+    X = features(30, 4, (2, 2))
+    subspace = PositionStatistics.of(X, (2, 2)).fit(variance=1.0)
+    assert subspace.complement.shape == (4, 4, 1)
+    assert not subspace.energies(X).any()
+
+
+def test_an_error_in_a_part_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        on_all_cores([lambda: 1, lambda: 1 // 0])
+    assert on_all_cores([lambda: 1, lambda: 2]) == [1, 2]

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from fre.backbones import Backbone, get_backbone
+from fre.cores import available_cores
 from fre.datasets import open_datasets, require_test, require_train
 from fre.detector import FRE
 from fre.errors import OptionError, OutputError
 from fre.evaluation import evaluate
 from fre.features import FeatureExtractor, Features, pool_features
 from fre.files import write_atomic
-from fre.images import available_cores
 from fre.memory import peak_memory, reset_peak_memory
 from fre.types import Dataset, Progress
 from fre.version import __version__

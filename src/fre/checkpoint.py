@@ -20,6 +20,7 @@ from fre.backbones import Normalisation
 from fre.backbones.timm import TimmBackbone
 from fre.backbones.torch_archive import Inert, Tensor, TorchArchive
 from fre.calibration import HEAT_SPAN, Calibration, check_false_alarm_rate
+from fre.cores import available_cores
 from fre.datasets import open_dataset
 from fre.errors import (
     BackboneError,
@@ -30,7 +31,7 @@ from fre.errors import (
 )
 from fre.features import FeatureExtractor
 from fre.graph import MAP, SCORE, FeatureLayout, detector_model
-from fre.images import ImageSource, available_cores, iter_loaded
+from fre.images import ImageSource, iter_loaded
 from fre.metadata import attach, describe, provenance
 from fre.model import Model
 from fre.runtime import open_runtime

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,13 @@ from fre.fusion import Fusion
 from fre.graph import FeatureLayout
 from fre.subspace.pca import Gram, Subspace
 from fre.subspace.position import PositionStatistics, PositionSubspace
+from fre.subspace.threads import on_all_cores
 from fre.types import FloatArray, Progress
 
 __all__ = ["FusedDetector", "FusedLayers", "choose_layers", "fit_fused"]
 
 RANK_LIMIT = 256
-"""Of image-wide subspaces; more takes long to read, and says no more."""
-
+"""Of image-wide subspaces. With half of it large defects go unseen (docs/ablation.md)."""
 
 HEAT_RANGE = (0.75, 3.0)
 """Where heat maps begin and are brightest, as multiples of a good image's largest value."""
@@ -136,7 +136,6 @@ def fit_fused(
     """
     blocks = dict(zip(layers.names, extractor.split(features.X), strict=True))
     plain = {layout.layer: layout for layout in extractor.layouts}
-    at_most = RANK_LIMIT if rank is None else rank
     layouts: list[FeatureLayout] = []
     subspaces: list[Subspace | PositionSubspace] = []
     energies: list[FloatArray] = []
@@ -153,16 +152,18 @@ def fit_fused(
         energies.append(residuals)
         step(len(layouts))
     middle = _pooled(features, blocks[layers.middle], plain[layers.middle], pool)
-    overall, overall_maps = _fit_image(*middle, folds, variance, at_most)
-    step(3)
-    if (layers.coarse, layers.coarse_pool) == (layers.middle, pool):
-        coarse_layout, coarse, coarse_maps = middle[0], overall, overall_maps
-    else:
-        coarse_layout, X = _pooled(
+    tasks = [partial(_fit_image, *middle, folds, variance, rank or RANK_LIMIT)]
+    coarsest = middle
+    if (layers.coarse, layers.coarse_pool) != (layers.middle, pool):
+        coarsest = _pooled(
             features, blocks[layers.coarse], plain[layers.coarse], layers.coarse_pool
         )
-        coarse, coarse_maps = _fit_image(coarse_layout, X, folds, variance, at_most)
-    layouts.append(coarse_layout)
+        tasks.append(partial(_fit_image, *coarsest, folds, variance, rank or RANK_LIMIT))
+    fitted = on_all_cores(tasks)
+    overall, overall_maps = fitted[0]
+    coarse, coarse_maps = fitted[-1]
+    step(3)
+    layouts.append(coarsest[0])
     subspaces.append(coarse)
     energies.append(coarse_maps)
     mean_energy = overall_maps.sum(axis=1, dtype=np.float64) / middle[0].dimension
@@ -200,9 +201,9 @@ def _fit_positions(
     parts = [PositionStatistics.of(X[fold], grid) for fold in folds]
     energies = np.empty((len(X), grid[0] * grid[1]), np.float32)
     for fold, held in zip(folds, parts, strict=True):
-        others = reduce(PositionStatistics.merge, [part for part in parts if part is not held])
-        energies[fold] = others.fit(variance=variance).energies(X[fold])
-    return reduce(PositionStatistics.merge, parts).fit(variance=variance), energies
+        first, *rest = (part for part in parts if part is not held)
+        energies[fold] = first.merge(*rest).fit(variance=variance).energies(X[fold])
+    return parts[0].merge(*parts[1:]).fit(variance=variance), energies
 
 
 def _fit_image(
@@ -218,4 +219,7 @@ def _fit_image(
         folds, channels=layout.channels, variance=variance, at_most=at_most
     ):
         maps[rows] = residuals
-    return gram.fit(variance=variance, at_most=at_most), maps
+    subspace = gram.fit(variance=variance, at_most=at_most)
+    # As the model file stores it, so that whoever computes with it computes what the graph does.
+    rounded = subspace.basis.astype(np.float16).astype(np.float64)
+    return replace(subspace, basis=rounded), maps

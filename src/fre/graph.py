@@ -128,27 +128,38 @@ class _Assembly:
         return build.node("Flatten", x, output=output, axis=1)
 
     def residual_map(
-        self, features: str, layout: FeatureLayout, subspace: Subspace | LinearAutoencoder
+        self,
+        features: str,
+        layout: FeatureLayout,
+        subspace: Subspace | LinearAutoencoder,
+        *,
+        half: bool = False,
     ) -> str:
-        """The squared residual, summed over the channels: (N, h, w)."""
+        """The squared residual, summed over the channels: (N, h, w).
+
+        With ``half`` the basis is stored in half precision.
+        """
         build = self.builder
         if isinstance(subspace, LinearAutoencoder):
             residual = self._autoencoder_residual(features, subspace)
         else:
-            residual = self._projection_residual(features, subspace)
+            residual = self._projection_residual(features, subspace, half)
         squared = build.node("Mul", residual, residual)
         shape = np.array([-1, layout.channels, *layout.pooled], np.int64)
         shaped = build.node("Reshape", squared, build.constant("feature_shape", shape))
         channel_axis = build.constant("channel_axis", np.array([1], np.int64))
         return build.node("ReduceSum", shaped, channel_axis, keepdims=0)
 
-    def _projection_residual(self, features: str, subspace: Subspace) -> str:
+    def _projection_residual(self, features: str, subspace: Subspace, half: bool) -> str:
         build = self.builder
         mean = build.constant("mean", subspace.mean.astype(np.float32))
         centred = build.node("Sub", features, mean)
         if subspace.rank == 0:
             return centred
-        basis = build.constant("basis", subspace.basis.astype(np.float32))
+        if half:
+            basis = self.half_precision("basis", subspace.basis)
+        else:
+            basis = build.constant("basis", subspace.basis.astype(np.float32))
         code = build.node("MatMul", centred, basis)
         # centred - code V^T in one operation, with the same V as the line above
         return build.node("Gemm", code, basis, centred, alpha=-1.0, transB=1)
@@ -182,6 +193,14 @@ class _Assembly:
         axes = build.constant("sum_axis", np.array([axis], np.int64))
         return build.node("ReduceSum", build.node("Mul", values, values), axes, keepdims=0)
 
+    def half_precision(self, name: str, values: NDArray[np.floating]) -> str:
+        """Store an array as float16; the name of its float32 form.
+
+        Runtimes convert it once, when they load the model.
+        """
+        stored = self.builder.constant(name, values.astype(np.float16))
+        return self.builder.node("Cast", stored, to=TensorProto.FLOAT)
+
     def position_energies(self, layout: FeatureLayout, subspace: PositionSubspace) -> str:
         """Squared residual at each location under its own subspace: (N, h, w)."""
         build = self.builder
@@ -191,13 +210,9 @@ class _Assembly:
         # One batched product for all locations: (P, N, C) by (P, C, k)
         vectors = build.node("Transpose", vectors, perm=[2, 0, 1])
         mean = build.constant("place_mean", subspace.mean[:, None, :].astype(np.float32))
-        residual = build.node("Sub", vectors, mean)
-        if subspace.rank:
-            basis = build.constant("place_basis", subspace.basis.astype(np.float32))
-            codes = build.node("MatMul", residual, basis)
-            across = build.node("Transpose", basis, perm=[0, 2, 1])
-            residual = build.node("Sub", residual, build.node("MatMul", codes, across))
-        energies = build.node("Transpose", self.sum_of_squares(residual, 2), perm=[1, 0])
+        complement = self.half_precision("place_complement", subspace.complement)
+        outside = build.node("MatMul", build.node("Sub", vectors, mean), complement)
+        energies = build.node("Transpose", self.sum_of_squares(outside, 2), perm=[1, 0])
         grid = build.constant("place_grid", np.array([-1, *layout.grid], np.int64))
         return build.node("Reshape", energies, grid)
 
@@ -208,11 +223,17 @@ class _Assembly:
         centred = build.node("Sub", self.features(layout), mean)
         energy = self.sum_of_squares(centred, 1)
         if subspace.rank:
-            basis = build.constant("overall_basis", subspace.basis.astype(np.float32))
+            basis = self.half_precision("overall_basis", subspace.basis)
             # No map is needed, so the residual need not be decoded.
             kept = self.sum_of_squares(build.node("MatMul", centred, basis), 1)
             energy = build.node("Sub", energy, kept)
         return self.affine(energy, np.array(1 / layout.dimension), np.array(0.0))
+
+    def mean_energy(self, maps: str, layout: FeatureLayout) -> str:
+        """The same of squared residuals that are there already, (N, h, w): (N,)."""
+        axes = self.builder.constant("location_axes", np.array([1, 2], np.int64))
+        total = self.builder.node("ReduceSum", maps, axes, keepdims=0)
+        return self.affine(total, np.array(1 / layout.dimension), np.array(0.0))
 
     def affine(
         self,
@@ -393,10 +414,15 @@ def fused_model(
     maps = [
         assembly.position_energies(layout, subspace)
         if isinstance(subspace, PositionSubspace)
-        else assembly.residual_map(assembly.features(layout), layout, subspace)
+        else assembly.residual_map(assembly.features(layout), layout, subspace, half=True)
         for layout, subspace in zip(layouts, subspaces, strict=True)
     ]
-    energy = assembly.overall_energy(*overall) if fusion.veto else ""
+    if fusion.veto is None:
+        energy = ""
+    elif overall[1] is subspaces[-1]:
+        energy = assembly.mean_energy(maps[-1], overall[0])
+    else:
+        energy = assembly.overall_energy(*overall)
     assembly.fused_score(maps, fusion, energy)
     assembly.fused_map(maps, fusion)
     return assembly.model(_outputs(size))

@@ -7,7 +7,6 @@ Pillow decodes: it refuses a truncated file where other decoders fill the rest w
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +26,6 @@ from fre.types import ImageArray
 __all__ = [
     "ImageSource",
     "LoadedImage",
-    "available_cores",
     "find_images",
     "iter_loaded",
     "pixel_limit",
@@ -78,13 +76,6 @@ def find_images(source: Path | str) -> list[Path]:
             f"{root}: no images here or below: expected files ending in {', '.join(SUFFIXES)}"
         )
     return found
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def pixel_limit() -> int:

@@ -7,20 +7,26 @@ means and scatter matrices are exact sufficient statistics: they add up, in fixe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.subspace.threads import on_all_cores
 from fre.types import FloatArray
 
 __all__ = ["PositionStatistics", "PositionSubspace"]
 
 Float64: TypeAlias = NDArray[np.float64]
 
-BLOCK_BYTES = 64 * 2**20
-"""Working memory for float64 copies of parts of the features."""
+BLOCK_BYTES = 16 * 2**20
+"""Working memory for float64 copies of parts of the features, on each core."""
+
+EIGH_BYTES = 2**20
+"""Covariances that are decomposed in one call: small parts keep all cores busy to the end."""
 
 PRIOR_IMAGES = 32
 """The neighbourhood of a location counts as much as this many images."""
@@ -30,32 +36,37 @@ PRIOR_IMAGES = 32
 class PositionSubspace:
     """An affine subspace of the channels for each location.
 
+    Each is kept as its orthogonal complement, which is the smaller part at 97 % of the variance.
+    The residual's square is the sum of what is left of large squares if it goes by the subspace,
+    and of small squares, all of them its own, if it goes by the complement. So half precision is
+    enough for that.
+
     Attributes:
         n: number of images it was fitted on.
         grid: height and width of the feature map.
         mean: float64 (P, C), P = height * width, rows first.
-        basis: float64 (P, C, k), orthonormal columns, strongest first; a location that needs
-            fewer than k has columns of zeros.
-        ranks: int (P,), the columns in use.
-        kept_variance: share of the energy of all locations that the bases hold, in [0, 1].
+        complement: float16 (P, C, r), orthonormal columns but for rounding, weakest first; a
+            location that needs fewer than r has columns of zeros; r >= 1.
+        ranks: int (P,), the dimensions of the subspaces.
+        kept_variance: share of the energy of all locations that they hold, in [0, 1].
     """
 
     n: int
     grid: tuple[int, int]
     mean: Float64
-    basis: Float64
+    complement: NDArray[np.float16]
     ranks: NDArray[np.intp]
     kept_variance: float
 
     @property
     def channels(self) -> int:
         """Length of the vector at a location, C."""
-        return int(self.basis.shape[1])
+        return int(self.complement.shape[1])
 
     @property
     def rank(self) -> int:
-        """The largest number of columns in use, k."""
-        return int(self.basis.shape[2])
+        """The largest of the dimensions, k."""
+        return int(self.ranks.max(initial=0))
 
     def energies(self, X: FloatArray) -> FloatArray:
         """Squared residual at every location.
@@ -64,18 +75,19 @@ class PositionSubspace:
             X: float32 (n, C * P), flattened from (channels, height, width).
 
         Returns:
-            float32 (n, P): |x - m|^2 - |V^T (x - m)|^2 for each location's vector x.
+            float32 (n, P): |W^T (x - m)|^2 for each location's vector x and complement W.
         """
         n, positions = len(X), len(self.mean)
         vectors = X.reshape(n, self.channels, positions)
+        mean = self.mean.astype(np.float32)
         energies = np.empty((n, positions), np.float32)
-        step = max(1, BLOCK_BYTES // (8 * n * self.channels))
-        for start in range(0, positions, step):
-            part = slice(start, start + step)
-            centred = vectors[:, :, part].transpose(2, 0, 1) - self.mean[part, None, :]
-            codes = centred @ self.basis[part]
-            difference = np.square(centred).sum(axis=2) - np.square(codes).sum(axis=2)
-            energies[:, part] = np.maximum(difference, 0).T
+
+        def work(part: slice) -> None:
+            centred = vectors[:, :, part].transpose(2, 0, 1) - mean[part, None, :]
+            outside = centred @ self.complement[part].astype(np.float32)
+            energies[:, part] = np.square(outside).sum(axis=2).T
+
+        _in_parts(work, positions, BLOCK_BYTES // (4 * n * self.channels))
         return energies
 
 
@@ -109,20 +121,25 @@ class PositionStatistics:
         channels = vectors.shape[1]
         mean = np.asarray(vectors.mean(axis=0, dtype=np.float64)).T.copy()
         scatter = np.empty((positions, channels, channels))
-        step = max(1, BLOCK_BYTES // (8 * n * channels))
-        for start in range(0, positions, step):
-            part = slice(start, start + step)
+
+        def work(part: slice) -> None:
             centred = vectors[:, :, part].transpose(2, 0, 1) - mean[part, None, :]
             np.matmul(centred.transpose(0, 2, 1), centred, out=scatter[part])
+
+        _in_parts(work, positions, BLOCK_BYTES // (8 * n * channels))
         return cls(n, grid, mean, scatter)
 
-    def merge(self, other: PositionStatistics) -> PositionStatistics:
-        """The statistics of both sets of images, exactly (Chan, Golub and LeVeque, 1979)."""
-        n = self.n + other.n
-        gap = other.mean - self.mean
-        mean = self.mean + gap * (other.n / n)
-        between = gap[:, :, None] * gap[:, None, :]
-        scatter = self.scatter + other.scatter + between * (self.n * other.n / n)
+    def merge(self, *others: PositionStatistics) -> PositionStatistics:
+        """The statistics of all sets of images, exactly (Chan, Golub and LeVeque, 1979)."""
+        sets = (self, *others)
+        n = sum(part.n for part in sets)
+        mean = np.zeros_like(self.mean)
+        for part in sets:
+            mean += part.mean * (part.n / n)
+        gaps = np.stack([(part.mean - mean) * np.sqrt(part.n) for part in sets], axis=1)
+        scatter = np.matmul(gaps.transpose(0, 2, 1), gaps)
+        for part in sets:
+            scatter += part.scatter
         return PositionStatistics(n, self.grid, mean, scatter)
 
     def fit(self, *, variance: float = 0.97, prior: float = PRIOR_IMAGES) -> PositionSubspace:
@@ -140,21 +157,36 @@ class PositionStatistics:
         blended = own
         if prior > 0:
             blended = (self.n * own + prior * _box_mean(own, self.grid)) / (self.n + prior)
-        energies, vectors = np.linalg.eigh(blended)
-        energies, vectors = np.maximum(energies[:, ::-1], 0), vectors[:, :, ::-1]
+        energies, vectors = np.empty(self.mean.shape), np.empty(self.scatter.shape)
+
+        def work(part: slice) -> None:
+            energies[part], vectors[part] = np.linalg.eigh(blended[part])
+
+        positions, channels = self.mean.shape
+        _in_parts(work, positions, EIGH_BYTES // (8 * channels**2))
+        energies = np.maximum(energies[:, ::-1], 0)
         totals = energies.sum(axis=1)
-        tolerance = energies[:, :1] * energies.shape[1] * 4 * np.finfo(np.float64).eps
+        tolerance = energies[:, :1] * channels * 4 * np.finfo(np.float64).eps
         tolerance = tolerance + np.square(self.mean).sum(axis=1)[:, None] * 1e-28
         available = np.count_nonzero(energies > tolerance, axis=1)
         short = np.cumsum(energies, axis=1) < variance * totals[:, None]
         ranks = np.minimum(np.count_nonzero(short, axis=1) + 1, available)
-        k = int(ranks.max(initial=0))
-        used = np.arange(k) < ranks[:, None]
-        basis = np.where(used[:, None, :], vectors[:, :, :k], 0.0)
-        kept = float(np.where(used, energies[:, :k], 0).sum())
+        # At least one column, if only of zeros: not every runtime takes an empty matrix.
+        width = max(1, channels - int(ranks.min()))
+        outside = np.arange(width) < channels - ranks[:, None]
+        complement = np.where(outside[:, None, :], vectors[:, :, :width], 0.0)
         total = float(totals.sum())
+        kept = float(np.where(np.arange(channels) < ranks[:, None], energies, 0).sum())
         share = kept / total if total > 0 else 1.0
-        return PositionSubspace(self.n, self.grid, self.mean, basis, ranks, share)
+        return PositionSubspace(
+            self.n, self.grid, self.mean, complement.astype(np.float16), ranks, share
+        )
+
+
+def _in_parts(work: Callable[[slice], None], positions: int, width: int) -> None:
+    """Call ``work`` with slices of at most ``width`` positions, several at a time."""
+    step = max(1, width)
+    on_all_cores(partial(work, slice(start, start + step)) for start in range(0, positions, step))
 
 
 def _box_mean(values: Float64, grid: tuple[int, int]) -> Float64:

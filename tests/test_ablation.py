@@ -1,0 +1,84 @@
+"""The ablation's last step is the default preset, and its table has every step."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from conftest import texture
+from fre import FRE
+from fre.backbones import get_backbone
+from fre.features import FeatureExtractor
+from fre.fused import choose_layers
+
+FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "ablation.py"
+SIZE = (64, 64)
+
+
+@pytest.fixture(scope="module")
+def ablation() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ablation", FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses look their module up by name
+    sys.modules["ablation"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("textures")
+
+    def save(pixels: np.ndarray, *parts: str) -> None:
+        path = root.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+    for seed in range(6):
+        save(texture(seed, SIZE), "train", "good", f"{seed}.png")
+    for seed in range(10, 13):
+        save(texture(seed, SIZE), "test", "good", f"{seed}.png")
+        defect, mask = texture(seed + 10, SIZE), np.zeros(SIZE, np.uint8)
+        defect[20:40, 20:40], mask[20:40, 20:40] = 255, 255
+        save(defect, "test", "spot", f"{seed}.png")
+        save(mask, "ground_truth", "spot", f"{seed}_mask.png")
+    return root
+
+
+def test_the_last_step_is_the_default_preset(ablation: Any, dataset: Path) -> None:
+    backbone = get_backbone()
+    layers = choose_layers(backbone, None, 2)
+    extractor = FeatureExtractor(backbone, layers.names, pool=1, size=SIZE)
+    train = sorted((dataset / "train" / "good").iterdir())
+    test = sorted((dataset / "test").rglob("*.png"))
+    residuals = ablation.Residuals(extractor, train, test)
+    names = (layers.fine, layers.middle, layers.coarse)
+    reading = dict(ablation.rows())["+ a map of its own (the default preset)"]
+    scores, maps = ablation.read(residuals, reading, names, SIZE)
+    model = FRE(preset="default", size=64).fit(train)
+    for score, anomaly_map, prediction in zip(scores, maps, model.predict_many(test), strict=True):
+        assert prediction.score == pytest.approx(score, rel=1e-2, abs=1e-2)
+        largest = np.abs(anomaly_map).max()
+        np.testing.assert_allclose(prediction.anomaly_map, anomaly_map, atol=1e-2 * largest)
+
+
+def test_the_tables_have_every_step(ablation: Any, dataset: Path, tmp_path: Path) -> None:
+    run: Callable[..., Any] = CliRunner().invoke
+    result = run(
+        ablation.main, [str(dataset), "--size", "64", "--json", str(tmp_path / "figures.json")]
+    )
+    assert result.exit_code == 0, result.output
+    for label in (*ablation.STEPS, *ablation.VARIANTS):
+        assert f"\n| {label} | " in result.output
+    assert (tmp_path / "figures.json").exists()
