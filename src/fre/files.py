@@ -34,8 +34,13 @@ def check_writable(path: Path | str) -> None:
         raise _explain(path, error) from error
 
 
-def write_atomic(path: Path | str, data: bytes) -> None:
+def write_atomic(path: Path | str, data: bytes, *, parents: bool = False) -> None:
     """Write beside the file, flush to the disk, then rename over it.
+
+    Args:
+        path: the file.
+        data: what will be in it.
+        parents: whether to make the folders that it lies in.
 
     Raises:
         OutputError: the place can't be written; nothing is left behind, and a file that was
@@ -43,6 +48,8 @@ def write_atomic(path: Path | str, data: bytes) -> None:
     """
     path = Path(path)
     try:
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise _explain(path, error) from error

@@ -107,6 +107,4 @@ class FolderWriter:
             self._write(Path("maps", f"{name}.{self.maps}"), data)
 
     def _write(self, name: Path, data: bytes) -> None:
-        file = self.folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, data)
+        write_atomic(self.folder / name, data, parents=True)

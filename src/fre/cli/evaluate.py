@@ -49,9 +49,11 @@ def evaluate(
         note(remark)
     with progress_bar() as progress:
         result = measure(loaded, opened, progress=progress)
-        if report:
-            report_on(report, loaded, opened, result, model_name=model.name, progress=progress)
+    # Before the report: should that fail, the figures are not lost.
     emit(result.to_dict(), evaluation_text(result), json_file)
+    if report:
+        with progress_bar() as progress:
+            report_on(report, loaded, opened, result, model_name=model.name, progress=progress)
 
 
 def evaluation_text(result: Evaluation) -> str:

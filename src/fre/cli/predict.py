@@ -57,7 +57,7 @@ def predict(
     """
     from contextlib import nullcontext
 
-    from fre.files import staged_folder
+    from fre.files import staged_folder, write_atomic
     from fre.images import find_images
     from fre.model import load
     from fre.output import FolderWriter, json_line
@@ -88,7 +88,7 @@ def predict(
             progress("Predicting", done, len(paths))
         text = "".join(f"{line}\n" for line in lines)
         if folder:
-            (folder / "predictions.jsonl").write_text(text, encoding="utf-8")
+            write_atomic(folder / "predictions.jsonl", text.encode())
     if json_file is not None:
         write_text(json_file, text)
     note(
