@@ -81,6 +81,13 @@ def test_help_has_an_example_for_each_command() -> None:
     assert fre("--version").stdout.startswith("fre, version ")
 
 
+def test_without_a_command_it_helps() -> None:
+    done = fre()
+    assert done.returncode == 0
+    assert done.stdout == fre("--help").stdout
+    assert done.stderr == ""
+
+
 def test_train_reports_in_words_and_as_json(dataset: Path, tmp_path: Path) -> None:
     done = fre("train", dataset, "-o", tmp_path / "m.onnx", "--size", "96", "--json", "-")
     assert done.returncode == 0, done.stderr

@@ -26,6 +26,7 @@ LEVELS = [
     ["detector", "checkpoint", "evaluation"],
     ["comparison", "visualize", "charts"],
     ["report", "output"],
+    ["model_report"],
     ["demo", "benchmark", "tables"],
     ["cli"],
     ["__main__"],

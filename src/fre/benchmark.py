@@ -187,7 +187,6 @@ class _Source:
         self.threads = threads
         self.progress = progress
         self._opened = opened
-        self._first = variants[0]
         # Pools that are compared are all made from the feature map as it is.
         pools = {variant.pool for variant in variants}
         self._pool = pools.pop() if len(pools) == 1 else 1

@@ -11,11 +11,11 @@ from fre.detector import FRE
 from fre.evaluation import evaluate
 from fre.images import read_image
 from fre.model import Model
-from fre.report import GalleryItem, write_report
-from fre.types import Dataset, Evaluation, ImageArray, Progress, ScoredImage
+from fre.model_report import report_on
+from fre.types import Dataset, Evaluation, ImageArray, Progress
 from fre.visualize import Tile, contact_sheet, outline, overlay
 
-__all__ = ["DemoResult", "report_on", "run_demo"]
+__all__ = ["DemoResult", "run_demo"]
 
 
 @dataclass(frozen=True)
@@ -31,52 +31,6 @@ class DemoResult:
     n_images: int
     seconds: dict[str, float]
     evaluation: Evaluation
-
-
-def report_on(
-    file: Path,
-    model: Model,
-    dataset: Dataset,
-    evaluation: Evaluation,
-    *,
-    model_name: str,
-    progress: Progress | None = None,
-) -> None:
-    """Write the HTML report of a model on a dataset.
-
-    Raises:
-        OutputError: the file can't be written.
-    """
-
-    def gallery(row: ScoredImage) -> GalleryItem:
-        prediction = model.predict(row.sample.path)
-        mask = load_mask(row.sample, prediction.image_size)
-        return GalleryItem(read_image(row.sample.path), prediction.input_map, mask)
-
-    metadata = model.metadata
-    write_report(
-        file,
-        model_info={
-            "name": model_name,
-            "preset": metadata["preset"],
-            "backbone": metadata["backbone"]["name"],
-            "layers": metadata["backbone"]["layers"],
-            "input_size": "{} x {}".format(*model.size),
-            "n_training_images": metadata["provenance"]["n_images"],
-            "digest": metadata["provenance"]["images_sha256"],
-            "created": metadata["provenance"]["created"],
-            "version": metadata["fre_version"],
-        },
-        evaluation=evaluation,
-        dataset_name=dataset.name,
-        calibration_scores=model.calibration.scores,
-        threshold=model.threshold,
-        false_alarm_rate=model.calibration.false_alarm_rate,
-        scale=model.map_range,
-        gallery=gallery,
-        notes=dataset.notes,
-        progress=progress,
-    )
 
 
 def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -> DemoResult:

@@ -37,7 +37,6 @@ BUILD = 1
 @dataclass(frozen=True)
 class _Stage:
     repeats: int
-    kernel: int
     stride: int
     channels: int
 
@@ -50,9 +49,8 @@ class _Variant:
 
 
 def _stages(repeats: Sequence[int], channels: Sequence[int]) -> tuple[_Stage, ...]:
-    kernels = (3, 3, 5, 3, 5, 5, 3)
     strides = (1, 2, 2, 2, 1, 2, 1)
-    return tuple(map(_Stage, repeats, kernels, strides, channels))
+    return tuple(map(_Stage, repeats, strides, channels))
 
 
 EFFICIENTNET_LITE: dict[str, _Variant] = {

@@ -25,9 +25,13 @@ from fre.version import __version__
 __all__ = ["cli", "main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
 @click.version_option(__version__, prog_name="fre")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Find defects having seen only good images.
 
     \b
@@ -35,6 +39,8 @@ def cli() -> None:
     fre train parts/good -o part.onnx          learn what good parts look like
     fre predict part.onnx incoming -o results  judge new images
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main() -> NoReturn:

@@ -36,10 +36,10 @@ def evaluate(
     Example: fre evaluate part.onnx parts --report part.html
     """
     from fre.datasets import open_dataset
-    from fre.demo import report_on
     from fre.evaluation import evaluate as measure
     from fre.files import check_writable
     from fre.model import load
+    from fre.model_report import report_on
 
     if report:
         check_writable(report)
