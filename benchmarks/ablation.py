@@ -27,7 +27,7 @@ from PIL import Image
 from fre.backbones import DEFAULT_BACKBONE, get_backbone
 from fre.datasets import load_mask, open_dataset, require_test, require_train
 from fre.features import FeatureExtractor, pool_features
-from fre.fused import RANK_LIMIT, choose_layers
+from fre.fused import RANK_LIMIT, plan_layers
 from fre.fusion import SIGMA, TOP_SHARE, Enlargement, Fusion, Standard
 from fre.graph import FeatureLayout
 from fre.metrics import PixelMetrics, auroc, bootstrap_interval
@@ -282,8 +282,8 @@ def table(labels: Iterable[str], results: dict[str, dict[str, dict[str, float]]]
 def main(data: tuple[Path, ...], backbone: str, size: int | None, json_file: Path | None) -> None:
     """Print what each part of the default preset buys on some datasets."""
     network = get_backbone(backbone)
-    layers = choose_layers(network, None, POOL)
-    names = (layers.fine, layers.middle, layers.coarse)
+    layers = plan_layers(network)
+    names = tuple(part.layer for part in layers.layers)
     shape = (size, size) if size else network.default_size
     results: dict[str, dict[str, dict[str, float]]] = {}
     for folder in data:

@@ -23,13 +23,13 @@ from fre.calibration import Calibration
 from fre.datasets import open_dataset
 from fre.detector import FRE
 from fre.features import FeatureExtractor, Features, pool_features
-from fre.fused import choose_layers, fit_fused
+from fre.fused import fit_fused, plan_layers
 from fre.grouping import group_labels
 from fre.subspace.pca import Gram, Subspace, make_folds
 from fre.subspace.position import PositionSubspace
 
 CURVE = np.round(np.arange(0.01, 0.2001, 0.01), 2)
-POOL, VARIANCE = 2, 0.97
+VARIANCE = 0.97
 Rows = NDArray[np.intp]
 Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Cross-fitted scores of the images that were fitted on, and scores of the held-out ones."""
@@ -54,15 +54,13 @@ def reference(
 def fused(
     extractor: FeatureExtractor, X: NDArray[np.float32], folds: list[Rows], fit: Rows, rest: Rows
 ) -> Scores:
-    layers = choose_layers(extractor.backbone, None, POOL)
+    layers = plan_layers(extractor.backbone)
     fitted = fit_fused(
         extractor,
         Features(X[fit], ("",) * len(fit), ()),
         layers,
         folds,
-        pool=POOL,
         variance=VARIANCE,
-        rank=None,
     )
     plain = {layout.layer: layout for layout in extractor.layouts}
     blocks = dict(zip(plain, extractor.split(X[rest]), strict=True))
@@ -171,10 +169,10 @@ def main() -> None:
     options = parser.parse_args()
     dataset = open_dataset(options.data)
     good = [sample.path for sample in (*dataset.train, *dataset.test) if sample.good]
-    preset = "default" if options.preset == "default" else None
-    extractor = FRE(preset=preset).extractor(get_backbone("efficientnet_lite0"), pool=POOL)
+    backbone = "efficientnet_lite0"
+    extractor = FRE(backbone, preset=options.preset).extractor(get_backbone(backbone))
     X = extractor.extract(good).X
-    score = fused if preset else reference
+    score = fused if options.preset == "default" else reference
 
     # Unlabelled, each image is a part of its own.
     parts = group_labels(good, options.group_by) if options.group_by else [str(p) for p in good]

@@ -18,7 +18,7 @@ from conftest import texture
 from fre import FRE
 from fre.backbones import get_backbone
 from fre.features import FeatureExtractor
-from fre.fused import choose_layers
+from fre.fused import plan_layers
 
 FILE = Path(__file__).resolve().parents[1] / "benchmarks" / "ablation.py"
 SIZE = (64, 64)
@@ -58,12 +58,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_last_step_is_the_default_preset(ablation: Any, dataset: Path) -> None:
     backbone = get_backbone()
-    layers = choose_layers(backbone, None, 2)
+    layers = plan_layers(backbone)
     extractor = FeatureExtractor(backbone, layers.names, pool=1, size=SIZE)
     train = sorted((dataset / "train" / "good").iterdir())
     test = sorted((dataset / "test").rglob("*.png"))
     residuals = ablation.Residuals(extractor, train, test)
-    names = (layers.fine, layers.middle, layers.coarse)
+    names = tuple(part.layer for part in layers.layers)
     reading = dict(ablation.rows())["+ a map of its own (the default preset)"]
     scores, maps = ablation.read(residuals, reading, names, SIZE)
     model = FRE(preset="default", size=64).fit(train)

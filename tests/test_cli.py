@@ -96,13 +96,20 @@ def test_train_reports_in_words_and_as_json(dataset: Path, tmp_path: Path) -> No
     assert values["n_images"] == 30
     assert list(values["seconds"]) == ["total", "features", "fit"]
     assert values["images_per_second"] > 0
-    (layer,) = values["layers"]
-    assert (layer["name"], layer["dimension"]) == ("blocks.4", 112 * 9)
-    assert layer["rank"] <= 29
-    assert layer["kept_variance"] >= 0.97
+    layers = {(layer["name"], layer["scope"]): layer for layer in values["layers"]}
+    assert list(layers) == [
+        ("blocks.2", "position"),
+        ("blocks.4", "position"),
+        ("blocks.5", "image"),
+        ("blocks.4", "image"),
+    ]
+    assert layers["blocks.4", "image"]["dimension"] == 112 * 9
+    assert layers["blocks.4", "image"]["rank"] <= 29
+    assert all(layer["kept_variance"] >= 0.97 for layer in layers.values())
     assert values["threshold"] > 0
     assert done.stderr.startswith("fre: 30 good images can't promise a false-alarm rate of 0.01")
-    words = fre("train", dataset, "-o", tmp_path / "m.onnx", "--size", "96x64", "--rank", 5)
+    reference = ["--preset", "reference", "--backbone", "efficientnet_lite0", "--rank", 5]
+    words = fre("train", dataset, "-o", tmp_path / "m.onnx", "--size", "96x64", *reference)
     assert "5 of 672 dimensions" in words.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
@@ -274,7 +281,11 @@ def test_training_mistakes(dataset: Path, tmp_path: Path) -> None:
     (text / "b.png").unlink()
     (text / "c.png").unlink()
     assert f"{text}: no images" in train(text)
-    assert "span 29 dimensions" in train(good, "--rank", 500, "--size", 64)
+    reference = ["--preset", "reference", "--backbone", "efficientnet_lite0"]
+    assert "span 29 dimensions" in train(good, *reference, "--rank", 500, "--size", 64)
+    assert "top belongs to the default preset" in train(good, *reference, "--top", 0.1)
+    assert "no such mask" in train(good, "--roi", tmp_path / "nowhere.png")
+    assert "expected a number" in train(good, "--pool", "two")
     assert "no backbone is called 'resnet0'" in train(good, "--backbone", "resnet0")
     assert "efficientnet_lite0" in train(good, "--backbone", "resnet0")
     assert "choose from: blocks.0" in train(good, "--layers", "layer9")

@@ -13,28 +13,30 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from fre.augmentation import Augmentation
 from fre.backbones import DEFAULT_BACKBONE, Backbone, get_backbone
 from fre.calibration import Calibration, check_false_alarm_rate
 from fre.datasets import training_images
 from fre.duplicates import near_duplicates
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.features import FeatureExtractor, Features
-from fre.fused import choose_layers, fit_fused
+from fre.fused import LayerSubspace, fit_fused, plan_layers
+from fre.geometry import Fit, Tiling
 from fre.graph import FeatureLayout, detector_model, fused_model
 from fre.grouping import group_labels
 from fre.images import ImageSource
-from fre.metadata import attach, describe, provenance
+from fre.metadata import FusedNotes, attach, describe, provenance
 from fre.model import Model
 from fre.presets import Configuration, resolve
+from fre.roi import MaskSource, Roi
 from fre.subspace.fitting import AnySubspace, ClosedForm, Fitter, Trained, TrainingOptions
 from fre.subspace.pca import check_groups, check_rank, make_folds
-from fre.subspace.position import PositionSubspace
 from fre.types import Progress
 
 __all__ = ["FRE"]
 
-Parts: TypeAlias = list[tuple[FeatureLayout, AnySubspace | PositionSubspace]]
-Fitted: TypeAlias = tuple[onnx.ModelProto, Parts, Calibration]
+Parts: TypeAlias = list[tuple[FeatureLayout, AnySubspace | LayerSubspace]]
+Fitted: TypeAlias = tuple[onnx.ModelProto, Parts, Calibration, FusedNotes | None]
 
 
 class FRE:
@@ -47,20 +49,46 @@ class FRE:
 
     Args:
         backbone: name of the frozen network, or an ONNX file.
-        preset: ``"reference"`` by itself is FRE as documented: ResNet-50, pooling by 2, a tied
-            autoencoder of rank 220. Any other parameter overrides it; with another backbone the
-            subspace is the closed form.
+        preset: ``"default"`` reads several layers as one score and one map. ``"reference"`` by
+            itself is FRE as documented: ResNet-50, pooling by 2, a tied autoencoder of rank 220;
+            with another backbone the subspace is the closed form. Any other parameter overrides
+            it. ``None`` is the reference with an autoencoder, and the default otherwise.
         weights: a file of weights to use instead of the pretrained ones.
-        layers: the layer whose features are modelled, as a list of one name; the backbone's
-            reference layer, if ``None``.
+        layers: names of the layers that are read, fine to coarse; those of stride 8, 16 and 32,
+            if ``None``. The reference reads one, the backbone's reference layer.
         size: height and width of the input, or one number for both; the backbone's default, if
-            ``None``.
-        pool: edge of the average-pooling windows over the feature map; 2, if ``None``.
+            ``None``. With tiles, the size that images are stretched to before they are cut;
+            ``None`` leaves them as they are.
+        image_fit: ``"stretch"``, or ``"letterbox"``, which keeps the aspect and pads.
+        tile: height and width of tiles that large images are cut into, or one number for both.
+        overlap: pixels that neighbouring tiles share.
+        roi: a mask, a file or an array (H, W): what is not marked (non-zero) is neither learnt
+            nor scored.
+        ignore: a mask: what is marked is neither learnt nor scored.
+        pool: edge of the average-pooling windows over the feature map; 2 for the reference. In
+            the default, one for all layers or one for each; 1, if ``None``.
         subspace: ``"pca"``, the closed form; ``"tied"`` or ``"plain"``, an autoencoder that is
             trained by gradient descent (needs ``fre[torch]``).
         variance: share of the features' energy that the closed form keeps, in (0, 1]; 0.97, if
             ``None``.
-        rank: a fixed number of dimensions instead; 220 for an autoencoder, if ``None``.
+        rank: a fixed number of dimensions instead; 220 for an autoencoder, if ``None``. In the
+            default the limit of image-wide subspaces; 256, if ``None``.
+        scope: of the default's subspaces, one for all layers or one for each: ``"position"``,
+            ``"image"`` or ``"patch"``. ``None``: the last of several has one per image, all
+            others one per position.
+        score_layers: those of the layers that count for the default's score; all count for its
+            map. ``None``: all but the first of three or more.
+        standardise: what sets the scale of a residual: ``"position"``, ``"layer"`` or ``"none"``.
+        top: share of the score map's largest pixels, whose mean is the score, in (0, 1]; 0.05,
+            if ``None``.
+        smoothing: standard deviation of the Gaussian that smooths maps, in pixels of the input;
+            4, if ``None``.
+        prior: weight of the neighbourhood in the subspace of a position, in images; 32, if
+            ``None``.
+        overall: whether the overall residual adds to the score; with 100 images or more, if
+            ``None``. (These six are of the default preset.)
+        augment: shifted and turned copies that are made of each image, for fewer than 16 images.
+        flip: whether every second copy is mirrored.
         false_alarm_rate: share of good images that may be called anomalous, in (0, 1).
         folds: for cross-fitting, at least 2; an autoencoder is trained anew for each.
         epochs: of an autoencoder's training, like the next three.
@@ -71,7 +99,7 @@ class FRE:
             of an image's folder; a number, that of the folder so many levels up; or a regular
             expression whose one capture group is found in the file's name. ``None`` takes every
             image for a part of its own.
-        seed: of the folds, and of an autoencoder's training.
+        seed: of the folds, of copies, and of an autoencoder's training.
 
     Attributes:
         seconds_: after `fit`, how long it took: ``total``, ``features`` and ``fit``.
@@ -89,10 +117,24 @@ class FRE:
         weights: Path | str | None = None,
         layers: Sequence[str] | None = None,
         size: int | tuple[int, int] | None = None,
-        pool: int | None = None,
+        image_fit: Fit = "stretch",
+        tile: int | tuple[int, int] | None = None,
+        overlap: int = 64,
+        roi: MaskSource | None = None,
+        ignore: MaskSource | None = None,
+        pool: int | Sequence[int] | None = None,
         subspace: str | None = None,
         variance: float | None = None,
         rank: int | None = None,
+        scope: str | Sequence[str] | None = None,
+        score_layers: Sequence[str] | None = None,
+        standardise: str | None = None,
+        top: float | None = None,
+        smoothing: float | None = None,
+        prior: float | None = None,
+        overall: bool | None = None,
+        augment: int = 0,
+        flip: bool = False,
         false_alarm_rate: float = 0.01,
         folds: int = 5,
         epochs: int = 220,
@@ -107,10 +149,24 @@ class FRE:
         self.weights = weights
         self.layers = layers
         self.size = size
+        self.image_fit = image_fit
+        self.tile = tile
+        self.overlap = overlap
+        self.roi = roi
+        self.ignore = ignore
         self.pool = pool
         self.subspace = subspace
         self.variance = variance
         self.rank = rank
+        self.scope = scope
+        self.score_layers = score_layers
+        self.standardise = standardise
+        self.top = top
+        self.smoothing = smoothing
+        self.prior = prior
+        self.overall = overall
+        self.augment = augment
+        self.flip = flip
         self.false_alarm_rate = false_alarm_rate
         self.folds = folds
         self.epochs = epochs
@@ -182,18 +238,23 @@ class FRE:
         sources = _sources(images)
         labels = self._labels(sources)
         backbone = get_backbone(settings.backbone, weights=self.weights)
-        extractor = self.extractor(backbone, pool=settings.pool, threads=threads)
-        features = extractor.extract(sources, skip_unreadable=skip_unreadable, progress=progress)
-        if len(features.X) < 2:
+        extractor = self.extractor(backbone, threads=threads)
+        features = extractor.extract(
+            sources,
+            augmentation=self._augmentation(),
+            skip_unreadable=skip_unreadable,
+            progress=progress,
+        )
+        if features.n < 2:
             raise DatasetError(
-                f"training needs 2 good images or more; {len(features.X)} of {len(sources)} "
+                f"training needs 2 good images or more; {features.n} of {len(sources)} "
                 "could be read"
             )
         extracted = time.perf_counter()
         groups = None
         if labels is not None:
-            rows = range(len(labels)) if features.rows is None else features.rows
-            groups = [labels[row] for row in rows]
+            kept = range(len(labels)) if features.kept is None else features.kept
+            groups = [labels[place] for place in kept]
         model = self._fit_features(extractor, features, settings, groups, threads, progress)
         self.skipped_ = list(features.skipped)
         self.seconds_ = {
@@ -203,19 +264,40 @@ class FRE:
         }
         return model
 
-    def extractor(self, backbone: Backbone, *, pool: int, threads: int = 0) -> FeatureExtractor:
-        """What `fit` extracts features with, for this backbone and pooling.
+    def extractor(self, backbone: Backbone, *, threads: int = 0) -> FeatureExtractor:
+        """What `fit` extracts features with, for this backbone.
 
         Raises:
             BackboneError: an unknown layer, or a size that the network can't take.
+            ImageError: a mask can't be read.
             OptionError: a parameter out of range.
         """
-        size = _size(self.size, backbone.default_size)
-        if self.preset == "default":
-            names = choose_layers(backbone, self.layers, pool).names
-            return FeatureExtractor(backbone, names, pool=1, size=size, threads=threads)
-        layer = _one_layer(self.layers, backbone)
-        return FeatureExtractor(backbone, layer, pool=pool, size=size, threads=threads)
+        settings = self._configuration()
+        tiling, size = None, _size(self.size, backbone.default_size)
+        if self.tile is not None:
+            whole = None if self.size is None else size
+            tiling, size = Tiling(self.overlap, whole), _size(self.tile, backbone.default_size)
+        roi = Roi.load(self.roi, self.ignore)
+        if roi is not None and settings.subspace != "pca":
+            raise OptionError("a region of interest needs subspaces in closed form")
+        fused = settings.preset == "default"
+        return FeatureExtractor(
+            backbone,
+            plan_layers(backbone, self.layers, settings).names
+            if fused
+            else _one_layer(self.layers, backbone),
+            pool=1 if fused else _one_pool(settings),
+            size=size,
+            fit=self.image_fit,
+            tiling=tiling,
+            roi=roi,
+            threads=threads,
+        )
+
+    def _augmentation(self) -> Augmentation | None:
+        if self.augment == 0 and not self.flip:
+            return None
+        return Augmentation(self.augment, self.flip, self.seed)
 
     def fit_features(
         self,
@@ -253,6 +335,13 @@ class FRE:
             subspace=self.subspace,
             variance=self.variance,
             rank=self.rank,
+            scope=self.scope,
+            score_layers=self.score_layers,
+            standardise=self.standardise,
+            top=self.top,
+            smoothing=self.smoothing,
+            prior=self.prior,
+            overall=self.overall,
         )
         check_rank(settings.variance, settings.rank)
         check_false_alarm_rate(self.false_alarm_rate)
@@ -271,15 +360,20 @@ class FRE:
     ) -> Model:
         folds = self._folds(features, groups)
         fit = self._fit_fused if settings.preset == "default" else self._fit_reference
-        graph, parts, calibration = fit(extractor, features, settings, folds, threads, progress)
+        graph, parts, calibration, fused = fit(
+            extractor, features, settings, folds, threads, progress
+        )
         document = describe(
             preset=settings.preset,
             backbone=extractor.backbone,
             parts=parts,
-            size=extractor.size,
+            geometry=extractor.geometry,
+            roi=extractor.roi,
+            fused=fused,
             calibration=calibration,
             origin={
                 **provenance(features.sha256, seed=self.seed),
+                **({"augmented": self.augment} if self.augment else {}),
                 **self._relations(features, groups),
             },
         )
@@ -299,9 +393,14 @@ class FRE:
         subspace = fitter.fit()
         calibration = self._calibrate(fitter, features, layout, folds, progress)
         graph = detector_model(
-            extractor.network, extractor.backbone.normalisation, layout, extractor.size, subspace
+            extractor.network,
+            extractor.backbone.normalisation,
+            layout,
+            extractor.geometry.size,
+            subspace,
+            extractor.inspected,
         )
-        return graph, [(layout, subspace)], calibration
+        return graph, [(layout, subspace)], calibration, None
 
     def _fit_fused(
         self,
@@ -312,14 +411,15 @@ class FRE:
         threads: int,
         progress: Progress | None,
     ) -> Fitted:
+        plan = plan_layers(extractor.backbone, self.layers, settings)
         fitted = fit_fused(
             extractor,
             features,
-            choose_layers(extractor.backbone, self.layers, settings.pool),
+            plan,
             folds,
-            pool=settings.pool,
             variance=settings.variance,
             rank=settings.rank,
+            reading=settings.reading,
             progress=progress,
         )
         graph = fused_model(
@@ -329,7 +429,7 @@ class FRE:
             fitted.subspaces,
             fitted.overall,
             fitted.fusion,
-            extractor.size,
+            extractor.geometry.size,
         )
         calibration = Calibration.fit(
             fitted.scores,
@@ -340,7 +440,8 @@ class FRE:
         parts: Parts = list(zip(fitted.layouts, fitted.subspaces, strict=True))
         if fitted.overall not in parts:
             parts.append(fitted.overall)
-        return graph, parts, calibration
+        notes = FusedNotes(settings.reading, [(part.layer, part.scope) for part in plan.layers])
+        return graph, parts, calibration, notes
 
     def _labels(self, sources: Sequence[ImageSource]) -> list[str] | None:
         if self.group_by is None:
@@ -401,16 +502,21 @@ class FRE:
         folds: list[NDArray[np.intp]],
         progress: Progress | None,
     ) -> Calibration:
-        n = len(features.X)
-        scores, maxima = np.empty((2, n))
+        scores, maxima = np.empty((2, len(features.X)))
         done = 0
-        for rows, maps in fitter.cross_fit(folds, channels=layout.channels):
+        rows_of_folds = [features.rows_of(fold) for fold in folds]
+        for rows, maps in fitter.cross_fit(rows_of_folds, channels=layout.channels):
             scores[rows] = maps.sum(axis=1, dtype=np.float64)
             maxima[rows] = maps.max(axis=1)
             done += len(rows)
             if progress:
-                progress("Calibrating", done, n)
-        return Calibration.fit(scores, maxima, self.false_alarm_rate)
+                progress("Calibrating", done, len(features.X))
+        originals = features.originals
+        return Calibration.fit(
+            features.largest(scores[originals]),
+            features.largest(maxima[originals]),
+            self.false_alarm_rate,
+        )
 
 
 def _sources(images: Path | str | Iterable[ImageSource]) -> Sequence[ImageSource]:
@@ -438,3 +544,8 @@ def _one_layer(layers: Sequence[str] | None, backbone: Backbone) -> str:
     if isinstance(layers, str) or len(names) != 1:
         raise OptionError(f"layers must be a list of one layer, not {layers!r}")
     return backbone.layer(names[0]).name
+
+
+def _one_pool(settings: Configuration) -> int:
+    assert settings.pool is not None
+    return settings.pool[0]

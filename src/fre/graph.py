@@ -19,10 +19,12 @@ from fre.backbones.base import Normalisation
 from fre.errors import OptionError
 from fre.fusion import VETO_DEVIATIONS, Enlargement, Fusion, Standard
 from fre.onnx_builder import GraphBuilder
+from fre.roi import cells
 from fre.subspace.autoencoder import LinearAutoencoder
+from fre.subspace.patch import PatchSubspace
 from fre.subspace.pca import Subspace
 from fre.subspace.position import PositionSubspace
-from fre.types import FloatArray
+from fre.types import FloatArray, MaskArray
 
 __all__ = [
     "FEATURES",
@@ -33,10 +35,18 @@ __all__ = [
     "detector_model",
     "feature_model",
     "fused_model",
+    "layer_map",
     "pooling_matrix",
 ]
 
 IMAGES, FEATURES, SCORE, MAP = "images", "features", "score", "anomaly_map"
+
+
+def layer_map(index: int) -> str:
+    """The name of the tensor that holds one layer's part of a fused map, before it is enlarged."""
+    return f"layer_map/{index}"
+
+
 BACKBONE = "backbone/"
 """Comes before the names of a backbone's tensors."""
 
@@ -95,10 +105,15 @@ class _Assembly:
     """The graph in the making, from the images on."""
 
     def __init__(
-        self, backbone: onnx.ModelProto, normalisation: Normalisation, size: tuple[int, int]
+        self,
+        backbone: onnx.ModelProto,
+        normalisation: Normalisation,
+        size: tuple[int, int],
+        inspected: MaskArray | None = None,
     ) -> None:
         self.size = size
         self.backbone = backbone
+        self.inspected = inspected
         self.builder = GraphBuilder()
         # A layer of someone's network may well be called "features" or "score".
         network = add_prefix_graph(backbone.graph, BACKBONE)
@@ -111,12 +126,23 @@ class _Assembly:
         scale = build.constant("pixel_scale", 1 / _per_channel(normalisation.std))
         pixels = build.node("Cast", IMAGES, to=TensorProto.FLOAT)
         planes = build.node("Transpose", pixels, perm=[0, 3, 1, 2])
-        build.node("Mul", build.node("Sub", planes, mean), scale, output=output)
+        centred = build.node("Sub", planes, mean)
+        if self.inspected is None:
+            build.node("Mul", centred, scale, output=output)
+            return
+        # Whatever an ignored area shows, the network sees the mean colour there.
+        visible = build.constant("inspected", self.inspected)
+        scaled = build.node("Mul", centred, scale)
+        nothing = build.constant("mean_colour", np.zeros((), np.float32))
+        build.node("Where", visible, scaled, nothing, output=output)
 
-    def features(self, layout: FeatureLayout, output: str | None = None) -> str:
-        """Pool the feature map of a layer and flatten it: (N, D)."""
+    def feature_map(self, layout: FeatureLayout) -> str:
+        """The feature map of a layer, pooled: (N, C, h, w)."""
         build = self.builder
         x = BACKBONE + layout.layer
+        if self.inspected is not None:
+            mask = cells(self.inspected, layout.grid).astype(np.float32)
+            x = build.node("Mul", x, build.constant("inspected_cells", mask))
         if layout.pool > 1 and all(side % layout.pool == 0 for side in layout.grid):
             window = [layout.pool, layout.pool]
             x = build.node("AveragePool", x, kernel_shape=window, strides=window)
@@ -125,7 +151,11 @@ class _Assembly:
             columns = pooling_matrix(layout.grid[1], layout.pooled[1])
             x = build.node("MatMul", build.constant("pool_rows", rows), x)
             x = build.node("MatMul", x, build.constant("pool_columns", columns.T))
-        return build.node("Flatten", x, output=output, axis=1)
+        return x
+
+    def features(self, layout: FeatureLayout, output: str | None = None) -> str:
+        """The same, flattened: (N, D)."""
+        return self.builder.node("Flatten", self.feature_map(layout), output=output, axis=1)
 
     def residual_map(
         self,
@@ -201,20 +231,51 @@ class _Assembly:
         stored = self.builder.constant(name, values.astype(np.float16))
         return self.builder.node("Cast", stored, to=TensorProto.FLOAT)
 
+    def vectors(self, layout: FeatureLayout) -> str:
+        """The channels at each location of a layer: (N, C, P)."""
+        shape = np.array([0, layout.channels, layout.pooled[0] * layout.pooled[1]], np.int64)
+        places = self.builder.constant("places", shape)
+        return self.builder.node("Reshape", self.feature_map(layout), places)
+
+    def on_grid(self, energies: str, layout: FeatureLayout) -> str:
+        """(N, P) to (N, h, w)."""
+        grid = self.builder.constant("place_grid", np.array([-1, *layout.pooled], np.int64))
+        return self.builder.node("Reshape", energies, grid)
+
     def position_energies(self, layout: FeatureLayout, subspace: PositionSubspace) -> str:
         """Squared residual at each location under its own subspace: (N, h, w)."""
         build = self.builder
-        places = layout.grid[0] * layout.grid[1]
-        shape = build.constant("places", np.array([0, layout.channels, places], np.int64))
-        vectors = build.node("Reshape", BACKBONE + layout.layer, shape)
         # One batched product for all locations: (P, N, C) by (P, C, k)
-        vectors = build.node("Transpose", vectors, perm=[2, 0, 1])
+        vectors = build.node("Transpose", self.vectors(layout), perm=[2, 0, 1])
         mean = build.constant("place_mean", subspace.mean[:, None, :].astype(np.float32))
         complement = self.half_precision("place_complement", subspace.complement)
         outside = build.node("MatMul", build.node("Sub", vectors, mean), complement)
         energies = build.node("Transpose", self.sum_of_squares(outside, 2), perm=[1, 0])
-        grid = build.constant("place_grid", np.array([-1, *layout.grid], np.int64))
-        return build.node("Reshape", energies, grid)
+        return self.on_grid(energies, layout)
+
+    def patch_energies(self, layout: FeatureLayout, subspace: PatchSubspace) -> str:
+        """Squared residual at each location under the subspace of all: (N, h, w)."""
+        build = self.builder
+        mean = build.constant("patch_mean", subspace.mean[:, None].astype(np.float32))
+        complement = self.half_precision("patch_complement", subspace.complement.T)
+        centred = build.node("Sub", self.vectors(layout), mean)
+        outside = build.node("MatMul", complement, centred)
+        return self.on_grid(self.sum_of_squares(outside, 1), layout)
+
+    def energies(
+        self, layout: FeatureLayout, subspace: Subspace | PositionSubspace | PatchSubspace
+    ) -> str:
+        """Squared residual at each location of a layer, 0 where nothing is inspected: (N, h, w)."""
+        if isinstance(subspace, PositionSubspace):
+            energies = self.position_energies(layout, subspace)
+        elif isinstance(subspace, PatchSubspace):
+            energies = self.patch_energies(layout, subspace)
+        else:
+            energies = self.residual_map(self.features(layout), layout, subspace, half=True)
+        if self.inspected is None:
+            return energies
+        mask = cells(self.inspected, layout.pooled).astype(np.float32)
+        return self.builder.node("Mul", energies, self.builder.constant("inspected_cells", mask))
 
     def overall_energy(self, layout: FeatureLayout, subspace: Subspace) -> str:
         """Mean squared residual of an image: (N,)."""
@@ -276,6 +337,10 @@ class _Assembly:
                 )
             ]
         )
+        ranked = fusion.ranked
+        if ranked is not None:
+            lowest = build.constant("lowest", np.array(np.finfo(np.float32).min))
+            score_map = build.node("Where", build.constant("ranked", ranked), score_map, lowest)
         pixels = build.node("Flatten", score_map, axis=1)
         count = build.constant("top", np.array([fusion.top], np.int64))
         largest = build.node("TopK", pixels, count, unused=1, axis=1, largest=1, sorted=0)
@@ -296,22 +361,31 @@ class _Assembly:
 
     def fused_map(self, maps: Sequence[str], fusion: Fusion) -> None:
         """The output ``anomaly_map`` from the energies of all layers: (N, H, W)."""
-        aligned = self.add(
-            [
-                self.enlarge(
-                    self.standardise(self.builder.node("Sqrt", energies), standard, grid),
-                    alignment,
-                )
-                for energies, grid, standard, alignment in zip(
+        parts = [
+            self.enlarge(
+                self.standardise(self.builder.node("Sqrt", energies), standard, grid),
+                alignment,
+                layer_map(index),
+            )
+            for index, (energies, grid, standard, alignment) in enumerate(
+                zip(
                     maps,
                     fusion.grids,
                     fusion.map_standards,
                     fusion.map_alignments,
                     strict=True,
                 )
-            ]
-        )
-        self.enlarge(aligned, fusion.map_enlargement, MAP)
+            )
+        ]
+        self.finish_map(self.add(parts), fusion.map_enlargement)
+
+    def finish_map(self, maps: str, enlargement: Enlargement) -> None:
+        """The output ``anomaly_map``, 0 where nothing is inspected."""
+        if self.inspected is None:
+            self.enlarge(maps, enlargement, MAP)
+            return
+        mask = self.builder.constant("inspected_pixels", self.inspected.astype(np.float32))
+        self.builder.node("Mul", self.enlarge(maps, enlargement), mask, output=MAP)
 
     def model(self, outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
         images = helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["N", *self.size, 3])
@@ -335,6 +409,7 @@ def feature_model(
     normalisation: Normalisation,
     layouts: Sequence[FeatureLayout],
     size: tuple[int, int],
+    inspected: MaskArray | None = None,
 ) -> onnx.ModelProto:
     """Images to flat features: the left part of a detector.
 
@@ -343,12 +418,13 @@ def feature_model(
         normalisation: of its input.
         layouts: which layers, and how they are pooled.
         size: height and width of the input.
+        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
 
     Returns:
         A model from ``images``, uint8 (N, H, W, 3), to ``features``, float32 (N, D): those of
         the layouts, one after the other.
     """
-    assembly = _Assembly(backbone, normalisation, size)
+    assembly = _Assembly(backbone, normalisation, size, inspected)
     if len(layouts) == 1:
         assembly.features(layouts[0], FEATURES)
     else:
@@ -364,6 +440,7 @@ def detector_model(
     layout: FeatureLayout,
     size: tuple[int, int],
     subspace: Subspace | LinearAutoencoder,
+    inspected: MaskArray | None = None,
 ) -> onnx.ModelProto:
     """Images to scores and anomaly maps.
 
@@ -373,15 +450,17 @@ def detector_model(
         layout: which layer, and how it is pooled.
         size: height and width of the input.
         subspace: of the features of good images, in closed form or trained.
+        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all. Not
+            for an autoencoder, whose reconstruction of nothing is not quite nothing.
 
     Returns:
         A model from ``images``, uint8 (N, H, W, 3), to ``score``, float32 (N,), the sum of the
         squared residual, and ``anomaly_map``, float32 (N, H, W), the squared residual in place.
     """
-    assembly = _Assembly(backbone, normalisation, size)
+    assembly = _Assembly(backbone, normalisation, size, inspected)
     residuals = assembly.residual_map(assembly.features(layout), layout, subspace)
     assembly.total(residuals)
-    assembly.enlarge(residuals, Enlargement.through(layout.pooled, size), MAP)
+    assembly.finish_map(residuals, Enlargement.through(layout.pooled, size))
     return assembly.model(_outputs(size))
 
 
@@ -389,7 +468,7 @@ def fused_model(
     backbone: onnx.ModelProto,
     normalisation: Normalisation,
     layouts: Sequence[FeatureLayout],
-    subspaces: Sequence[Subspace | PositionSubspace],
+    subspaces: Sequence[Subspace | PositionSubspace | PatchSubspace],
     overall: tuple[FeatureLayout, Subspace],
     fusion: Fusion,
     size: tuple[int, int],
@@ -408,19 +487,19 @@ def fused_model(
     Returns:
         A model from ``images``, uint8 (N, H, W, 3), to ``score``, float32 (N,), in standard
         deviations of a normal image, and ``anomaly_map``, float32 (N, H, W), in normal standard
-        deviations, 0 is typical.
+        deviations, 0 is typical. `layer_map` names each layer's part of the latter, float32
+        (N, h, w), before it is enlarged and smoothed.
     """
-    assembly = _Assembly(backbone, normalisation, size)
+    assembly = _Assembly(backbone, normalisation, size, fusion.inspected)
     maps = [
-        assembly.position_energies(layout, subspace)
-        if isinstance(subspace, PositionSubspace)
-        else assembly.residual_map(assembly.features(layout), layout, subspace, half=True)
+        assembly.energies(layout, subspace)
         for layout, subspace in zip(layouts, subspaces, strict=True)
     ]
+    shared = [i for i, subspace in enumerate(subspaces) if subspace is overall[1]]
     if fusion.veto is None:
         energy = ""
-    elif overall[1] is subspaces[-1]:
-        energy = assembly.mean_energy(maps[-1], overall[0])
+    elif shared:
+        energy = assembly.mean_energy(maps[shared[0]], overall[0])
     else:
         energy = assembly.overall_energy(*overall)
     assembly.fused_score(maps, fusion, energy)

@@ -7,8 +7,9 @@ Pillow decodes: it refuses a truncated file where other decoders fill the rest w
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from fre.types import ImageArray
 __all__ = [
     "ImageSource",
     "LoadedImage",
+    "Target",
     "find_images",
     "iter_loaded",
     "pixel_limit",
@@ -36,6 +38,8 @@ __all__ = [
 
 ImageSource: TypeAlias = "Path | str | ImageArray"
 """A file, or an image as uint8 RGB (H, W, 3)."""
+Target: TypeAlias = "tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int] | None]"
+"""A height and width to resize to; or what says so of an image's own, ``None`` to leave it."""
 
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
@@ -126,8 +130,12 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _resolve(target: Target | None, original: tuple[int, int]) -> tuple[int, int] | None:
+    return target(original) if callable(target) else target
+
+
 def _decode(
-    source: Path | str, size: tuple[int, int] | None
+    source: Path | str | io.BytesIO, wanted: Target | None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     with Image.open(source) as image:
         width, height = image.size
@@ -142,7 +150,7 @@ def _decode(
             orientation = image.getexif().get(ORIENTATION_TAG, 1)
         sideways = orientation in SIDEWAYS
         original = (width, height) if sideways else (height, width)
-        target = None
+        target, size = None, _resolve(wanted, original)
         if size is not None:
             target = size if sideways else (size[1], size[0])
             image.draft(image.mode, (JPEG_MARGIN * target[0], JPEG_MARGIN * target[1]))
@@ -159,10 +167,11 @@ def _decode(
 
 
 def _load(
-    source: Path | str, size: tuple[int, int] | None
+    source: Path | str, target: Target | None, data: bytes | None = None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """An image from a file, or from what was read of it."""
     try:
-        return _decode(source, size)
+        return _decode(source if data is None else io.BytesIO(data), target)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         reason = f"more pixels than the limit of {pixel_limit():,}; raise it with --max-pixels"
         raise ImageError(source, reason) from None
@@ -204,26 +213,28 @@ def read_image(source: ImageSource) -> ImageArray:
     return _load(source, None)[0]
 
 
-def read_resized(source: ImageSource, size: tuple[int, int]) -> tuple[ImageArray, tuple[int, int]]:
-    """An image, upright, stretched to the size of a model's input.
+def read_resized(source: ImageSource, target: Target) -> tuple[ImageArray, tuple[int, int]]:
+    """An image, upright, stretched to some size.
 
-    Bilinear with antialiasing. A JPEG much larger than ``size`` is decoded at reduced scale.
+    Bilinear with antialiasing. A JPEG much larger than that is decoded at reduced scale.
 
     Args:
         source: a file, or uint8 (H, W, 3).
-        size: height and width of the result.
+        target: height and width of the result; or a function from the image's own to those, or
+            to ``None`` for an image that is left as it is.
 
     Returns:
-        uint8 (size[0], size[1], 3), RGB; and the original height and width.
+        uint8 (h, w, 3), RGB; and the original height and width.
 
     Raises:
         ImageError: the file can't be read, is damaged, or exceeds the pixel limit.
     """
     if not isinstance(source, np.ndarray):
-        return _load(source, size)
+        return _load(source, target)
     image = check_array(source)
     original = (image.shape[0], image.shape[1])
-    if original == size:
+    size = _resolve(target, original)
+    if size is None or original == size:
         return image, original
     small = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(small), original
@@ -235,7 +246,7 @@ class LoadedImage:
 
     Attributes:
         source: where it came from.
-        pixels: uint8 (H, W, 3) at the model's input size.
+        pixels: uint8 (h, w, 3), at the size that was asked for.
         original_size: height and width before it was resized.
         sha256: digest of the file (of the pixels, for an array) in hexadecimal; empty unless
             asked for.
@@ -247,15 +258,23 @@ class LoadedImage:
     sha256: str = ""
 
 
-def _digest(source: ImageSource) -> str:
+def _read_with_digest(
+    source: ImageSource, target: Target
+) -> tuple[ImageArray, tuple[int, int], str]:
     if isinstance(source, np.ndarray):
-        return hashlib.sha256(source.tobytes()).hexdigest()
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+        pixels, original = read_resized(source, target)
+        return pixels, original, hashlib.sha256(source.tobytes()).hexdigest()
+    try:
+        data = Path(source).read_bytes()
+    except OSError:
+        return (*_load(source, target), "")  # which says what is wrong with the file
+    pixels, original = _load(source, target, data)
+    return pixels, original, hashlib.sha256(data).hexdigest()
 
 
 def iter_loaded(
     sources: Iterable[ImageSource],
-    size: tuple[int, int],
+    target: Target,
     *,
     workers: int,
     ahead: int,
@@ -265,7 +284,7 @@ def iter_loaded(
 
     Args:
         sources: files or arrays; consumed lazily.
-        size: height and width of the results.
+        target: of the results, as for `read_resized`.
         workers: threads.
         ahead: images that are read before the caller asks for them.
         digest: whether to compute the digests.
@@ -276,10 +295,11 @@ def iter_loaded(
 
     def read(source: ImageSource) -> LoadedImage | ImageError:
         try:
-            pixels, original = read_resized(source, size)
+            if digest:
+                return LoadedImage(source, *_read_with_digest(source, target))
+            return LoadedImage(source, *read_resized(source, target))
         except ImageError as error:
             return error
-        return LoadedImage(source, pixels, original, _digest(source) if digest else "")
 
     pending: deque[Future[LoadedImage | ImageError]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fre-decode")

@@ -6,6 +6,8 @@ AD benchmark.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,7 +48,10 @@ def label(mask: MaskArray) -> tuple[NDArray[np.int32], int]:
 
 
 def find_regions(
-    anomaly_map: FloatArray, threshold: float, image_size: tuple[int, int]
+    anomaly_map: FloatArray,
+    threshold: float,
+    image_size: tuple[int, int],
+    layer_maps: Mapping[str, FloatArray] | None = None,
 ) -> tuple[Region, ...]:
     """Describe the connected regions of a map at or above a threshold.
 
@@ -60,6 +65,7 @@ def find_regions(
         anomaly_map: float32, (h, w); infinities are allowed.
         threshold: on the scale of the map.
         image_size: height and width of the original image.
+        layer_maps: float32 (h', w') each, parts of which the map is the sum; of any size.
 
     Returns:
         The regions by their peak, highest first; equal peaks in raster order of the regions'
@@ -69,8 +75,7 @@ def find_regions(
         OptionError: the map is not two-dimensional, the map or the threshold is NaN, or a size
             is not positive.
     """
-    # float64, because NumPy would round the threshold to float32 to compare it.
-    values = np.asarray(anomaly_map, dtype=np.float64)
+    values = np.asarray(anomaly_map)
     if values.ndim != 2:
         raise OptionError(f"anomaly_map must have shape (h, w), found {values.shape}")
     if np.isnan(values).any():
@@ -81,13 +86,13 @@ def find_regions(
     if height < 1 or width < 1:
         raise OptionError(f"image_size must be positive, found {height} x {width}")
 
-    mask = values >= threshold
+    mask = values >= _rounded_up(threshold, values.dtype)
     labels, count = label(mask)
     if count == 0:
         return ()
     y, x = np.nonzero(mask)
     member = labels[mask] - 1
-    value = values[mask]
+    value = values[mask].astype(np.float64)
 
     area = np.bincount(member, minlength=count)
     mean_x = np.bincount(member, weights=x, minlength=count) / area
@@ -101,6 +106,10 @@ def find_regions(
     peak_x, peak_y = x[at_peak[first]], y[at_peak[first]]
 
     map_height, map_width = values.shape
+    shares = {
+        name: np.bincount(member, weights=_sampled(part, y, x, values.shape)) / area
+        for name, part in (layer_maps or {}).items()
+    }
     regions = []
     for i in np.argsort(-peak, kind="stable"):
         box_x, box_width = _scale_extent(int(left[i]), int(right[i]), map_width, width)
@@ -119,9 +128,32 @@ def find_regions(
                     _scale_mean(float(mean_x[i]), map_width, width),
                     _scale_mean(float(mean_y[i]), map_height, height),
                 ),
+                layers={name: float(share[i]) for name, share in shares.items()},
             )
         )
     return tuple(regions)
+
+
+def _rounded_up(threshold: float, dtype: np.dtype[np.floating]) -> np.floating:
+    """The smallest value of a type that is no less than the threshold.
+
+    NumPy would round the threshold to the map's type to compare it, up or down; and a copy of the
+    map in float64 would take twice its memory.
+    """
+    with np.errstate(over="ignore"):
+        rounded = dtype.type(threshold)
+        if float(rounded) < threshold:
+            rounded = np.nextafter(rounded, dtype.type(np.inf))
+    return rounded
+
+
+def _sampled(
+    part: FloatArray, y: IndexArray, x: IndexArray, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """The values of a smaller map under the centres of some pixels."""
+    rows = (2 * y + 1) * part.shape[0] // (2 * shape[0])
+    columns = (2 * x + 1) * part.shape[1] // (2 * shape[1])
+    return np.asarray(part[rows, columns], np.float64)
 
 
 def _runs(mask: MaskArray) -> tuple[IndexArray, IndexArray]:

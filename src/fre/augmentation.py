@@ -1,0 +1,69 @@
+"""More images from few: small shifts and rotations of the good ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from fre.errors import OptionError
+from fre.types import ImageArray
+
+__all__ = ["Augmentation"]
+
+SHIFT = 0.02
+"""Of either side, at most, in either direction."""
+ROTATION = 3.0
+"""Degrees, at most, in either direction."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How copies of an image are made.
+
+    A copy teaches the subspaces what may vary; it is never scored to set a threshold.
+
+    Attributes:
+        copies: of each image, 1 or more.
+        flip: whether every second copy is mirrored, left to right.
+        seed: of the amounts.
+    """
+
+    copies: int
+    flip: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.copies <= 64:
+            raise OptionError(f"augment must be 1 to 64 copies of each image, not {self.copies}")
+
+    def of(self, pixels: ImageArray, digest: str) -> list[ImageArray]:
+        """Copies of an image.
+
+        Args:
+            pixels: uint8 (H, W, 3).
+            digest: of the image, in hexadecimal: the same image has the same copies.
+
+        Returns:
+            uint8 (H, W, 3) each, shifted by up to 2 % and turned by up to 3 degrees about the
+            middle; beyond the border the image is mirrored.
+        """
+        height, width = pixels.shape[:2]
+        rng = np.random.default_rng([self.seed, int(digest[:15] or "0", 16)])
+        # A corner moves by the shift and by what the rotation adds.
+        reach = SHIFT + np.sin(np.radians(ROTATION))
+        margins = [
+            (min(side - 1, int(np.ceil(reach * max(height, width))) + 1),) * 2
+            for side in (height, width)
+        ]
+        wide = Image.fromarray(np.pad(pixels, [*margins, (0, 0)], mode="reflect"))
+        copies = []
+        for number in range(self.copies):
+            dy, dx = rng.uniform(-SHIFT, SHIFT, 2) * (height, width)
+            angle = rng.uniform(-ROTATION, ROTATION)
+            moved = wide.rotate(angle, Image.Resampling.BILINEAR, translate=(round(dx), round(dy)))
+            (top, _), (left, _) = margins
+            copy = np.asarray(moved)[top : top + height, left : left + width]
+            copies.append(copy[:, ::-1] if self.flip and number % 2 else copy)
+        return copies
