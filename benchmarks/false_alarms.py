@@ -62,6 +62,7 @@ def fused(
         folds,
         variance=VARIANCE,
     )
+    (head,) = fitted.heads
     plain = {layout.layer: layout for layout in extractor.layouts}
     blocks = dict(zip(plain, extractor.split(X[rest]), strict=True))
 
@@ -73,10 +74,10 @@ def fused(
             block = pool_features(block, plain[layout.layer], layout)
         return residual_map(subspace, block, layout.channels)
 
-    parts = [energies(*part) for part in zip(fitted.layouts, fitted.subspaces, strict=True)]
-    layout = fitted.overall[0]
-    overall = energies(*fitted.overall).sum(axis=1, dtype=np.float64) / layout.dimension
-    return fitted.scores, fitted.fusion.scores(parts, overall)
+    parts = [energies(*part) for part in zip(head.layouts, head.subspaces, strict=True)]
+    layout = head.overall[0]
+    overall = energies(*head.overall).sum(axis=1, dtype=np.float64) / layout.dimension
+    return fitted.scores, head.fusion.scores(parts, overall)
 
 
 def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:

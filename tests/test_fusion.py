@@ -134,17 +134,9 @@ def test_the_graph_computes_what_the_calibration_computed(
     layers = plan_layers(backbone)
     extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)
     features = extractor.extract([texture(seed, size) for seed in range(n)])
-    fitted = fit_fused(extractor, features, layers, make_folds(n), variance=0.9)
+    (fitted,) = fit_fused(extractor, features, layers, make_folds(n), variance=0.9).heads
     assert (fitted.fusion.veto is not None) == (n >= 100)
-    model = fused_model(
-        extractor.network,
-        backbone.normalisation,
-        fitted.layouts,
-        fitted.subspaces,
-        fitted.overall,
-        fitted.fusion,
-        size,
-    )
+    model = fused_model(extractor.network, backbone.normalisation, [fitted], size)
     images = np.stack([texture(seed, size) for seed in range(500, 505)])
     images[2:, 20:40, 20:40] = 255
     opened = open_runtime(model.SerializeToString(), [SCORE, MAP], runtime=runtime)
@@ -177,18 +169,10 @@ def test_a_subspace_that_is_both_coarse_and_overall_is_stored_once() -> None:
     extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)
     features = extractor.extract([texture(seed, size) for seed in range(104)])
     folds = make_folds(104)
-    fitted = fit_fused(extractor, features, layers, folds, variance=0.9)
+    (fitted,) = fit_fused(extractor, features, layers, folds, variance=0.9).heads
     layout, subspace = fitted.overall
     assert fitted.subspaces[-1] is subspace
-    model = fused_model(
-        extractor.network,
-        backbone.normalisation,
-        fitted.layouts,
-        fitted.subspaces,
-        fitted.overall,
-        fitted.fusion,
-        size,
-    )
+    model = fused_model(extractor.network, backbone.normalisation, [fitted], size)
     stored = [tensor for tensor in model.graph.initializer if tensor.dims[:1] == [layout.dimension]]
     assert [list(tensor.dims) for tensor in stored if len(tensor.dims) == 2] == [
         [layout.dimension, subspace.rank]

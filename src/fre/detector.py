@@ -20,11 +20,11 @@ from fre.datasets import training_images
 from fre.duplicates import near_duplicates
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.features import FeatureExtractor, Features
-from fre.fused import LayerSubspace, fit_fused, plan_layers
+from fre.fused import fit_fused, plan_layers
 from fre.geometry import Fit, Tiling
-from fre.graph import FeatureLayout, detector_model, fused_model
+from fre.graph import FeatureLayout, LayerSubspace, detector_model, fused_model
 from fre.grouping import group_labels
-from fre.images import ImageSource
+from fre.images import ImageSource, read_image
 from fre.metadata import FusedNotes, attach, describe, provenance
 from fre.model import Model
 from fre.presets import Configuration, resolve
@@ -62,6 +62,8 @@ class FRE:
         image_fit: ``"stretch"``, or ``"letterbox"``, which keeps the aspect and pads.
         tile: height and width of tiles that large images are cut into, or one number for both.
         overlap: pixels that neighbouring tiles share.
+        per_tile: whether each place of a tile has a model of its own, for a camera and parts
+            that do not move; else one is for all tiles.
         roi: a mask, a file or an array (H, W): what is not marked (non-zero) is neither learnt
             nor scored.
         ignore: a mask: what is marked is neither learnt nor scored.
@@ -120,6 +122,7 @@ class FRE:
         image_fit: Fit = "stretch",
         tile: int | tuple[int, int] | None = None,
         overlap: int = 64,
+        per_tile: bool = False,
         roi: MaskSource | None = None,
         ignore: MaskSource | None = None,
         pool: int | Sequence[int] | None = None,
@@ -152,6 +155,7 @@ class FRE:
         self.image_fit = image_fit
         self.tile = tile
         self.overlap = overlap
+        self.per_tile = per_tile
         self.roi = roi
         self.ignore = ignore
         self.pool = pool
@@ -238,7 +242,7 @@ class FRE:
         sources = _sources(images)
         labels = self._labels(sources)
         backbone = get_backbone(settings.backbone, weights=self.weights)
-        extractor = self.extractor(backbone, threads=threads)
+        extractor = self._extractor_for(backbone, sources, threads)
         features = extractor.extract(
             sources,
             augmentation=self._augmentation(),
@@ -276,7 +280,10 @@ class FRE:
         tiling, size = None, _size(self.size, backbone.default_size)
         if self.tile is not None:
             whole = None if self.size is None else size
-            tiling, size = Tiling(self.overlap, whole), _size(self.tile, backbone.default_size)
+            tiling = Tiling(self.overlap, whole, self.per_tile)
+            size = _size(self.tile, backbone.default_size)
+        if self.per_tile and (self.tile is None or settings.preset == "reference"):
+            raise OptionError("per-tile models need a tile size, and the default preset")
         roi = Roi.load(self.roi, self.ignore)
         if roi is not None and settings.subspace != "pca":
             raise OptionError("a region of interest needs subspaces in closed form")
@@ -293,6 +300,16 @@ class FRE:
             roi=roi,
             threads=threads,
         )
+
+    def _extractor_for(
+        self, backbone: Backbone, sources: Sequence[ImageSource], threads: int
+    ) -> FeatureExtractor:
+        if not self.per_tile or self.size is not None:
+            return self.extractor(backbone, threads=threads)
+        # Tiles with models of their own are counted: all images have the size of the first.
+        height, width, _ = read_image(sources[0]).shape
+        detector = FRE(**{**self.get_params(), "size": (height, width)})
+        return detector.extractor(backbone, threads=threads)
 
     def _augmentation(self) -> Augmentation | None:
         if self.augment == 0 and not self.flip:
@@ -425,10 +442,7 @@ class FRE:
         graph = fused_model(
             extractor.network,
             extractor.backbone.normalisation,
-            fitted.layouts,
-            fitted.subspaces,
-            fitted.overall,
-            fitted.fusion,
+            fitted.heads,
             extractor.geometry.size,
         )
         calibration = Calibration.fit(
@@ -437,9 +451,11 @@ class FRE:
             self.false_alarm_rate,
             map_range=fitted.map_range,
         )
-        parts: Parts = list(zip(fitted.layouts, fitted.subspaces, strict=True))
-        if fitted.overall not in parts:
-            parts.append(fitted.overall)
+        # Of several heads the first stands for all: they differ in nothing but numbers.
+        head = fitted.heads[0]
+        parts: Parts = list(zip(head.layouts, head.subspaces, strict=True))
+        if head.overall not in parts:
+            parts.append(head.overall)
         notes = FusedNotes(settings.reading, [(part.layer, part.scope) for part in plan.layers])
         return graph, parts, calibration, notes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -68,6 +68,23 @@ class Features:
     def rows_of(self, images: NDArray[np.intp]) -> NDArray[np.intp]:
         """All rows of some images."""
         return images if self.image is None else np.flatnonzero(np.isin(self.image, images))
+
+    def by_tile(self) -> list[Features]:
+        """The features of each tile by themselves, of images that all have the same tiles."""
+        assert self.tile is not None
+        assert self.image is not None
+        assert self.copy is not None
+        return [
+            replace(
+                self,
+                X=self.X[rows],
+                image=self.image[rows],
+                tile=self.tile[rows],
+                copy=self.copy[rows],
+            )
+            for tile in np.unique(self.tile)
+            for rows in [np.flatnonzero(self.tile == tile)]
+        ]
 
     @property
     def originals(self) -> NDArray[np.intp]:

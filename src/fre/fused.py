@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from fre.backbones import Backbone
 from fre.errors import OptionError
 from fre.features import FeatureExtractor, Features, pool_features
 from fre.fusion import Fusion, Reading
-from fre.graph import FeatureLayout
+from fre.graph import FeatureLayout, LayerSubspace
 from fre.presets import Configuration, Scope, resolve
 from fre.roi import cells
 from fre.subspace.patch import PatchStatistics, PatchSubspace
@@ -23,9 +24,14 @@ from fre.subspace.position import PositionStatistics, PositionSubspace
 from fre.subspace.threads import on_all_cores
 from fre.types import FloatArray, MaskArray, Progress
 
-__all__ = ["FusedDetector", "FusedPlan", "LayerPlan", "LayerSubspace", "fit_fused", "plan_layers"]
-
-LayerSubspace: TypeAlias = Subspace | PositionSubspace | PatchSubspace
+__all__ = [
+    "FusedDetector",
+    "FusedHead",
+    "FusedPlan",
+    "LayerPlan",
+    "fit_fused",
+    "plan_layers",
+]
 
 RANK_LIMIT = 256
 """Of image-wide subspaces. With half of it large defects go unseen (docs/ablation.md)."""
@@ -148,22 +154,46 @@ def _for_each(given: tuple[Any, ...] | None, names: Sequence[str], what: str) ->
 
 
 @dataclass(frozen=True)
-class FusedDetector:
-    """The fitted parts of a default detector, and what good images score.
+class FusedHead:
+    """Everything after the backbone, and what it was calibrated on.
 
     Attributes:
         layouts: of each layer that is read.
         subspaces: of each layer.
         overall: layout and subspace of the overall residual.
         fusion: how they become one score and one map.
-        scores: float64 (n,), cross-fitted.
-        map_maxima: float64 (n,), the largest value of each image's cross-fitted map.
+        energies: of each layer, float32 (r, P), the cross-fitted residuals of good images.
+        mean_energy: float64 (r,), their overall residual.
     """
 
     layouts: tuple[FeatureLayout, ...]
     subspaces: tuple[LayerSubspace, ...]
     overall: tuple[FeatureLayout, Subspace]
     fusion: Fusion
+    energies: tuple[FloatArray, ...]
+    mean_energy: NDArray[np.float64]
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Float64 (r,), cross-fitted."""
+        return self.fusion.scores(self.energies, self.mean_energy)
+
+    def maps(self) -> Iterator[FloatArray]:
+        """Float32 (H, W) each, the cross-fitted maps."""
+        return self.fusion.maps(self.energies)
+
+
+@dataclass(frozen=True)
+class FusedDetector:
+    """A fitted default detector, and what good images score.
+
+    Attributes:
+        heads: one; or one for each tile of an image that shows something inspected.
+        scores: float64 (n,), cross-fitted.
+        map_maxima: float64 (n,), the largest value of each image's cross-fitted map.
+    """
+
+    heads: tuple[FusedHead, ...]
     scores: NDArray[np.float64]
     map_maxima: NDArray[np.float64]
 
@@ -200,17 +230,60 @@ def fit_fused(
     Raises:
         OptionError: a pool that does not fit a feature map, or too small a region of interest.
     """
-    reading = reading or Reading()
+    geometry = extractor.geometry
+    parts = [features]
+    if geometry.tiling is not None and geometry.tiling.per_tile:
+        parts = features.by_tile()
+    steps = len(parts) * (len(plan.layers) + 1)
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress("Fitting", done, steps)
+
+    if progress:
+        progress("Fitting", 0, steps)
+    heads = tuple(
+        _fit_head(
+            extractor,
+            part,
+            plan,
+            [part.rows_of(fold) for fold in folds],
+            variance,
+            rank or RANK_LIMIT,
+            reading or Reading(),
+            advance,
+        )
+        for part in parts
+    )
+    if len(heads) == 1:
+        (head,) = heads
+        scores, maps = head.scores, head.maps()
+    else:
+        # In the order of the rows: the tiles of the first image, then those of the second.
+        scores = np.ravel(np.stack([head.scores for head in heads], axis=1))
+        maps = chain.from_iterable(zip(*(head.maps() for head in heads), strict=True))
+    return FusedDetector(
+        heads, features.largest(scores), features.map_maxima(maps, geometry, extractor.roi)
+    )
+
+
+def _fit_head(
+    extractor: FeatureExtractor,
+    features: Features,
+    plan: FusedPlan,
+    folds: list[NDArray[np.intp]],
+    variance: float,
+    at_most: int,
+    reading: Reading,
+    advance: Callable[[], None],
+) -> FusedHead:
+    """`fit_fused` for one head; ``folds`` are of rows."""
     blocks = dict(zip(plan.names, extractor.split(features.X), strict=True))
     plain = {layout.layer: layout for layout in extractor.layouts}
     inspected = extractor.inspected
-    rows = [features.rows_of(fold) for fold in folds]
-    at_most = rank or RANK_LIMIT
-    steps = len(plan.layers) + 1
-
-    def step(done: int) -> None:
-        if progress:
-            progress("Fitting", done, steps)
 
     def pooled(name: str, pool: int) -> tuple[FeatureLayout, FloatArray]:
         layout = replace(plain[name], pool=pool)
@@ -218,32 +291,29 @@ def fit_fused(
             return layout, blocks[name]
         return layout, pool_features(blocks[name], plain[name], layout)
 
-    step(0)
-    images = {(part.layer, part.pool) for part in plan.layers if part.scope == "image"}
-    images.add((plan.overall, OVERALL_POOL))
-    keys = sorted(images)
-    layouts = {key: replace(plain[key[0]], pool=key[1]) for key in keys}
+    overall_key = (plan.overall, OVERALL_POOL)
+    keys = sorted({(p.layer, p.pool) for p in plan.layers if p.scope == "image"} | {overall_key})
     fitted = on_all_cores(
-        partial(_fit_image, *pooled(*key), rows, variance, at_most) for key in keys
+        partial(_fit_image, *pooled(*key), folds, variance, at_most) for key in keys
     )
     image_wide = dict(zip(keys, fitted, strict=True))
-    step(1)
+    advance()
     parts: list[tuple[FeatureLayout, LayerSubspace, FloatArray]] = []
-    for done, part in enumerate(plan.layers, start=1):
+    for part in plan.layers:
         if part.scope == "image":
             key = (part.layer, part.pool)
-            parts.append((layouts[key], *image_wide[key]))
+            parts.append((replace(plain[key[0]], pool=key[1]), *image_wide[key]))
         else:
             layout, X = pooled(part.layer, part.pool)
             places = None if inspected is None else np.ravel(cells(inspected, layout.pooled))
             fit = _fit_positions if part.scope == "position" else _fit_patches
-            parts.append((layout, *fit(X, layout.pooled, rows, variance, reading.prior, places)))
-        step(done + 1)
+            parts.append((layout, *fit(X, layout.pooled, folds, variance, reading.prior, places)))
+        advance()
     originals = features.originals
     energies = [_inspected(part[2][originals], part[0], inspected) for part in parts]
-    key = (plan.overall, OVERALL_POOL)
-    overall, overall_maps = image_wide[key]
-    mean_energy = overall_maps[originals].sum(axis=1, dtype=np.float64) / layouts[key].dimension
+    overall_layout = replace(plain[plan.overall], pool=OVERALL_POOL)
+    overall, overall_maps = image_wide[overall_key]
+    mean_energy = overall_maps[originals].sum(axis=1, dtype=np.float64) / overall_layout.dimension
     fusion = Fusion.fit(
         energies,
         mean_energy,
@@ -253,13 +323,13 @@ def fit_fused(
         reading=reading,
         inspected=inspected,
     )
-    return FusedDetector(
+    return FusedHead(
         tuple(layout for layout, _, _ in parts),
         tuple(subspace for _, subspace, _ in parts),
-        (layouts[key], overall),
+        (overall_layout, overall),
         fusion,
-        features.largest(fusion.scores(energies, mean_energy)),
-        features.map_maxima(fusion.maps(energies), extractor.geometry, extractor.roi),
+        tuple(energies),
+        mean_energy,
     )
 
 

@@ -73,10 +73,13 @@ class Tiling:
         overlap: pixels that neighbouring tiles share, at least.
         image_size: images are stretched to this size before they are cut; ``None`` leaves them
             as they are.
+        per_tile: whether each place of a tile has a model of its own, for a camera and a part
+            that do not move; else one model is for all tiles.
     """
 
     overlap: int
     image_size: Size | None = None
+    per_tile: bool = False
 
     def grid(self, image_size: Size, tile: Size) -> TileGrid:
         """The tiles of an image.
@@ -289,6 +292,7 @@ class Geometry:
             if tiling is None
             else {
                 "overlap": tiling.overlap,
+                "per_tile": tiling.per_tile,
                 "image_size": list(tiling.image_size) if tiling.image_size else None,
             },
         }
@@ -301,6 +305,8 @@ class Geometry:
         if tiling is not None:
             whole = tiling["image_size"]
             tiling = Tiling(
-                int(tiling["overlap"]), (int(whole[0]), int(whole[1])) if whole else None
+                int(tiling["overlap"]),
+                (int(whole[0]), int(whole[1])) if whole else None,
+                bool(tiling["per_tile"]),
             )
         return cls((int(height), int(width)), values.get("fit", "stretch"), tiling)

@@ -14,10 +14,9 @@ import onnx
 from fre.backbones import Backbone
 from fre.calibration import Calibration
 from fre.features import combined_digest
-from fre.fused import LayerSubspace
 from fre.fusion import Reading
 from fre.geometry import Geometry
-from fre.graph import FeatureLayout, layer_map
+from fre.graph import FeatureLayout, LayerSubspace, layer_map
 from fre.model import FORMAT, METADATA_KEY
 from fre.roi import Roi
 from fre.subspace.autoencoder import LinearAutoencoder

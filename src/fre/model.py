@@ -272,9 +272,14 @@ class Model:
     ) -> Iterator[tuple[FloatArray, ...] | None]:
         """The outputs for each tile; ``None`` for those that show nothing that is inspected."""
         pairs = zip(tiles, shown, strict=True)
+        per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
+        head = 0
         while group := list(islice(pairs, TILE_BATCH)):
             wanted = [tile for tile, counts in group if counts]
-            outputs = self._runtime.run(np.stack(wanted)) if wanted else []
+            # Tiles that show nothing have no head.
+            heads = np.arange(head, head + len(wanted), dtype=np.int64) if per_tile else None
+            head += len(wanted)
+            outputs = self._runtime.run(np.stack(wanted), heads) if wanted else []
             rows = zip(*outputs, strict=True)
             for _, counts in group:
                 yield next(rows) if counts else None

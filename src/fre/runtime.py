@@ -21,11 +21,14 @@ class Runtime(Protocol):
 
     name: str
 
-    def run(self, images: NDArray[Any]) -> list[NDArray[np.float32]]:
+    def run(
+        self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
+    ) -> list[NDArray[np.float32]]:
         """The model's outputs, in the order that was asked for.
 
         Args:
-            images: the model's input.
+            images: the model's first input.
+            tiles: its second, if it has one.
         """
 
 
@@ -46,11 +49,14 @@ class _OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = list(outputs)
 
-    def run(self, images: NDArray[Any]) -> list[NDArray[np.float32]]:
-        result: list[NDArray[np.float32]] = self._session.run(self._outputs, {self._input: images})
+    def run(
+        self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
+    ) -> list[NDArray[np.float32]]:
+        feed = dict(zip(self._inputs, (images, tiles), strict=False))
+        result: list[NDArray[np.float32]] = self._session.run(self._outputs, feed)
         return result
 
 
@@ -74,8 +80,10 @@ class _OpenVINO:
         self._request = core.compile_model(network, "CPU", config).create_infer_request()
         self._outputs = list(outputs)
 
-    def run(self, images: NDArray[Any]) -> list[NDArray[np.float32]]:
-        self._request.infer([images])
+    def run(
+        self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
+    ) -> list[NDArray[np.float32]]:
+        self._request.infer([images] if tiles is None else [images, tiles])
         return [self._request.get_tensor(name).data.copy() for name in self._outputs]
 
 

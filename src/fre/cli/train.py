@@ -69,6 +69,11 @@ if TYPE_CHECKING:
 )
 @click.option("--overlap", default=64, show_default=True, help="Pixels that tiles share.")
 @click.option(
+    "--per-tile",
+    is_flag=True,
+    help="Give each place of a tile a model of its own: for a camera and parts that do not move.",
+)
+@click.option(
     "--roi",
     type=click.Path(path_type=Path),
     help="A mask, the size of the images: only what is white is learnt and scored.",
