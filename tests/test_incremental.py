@@ -132,6 +132,11 @@ def test_beyond_capacity_the_error_is_within_the_bound(
         ours = result.singular_values**2
         assert (ours <= eigenvalues[:r] + rounding).all()
         assert (ours >= eigenvalues[:r] - result.lost - rounding).all()
+        for k in range(1, r + 1):
+            V, kept = result.basis[:, :k], float(ours[:k].sum())
+            assert np.trace(V.T @ S @ V) >= kept - rounding
+            best = float(eigenvalues[:k].sum())
+            assert best <= kept + min(k * result.lost, result.discarded) + rounding
         for other in results:
             assert norm(K - held(other)) <= max(result.lost, other.lost) + rounding
 

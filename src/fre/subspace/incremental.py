@@ -18,9 +18,15 @@ energies that were left out at each time. Hence, whatever the order and the spli
 
 - v^T K v <= v^T S v <= v^T K v + lost, for every direction v of length 1;
 - l_i <= L_i <= l_i + lost, l_i and L_i the i-th largest eigenvalues of K and S (Weyl);
+- the k strongest directions of K hold at least l_1 + ... + l_k of the energy, and no k directions
+  hold more than that and min(k lost, discarded);
 - sin(angle) <= lost / (l_k - l_{k+1} - lost), for the largest principal angle between the k
   strongest directions of K and of S, where the denominator is positive (Davis and Kahan, 1970);
 - two orders of the same features have |K - K'| <= max(lost, lost').
+
+These are worst cases. Far beyond the capacity, and where a spectrum falls as slowly as that of real
+features, the bound on the angle says nothing, though the strongest directions are still close
+(benchmarks/incremental.py).
 
 V stays in float64. In float32 half the memory would do, but each update would tilt every strong
 direction by about 3e-8 anew, and the sum would not be exact any more. `to_arrays` can round V once.
