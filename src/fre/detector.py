@@ -26,6 +26,7 @@ from fre.images import ImageSource
 from fre.metadata import attach, describe, provenance
 from fre.model import Model
 from fre.presets import Configuration, resolve
+from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds, residual_maps
 from fre.subspace.fitting import AnySubspace, ClosedForm, Fitter, Trained, TrainingOptions
 from fre.subspace.pca import check_groups, check_rank, make_folds
 from fre.subspace.position import PositionSubspace
@@ -62,7 +63,8 @@ class FRE:
             ``None``.
         rank: a fixed number of dimensions instead; 220 for an autoencoder, if ``None``.
         false_alarm_rate: share of good images that may be called anomalous, in (0, 1).
-        folds: for cross-fitting, at least 2; an autoencoder is trained anew for each.
+        folds: for cross-fitting, at least 2; an autoencoder is trained anew for each. Image-wide
+            closed forms, which cost less, have up to 20 where the images are few.
         epochs: of an autoencoder's training, like the next three.
         learning_rate: of Adam.
         batch_size: features a step.
@@ -297,7 +299,9 @@ class FRE:
         layout = extractor.layout
         fitter = self._fitter(features, settings, threads, progress)
         subspace = fitter.fit()
-        calibration = self._calibrate(fitter, features, layout, folds, progress)
+        if settings.subspace != "pca":
+            folds = merge_folds(folds, self.folds)
+        calibration = self._calibrate(fitter, subspace, features, layout, folds, progress)
         graph = detector_model(
             extractor.network, extractor.backbone.normalisation, layout, extractor.size, subspace
         )
@@ -320,6 +324,7 @@ class FRE:
             pool=settings.pool,
             variance=settings.variance,
             rank=settings.rank,
+            position_folds=merge_folds(folds, self.folds),
             progress=progress,
         )
         graph = fused_model(
@@ -364,7 +369,9 @@ class FRE:
         # Dealt in the order of the digests, so that the order of the files is no matter.
         by_digest = np.argsort(np.array(features.sha256), kind="stable")
         labels = None if groups is None else [groups[row] for row in by_digest]
-        dealt = make_folds(len(by_digest), folds=self.folds, seed=self.seed, groups=labels)
+        n = len(by_digest)
+        folds = cheap_folds(n, self.folds)
+        dealt = make_folds(n, folds=folds, seed=self.seed, groups=labels)
         return [by_digest[fold] for fold in dealt]
 
     def _fitter(
@@ -396,6 +403,7 @@ class FRE:
     def _calibrate(
         self,
         fitter: Fitter,
+        subspace: AnySubspace,
         features: Features,
         layout: FeatureLayout,
         folds: list[NDArray[np.intp]],
@@ -404,7 +412,9 @@ class FRE:
         n = len(features.X)
         scores, maxima = np.empty((2, n))
         done = 0
-        for rows, maps in fitter.cross_fit(folds, channels=layout.channels):
+        for rows, held_out in fitter.cross_fit(folds, channels=layout.channels):
+            own = residual_maps(subspace, features.X[rows], channels=layout.channels)
+            maps = extrapolate(held_out, own, fitted_on=n - len(rows), of=n)
             scores[rows] = maps.sum(axis=1, dtype=np.float64)
             maxima[rows] = maps.max(axis=1)
             done += len(rows)

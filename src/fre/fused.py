@@ -14,6 +14,7 @@ from fre.errors import OptionError
 from fre.features import FeatureExtractor, Features, pool_features
 from fre.fusion import Fusion
 from fre.graph import FeatureLayout
+from fre.subspace.crossfit import extrapolate, residual_maps
 from fre.subspace.pca import Gram, Subspace
 from fre.subspace.position import PositionStatistics, PositionSubspace
 from fre.subspace.threads import on_all_cores
@@ -93,8 +94,8 @@ class FusedDetector:
         subspaces: of each layer.
         overall: layout and subspace of the overall residual.
         fusion: how they become one score and one map.
-        scores: float64 (n,), cross-fitted.
-        map_maxima: float64 (n,), the largest value of each cross-fitted map.
+        scores: float64 (n,), what each image would score had it been left out.
+        map_maxima: float64 (n,), the largest value of the map that it would have.
     """
 
     layouts: tuple[FeatureLayout, ...]
@@ -120,6 +121,7 @@ def fit_fused(
     pool: int,
     variance: float,
     rank: int | None,
+    position_folds: list[NDArray[np.intp]] | None = None,
     progress: Progress | None = None,
 ) -> FusedDetector:
     """Fit every subspace, cross-fit their residuals, and fuse them.
@@ -132,6 +134,8 @@ def fit_fused(
         pool: edge of the pooling windows of the overall residual.
         variance: share of the energy that each subspace keeps.
         rank: limit of the image-wide subspaces' dimensions; 256, if ``None``.
+        position_folds: for the subspaces per position, whose fits cost more; ``folds``, if
+            ``None``.
         progress: called after each part.
     """
     blocks = dict(zip(layers.names, extractor.split(features.X), strict=True))
@@ -146,7 +150,9 @@ def fit_fused(
 
     step(0)
     for name in filter(None, (layers.fine, layers.middle)):
-        subspace, residuals = _fit_positions(blocks[name], plain[name].grid, folds, variance)
+        subspace, residuals = _fit_positions(
+            blocks[name], plain[name].grid, position_folds or folds, variance
+        )
         layouts.append(plain[name])
         subspaces.append(subspace)
         energies.append(residuals)
@@ -180,8 +186,8 @@ def fit_fused(
         tuple(subspaces),
         (middle[0], overall),
         fusion,
-        fusion.scores(energies, mean_energy),
-        np.array([float(anomaly_map.max()) for anomaly_map in fusion.maps(energies)]),
+        fusion.left_out_scores(energies, mean_energy, folds),
+        np.array([float(values.max()) for values in fusion.left_out_maps(energies, folds)]),
     )
 
 
@@ -197,13 +203,17 @@ def _pooled(
 def _fit_positions(
     X: FloatArray, grid: tuple[int, int], folds: list[NDArray[np.intp]], variance: float
 ) -> tuple[PositionSubspace, FloatArray]:
-    """The subspaces of all images, and each image's residual under those of the other folds."""
+    """The subspaces of all images, and what each image's residual would be without the image."""
     parts = [PositionStatistics.of(X[fold], grid) for fold in folds]
-    energies = np.empty((len(X), grid[0] * grid[1]), np.float32)
+    subspace = parts[0].merge(*parts[1:]).fit(variance=variance)
+    energies = subspace.energies(X)
     for fold, held in zip(folds, parts, strict=True):
         first, *rest = (part for part in parts if part is not held)
-        energies[fold] = first.merge(*rest).fit(variance=variance).energies(X[fold])
-    return parts[0].merge(*parts[1:]).fit(variance=variance), energies
+        others = first.merge(*rest).fit(variance=variance)
+        energies[fold] = extrapolate(
+            others.energies(X[fold]), energies[fold], fitted_on=others.n, of=len(X)
+        )
+    return subspace, energies
 
 
 def _fit_image(
@@ -214,12 +224,12 @@ def _fit_image(
     at_most: int,
 ) -> tuple[Subspace, FloatArray]:
     gram = Gram(X)
-    maps = np.empty((len(X), layout.pooled[0] * layout.pooled[1]), np.float32)
+    subspace = gram.fit(variance=variance, at_most=at_most)
+    maps = residual_maps(subspace, X, channels=layout.channels)
     for rows, residuals in gram.cross_fit(
         folds, channels=layout.channels, variance=variance, at_most=at_most
     ):
-        maps[rows] = residuals
-    subspace = gram.fit(variance=variance, at_most=at_most)
+        maps[rows] = extrapolate(residuals, maps[rows], fitted_on=len(X) - len(rows), of=len(X))
     # As the model file stores it, so that whoever computes with it computes what the graph does.
     rounded = subspace.basis.astype(np.float16).astype(np.float64)
     return replace(subspace, basis=rounded), maps

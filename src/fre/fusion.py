@@ -139,6 +139,30 @@ class Standard:
         """Float32 (n, P) to the same in normal deviations."""
         return np.asarray((values - self.mean) / self.deviation, np.float32)
 
+    @classmethod
+    def left_out(
+        cls, values: FloatArray, folds: list[NDArray[np.intp]], *, positional_mean: bool
+    ) -> FloatArray:
+        """Each fold in normal deviations of the other folds.
+
+        In deviations to which an image has contributed itself it is less extraordinary than it
+        would be if it were new.
+
+        Args:
+            values: float32 (n, P), of good images.
+            folds: the rows of each fold; two folds or more.
+            positional_mean: as for `of`.
+
+        Returns:
+            float32 (n, P).
+        """
+        deviations = np.empty_like(values)
+        for fold in folds:
+            others = np.delete(values, fold, axis=0)
+            standard = cls.of(others, positional_mean=positional_mean)
+            deviations[fold] = standard.apply(values[fold])
+        return deviations
+
 
 @dataclass(frozen=True)
 class Veto:
@@ -246,14 +270,21 @@ class Fusion:
 
     def raw_scores(self, energies: Sequence[FloatArray]) -> Float64:
         """Float64 (n,): mean of the largest pixels of each score map."""
-        scoring = [i for i, counts in enumerate(self.in_score) if counts]
-        raw = np.empty(len(energies[0]))
+        standards = zip(self.score_standards, self._scoring(energies), strict=True)
+        return self._raw_scores([standard.apply(values) for standard, values in standards])
+
+    def _scoring(self, energies: Sequence[FloatArray]) -> list[FloatArray]:
+        return [values for values, counts in zip(energies, self.in_score, strict=True) if counts]
+
+    def _raw_scores(self, deviations: Sequence[FloatArray]) -> Float64:
+        grids = [grid for grid, counts in zip(self.grids, self.in_score, strict=True) if counts]
+        raw = np.empty(len(deviations[0]))
         # One image at a time: all maps at once would be larger than all features.
         for row in range(len(raw)):
             score_map = sum(
-                enlargement.apply(standard.apply(energies[i][row : row + 1]).reshape(self.grids[i]))
-                for i, standard, enlargement in zip(
-                    scoring, self.score_standards, self.score_enlargements, strict=True
+                enlargement.apply(values[row].reshape(grid))
+                for values, grid, enlargement in zip(
+                    deviations, grids, self.score_enlargements, strict=True
                 )
             )
             flat = np.ravel(np.asarray(score_map))
@@ -262,16 +293,44 @@ class Fusion:
 
     def scores(self, energies: Sequence[FloatArray], overall: Float64) -> Float64:
         """Float64 (n,): in standard deviations of a normal image."""
-        z = (self.raw_scores(energies) - self.raw_mean) / self.raw_deviation
+        return self._scores(self.raw_scores(energies), overall)
+
+    def left_out_scores(
+        self, energies: Sequence[FloatArray], overall: Float64, folds: list[NDArray[np.intp]]
+    ) -> Float64:
+        """Scores of the images that were fitted on, by what is normal in the other folds."""
+        deviations = [
+            Standard.left_out(values, folds, positional_mean=True)
+            for values in self._scoring(energies)
+        ]
+        return self._scores(self._raw_scores(deviations), overall)
+
+    def _scores(self, raw: Float64, overall: Float64) -> Float64:
+        z = (raw - self.raw_mean) / self.raw_deviation
         return z if self.veto is None else z + self.veto.apply(overall)
 
     def maps(self, energies: Sequence[FloatArray]) -> Iterator[FloatArray]:
         """For each image float32 (H, W): 0 is typical of good images."""
-        for row in range(len(energies[0])):
+        standards = zip(self.map_standards, energies, strict=True)
+        return self._maps([standard.apply(np.sqrt(values)) for standard, values in standards])
+
+    def left_out_maps(
+        self, energies: Sequence[FloatArray], folds: list[NDArray[np.intp]]
+    ) -> Iterator[FloatArray]:
+        """Maps of the images that were fitted on, by what is normal in the other folds."""
+        return self._maps(
+            [
+                Standard.left_out(np.sqrt(values), folds, positional_mean=False)
+                for values in energies
+            ]
+        )
+
+    def _maps(self, deviations: Sequence[FloatArray]) -> Iterator[FloatArray]:
+        for row in range(len(deviations[0])):
             aligned = sum(
-                alignment.apply(standard.apply(np.sqrt(values[row : row + 1])).reshape(grid))
-                for values, grid, standard, alignment in zip(
-                    energies, self.grids, self.map_standards, self.map_alignments, strict=True
+                alignment.apply(values[row].reshape(grid))
+                for values, grid, alignment in zip(
+                    deviations, self.grids, self.map_alignments, strict=True
                 )
             )
             yield self.map_enlargement.apply(np.asarray(aligned, np.float32))
