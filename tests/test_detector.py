@@ -87,10 +87,18 @@ def test_files_and_arrays_train_the_same_subspace(model: Model) -> None:
     assert from_arrays.predict(image).score == pytest.approx(model.predict(image).score, rel=1e-4)
 
 
-def test_seed_changes_the_folds_only(model: Model, good_folder: Path) -> None:
-    other = FRE(size=96, seed=1).fit(good_folder)
+def test_seed_changes_the_folds_only() -> None:
+    images = [texture(seed) for seed in range(24)]
+    model, other = (FRE(size=64, seed=seed).fit(images) for seed in (0, 1))
     assert initialisers(other) == initialisers(model)
     assert other.calibration.scores.tolist() != model.calibration.scores.tolist()
+
+
+def test_with_no_more_images_than_folds_the_seed_is_no_matter(
+    model: Model, good_folder: Path
+) -> None:
+    other = FRE(size=96, seed=1).fit(good_folder)
+    assert other.calibration.scores.tolist() == model.calibration.scores.tolist()
 
 
 def test_two_images_are_enough_and_one_is_not() -> None:
