@@ -31,11 +31,13 @@ from fre.fused import RANK_LIMIT, plan_layers
 from fre.fusion import SIGMA, TOP_SHARE, Enlargement, Fusion, Standard
 from fre.graph import FeatureLayout
 from fre.metrics import PixelMetrics, auroc, bootstrap_interval
+from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
 from fre.subspace.pca import Gram, make_folds
 from fre.subspace.position import PRIOR_IMAGES, PositionStatistics
 from fre.types import FloatArray, Sample
 
 POOL = 2
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -119,26 +121,29 @@ class Residuals:
         self.test = dict(zip(names, extractor.split(extractor.extract(test).X), strict=True))
         # In the order of the digests, as in training.
         order = np.argsort(np.array(features.sha256), kind="stable")
-        self.folds = [order[fold] for fold in make_folds(len(order))]
+        n = len(order)
+        self.folds = [order[fold] for fold in make_folds(n, folds=cheap_folds(n, FOLDS))]
+        self.position_folds = merge_folds(self.folds, FOLDS)
         self.positions = cache(self._positions)
         self.image = cache(self._image)
         self._statistics = cache(self._compute_statistics)
 
     def _compute_statistics(self, name: str) -> list[PositionStatistics]:
         X, grid = self.train[name], self.layouts[name].grid
-        return [PositionStatistics.of(X[fold], grid) for fold in self.folds]
+        return [PositionStatistics.of(X[fold], grid) for fold in self.position_folds]
 
     def _positions(
         self, name: str, variance: float, prior: float
     ) -> tuple[FeatureLayout, FloatArray, FloatArray]:
         """Layout, residuals of good images and of test images, with a subspace per position."""
         layout, X, parts = self.layouts[name], self.train[name], self._statistics(name)
-        energies = np.empty((len(X), layout.grid[0] * layout.grid[1]), np.float32)
-        for fold, held in zip(self.folds, parts, strict=True):
+        subspace = parts[0].merge(*parts[1:]).fit(variance=variance, prior=prior)
+        energies = subspace.energies(X)
+        for fold, held in zip(self.position_folds, parts, strict=True):
             first, *rest = (part for part in parts if part is not held)
             others = first.merge(*rest).fit(variance=variance, prior=prior)
-            energies[fold] = others.energies(X[fold])
-        subspace = parts[0].merge(*parts[1:]).fit(variance=variance, prior=prior)
+            held_out = others.energies(X[fold])
+            energies[fold] = extrapolate(held_out, energies[fold], fitted_on=others.n, of=len(X))
         return layout, energies, subspace.energies(self.test[name])
 
     def _image(
@@ -152,17 +157,15 @@ class Residuals:
             for features in (self.train[name], self.test[name])
         )
         gram = Gram(X)
-        energies = np.empty((len(X), layout.pooled[0] * layout.pooled[1]), np.float32)
+        subspace = gram.fit(variance=variance, at_most=at_most)
+        energies = subspace.energies(X, layout.channels)
         for rows, maps in gram.cross_fit(
             self.folds, channels=layout.channels, variance=variance, at_most=at_most
         ):
-            energies[rows] = maps
-        subspace = gram.fit(variance=variance, at_most=at_most)
-        outside = np.empty((len(test), energies.shape[1]), np.float32)
-        for row, feature in enumerate(test):
-            residual = subspace.residual(feature[None]).reshape(layout.channels, -1)
-            outside[row] = np.square(residual).sum(axis=0)
-        return layout, energies, outside
+            energies[rows] = extrapolate(
+                maps, energies[rows], fitted_on=len(X) - len(rows), of=len(X)
+            )
+        return layout, energies, subspace.energies(test, layout.channels)
 
 
 def read(

@@ -50,6 +50,34 @@ def test_standards_are_half_the_place_and_half_the_whole() -> None:
     assert (flat.deviation > 0).all()
 
 
+def test_left_out_deviations_are_by_the_other_folds() -> None:
+    values = np.random.default_rng(0).gamma(2, 3, (23, 6)).astype(np.float32)
+    folds = make_folds(23, folds=4)
+    for positional in (True, False):
+        left_out = Standard.left_out(values, folds, positional_mean=positional)
+        for fold in folds:
+            others = np.array([row for row in range(23) if row not in fold])
+            scale = Standard.of(values[others], positional_mean=positional)
+            np.testing.assert_array_equal(left_out[fold], scale.apply(values[fold]))
+
+
+def test_an_extraordinary_image_is_more_so_by_what_the_others_are() -> None:
+    rng = np.random.default_rng(0)
+    energies = [rng.gamma(9, 1, (12, 16)).astype(np.float32)]
+    energies[0][3, 5] *= 20
+    fusion = Fusion.fit(energies, np.zeros(12), grids=[(4, 4)], in_score=[True], size=(16, 16))
+    folds = make_folds(12, folds=12)
+    scores, left_out = (
+        fusion.scores(energies, np.zeros(12)),
+        fusion.left_out_scores(energies, np.zeros(12), folds),
+    )
+    assert left_out[3] > scores[3] + 1
+    assert np.argmax(left_out) == np.argmax(scores) == 3
+    maps = list(fusion.left_out_maps(energies, folds))
+    assert [values.shape for values in maps] == [(16, 16)] * 12
+    assert maps[3].max() > 1.5 * max(values.max() for values in fusion.maps(energies))
+
+
 def test_the_score_is_the_mean_of_the_largest_pixels_in_normal_deviations() -> None:
     rng = np.random.default_rng(0)
     energies = [rng.gamma(2, 1, (40, 16)).astype(np.float32) for _ in range(2)]

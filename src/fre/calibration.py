@@ -4,7 +4,7 @@ Split-conformal prediction (Vovk, Gammerman and Shafer, "Algorithmic Learning in
 2005, section 4.2): among m calibration scores and one more of the same kind, every rank is
 equally likely, so a good image has a p-value of at most a with a probability of at most a.
 Cross-fitted scores are not quite exchangeable with new ones: each comes from a subspace that saw
-a little less, and so tends to be a little too large, which errs on the side of fewer alarms.
+less than the final one, and so is too large. `fre.subspace.crossfit.extrapolate` makes up for it.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from fre.metadata import FusedNotes, attach, describe, provenance
 from fre.model import Model
 from fre.presets import Configuration, resolve
 from fre.roi import MaskSource, Roi
+from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
 from fre.subspace.fitting import AnySubspace, ClosedForm, Fitter, Trained, TrainingOptions
 from fre.subspace.pca import check_groups, check_rank, make_folds
 from fre.types import Progress
@@ -92,7 +93,8 @@ class FRE:
         augment: shifted and turned copies that are made of each image, for fewer than 16 images.
         flip: whether every second copy is mirrored.
         false_alarm_rate: share of good images that may be called anomalous, in (0, 1).
-        folds: for cross-fitting, at least 2; an autoencoder is trained anew for each.
+        folds: for cross-fitting, at least 2; an autoencoder is trained anew for each. Image-wide
+            closed forms, which cost less, have up to 20 where the images are few.
         epochs: of an autoencoder's training, like the next three.
         learning_rate: of Adam.
         batch_size: features a step.
@@ -408,7 +410,9 @@ class FRE:
         layout = extractor.layout
         fitter = self._fitter(features, settings, threads, progress)
         subspace = fitter.fit()
-        calibration = self._calibrate(fitter, features, layout, folds, progress)
+        if settings.subspace != "pca":
+            folds = merge_folds(folds, self.folds)
+        calibration = self._calibrate(fitter, subspace, features, layout, folds, progress)
         graph = detector_model(
             extractor.network,
             extractor.backbone.normalisation,
@@ -437,6 +441,7 @@ class FRE:
             variance=settings.variance,
             rank=settings.rank,
             reading=settings.reading,
+            position_folds=merge_folds(folds, self.folds),
             progress=progress,
         )
         graph = fused_model(
@@ -481,7 +486,8 @@ class FRE:
         # Dealt in the order of the digests, so that the order of the files is no matter.
         by_digest = np.argsort(np.array(features.sha256), kind="stable")
         labels = None if groups is None else [groups[row] for row in by_digest]
-        dealt = make_folds(len(by_digest), folds=self.folds, seed=self.seed, groups=labels)
+        n = len(by_digest)
+        dealt = make_folds(n, folds=cheap_folds(n, self.folds), seed=self.seed, groups=labels)
         return [by_digest[fold] for fold in dealt]
 
     def _fitter(
@@ -513,20 +519,24 @@ class FRE:
     def _calibrate(
         self,
         fitter: Fitter,
+        subspace: AnySubspace,
         features: Features,
         layout: FeatureLayout,
         folds: list[NDArray[np.intp]],
         progress: Progress | None,
     ) -> Calibration:
-        scores, maxima = np.empty((2, len(features.X)))
+        n = len(features.X)
+        scores, maxima = np.empty((2, n))
         done = 0
         rows_of_folds = [features.rows_of(fold) for fold in folds]
-        for rows, maps in fitter.cross_fit(rows_of_folds, channels=layout.channels):
+        for rows, held_out in fitter.cross_fit(rows_of_folds, channels=layout.channels):
+            own = subspace.energies(features.X[rows], layout.channels)
+            maps = extrapolate(held_out, own, fitted_on=n - len(rows), of=n)
             scores[rows] = maps.sum(axis=1, dtype=np.float64)
             maxima[rows] = maps.max(axis=1)
             done += len(rows)
             if progress:
-                progress("Calibrating", done, len(features.X))
+                progress("Calibrating", done, n)
         originals = features.originals
         return Calibration.fit(
             features.largest(scores[originals]),

@@ -91,6 +91,11 @@ class Features:
         """The rows that are no augmented copies."""
         return np.arange(len(self.X)) if self.copy is None else np.flatnonzero(self.copy == 0)
 
+    def originals_of(self, folds: list[NDArray[np.intp]]) -> list[NDArray[np.intp]]:
+        """For each set of images, which of `originals` are of them."""
+        images = self._image_of_originals()
+        return [np.flatnonzero(np.isin(images, fold)) for fold in folds]
+
     def largest(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """For each image the largest value of its original rows: float64 (n,).
 

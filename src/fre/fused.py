@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,10 @@ from fre.fusion import Fusion, Reading
 from fre.graph import FeatureLayout, LayerSubspace
 from fre.presets import Configuration, Scope, resolve
 from fre.roi import cells
-from fre.subspace.patch import PatchStatistics, PatchSubspace
+from fre.subspace.crossfit import extrapolate
+from fre.subspace.patch import PatchStatistics
 from fre.subspace.pca import Gram, Subspace
-from fre.subspace.position import PositionStatistics, PositionSubspace
+from fre.subspace.position import PositionStatistics
 from fre.subspace.threads import on_all_cores
 from fre.types import FloatArray, MaskArray, Progress
 
@@ -32,6 +33,8 @@ __all__ = [
     "fit_fused",
     "plan_layers",
 ]
+
+Statistics = TypeVar("Statistics", PositionStatistics, PatchStatistics)
 
 RANK_LIMIT = 256
 """Of image-wide subspaces. With half of it large defects go unseen (docs/ablation.md)."""
@@ -162,8 +165,10 @@ class FusedHead:
         subspaces: of each layer.
         overall: layout and subspace of the overall residual.
         fusion: how they become one score and one map.
-        energies: of each layer, float32 (r, P), the cross-fitted residuals of good images.
-        mean_energy: float64 (r,), their overall residual.
+        energies: of each layer, float32 (r, P), what the residuals of the good images would be
+            if each had been left out.
+        mean_energy: float64 (r,), their overall residual, likewise.
+        folds: the rows of each fold.
     """
 
     layouts: tuple[FeatureLayout, ...]
@@ -172,15 +177,16 @@ class FusedHead:
     fusion: Fusion
     energies: tuple[FloatArray, ...]
     mean_energy: NDArray[np.float64]
+    folds: list[NDArray[np.intp]]
 
     @property
     def scores(self) -> NDArray[np.float64]:
-        """Float64 (r,), cross-fitted."""
-        return self.fusion.scores(self.energies, self.mean_energy)
+        """Float64 (r,), what each image would score if it had been left out."""
+        return self.fusion.left_out_scores(self.energies, self.mean_energy, self.folds)
 
     def maps(self) -> Iterator[FloatArray]:
-        """Float32 (H, W) each, the cross-fitted maps."""
-        return self.fusion.maps(self.energies)
+        """Float32 (H, W) each, the maps that they would have."""
+        return self.fusion.left_out_maps(self.energies, self.folds)
 
 
 @dataclass(frozen=True)
@@ -189,8 +195,8 @@ class FusedDetector:
 
     Attributes:
         heads: one; or one for each tile of an image that shows something inspected.
-        scores: float64 (n,), cross-fitted.
-        map_maxima: float64 (n,), the largest value of each image's cross-fitted map.
+        scores: float64 (n,), what each image would score if it had been left out.
+        map_maxima: float64 (n,), the largest value of the map that it would have.
     """
 
     heads: tuple[FusedHead, ...]
@@ -213,6 +219,7 @@ def fit_fused(
     variance: float = 0.97,
     rank: int | None = None,
     reading: Reading | None = None,
+    position_folds: list[NDArray[np.intp]] | None = None,
     progress: Progress | None = None,
 ) -> FusedDetector:
     """Fit every subspace, cross-fit their residuals, and fuse them.
@@ -225,6 +232,8 @@ def fit_fused(
         variance: share of the energy that each subspace keeps.
         rank: limit of the image-wide subspaces' dimensions; 256, if ``None``.
         reading: how residuals become a score and a map; the preset's way, if ``None``.
+        position_folds: for the subspaces per position, whose fits cost more; ``folds``, if
+            ``None``.
         progress: called after each part.
 
     Raises:
@@ -250,7 +259,8 @@ def fit_fused(
             extractor,
             part,
             plan,
-            [part.rows_of(fold) for fold in folds],
+            folds,
+            position_folds or folds,
             variance,
             rank or RANK_LIMIT,
             reading or Reading(),
@@ -275,12 +285,16 @@ def _fit_head(
     features: Features,
     plan: FusedPlan,
     folds: list[NDArray[np.intp]],
+    position_folds: list[NDArray[np.intp]],
     variance: float,
     at_most: int,
     reading: Reading,
     advance: Callable[[], None],
 ) -> FusedHead:
-    """`fit_fused` for one head; ``folds`` are of rows."""
+    """`fit_fused` for one head."""
+    rows, few_rows = (
+        [features.rows_of(fold) for fold in images] for images in (folds, position_folds)
+    )
     blocks = dict(zip(plan.names, extractor.split(features.X), strict=True))
     plain = {layout.layer: layout for layout in extractor.layouts}
     inspected = extractor.inspected
@@ -294,7 +308,7 @@ def _fit_head(
     overall_key = (plan.overall, OVERALL_POOL)
     keys = sorted({(p.layer, p.pool) for p in plan.layers if p.scope == "image"} | {overall_key})
     fitted = on_all_cores(
-        partial(_fit_image, *pooled(*key), folds, variance, at_most) for key in keys
+        partial(_fit_image, *pooled(*key), rows, variance, at_most) for key in keys
     )
     image_wide = dict(zip(keys, fitted, strict=True))
     advance()
@@ -307,7 +321,8 @@ def _fit_head(
             layout, X = pooled(part.layer, part.pool)
             places = None if inspected is None else np.ravel(cells(inspected, layout.pooled))
             fit = _fit_positions if part.scope == "position" else _fit_patches
-            parts.append((layout, *fit(X, layout.pooled, folds, variance, reading.prior, places)))
+            fitted_part = fit(X, layout.pooled, few_rows, variance, reading.prior, places)
+            parts.append((layout, *fitted_part))
         advance()
     originals = features.originals
     energies = [_inspected(part[2][originals], part[0], inspected) for part in parts]
@@ -330,6 +345,7 @@ def _fit_head(
         fusion,
         tuple(energies),
         mean_energy,
+        features.originals_of(folds),
     )
 
 
@@ -342,6 +358,10 @@ def _inspected(
     return energies * np.ravel(cells(inspected, layout.pooled))
 
 
+Cross: TypeAlias = tuple[LayerSubspace, FloatArray]
+"""A subspace of all images, and what each row's residual would be without its image."""
+
+
 def _fit_positions(
     X: FloatArray,
     grid: tuple[int, int],
@@ -349,15 +369,9 @@ def _fit_positions(
     variance: float,
     prior: float,
     _: MaskArray | None,
-) -> tuple[PositionSubspace, FloatArray]:
-    """The subspaces of all images, and each image's residual under those of the other folds."""
-    parts = [PositionStatistics.of(X[fold], grid) for fold in folds]
-    energies = np.empty((len(X), grid[0] * grid[1]), np.float32)
-    for fold, held in zip(folds, parts, strict=True):
-        first, *rest = (part for part in parts if part is not held)
-        others = first.merge(*rest).fit(variance=variance, prior=prior)
-        energies[fold] = others.energies(X[fold])
-    return parts[0].merge(*parts[1:]).fit(variance=variance, prior=prior), energies
+) -> Cross:
+    statistics = [PositionStatistics.of(X[fold], grid) for fold in folds]
+    return _fit_statistics(X, statistics, folds, variance, prior)
 
 
 def _fit_patches(
@@ -365,18 +379,31 @@ def _fit_patches(
     grid: tuple[int, int],
     folds: list[NDArray[np.intp]],
     variance: float,
-    _: float,
+    prior: float,
     places: MaskArray | None,
-) -> tuple[PatchSubspace, FloatArray]:
-    """The same with one subspace for all locations."""
+) -> Cross:
     if places is not None and not places.any():
         places = None
-    parts = [PatchStatistics.of(X[fold], grid, places) for fold in folds]
-    energies = np.empty((len(X), grid[0] * grid[1]), np.float32)
-    for fold, held in zip(folds, parts, strict=True):
-        first, *rest = (part for part in parts if part is not held)
-        energies[fold] = first.merge(*rest).fit(variance=variance).energies(X[fold])
-    return parts[0].merge(*parts[1:]).fit(variance=variance), energies
+    statistics = [PatchStatistics.of(X[fold], grid, places) for fold in folds]
+    return _fit_statistics(X, statistics, folds, variance, prior)
+
+
+def _fit_statistics(
+    X: FloatArray,
+    statistics: list[Statistics],
+    folds: list[NDArray[np.intp]],
+    variance: float,
+    prior: float,
+) -> Cross:
+    subspace = statistics[0].merge(*statistics[1:]).fit(variance=variance, prior=prior)
+    energies = subspace.energies(X)
+    for fold, held in zip(folds, statistics, strict=True):
+        rest = [part for part in statistics if part is not held]
+        others = rest[0].merge(*rest[1:]).fit(variance=variance, prior=prior)
+        energies[fold] = extrapolate(
+            others.energies(X[fold]), energies[fold], fitted_on=others.n, of=len(X)
+        )
+    return subspace, energies
 
 
 def _fit_image(
@@ -386,14 +413,13 @@ def _fit_image(
     variance: float,
     at_most: int,
 ) -> tuple[Subspace, FloatArray]:
-    """The same with one subspace for the whole map."""
     gram = Gram(np.ascontiguousarray(X))
-    maps = np.empty((len(X), layout.pooled[0] * layout.pooled[1]), np.float32)
+    subspace = gram.fit(variance=variance, at_most=at_most)
+    maps = subspace.energies(X, layout.channels)
     for rows, residuals in gram.cross_fit(
         folds, channels=layout.channels, variance=variance, at_most=at_most
     ):
-        maps[rows] = residuals
-    subspace = gram.fit(variance=variance, at_most=at_most)
+        maps[rows] = extrapolate(residuals, maps[rows], fitted_on=len(X) - len(rows), of=len(X))
     # As the model file stores it, so that whoever computes with it computes what the graph does.
     rounded = subspace.basis.astype(np.float16).astype(np.float64)
     return replace(subspace, basis=rounded), maps

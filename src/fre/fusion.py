@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 Float64: TypeAlias = NDArray[np.float64]
+Value = TypeVar("Value")
 
 Standardise: TypeAlias = Literal["position", "layer", "none"]
 STANDARDS: tuple[Standardise, ...] = ("position", "layer", "none")
@@ -198,6 +199,40 @@ class Standard:
         """Float32 (n, P) to the same in normal deviations."""
         return np.asarray((values - self.mean) / self.deviation, np.float32)
 
+    @classmethod
+    def left_out(
+        cls,
+        values: FloatArray,
+        folds: list[NDArray[np.intp]],
+        *,
+        positional_mean: bool,
+        kind: Standardise = "position",
+        inspected: MaskArray | None = None,
+    ) -> FloatArray:
+        """Each fold in normal deviations of the other folds.
+
+        In deviations to which an image has contributed itself it is less extraordinary than it
+        would be if it were new.
+
+        Args:
+            values: float32 (n, P), of good images.
+            folds: the rows of each fold; two folds or more.
+            positional_mean: as for `of`, like all that follow.
+            kind: as for `of`.
+            inspected: as for `of`.
+
+        Returns:
+            float32 (n, P).
+        """
+        deviations = np.empty_like(values)
+        for fold in folds:
+            others = np.delete(values, fold, axis=0)
+            standard = cls.of(
+                others, positional_mean=positional_mean, kind=kind, inspected=inspected
+            )
+            deviations[fold] = standard.apply(values[fold])
+        return deviations
+
 
 @dataclass(frozen=True)
 class Veto:
@@ -253,6 +288,7 @@ class Fusion:
     raw_deviation: float
     veto: Veto | None
     inspected: MaskArray | None = None
+    standardise: Standardise = "position"
 
     @classmethod
     def fit(
@@ -315,6 +351,7 @@ class Fusion:
             raw_deviation=1.0,
             veto=None,
             inspected=inspected,
+            standardise=reading.standardise,
         )
         ranked = unscaled.ranked
         pixels = fine[0] * fine[1] if ranked is None else int(ranked.sum())
@@ -346,15 +383,22 @@ class Fusion:
 
     def raw_scores(self, energies: Sequence[FloatArray]) -> Float64:
         """Float64 (n,): mean of the largest pixels of each score map."""
-        scoring = [i for i, counts in enumerate(self.in_score) if counts]
-        raw = np.empty(len(energies[0]))
-        ranked = self.ranked
+        standards = zip(self.score_standards, self._scoring(energies), strict=True)
+        return self._raw_scores([standard.apply(values) for standard, values in standards])
+
+    def _scoring(self, values: Sequence[Value]) -> list[Value]:
+        """What belongs to the layers that count for the score."""
+        return [value for value, counts in zip(values, self.in_score, strict=True) if counts]
+
+    def _raw_scores(self, deviations: Sequence[FloatArray]) -> Float64:
+        grids, ranked = self._scoring(self.grids), self.ranked
+        raw = np.empty(len(deviations[0]))
         # One image at a time: all maps at once would be larger than all features.
         for row in range(len(raw)):
             terms = (
-                enlargement.apply(standard.apply(energies[i][row : row + 1]).reshape(self.grids[i]))
-                for i, standard, enlargement in zip(
-                    scoring, self.score_standards, self.score_enlargements, strict=True
+                enlargement.apply(values[row].reshape(grid))
+                for values, grid, enlargement in zip(
+                    deviations, grids, self.score_enlargements, strict=True
                 )
             )
             score_map = np.asarray(sum(terms))
@@ -364,16 +408,59 @@ class Fusion:
 
     def scores(self, energies: Sequence[FloatArray], overall: Float64) -> Float64:
         """Float64 (n,): in standard deviations of a normal image."""
-        z = (self.raw_scores(energies) - self.raw_mean) / self.raw_deviation
+        return self._scores(self.raw_scores(energies), overall)
+
+    def left_out_scores(
+        self, energies: Sequence[FloatArray], overall: Float64, folds: list[NDArray[np.intp]]
+    ) -> Float64:
+        """Scores of the images that were fitted on, by what is normal in the other folds."""
+        deviations = [
+            Standard.left_out(
+                values,
+                folds,
+                positional_mean=True,
+                kind=self.standardise,
+                inspected=self._places(grid),
+            )
+            for values, grid in zip(self._scoring(energies), self._scoring(self.grids), strict=True)
+        ]
+        return self._scores(self._raw_scores(deviations), overall)
+
+    def _places(self, grid: tuple[int, int]) -> MaskArray | None:
+        return None if self.inspected is None else np.ravel(cells(self.inspected, grid))
+
+    def _scores(self, raw: Float64, overall: Float64) -> Float64:
+        z = (raw - self.raw_mean) / self.raw_deviation
         return z if self.veto is None else z + self.veto.apply(overall)
 
     def maps(self, energies: Sequence[FloatArray]) -> Iterator[FloatArray]:
         """For each image float32 (H, W): 0 is typical of good images."""
-        for row in range(len(energies[0])):
+        standards = zip(self.map_standards, energies, strict=True)
+        return self._maps([standard.apply(np.sqrt(values)) for standard, values in standards])
+
+    def left_out_maps(
+        self, energies: Sequence[FloatArray], folds: list[NDArray[np.intp]]
+    ) -> Iterator[FloatArray]:
+        """Maps of the images that were fitted on, by what is normal in the other folds."""
+        return self._maps(
+            [
+                Standard.left_out(
+                    np.sqrt(values),
+                    folds,
+                    positional_mean=False,
+                    kind=self.standardise,
+                    inspected=self._places(grid),
+                )
+                for values, grid in zip(energies, self.grids, strict=True)
+            ]
+        )
+
+    def _maps(self, deviations: Sequence[FloatArray]) -> Iterator[FloatArray]:
+        for row in range(len(deviations[0])):
             aligned = sum(
-                alignment.apply(standard.apply(np.sqrt(values[row : row + 1])).reshape(grid))
-                for values, grid, standard, alignment in zip(
-                    energies, self.grids, self.map_standards, self.map_alignments, strict=True
+                alignment.apply(values[row].reshape(grid))
+                for values, grid, alignment in zip(
+                    deviations, self.grids, self.map_alignments, strict=True
                 )
             )
             enlarged = self.map_enlargement.apply(np.asarray(aligned, np.float32))
