@@ -198,7 +198,14 @@ def test_evaluate(model: Path, dataset: Path, tmp_path: Path) -> None:
         "false_alarm_rate_observed",
         "images_per_second",
         "aupimo",
+        "intervals",
     ]
+    figures = {name for name in values if name[:5] in ("image", "pixel", "aupro", "aupim", "false")}
+    assert set(values["intervals"]) == figures - {"images_per_second"}
+    for name, (low, high) in values["intervals"].items():
+        assert 0 <= low <= values[name] + 1e-3
+        assert values[name] - 1e-3 <= high <= 1
+        assert f"{low:.3f} to {high:.3f}" in done.stdout
     assert values["image_auroc"] == values["image_aupr"] == values["image_f1"] == 1
     assert values["pixel_auroc"] > 0.9
     assert values["aupimo"] > 0.9

@@ -786,6 +786,15 @@ def test_without_good_images_resamples_have_no_aupimo():
     assert list(counted(maps[:2], masks[:2]).resample(3)) == ["auroc", "f1", "aupro"]
 
 
+def test_a_resample_without_a_good_pixel_is_left_out():
+    half = np.array([[True, False]])
+    maps = [np.array([[2.0, 1.0]]), np.array([[3.0, 3.0]])]
+    found = counted(maps, [half, np.ones((1, 2), bool)]).resample(100)
+    # A quarter of the draws have the second image twice.
+    assert 60 < found["auroc"].size < 90
+    assert found["auroc"] == pytest.approx(np.ones(found["auroc"].size))
+
+
 def test_what_is_kept_of_an_image_does_not_grow_with_it():
     rng = np.random.default_rng(0)
     metrics, mask = PixelMetrics(), np.zeros((700, 700), bool)

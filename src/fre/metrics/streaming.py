@@ -190,7 +190,7 @@ class PixelMetrics:
 
         Returns:
             float64 (n,) each: ``auroc``, ``f1``, ``aupro`` and, where there are good images,
-            ``aupimo``.
+            ``aupimo``. Draws without any defect-free pixel have no figures and are left out.
 
         Raises:
             OptionError: there are no defective or no defect-free pixels, or n is below 1.
@@ -205,9 +205,12 @@ class PixelMetrics:
         )
         truth = np.array([summary.defect is not None for summary in self._summaries])
         times = np.stack([np.bincount(d, minlength=truth.size) for d in resamples(truth, n, seed)])
+        # Where defects fill some images and there are no good ones, a draw may have no good pixel.
+        n_good = np.array([summary.good.total for summary in self._summaries])
+        times = times[times @ n_good > 0]
         parts = [
             self._resampled(resampled_curves(self._summaries, edges, some), used.size <= FEW_BINS)
-            for some in np.array_split(times, -(-n // _AT_ONCE))
+            for some in np.array_split(times, -(-len(times) // _AT_ONCE))
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -63,8 +63,15 @@ class Tail:
         steps[:, 1::2] -= weights[:, kept]
         return cls(bins, steps)
 
+    @property
+    def total(self) -> float:
+        """The number of pixels."""
+        return float(self.above[0, 0]) if self.bins.size else 0.0
+
     def at(self, edges: NDArray[np.int64]) -> DoubleArray:
         """The sums at or above each of the edges: float64 (m, number of edges)."""
+        if self.bins.size == 0:
+            return np.zeros((len(self.above), edges.size))
         return np.stack([np.interp(edges, self.bins, above, right=0.0) for above in self.above])
 
 
