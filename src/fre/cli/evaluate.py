@@ -40,6 +40,9 @@ def evaluate(
 ) -> None:
     """Measure a model on the test images of a dataset.
 
+    The 95 % intervals are by the choice of test images, not of training images; images/s is of
+    this one run.
+
     \b
     Example: fre evaluate part.onnx parts --report part.html
     """

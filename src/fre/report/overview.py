@@ -61,7 +61,12 @@ def figures(evaluation: Evaluation, counts: Counts) -> list[Figure]:
         ),
         figure("pixel_f1", "Pixel F1", "overlap of map and mask, at best", no_pixels),
         figure("aupro", "AUPRO", "share of each defect that is covered", no_pixels),
-        figure("aupimo", "AUPIMO", "the same for each image, at nearly no false alarm", no_aupimo),
+        figure(
+            "aupimo",
+            "AUPIMO",
+            "share of each image's defect that is covered, at nearly no false alarm",
+            no_aupimo,
+        ),
     ]
 
 
