@@ -224,22 +224,41 @@ def test_a_thousand_images_stay_in_the_budget(tmp_path: Path) -> None:
     assert f"{1000 - shown} are not shown" in page.text
 
 
+def photograph(seed: int) -> GalleryItem:
+    """A texture with a sensor's noise, a lively map and a mask with a ragged edge."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:512, :512]
+    grey = 130 + 30 * np.sin(x / 9 + seed) + 20 * np.sin(y / 23) + rng.normal(0, 6, x.shape)
+    mask = np.hypot(y - 200, x - 300) < 40 + 15 * np.sin(x / 3)
+    anomaly_map = 3 + 2 * np.sin(x / 20) * np.sin(y / 14) + 4 * mask
+    return GalleryItem(
+        np.repeat(grey.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2),
+        anomaly_map.astype(np.float32),
+        mask,
+    )
+
+
+def test_the_budget_counts_all_that_a_picture_takes(tmp_path: Path) -> None:
+    item = photograph(0)
+    html, page = write(tmp_path, evaluation(8, 12), gallery=lambda _: item, max_images=0)
+    frame = len(html)
+    html, page = write(tmp_path, evaluation(8, 12), gallery=lambda _: item, max_bytes=300_000)
+    shown = page.tags.count("use")
+    assert 5 < shown < 20
+    # What is left for the tags and the caption of each.
+    assert len(html) - frame < 300_000 + 1_100 * shown
+
+
 @pytest.mark.slow
 def test_a_thousand_photographs_stay_under_fifteen_megabytes(tmp_path: Path) -> None:
-    """Textured images, as they come from a camera, by the budget that is the default."""
+    items = [photograph(seed) for seed in range(5)]
 
     def gallery(scored: ScoredImage) -> GalleryItem:
-        rng = np.random.default_rng(abs(hash(scored.sample.path.name)) % 2**32)
-        grey = rng.normal(130, 12, (1024, 1024, 1)) + 40 * np.sin(np.arange(1024) / 9)[:, None]
-        mask = rng.random((1024, 1024)) < 0.001 if scored.sample.masks else None
-        return GalleryItem(
-            np.repeat(grey.clip(0, 255).astype(np.uint8), 3, axis=2),
-            rng.random((256, 256), np.float32) * 8,
-            mask,
-        )
+        return items[int(scored.sample.path.stem[-3:]) % 5]
 
-    write(tmp_path, evaluation(400, 600), gallery=gallery, max_images=1000)
-    assert 5_000_000 < (tmp_path / "report.html").stat().st_size < 15_000_000
+    html, page = write(tmp_path, evaluation(400, 600), gallery=gallery, max_images=1000)
+    assert 5_000_000 < len(html.encode()) < 15_000_000
+    assert page.tags.count("use") > 500
 
 
 def test_quality_gives_way_before_number(tmp_path: Path) -> None:

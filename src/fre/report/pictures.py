@@ -47,8 +47,8 @@ class Picture:
     outline: str
 
     def size(self, level: int) -> int:
-        """Bytes in the page, where base64 takes four for three."""
-        return (len(self.images[level]) + len(self.heat)) * 4 // 3 + len(self.outline)
+        """Bytes in the page: base64 takes four for three, and the outline is drawn on a casing."""
+        return (len(self.images[level]) + len(self.heat)) * 4 // 3 + 2 * len(self.outline)
 
 
 def draw(item: GalleryItem, scale: Scale) -> Picture:
