@@ -192,6 +192,11 @@ class Evaluation:
         aupimo: mean over the defective images of the area under the per-image overlap curve,
             between false-positive rates of 1e-5 and 1e-4 on good images.
         images: a row an image, in the order of the dataset.
+        intervals: by the name of a figure, its 95 % interval, low and high: by the choice of test
+            images, not of training images. Wilson's for ``false_alarm_rate_observed``, bootstrap
+            percentiles of whole images for the others. Speed is of one run and has none.
+        resamples: by the name of a figure, float64 (n,): its values in the bootstrap resamples.
+            Evaluations of the same test images have the same draws, in order.
 
     The pixel figures are ``None`` where there are no masks; a figure that needs both good and
     defective images is ``None`` where there is only one kind.
@@ -209,6 +214,10 @@ class Evaluation:
     images_per_second: float
     aupimo: float | None = None
     images: tuple[ScoredImage, ...] = field(repr=False, default=())
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    resamples: dict[str, NDArray[np.float64]] = field(
+        repr=False, compare=False, default_factory=dict
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as the JSON of ``fre evaluate``: without the rows."""
@@ -224,4 +233,5 @@ class Evaluation:
             "false_alarm_rate_observed": self.false_alarm_rate_observed,
             "images_per_second": self.images_per_second,
             "aupimo": self.aupimo,
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
         }

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+FIGURE_TITLES = {
+    "image_auroc": "image AUROC",
+    "image_aupr": "image AUPR",
+    "image_f1": "image F1",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_f1": "pixel F1",
+    "aupro": "AUPRO",
+    "aupimo": "AUPIMO",
+}
+"""Names of the figures of an evaluation, in the order in which they are printed."""
+
 
 class Interrupted(BaseException):
     """What Ctrl-C raises here: click would print a line of its own on a KeyboardInterrupt."""
