@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterable, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
+from fre.assembly import Assembled, assemble_fused, assemble_reference, finish
 from fre.augmentation import Augmentation
 from fre.backbones import DEFAULT_BACKBONE, Backbone, get_backbone
 from fre.calibration import Calibration, check_false_alarm_rate
@@ -22,22 +22,20 @@ from fre.errors import DatasetError, ImageError, OptionError
 from fre.features import FeatureExtractor, Features
 from fre.fused import fit_fused, plan_layers
 from fre.geometry import Fit, Tiling
-from fre.graph import FeatureLayout, LayerSubspace, detector_model, fused_model
+from fre.graph import FeatureLayout
 from fre.grouping import group_labels
 from fre.images import ImageSource, read_image
-from fre.metadata import FusedNotes, attach, describe, provenance
+from fre.metadata import provenance
 from fre.model import Model
 from fre.presets import Configuration, resolve
 from fre.roi import MaskSource, Roi
+from fre.streaming import assemble_streamed, stream_fit, stream_plan
 from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
 from fre.subspace.fitting import AnySubspace, ClosedForm, Fitter, Trained, TrainingOptions
 from fre.subspace.pca import check_groups, check_rank, make_folds
 from fre.types import Progress
 
 __all__ = ["FRE"]
-
-Parts: TypeAlias = list[tuple[FeatureLayout, AnySubspace | LayerSubspace]]
-Fitted: TypeAlias = tuple[onnx.ModelProto, Parts, Calibration, FusedNotes | None]
 
 
 class FRE:
@@ -103,6 +101,7 @@ class FRE:
             of an image's folder; a number, that of the folder so many levels up; or a regular
             expression whose one capture group is found in the file's name. ``None`` takes every
             image for a part of its own.
+        memory: gigabytes of features that may be held at once.
         seed: of the folds, of copies, and of an autoencoder's training.
 
     Attributes:
@@ -147,6 +146,7 @@ class FRE:
         batch_size: int = 32,
         plateau: float | None = None,
         group_by: str | int | None = None,
+        memory: float = 2.0,
         seed: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -180,6 +180,7 @@ class FRE:
         self.batch_size = batch_size
         self.plateau = plateau
         self.group_by = group_by
+        self.memory = memory
         self.seed = seed
 
     @classmethod
@@ -218,21 +219,27 @@ class FRE:
         y: None = None,
         *,
         skip_unreadable: bool = False,
+        checkpoint: Path | str | None = None,
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Model:
         """Learn what good images look like.
+
+        The features of images that are more than ``memory`` allows are let go of after they were
+        absorbed, and the images are read a second time to calibrate.
 
         Args:
             images: a folder of good images or the root of a dataset (its training split), files,
                 or arrays, uint8 (H, W, 3), RGB. Two or more.
             y: ignored; scikit-learn's convention.
             skip_unreadable: leave out images that can't be read, instead of stopping.
+            checkpoint: a file that such a training writes now and then, and from which it goes
+                on after it was stopped; to be removed once the model is saved.
             threads: threads of the network; 0 takes all cores.
             progress: called as the work advances.
 
         Raises:
-            DatasetError: fewer than two images.
+            DatasetError: fewer than two images, or more than fit in memory where all must.
             ImageError: an image can't be read.
             BackboneError: an unknown backbone or layer, or unusable weights.
             MissingDependencyError: the backbone or the subspace needs an extra.
@@ -245,24 +252,36 @@ class FRE:
         labels = self._labels(sources)
         backbone = get_backbone(settings.backbone, weights=self.weights)
         extractor = self._extractor_for(backbone, sources, threads)
-        features = extractor.extract(
-            sources,
-            augmentation=self._augmentation(),
-            skip_unreadable=skip_unreadable,
-            progress=progress,
-        )
-        if features.n < 2:
-            raise DatasetError(
-                f"training needs 2 good images or more; {features.n} of {len(sources)} "
-                "could be read"
+        if self._streams(extractor, sources):
+            model, extracted = self._fit_streamed(
+                extractor,
+                sources,
+                labels,
+                settings,
+                skip_unreadable=skip_unreadable,
+                checkpoint=None if checkpoint is None else Path(checkpoint),
+                threads=threads,
+                progress=progress,
             )
-        extracted = time.perf_counter()
-        groups = None
-        if labels is not None:
-            kept = range(len(labels)) if features.kept is None else features.kept
-            groups = [labels[place] for place in kept]
-        model = self._fit_features(extractor, features, settings, groups, threads, progress)
-        self.skipped_ = list(features.skipped)
+        else:
+            features = extractor.extract(
+                sources,
+                augmentation=self._augmentation(),
+                skip_unreadable=skip_unreadable,
+                progress=progress,
+            )
+            if features.n < 2:
+                raise DatasetError(
+                    f"training needs 2 good images or more; {features.n} of {len(sources)} "
+                    "could be read"
+                )
+            extracted = time.perf_counter()
+            groups = None
+            if labels is not None:
+                kept = range(len(labels)) if features.kept is None else features.kept
+                groups = [labels[place] for place in kept]
+            model = self._fit_features(extractor, features, settings, groups, threads, progress)
+            self.skipped_ = list(features.skipped)
         self.seconds_ = {
             "total": time.perf_counter() - began,
             "features": extracted - began,
@@ -379,24 +398,13 @@ class FRE:
     ) -> Model:
         folds = self._folds(features, groups)
         fit = self._fit_fused if settings.preset == "default" else self._fit_reference
-        graph, parts, calibration, fused = fit(
-            extractor, features, settings, folds, threads, progress
-        )
-        document = describe(
-            preset=settings.preset,
-            backbone=extractor.backbone,
-            parts=parts,
-            geometry=extractor.geometry,
-            roi=extractor.roi,
-            fused=fused,
-            calibration=calibration,
-            origin={
-                **provenance(features.sha256, seed=self.seed),
-                **({"augmented": self.augment} if self.augment else {}),
-                **self._relations(features, groups),
-            },
-        )
-        return Model(attach(graph, document), threads=threads)
+        assembled = fit(extractor, features, settings, folds, threads, progress)
+        origin = self._origin(features.sha256) | self._relations(features, groups)
+        return finish(extractor, assembled, settings, origin, threads=threads)
+
+    def _origin(self, sha256: Sequence[str]) -> dict[str, Any]:
+        augmented = {"augmented": self.augment} if self.augment else {}
+        return {**provenance(sha256, seed=self.seed), **augmented}
 
     def _fit_reference(
         self,
@@ -406,22 +414,13 @@ class FRE:
         folds: list[NDArray[np.intp]],
         threads: int,
         progress: Progress | None,
-    ) -> Fitted:
-        layout = extractor.layout
+    ) -> Assembled:
         fitter = self._fitter(features, settings, threads, progress)
         subspace = fitter.fit()
         if settings.subspace != "pca":
             folds = merge_folds(folds, self.folds)
-        calibration = self._calibrate(fitter, subspace, features, layout, folds, progress)
-        graph = detector_model(
-            extractor.network,
-            extractor.backbone.normalisation,
-            layout,
-            extractor.geometry.size,
-            subspace,
-            extractor.inspected,
-        )
-        return graph, [(layout, subspace)], calibration, None
+        calibration = self._calibrate(fitter, subspace, features, extractor.layout, folds, progress)
+        return assemble_reference(extractor, subspace, calibration)
 
     def _fit_fused(
         self,
@@ -431,7 +430,7 @@ class FRE:
         folds: list[NDArray[np.intp]],
         threads: int,
         progress: Progress | None,
-    ) -> Fitted:
+    ) -> Assembled:
         plan = plan_layers(extractor.backbone, self.layers, settings)
         fitted = fit_fused(
             extractor,
@@ -444,25 +443,66 @@ class FRE:
             position_folds=merge_folds(folds, self.folds),
             progress=progress,
         )
-        graph = fused_model(
-            extractor.network,
-            extractor.backbone.normalisation,
-            fitted.heads,
-            extractor.geometry.size,
+        return assemble_fused(extractor, fitted, plan, settings, self.false_alarm_rate)
+
+    def _streams(self, extractor: FeatureExtractor, sources: Sequence[ImageSource]) -> bool:
+        """Whether the features of the images are more than may be held."""
+        rows = extractor.rows(sources, self._augmentation())
+        needed = 4.0 * rows * extractor.dimension
+        if needed <= self.memory * 2**30:
+            return False
+        if self.subspace in ("tied", "plain") or self.per_tile:
+            what = "per-tile models" if self.per_tile else "an autoencoder"
+            raise DatasetError(
+                f"{what} can't be trained without holding all features, {needed / 2**30:.1f} GB, "
+                f"and {self.memory:g} GB are allowed: give more memory, or fewer images"
+            )
+        return True
+
+    def _fit_streamed(
+        self,
+        extractor: FeatureExtractor,
+        sources: Sequence[ImageSource],
+        labels: list[str] | None,
+        settings: Configuration,
+        *,
+        skip_unreadable: bool,
+        checkpoint: Path | None,
+        threads: int,
+        progress: Progress | None,
+    ) -> tuple[Model, float]:
+        """A model of images whose features are not all held; and when the last was read."""
+        plan = None
+        if settings.preset == "default":
+            plan = plan_layers(extractor.backbone, self.layers, settings)
+        parts, options = stream_plan(
+            extractor,
+            plan,
+            settings,
+            augmentation=self._augmentation(),
+            skip_unreadable=skip_unreadable,
+            checkpoint=checkpoint,
         )
-        calibration = Calibration.fit(
-            fitted.scores,
-            fitted.map_maxima,
-            self.false_alarm_rate,
-            map_range=fitted.map_range,
+        streamed = stream_fit(
+            extractor,
+            sources,
+            parts,
+            make_folds(len(sources), folds=self.folds, seed=self.seed, groups=labels),
+            options,
+            identity={**self.get_params(), "weights": extractor.backbone.weights_sha256},
+            progress=progress,
         )
-        # Of several heads the first stands for all: they differ in nothing but numbers.
-        head = fitted.heads[0]
-        parts: Parts = list(zip(head.layouts, head.subspaces, strict=True))
-        if head.overall not in parts:
-            parts.append(head.overall)
-        notes = FusedNotes(settings.reading, [(part.layer, part.scope) for part in plan.layers])
-        return graph, parts, calibration, notes
+        read = time.perf_counter()
+        assembled = assemble_streamed(
+            extractor, streamed, parts, plan, settings, self.false_alarm_rate
+        )
+        self.skipped_ = list(streamed.skipped)
+        origin = self._origin([image.sha256 for image in streamed.images])
+        origin["calibration_images"] = streamed.calibration.n
+        if labels is not None:
+            of_kept = {labels[image.place] for image in streamed.images}
+            origin |= {"group_by": self.group_by, "n_groups": len(of_kept)}
+        return finish(extractor, assembled, settings, origin, threads=threads), read
 
     def _labels(self, sources: Sequence[ImageSource]) -> list[str] | None:
         if self.group_by is None:

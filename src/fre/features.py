@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,17 +18,22 @@ from fre.duplicates import duplicate_thumbnail
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.geometry import Fit, Geometry, Tiling
 from fre.graph import FEATURES, FeatureLayout, feature_model, pooling_matrix
-from fre.images import ImageSource, LoadedImage, iter_loaded
+from fre.images import ImageSource, LoadedImage, image_size, iter_loaded
 from fre.roi import Roi
 from fre.runtime import open_runtime
 from fre.types import FloatArray, Progress
 
-__all__ = ["FeatureExtractor", "Features", "combined_digest", "pool_features"]
+__all__ = [
+    "FeatureBatch",
+    "FeatureExtractor",
+    "FeatureStream",
+    "Features",
+    "SeenImage",
+    "combined_digest",
+    "pool_features",
+]
 
 BATCH = 16
-
-MEMORY_LIMIT = 4 * 2**30
-"""Bytes of features that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -233,44 +237,79 @@ class FeatureExtractor:
 
         Raises:
             ImageError: an image can't be read, or the region of interest does not fit it.
-            DatasetError: none of them can be read, or their features need too much memory.
+            DatasetError: none of them can be read, or they have more rows than were reserved.
         """
-        gathered = _Gathered(self._capacity(len(sources), augmentation), self.dimension, self.run)
-        skipped: list[ImageError] = []
-        loaded = iter_loaded(
+        stream = FeatureStream(
+            self,
             sources,
-            self.geometry.target,
-            workers=available_cores(),
-            ahead=2 * BATCH if self.geometry.tiling is None else 2,
-            digest=True,
+            augmentation=augmentation,
+            skip_unreadable=skip_unreadable,
+            progress=progress,
         )
-        for done, image in enumerate(loaded, start=1):
-            try:
-                if isinstance(image, ImageError):
-                    raise image
-                if self.roi is not None:
-                    self.roi.check(image.original_size, _path(image.source))
-                gathered.add(done - 1, image, self._inputs(image, augmentation))
-            except ImageError as error:
-                if not skip_unreadable:
-                    raise
-                skipped.append(error)
-            if progress:
-                progress("Extracting features", done, len(sources))
-        if sources and not gathered.sha256:
-            raise DatasetError(f"none of the {len(sources)} images can be read: {skipped[0]}")
-        return gathered.features(skipped)
+        X = np.empty((self._capacity(sources, augmentation), self.dimension), np.float32)
+        batches: list[FeatureBatch] = []
+        filled = 0
+        for batch in stream:
+            stop = filled + len(batch.X)
+            if stop > len(X):
+                X = np.concatenate([X[:filled], np.empty_like(X)])
+            X[filled:stop] = batch.X
+            filled = stop
+            batches.append(replace(batch, X=batch.X[:0]))
+        if sources and not stream.images:
+            raise DatasetError(
+                f"none of the {len(sources)} images can be read: {stream.skipped[0]}"
+            )
 
-    def _capacity(self, images: int, augmentation: Augmentation | None) -> int:
-        """Rows to reserve: pages of memory that are never written to cost nothing."""
-        if self.geometry.tiling is None:
-            return images * (1 if augmentation is None else 1 + augmentation.copies)
-        return max(1, MEMORY_LIMIT // (4 * self.dimension))
+        def joined(column: Callable[[FeatureBatch], NDArray[np.intp]]) -> NDArray[np.intp]:
+            return np.concatenate([np.empty(0, np.intp), *map(column, batches)])
 
-    def _inputs(
+        return Features(
+            X[:filled],
+            tuple(image.sha256 for image in stream.images),
+            tuple(stream.skipped),
+            tuple(image.place for image in stream.images),
+            np.stack([image.thumbnail for image in stream.images]) if stream.images else None,
+            joined(lambda batch: batch.image),
+            joined(lambda batch: batch.tile),
+            joined(lambda batch: batch.copy),
+            tuple(image.size for image in stream.images),
+        )
+
+    def _capacity(self, sources: Sequence[ImageSource], augmentation: Augmentation | None) -> int:
+        """Rows to reserve; of images in tiles as many as if all were like the first."""
+        return max(1, self.rows(sources, augmentation))
+
+    def rows(self, sources: Sequence[ImageSource], augmentation: Augmentation | None = None) -> int:
+        """How many rows of features the images make, if all are of the size of the first.
+
+        Raises:
+            ImageError: tiles are to be counted, and the first image can't be read.
+        """
+        copies = 1 if augmentation is None else 1 + augmentation.copies
+        tiles = 1
+        if self.geometry.tiling is not None and sources:
+            tiles = self.geometry.count(image_size(sources[0]))
+        return len(sources) * copies * tiles
+
+    def check(self, image: LoadedImage) -> None:
+        """Refuse an image that the region of interest does not fit.
+
+        Raises:
+            ImageError: it does not.
+        """
+        if self.roi is not None:
+            source = image.source
+            self.roi.check(image.original_size, None if isinstance(source, np.ndarray) else source)
+
+    def inputs(
         self, image: LoadedImage, augmentation: Augmentation | None
     ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-        """What the network is given of an image: numbers of copy and tile, and pixels."""
+        """What the network is given of an image: numbers of copy and tile, and pixels.
+
+        Raises:
+            OptionError: none of its tiles shows anything inspected.
+        """
         pixels, shown = image.pixels, None
         if self.roi is not None:
             # Before it is moved about, what is ignored must not reach what is inspected.
@@ -290,66 +329,119 @@ class FeatureExtractor:
                     yield copy, index, tile
 
 
-def _path(source: ImageSource) -> Path | None:
-    return None if isinstance(source, np.ndarray) else Path(source)
+@dataclass(frozen=True)
+class SeenImage:
+    """An image whose features were computed.
+
+    Attributes:
+        place: its place among those that were asked for.
+        sha256: digest of its file, in hexadecimal.
+        size: its original height and width.
+        thumbnail: uint8 (64, 64).
+    """
+
+    place: int
+    sha256: str
+    size: tuple[int, int]
+    thumbnail: NDArray[np.uint8]
 
 
-class _Gathered:
-    """Rows of features, as they come."""
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Some rows of features.
+
+    Attributes:
+        X: float32 (b, D).
+        image: (b,), the place of each row's image among those that were seen.
+        tile: (b,), which of the image's tiles it is.
+        copy: (b,), 0 for a row of an image as it is, above that for an augmented copy.
+    """
+
+    X: FloatArray
+    image: NDArray[np.intp]
+    tile: NDArray[np.intp]
+    copy: NDArray[np.intp]
+
+
+class FeatureStream:
+    """Features of images, a batch at a time, while further images are read on other threads.
+
+    Args:
+        extractor: computes them.
+        sources: files, or arrays, uint8 (H, W, 3).
+        augmentation: makes further rows of each image; ``None`` makes none.
+        skip_unreadable: leave out images that can't be read, instead of stopping.
+        progress: called after each image.
+
+    Attributes:
+        images: those that were seen so far.
+        skipped: errors of those that were left out.
+    """
 
     def __init__(
-        self, capacity: int, dimension: int, run: Callable[[NDArray[np.uint8]], FloatArray]
+        self,
+        extractor: FeatureExtractor,
+        sources: Sequence[ImageSource],
+        *,
+        augmentation: Augmentation | None = None,
+        skip_unreadable: bool = False,
+        progress: Progress | None = None,
     ) -> None:
-        self._X = np.empty((capacity, dimension), np.float32)
-        self._run = run
-        self._batch: list[NDArray[np.uint8]] = []
-        self._image: list[int] = []
-        self._tile: list[int] = []
-        self._copy: list[int] = []
-        self._kept: list[int] = []
-        self._sizes: list[tuple[int, int]] = []
-        self._thumbnails: list[NDArray[np.uint8]] = []
-        self.sha256: list[str] = []
+        self.images: list[SeenImage] = []
+        self.skipped: list[ImageError] = []
+        self._extractor = extractor
+        self._sources = sources
+        self._augmentation = augmentation
+        self._skip_unreadable = skip_unreadable
+        self._progress = progress
 
-    def add(
-        self, place: int, image: LoadedImage, inputs: Iterable[tuple[int, int, NDArray[np.uint8]]]
-    ) -> None:
-        for copy, tile, pixels in inputs:
-            if len(self._image) == len(self._X):
-                raise DatasetError(
-                    f"the tiles of {len(self._kept)} images fill {MEMORY_LIMIT / 2**30:.1f} GB: "
-                    "train with fewer images, larger tiles, or less overlap"
-                )
-            self._batch.append(pixels)
-            self._image.append(len(self._kept))
-            self._tile.append(tile)
-            self._copy.append(copy)
-            if len(self._batch) == BATCH:
-                self._flush()
-        self.sha256.append(image.sha256)
-        self._kept.append(place)
-        self._sizes.append(image.original_size)
-        self._thumbnails.append(duplicate_thumbnail(image.pixels))
+    def __iter__(self) -> Iterator[FeatureBatch]:
+        """Yields batches; raises ImageError for an image that is not to be left out."""
+        waiting: list[tuple[int, int, int]] = []
+        pixels: list[NDArray[np.uint8]] = []
+        for image, copy, tile, values in self._inputs():
+            waiting.append((image, tile, copy))
+            pixels.append(values)
+            if len(pixels) == BATCH:
+                yield self._batch(waiting, pixels)
+                waiting, pixels = [], []
+        if pixels:
+            yield self._batch(waiting, pixels)
 
-    def _flush(self) -> None:
-        if self._batch:
-            stop = len(self._image)
-            self._X[stop - len(self._batch) : stop] = self._run(np.stack(self._batch))
-            self._batch.clear()
+    def _batch(
+        self, rows: list[tuple[int, int, int]], pixels: list[NDArray[np.uint8]]
+    ) -> FeatureBatch:
+        image, tile, copy = np.array(rows, np.intp).T
+        return FeatureBatch(self._extractor.run(np.stack(pixels)), image, tile, copy)
 
-    def features(self, skipped: Sequence[ImageError]) -> Features:
-        self._flush()
-        return Features(
-            self._X[: len(self._image)],
-            tuple(self.sha256),
-            tuple(skipped),
-            tuple(self._kept),
-            np.stack(self._thumbnails) if self._thumbnails else None,
-            np.array(self._image, np.intp),
-            np.array(self._tile, np.intp),
-            np.array(self._copy, np.intp),
-            tuple(self._sizes),
+    def _inputs(self) -> Iterator[tuple[int, int, int, NDArray[np.uint8]]]:
+        extractor = self._extractor
+        loaded = iter_loaded(
+            self._sources,
+            extractor.geometry.target,
+            workers=available_cores(),
+            ahead=2 * BATCH if extractor.geometry.tiling is None else 2,
+            digest=True,
         )
+        for place, image in enumerate(loaded):
+            try:
+                if isinstance(image, ImageError):
+                    raise image
+                extractor.check(image)
+                number = len(self.images)
+                self.images.append(
+                    SeenImage(
+                        place, image.sha256, image.original_size, duplicate_thumbnail(image.pixels)
+                    )
+                )
+                for copy, tile, pixels in extractor.inputs(image, self._augmentation):
+                    yield number, copy, tile, pixels
+            except ImageError as error:
+                if not self._skip_unreadable:
+                    raise
+                self.skipped.append(error)
+            if self._progress:
+                self._progress("Extracting features", place + 1, len(self._sources))
 
 
 def pool_features(X: FloatArray, fine: FeatureLayout, coarse: FeatureLayout) -> FloatArray:

@@ -30,7 +30,11 @@ __all__ = [
     "FusedHead",
     "FusedPlan",
     "LayerPlan",
+    "as_stored",
+    "detector_of",
     "fit_fused",
+    "fuse",
+    "places",
     "plan_layers",
 ]
 
@@ -268,6 +272,19 @@ def fit_fused(
         )
         for part in parts
     )
+    return detector_of(heads, features, extractor)
+
+
+def detector_of(
+    heads: Sequence[FusedHead], features: Features, extractor: FeatureExtractor
+) -> FusedDetector:
+    """The calibrated detector of some heads.
+
+    Args:
+        heads: one, or one for each tile.
+        features: whose rows the heads were calibrated on.
+        extractor: that made them.
+    """
     if len(heads) == 1:
         (head,) = heads
         scores, maps = head.scores, head.maps()
@@ -275,9 +292,8 @@ def fit_fused(
         # In the order of the rows: the tiles of the first image, then those of the second.
         scores = np.ravel(np.stack([head.scores for head in heads], axis=1))
         maps = chain.from_iterable(zip(*(head.maps() for head in heads), strict=True))
-    return FusedDetector(
-        heads, features.largest(scores), features.map_maxima(maps, geometry, extractor.roi)
-    )
+    maxima = features.map_maxima(maps, extractor.geometry, extractor.roi)
+    return FusedDetector(tuple(heads), features.largest(scores), maxima)
 
 
 def _fit_head(
@@ -319,16 +335,50 @@ def _fit_head(
             parts.append((replace(plain[key[0]], pool=key[1]), *image_wide[key]))
         else:
             layout, X = pooled(part.layer, part.pool)
-            places = None if inspected is None else np.ravel(cells(inspected, layout.pooled))
             fit = _fit_positions if part.scope == "position" else _fit_patches
-            fitted_part = fit(X, layout.pooled, few_rows, variance, reading.prior, places)
+            fitted_part = fit(
+                X, layout.pooled, few_rows, variance, reading.prior, places(layout, inspected)
+            )
             parts.append((layout, *fitted_part))
         advance()
     originals = features.originals
-    energies = [_inspected(part[2][originals], part[0], inspected) for part in parts]
-    overall_layout = replace(plain[plan.overall], pool=OVERALL_POOL)
     overall, overall_maps = image_wide[overall_key]
-    mean_energy = overall_maps[originals].sum(axis=1, dtype=np.float64) / overall_layout.dimension
+    return fuse(
+        extractor,
+        plan,
+        [(layout, subspace, energies[originals]) for layout, subspace, energies in parts],
+        (replace(plain[plan.overall], pool=OVERALL_POOL), overall, overall_maps[originals]),
+        features.originals_of(folds),
+        reading,
+    )
+
+
+def fuse(
+    extractor: FeatureExtractor,
+    plan: FusedPlan,
+    parts: Sequence[tuple[FeatureLayout, LayerSubspace, FloatArray]],
+    overall: tuple[FeatureLayout, Subspace, FloatArray],
+    folds: list[NDArray[np.intp]],
+    reading: Reading,
+) -> FusedHead:
+    """Make one score and one map of the residuals of several layers.
+
+    Args:
+        extractor: of the layers.
+        plan: what is read.
+        parts: for each layer of the plan its layout, the subspace of all images, and float32
+            (r, P), the residuals of good images as if each had been left out.
+        overall: the same of the overall residual.
+        folds: the rows of each fold.
+        reading: how residuals become a score and a map.
+
+    Raises:
+        OptionError: too small a region of interest.
+    """
+    inspected = extractor.inspected
+    energies = [_inspected(values, layout, inspected) for layout, _, values in parts]
+    overall_layout, overall_subspace, overall_maps = overall
+    mean_energy = overall_maps.sum(axis=1, dtype=np.float64) / overall_layout.dimension
     fusion = Fusion.fit(
         energies,
         mean_energy,
@@ -341,21 +391,25 @@ def _fit_head(
     return FusedHead(
         tuple(layout for layout, _, _ in parts),
         tuple(subspace for _, subspace, _ in parts),
-        (overall_layout, overall),
+        (overall_layout, overall_subspace),
         fusion,
         tuple(energies),
         mean_energy,
-        features.originals_of(folds),
+        folds,
     )
+
+
+def places(layout: FeatureLayout, inspected: MaskArray | None) -> MaskArray | None:
+    """Bool (P,), the locations of a layer that are looked at; ``None`` is all."""
+    return None if inspected is None else np.ravel(cells(inspected, layout.pooled))
 
 
 def _inspected(
     energies: FloatArray, layout: FeatureLayout, inspected: MaskArray | None
 ) -> FloatArray:
     """The residuals as the graph has them: 0 where nothing is looked at."""
-    if inspected is None:
-        return energies
-    return energies * np.ravel(cells(inspected, layout.pooled))
+    looked_at = places(layout, inspected)
+    return energies if looked_at is None else energies * looked_at
 
 
 Cross: TypeAlias = tuple[LayerSubspace, FloatArray]
@@ -420,6 +474,9 @@ def _fit_image(
         folds, channels=layout.channels, variance=variance, at_most=at_most
     ):
         maps[rows] = extrapolate(residuals, maps[rows], fitted_on=len(X) - len(rows), of=len(X))
-    # As the model file stores it, so that whoever computes with it computes what the graph does.
-    rounded = subspace.basis.astype(np.float16).astype(np.float64)
-    return replace(subspace, basis=rounded), maps
+    return as_stored(subspace), maps
+
+
+def as_stored(subspace: Subspace) -> Subspace:
+    """The subspace as the model file has it, so that computing with it is what the graph does."""
+    return replace(subspace, basis=subspace.basis.astype(np.float16).astype(np.float64))

@@ -29,6 +29,7 @@ __all__ = [
     "LoadedImage",
     "Target",
     "find_images",
+    "image_size",
     "iter_loaded",
     "pixel_limit",
     "read_image",
@@ -238,6 +239,25 @@ def read_resized(source: ImageSource, target: Target) -> tuple[ImageArray, tuple
         return image, original
     small = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(small), original
+
+
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Height and width of an image, upright; of a file from its header.
+
+    Raises:
+        ImageError: the file can't be read.
+    """
+    if isinstance(source, np.ndarray):
+        height, width, _ = check_array(source).shape
+        return height, width
+    try:
+        with Image.open(source) as image:
+            width, height = image.size
+            sideways = image.getexif().get(ORIENTATION_TAG, 1) in SIDEWAYS
+    except Exception:
+        height, width, _ = read_image(source).shape  # which says what is wrong with the file
+        return height, width
+    return (width, height) if sideways else (height, width)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import click
 from fre.cli.common import (
     describe_rank,
     emit,
+    interruption,
     json_option,
     max_pixels_option,
     note,
@@ -168,6 +169,13 @@ if TYPE_CHECKING:
     "an image's folder; a number, that of the folder so many levels up; or a regular expression "
     "with one capture group for the file's name, such as '^(part[0-9]+)_'.",
 )
+@click.option(
+    "--memory",
+    default=2.0,
+    show_default=True,
+    help="Gigabytes of features that are held at once; of more, images are read twice, and a "
+    "training that is stopped goes on from OUTPUT.partial.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of folds and autoencoders.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
 @click.option("--skip-unreadable", is_flag=True, help="Leave out images that can't be read.")
@@ -196,11 +204,21 @@ def train(
     for remark in open_dataset(data).notes:
         note(remark)
     detector = FRE(**parameters)
-    with progress_bar() as progress:
-        model = detector.fit(
-            data, skip_unreadable=skip_unreadable, threads=threads, progress=progress
-        )
+    checkpoint = output.with_name(f"{output.name}.partial")
+    try:
+        with progress_bar() as progress:
+            model = detector.fit(
+                data,
+                skip_unreadable=skip_unreadable,
+                checkpoint=checkpoint,
+                threads=threads,
+                progress=progress,
+            )
+    finally:
+        if checkpoint.exists():
+            interruption.aftermath = f"the same command goes on from {checkpoint}"
     model.save(output)
+    checkpoint.unlink(missing_ok=True)
     for skipped in detector.skipped_:
         note(f"left out: {skipped}")
     if caveat := model.calibration.caveat():

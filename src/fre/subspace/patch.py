@@ -7,11 +7,14 @@ statistics are those of a single position, and add up as exactly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from fre.subspace.arrays import take
 from fre.subspace.position import PositionStatistics
 from fre.types import FloatArray, MaskArray
 
@@ -74,11 +77,13 @@ class PatchStatistics:
         n: number of images.
         grid: height and width of the feature map.
         pooled: the statistics of all vectors, as those of a single position.
+        places: bool (P,), the locations that count; ``None`` is all.
     """
 
     n: int
     grid: tuple[int, int]
     pooled: PositionStatistics
+    places: MaskArray | None = None
 
     @classmethod
     def of(
@@ -96,12 +101,21 @@ class PatchStatistics:
             PositionStatistics.of(_vectors(X[start : start + step], grid, places), (1, 1))
             for start in range(0, len(X), step)
         )
-        return cls(len(X), grid, first.merge(*rest) if rest else first)
+        return cls(len(X), grid, first.merge(*rest) if rest else first, places)
 
     def merge(self, *others: PatchStatistics) -> PatchStatistics:
         """The statistics of all sets of images, exactly."""
         n = self.n + sum(part.n for part in others)
-        return PatchStatistics(n, self.grid, self.pooled.merge(*(part.pooled for part in others)))
+        pooled = self.pooled.merge(*(part.pooled for part in others))
+        return replace(self, n=n, pooled=pooled)
+
+    def update(self, X: FloatArray) -> PatchStatistics:
+        """The statistics of these images and some more, exactly.
+
+        Args:
+            X: float32 (b, C * P), b >= 1, as for `of`.
+        """
+        return self.merge(PatchStatistics.of(X, self.grid, self.places))
 
     def fit(self, *, variance: float = 0.97, prior: float = 0) -> PatchSubspace:
         """The principal subspace of all locations.
@@ -118,6 +132,37 @@ class PatchStatistics:
             fitted.complement[0],
             fitted.rank,
             fitted.kept_variance,
+        )
+
+    def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
+        """Arrays to store; `from_arrays` makes of them what they were made of.
+
+        Args:
+            dtype: of the scatter matrix.
+        """
+        places = np.ones(self.grid[0] * self.grid[1], bool) if self.places is None else self.places
+        return {
+            **self.pooled.to_arrays(dtype),
+            "images": np.array(self.n, np.int64),
+            "map": np.array(self.grid, np.int64),
+            "places": places,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PatchStatistics:
+        """What `to_arrays` stored; other names in ``arrays`` are passed over.
+
+        Raises:
+            ModelFileError: an array is missing or has the wrong shape.
+        """
+        what = "the statistics of the patches"
+        height, width = (int(length) for length in take(arrays, "map", (2,), what))
+        places = take(arrays, "places", (height * width,), what).astype(bool)
+        return cls(
+            int(take(arrays, "images", (), what)),
+            (height, width),
+            PositionStatistics.from_arrays(arrays),
+            None if places.all() else places,
         )
 
 
