@@ -51,6 +51,8 @@ from fre.types import FloatArray, ImageArray, Sample
 HELD = 200
 """Good images of a dataset that get a synthetic defect, at most."""
 GUIDE_RADIUS = 8
+LEAST = 1e-12
+"""Deviations are not below it: good images may be all alike."""
 SPOILINGS = ("paste", "scar", "noise", "blur", "shade")
 
 
@@ -86,10 +88,11 @@ class Recipe:
 
     Attributes:
         score: the layers and scopes whose maps are added to the score map.
-        map: those that are added to the map. A scope is ``position``, ``image``, ``patch`` (one
-            subspace for all positions), ``pooled`` (per position, of features that are averaged
-            over 3 x 3 locations), ``shifted`` (per position, the prior counts its neighbours'
-            means, too), ``whitened`` (the Mahalanobis distance at each position).
+        map: those that are added to the map. A scope is ``position``, ``image`` (a number after
+            it limits the rank), ``patch`` (one subspace for all positions), ``pooled`` (per
+            position, of features that are averaged over 3 x 3 locations), ``shifted`` (per
+            position, the prior counts its neighbours' means, too), ``whitened`` (the Mahalanobis
+            distance at each position).
         prior: weight of the neighbourhood at a position, in images.
         ridge: of ``whitened``: added to each covariance, as a share of its mean variance.
         score_power: of the squared residuals; 0 is the logarithm.
@@ -201,11 +204,55 @@ SCORES: dict[str, dict[str, Any]] = {
     "veto with any number of images": {"veto_images": 0},
 }
 
-IDEAS = {**SMOOTHINGS, **SCOPES, **FEATURES, **SCORES}
+MIDDLE_TWICE = ("middle/position", "middle/image")
+
+WITHOUT_COARSE: dict[str, dict[str, Any]] = {
+    "no coarse layer": {
+        "score": ("middle/position",),
+        "map": ("fine/position", "middle/position"),
+    },
+    "no coarse layer, Gaussian, 3 px": {
+        "score": ("middle/position",),
+        "map": ("fine/position", "middle/position"),
+        **both(gaussians(3)),
+    },
+    "no coarse layer, fine layer per image": {
+        "score": ("middle/position",),
+        "map": ("fine/image", "middle/position"),
+    },
+    "no coarse layer, both others per position and per image": {
+        "score": MIDDLE_TWICE,
+        "map": ("fine/position", "fine/image", *MIDDLE_TWICE),
+    },
+    "no coarse layer, middle layer per position and per image": {
+        "score": MIDDLE_TWICE,
+        "map": ("fine/position", *MIDDLE_TWICE),
+    },
+    "no coarse layer, score per image, map per position": {
+        "score": ("middle/image",),
+        "map": ("fine/position", "middle/position"),
+    },
+    "coarse layer's rank at most 64": {
+        "score": ("middle/position", "coarse/image64"),
+        "map": ("fine/position", "middle/position", "coarse/image64"),
+    },
+    "coarse layer in the score only, map smoothed by 3 px": {
+        "map": ("fine/position", "middle/position"),
+        "map_smoothing": gaussians(3),
+    },
+}
+
+IDEAS = {**SMOOTHINGS, **SCOPES, **WITHOUT_COARSE, **FEATURES, **SCORES}
 """Each is one change of the default."""
 
 CHOICES = {
-    "scope": ["all per patch", "all per position", "all per image", "middle layer per patch"],
+    "scope": [
+        "all per patch",
+        "all per position",
+        "all per image",
+        "middle layer per patch",
+        "no coarse layer",
+    ],
     "aggregation": ["mean of the whole score map", "top 1 %", "top 20 %"],
 }
 """Between the default and what it would be useful to choose by the good images alone."""
@@ -424,8 +471,9 @@ class Material:
 
     def _compute(self, name: str, scope: str, recipe: Recipe) -> Energies:
         source, prior, variance = self.residuals, float(recipe.prior), 0.97
-        if scope == "image":
-            return source.image(name, 1, variance, RANK_LIMIT)
+        if scope.startswith("image"):
+            limit = scope.removeprefix("image")
+            return source.image(name, 1, variance, int(limit) if limit else RANK_LIMIT)
         if scope == "patch":
             return self._patch(name, variance)
         if scope == "pooled":
@@ -604,7 +652,7 @@ def aligned(
 
 
 def top_means(maps: FloatArray, share: float) -> NDArray[np.float64]:
-    flat = maps.reshape(len(maps), -1)
+    flat = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
     top = max(1, round(share * flat.shape[1]))
     if top == flat.shape[1]:
         return np.asarray(flat.mean(axis=1, dtype=np.float64))
@@ -633,24 +681,23 @@ def scores(material: Material, recipe: Recipe) -> Scores:
     smoother = Smoother(recipe.score_smoothing, through, SHRINK, maps)
     overall = material.overall()
     typical = overall.good.sum(axis=1, dtype=np.float64)
+    spread = max(float(typical.std()), LEAST)
     raw: dict[str, NDArray[np.float64]] = {}
     for which in ("good", "test", "held"):
         smooth = smoother.apply(aligned(layers, which, standards, recipe.score_power, common))
         raw[which] = np.stack([top_means(smooth, share) for share in recipe.pooling])
     centre = raw["good"].mean(axis=1, keepdims=True)
-    deviation = raw["good"].std(axis=1, keepdims=True)
+    deviation = np.maximum(raw["good"].std(axis=1, keepdims=True), LEAST)
     result = {}
     for which, values in raw.items():
         z = np.max((values - centre) / deviation, axis=0)
         energy = getattr(overall, which).sum(axis=1, dtype=np.float64)
-        result[which] = with_veto(
-            z, (energy - typical.mean()) / typical.std(), recipe, len(typical)
-        )
+        result[which] = with_veto(z, (energy - typical.mean()) / spread, recipe, len(typical))
     # Deviations alone: the mean of standardised maps is 0, and no share of it could be taken.
     uncentred = [replace(standard, mean=np.zeros(1)) for standard in standards]
     plain = smoother.apply(aligned(layers, "good", uncentred, recipe.score_power, common))
     pooled = top_means(plain, recipe.pooling[0])
-    return Scores(**result, variation=float(pooled.std() / abs(pooled.mean())))
+    return Scores(**result, variation=float(pooled.std() / max(float(abs(pooled.mean())), LEAST)))
 
 
 def with_veto(
@@ -689,8 +736,7 @@ def maps_of(material: Material, recipe: Recipe) -> Iterator[FloatArray]:
 def measure(material: Material, recipe: Recipe) -> dict[str, float]:
     """Image AUROC and AUPRO; and, of the good images alone, ``evidence`` and ``variation``."""
     of_images = scores(material, recipe)
-    parts = [part for part in recipe.map if not part.endswith("image")]
-    ridge = recipe.ridge if any(part.endswith("whitened") for part in parts) else 0
+    ridge = recipe.ridge if any(part.endswith("whitened") for part in recipe.map) else 0
     key = (
         *(recipe.map, recipe.map_power, recipe.map_means, recipe.map_smoothing),
         *(recipe.prior, ridge, recipe.copies),
@@ -850,8 +896,11 @@ def agreement(results: Figures) -> str:
             truth = ranks([row["auroc"] for row in rows.values()])
             synthetic = ranks([row["evidence"] for row in rows.values()])
             variation = ranks([-row["variation"] for row in rows.values()])
-            cells = [float(np.corrcoef(truth, other)[0, 1]) for other in (synthetic, variation)]
-            lines.append(f"| {column} | {cells[0]:+.2f} | {cells[1]:+.2f} |")
+            cells = [
+                f"{np.corrcoef(truth, other)[0, 1]:+.2f}" if np.ptp(truth) and np.ptp(other) else ""
+                for other in (synthetic, variation)
+            ]
+            lines.append(f"| {column} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -896,7 +945,7 @@ def ideas(
                 row: note(column, row, measure(material, replace(Recipe(), **change)))
                 for row, change in {DEFAULT: {}, **IDEAS}.items()
             }
-    for group in (SMOOTHINGS, SCOPES, FEATURES, SCORES):
+    for group in (SMOOTHINGS, SCOPES, WITHOUT_COARSE, FEATURES, SCORES):
         print(differences(results, group), end="\n\n")
     print(evidence_table(results), agreement(results), sep="\n\n")
     write(json_file, results, {row: asdict(replace(Recipe(), **c)) for row, c in IDEAS.items()})
