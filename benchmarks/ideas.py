@@ -1,15 +1,16 @@
 """Ideas that the default preset does not use, each measured as one change of it.
 
     python benchmarks/ideas.py ideas DATASET...    # smoothing, scopes, features, scores
+    python benchmarks/ideas.py layers DATASET...   # other layers than the default's
     python benchmarks/ideas.py inputs DATASET...   # sizes of the input, other backbones
     python benchmarks/ideas.py copies DATASET...   # shifted and turned copies of all good images
 
 Features are extracted once for each dataset, backbone and size. Prints Markdown: a line of figures
 for the default, and for every idea the differences from it. AUPRO is at the input's size.
 
-`ideas` also measures on few of the good images (``--images``), and prints what the good images
-alone say of each idea: the AUROC between them and synthetic defects on them, and the coefficient
-of variation of their scores; both are cross-fitted.
+`ideas` and `layers` also measure on few of the good images (``--images``). `ideas` prints what the
+good images alone say of each idea: the AUROC between them and synthetic defects on them, and the
+coefficient of variation of their scores; both are cross-fitted.
 """
 
 from __future__ import annotations
@@ -241,6 +242,50 @@ WITHOUT_COARSE: dict[str, dict[str, Any]] = {
         "map_smoothing": gaussians(3),
     },
 }
+
+LAYERS: dict[str, dict[str, Any]] = {
+    "no coarse layer": WITHOUT_COARSE["no coarse layer"],
+    "lower layer for the coarse one": {
+        "score": ("middle/position", "lower/position"),
+        "map": ("fine/position", "middle/position", "lower/position"),
+    },
+    "lower layer for the coarse one, in the map only": {
+        "score": ("middle/position",),
+        "map": ("fine/position", "middle/position", "lower/position"),
+    },
+    "lower layer for the coarse one, in the score only": {
+        "score": ("middle/position", "lower/position"),
+        "map": ("fine/position", "middle/position"),
+    },
+    "lower layer for the coarse one, per image": {
+        "score": ("middle/position", "lower/image"),
+        "map": ("fine/position", "middle/position", "lower/image"),
+    },
+    "lower layer alone with the fine one": {
+        "score": ("lower/position",),
+        "map": ("fine/position", "lower/position"),
+    },
+    "no coarse layer, prior counts the neighbours' means": {
+        "score": ("middle/shifted",),
+        "map": ("fine/shifted", "middle/shifted"),
+    },
+    "no coarse layer, larger of top 1 %, 5 % and 20 %": {
+        "score": ("middle/position",),
+        "map": ("fine/position", "middle/position"),
+        "pooling": (0.01, TOP_SHARE, 0.2),
+    },
+    "no coarse layer, prior of 64 images": {
+        "score": ("middle/position",),
+        "map": ("fine/position", "middle/position"),
+        "prior": 64,
+    },
+    "no coarse layer, prior of 16 images": {
+        "score": ("middle/position",),
+        "map": ("fine/position", "middle/position"),
+        "prior": 16,
+    },
+}
+"""Changes of the layers; the lower layer is another one of the middle layer's stride, before it."""
 
 IDEAS = {**SMOOTHINGS, **SCOPES, **WITHOUT_COARSE, **FEATURES, **SCORES}
 """Each is one change of the default."""
@@ -772,6 +817,7 @@ class Dataset:
         *,
         held: bool = False,
         guides: bool = False,
+        lower: bool = False,
         copies: dict[str, tuple[int, float, float]] | None = None,
     ) -> Material:
         """Extract everything.
@@ -779,6 +825,7 @@ class Dataset:
         Args:
             held: whether good images get synthetic defects.
             guides: whether the grey test images are needed.
+            lower: whether the layer before the middle one is needed.
             copies: number of altered copies, pixels and degrees, by name.
         """
         network = get_backbone(self.backbone)
@@ -788,7 +835,12 @@ class Dataset:
         size = (self.edge, self.edge)
         dataset = open_dataset(self.folder)
         samples, good = require_test(dataset), [one.path for one in require_train(dataset)]
-        extractor = FeatureExtractor(network, chosen.names, pool=1, size=size)
+        if lower:
+            stride = network.layer(chosen.middle).stride
+            same = [layer.name for layer in network.layers if layer.stride == stride]
+            names["lower"] = same[same.index(chosen.middle) - 1]
+        layers = list(dict.fromkeys(names.values()))
+        extractor = FeatureExtractor(network, layers, pool=1, size=size)
         features = extractor.extract(good)
         test = by_layer(extractor, extractor.extract([sample.path for sample in samples]).X)
         folds = folds_of(features.sha256)
@@ -923,18 +975,19 @@ def main() -> None:
     """Measure ideas that the default preset does not use."""
 
 
-@main.command()
-@DATA
-@SIZE
-@click.option("--images", type=int, multiple=True, help="Measure on this many good images, too.")
-@JSON
-def ideas(
-    data: tuple[Path, ...], size: int, images: tuple[int, ...], json_file: Path | None
-) -> None:
-    """Smoothing, scopes, features and scores."""
+def figures_of(
+    data: Sequence[Path],
+    size: int,
+    images: Sequence[int],
+    changes: dict[str, dict[str, Any]],
+    *,
+    guides: bool = False,
+    lower: bool = False,
+) -> Figures:
+    """The default's figures and those of each change of it, on all good images and on few."""
     results: Figures = {}
     for folder in data:
-        whole = Dataset(folder, edge=size).material(held=True, guides=True)
+        whole = Dataset(folder, edge=size).material(held=True, guides=guides, lower=lower)
         columns = {folder.name: whole}
         for count in images:
             if count < whole.n_good:
@@ -943,12 +996,44 @@ def ideas(
         for column, material in columns.items():
             results[column] = {
                 row: note(column, row, measure(material, replace(Recipe(), **change)))
-                for row, change in {DEFAULT: {}, **IDEAS}.items()
+                for row, change in {DEFAULT: {}, **changes}.items()
             }
+    return results
+
+
+IMAGES = click.option(
+    "--images", type=int, multiple=True, help="Measure on this many good images, too."
+)
+
+
+@main.command()
+@DATA
+@SIZE
+@IMAGES
+@JSON
+def ideas(
+    data: tuple[Path, ...], size: int, images: tuple[int, ...], json_file: Path | None
+) -> None:
+    """Smoothing, scopes, features and scores."""
+    results = figures_of(data, size, images, IDEAS, guides=True)
     for group in (SMOOTHINGS, SCOPES, WITHOUT_COARSE, FEATURES, SCORES):
         print(differences(results, group), end="\n\n")
     print(evidence_table(results), agreement(results), sep="\n\n")
     write(json_file, results, {row: asdict(replace(Recipe(), **c)) for row, c in IDEAS.items()})
+
+
+@main.command()
+@DATA
+@SIZE
+@IMAGES
+@JSON
+def layers(
+    data: tuple[Path, ...], size: int, images: tuple[int, ...], json_file: Path | None
+) -> None:
+    """Another layer in the place of the coarse one, or none."""
+    results = figures_of(data, size, images, LAYERS, lower=True)
+    print(differences(results, LAYERS))
+    write(json_file, results, {row: asdict(replace(Recipe(), **c)) for row, c in LAYERS.items()})
 
 
 @main.command()
@@ -970,6 +1055,8 @@ def inputs(
             if edge != default[1]:
                 scaled = both(gaussians(SIGMA * edge / default[1]))
                 recipes[f"{backbone}, {edge} px, Gaussian in proportion"] = Recipe(**scaled)
+            plain = Recipe(**WITHOUT_COARSE["no coarse layer"])
+            recipes[f"{backbone}, {edge} px, no coarse layer"] = plain
             for row, recipe in recipes.items():
                 figures = note(folder.name, row, measure(material, recipe))
                 results[folder.name][row] = figures
