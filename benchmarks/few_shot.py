@@ -66,11 +66,10 @@ class Amount:
 AMOUNTS = (
     Amount(),
     Amount(4, 2, 0),
-    Amount(4, 4, 0),
-    Amount(4, 8, 0),
     Amount(4, 4, 2),
-    Amount(4, 8, 5),
     Amount(8, 4, 2),
+    Amount(4, 8, 5),
+    Amount(4, 16, 10),
 )
 
 
@@ -145,7 +144,7 @@ def table(results: Figures, draws: int) -> str:
 @DATA
 @SIZE
 @click.option("--draws", type=int, default=3, show_default=True, help="Of good images.")
-@click.option("--tests", type=int, default=150, show_default=True, help="Test images, at most.")
+@click.option("--tests", type=int, default=120, show_default=True, help="Test images, at most.")
 @JSON
 def main(data: tuple[Path, ...], size: int, draws: int, tests: int, json_file: Path | None) -> None:
     """Print what altered copies buy with few good images."""

@@ -107,6 +107,9 @@ class Recipe:
         veto_deviations: where it begins, as a hinge.
         veto_images: with fewer good images it does not.
         copies: the name of the altered copies that the subspaces per position are fitted on, too.
+        weighed: whether each layer counts as much as the share of the good images' energy that
+            its subspaces explain, cross-fitted; or else all alike. Only for ``position`` and
+            ``image``.
     """
 
     score: tuple[str, ...] = ("middle/position", "coarse/image")
@@ -123,6 +126,7 @@ class Recipe:
     veto_deviations: float = VETO_DEVIATIONS
     veto_images: int = VETO_IMAGES
     copies: str | None = None
+    weighed: bool = False
 
 
 def both(smoothing: Smoothing) -> dict[str, Any]:
@@ -283,6 +287,34 @@ LAYERS: dict[str, dict[str, Any]] = {
         "score": ("middle/position",),
         "map": ("fine/position", "middle/position"),
         "prior": 16,
+    },
+    "map without the coarse layer": {"map": ("fine/position", "middle/position")},
+    "map of logarithms without the coarse layer": {
+        "map": ("fine/position", "middle/position"),
+        "map_power": 0,
+    },
+    "each layer by the share it explains": {"weighed": True},
+    "each layer by the share it explains, map without the coarse layer": {
+        "map": ("fine/position", "middle/position"),
+        "weighed": True,
+    },
+    "middle layer per position and per image, by the shares they explain": {
+        "score": MIDDLE_TWICE,
+        "map": ("fine/position", *MIDDLE_TWICE),
+        "weighed": True,
+    },
+    "all layers, middle layer per position and per image, by the shares": {
+        "score": (*MIDDLE_TWICE, "coarse/image"),
+        "map": ("fine/position", *MIDDLE_TWICE),
+        "weighed": True,
+    },
+    "all layers, middle layer per position and per image": {
+        "score": (*MIDDLE_TWICE, "coarse/image"),
+        "map": ("fine/position", *MIDDLE_TWICE),
+    },
+    "all layers per position, coarse layer per image, too": {
+        "score": ("middle/position", "coarse/position", "coarse/image"),
+        "map": ("fine/position", "middle/position"),
     },
 }
 """Changes of the layers; the lower layer is another one of the middle layer's stride, before it."""
@@ -509,6 +541,21 @@ class Material:
             self._energies[key] = found._replace(good=found.good[: self.n_good])
         return self._energies[key]
 
+    def weights(self, parts: Sequence[str], recipe: Recipe) -> list[float]:
+        """Of the layers' maps; their squares sum to the number of layers."""
+        if not recipe.weighed:
+            return [1.0] * len(parts)
+        shares = []
+        for part in parts:
+            X = self.residuals.train[self.names[part.split("/")[0]]]
+            n = len(X)
+            # What an image is off the mean of the others, on average.
+            off = float(X.var(axis=0, dtype=np.float64).sum()) * (n + 1) / (n - 1)
+            left = float(self.energies(part, recipe).good.sum(axis=1, dtype=np.float64).mean())
+            shares.append(max(1 - left / off, 0.0))
+        norm = np.sqrt(np.mean(np.square(shares)))
+        return [float(share / norm) if norm else 1.0 for share in shares]
+
     def overall(self) -> Energies:
         """Of the middle layer, pooled, under one subspace for the image."""
         found = self.residuals.image(self.names["middle"], POOL, 0.97, RANK_LIMIT)
@@ -683,11 +730,12 @@ def aligned(
     standards: Sequence[Standard],
     power: float,
     grid: tuple[int, int],
+    weights: Sequence[float],
 ) -> FloatArray:
-    """Float32 (n, *grid): the sum of the standardised maps of all layers."""
+    """Float32 (n, *grid): the weighted sum of the standardised maps of all layers."""
     total: FloatArray | None = None
-    for layer, standard in zip(layers, standards, strict=True):
-        values = standard.apply(powered(getattr(layer, which), power))
+    for layer, standard, weight in zip(layers, standards, weights, strict=True):
+        values = standard.apply(powered(getattr(layer, which), power)) * np.float32(weight)
         enlarged = Enlargement.through(layer.layout.pooled, grid).apply(
             values.reshape(-1, *layer.layout.pooled)
         )
@@ -718,10 +766,11 @@ class Scores(NamedTuple):
 def scores(material: Material, recipe: Recipe) -> Scores:
     """In standard deviations of the good images."""
     layers = [material.energies(part, recipe) for part in recipe.score]
+    weights = material.weights(recipe.score, recipe)
     common = layers[0].layout.pooled
     good = [powered(layer.good, recipe.score_power) for layer in layers]
     standards = [Standard.of(values, positional_mean=True) for values in good]
-    maps = aligned(layers, "good", standards, recipe.score_power, common)
+    maps = aligned(layers, "good", standards, recipe.score_power, common, weights)
     through = (common, fine_grid(material.size))
     smoother = Smoother(recipe.score_smoothing, through, SHRINK, maps)
     overall = material.overall()
@@ -729,7 +778,9 @@ def scores(material: Material, recipe: Recipe) -> Scores:
     spread = max(float(typical.std()), LEAST)
     raw: dict[str, NDArray[np.float64]] = {}
     for which in ("good", "test", "held"):
-        smooth = smoother.apply(aligned(layers, which, standards, recipe.score_power, common))
+        smooth = smoother.apply(
+            aligned(layers, which, standards, recipe.score_power, common, weights)
+        )
         raw[which] = np.stack([top_means(smooth, share) for share in recipe.pooling])
     centre = raw["good"].mean(axis=1, keepdims=True)
     deviation = np.maximum(raw["good"].std(axis=1, keepdims=True), LEAST)
@@ -740,7 +791,7 @@ def scores(material: Material, recipe: Recipe) -> Scores:
         result[which] = with_veto(z, (energy - typical.mean()) / spread, recipe, len(typical))
     # Deviations alone: the mean of standardised maps is 0, and no share of it could be taken.
     uncentred = [replace(standard, mean=np.zeros(1)) for standard in standards]
-    plain = smoother.apply(aligned(layers, "good", uncentred, recipe.score_power, common))
+    plain = smoother.apply(aligned(layers, "good", uncentred, recipe.score_power, common, weights))
     pooled = top_means(plain, recipe.pooling[0])
     return Scores(**result, variation=float(pooled.std() / max(float(abs(pooled.mean())), LEAST)))
 
@@ -762,14 +813,15 @@ def with_veto(
 def maps_of(material: Material, recipe: Recipe) -> Iterator[FloatArray]:
     """The test images' maps, float32 (H, W)."""
     layers = [material.energies(part, recipe) for part in recipe.map]
+    weights = material.weights(recipe.map, recipe)
     finest = max((layer.layout.pooled for layer in layers), key=lambda grid: grid[0] * grid[1])
     standards = [
         Standard.of(powered(layer.good, recipe.map_power), positional_mean=recipe.map_means)
         for layer in layers
     ]
-    good = aligned(layers, "good", standards, recipe.map_power, finest)
+    good = aligned(layers, "good", standards, recipe.map_power, finest, weights)
     smoother = Smoother(recipe.map_smoothing, (finest, material.size), 1, good)
-    maps = aligned(layers, "test", standards, recipe.map_power, finest)
+    maps = aligned(layers, "test", standards, recipe.map_power, finest, weights)
     for row in range(len(maps)):
         smooth = smoother.apply(maps[row : row + 1])[0]
         if recipe.map_smoothing.guide is not None:
@@ -784,7 +836,7 @@ def measure(material: Material, recipe: Recipe) -> dict[str, float]:
     ridge = recipe.ridge if any(part.endswith("whitened") for part in recipe.map) else 0
     key = (
         *(recipe.map, recipe.map_power, recipe.map_means, recipe.map_smoothing),
-        *(recipe.prior, ridge, recipe.copies),
+        *(recipe.prior, ridge, recipe.copies, recipe.weighed),
     )
     # Many recipes share their maps.
     if key not in material._aupro:
