@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -211,6 +212,22 @@ def test_filters_of_maps(ideas: Any) -> None:
     assert 0 < ideas.bilateral_filter(step, 1e4)[0, 3, 3] < 50
 
 
+def test_layers_weigh_what_they_explain(ideas: Any) -> None:
+    rng = np.random.default_rng(3)
+    layout = FeatureLayout("plain", 4, (2, 2), 1)
+    plain = (rng.normal(size=(20, 1)) @ rng.normal(size=(1, 16))).astype(np.float32)
+    noise = rng.normal(size=(20, 16)).astype(np.float32)
+    X = {"plain": plain, "noise": noise}
+    layouts = {"plain": layout, "noise": replace(layout, layer="noise")}
+    source = ideas.Residuals(layouts, X, X, ideas.make_folds(20))
+    material = ideas.Material(source, {"middle": "plain", "coarse": "noise"}, SIZE, (), ())
+    parts = ("middle/image", "coarse/image")
+    first, second = material.weights(parts, ideas.Recipe(weighed=True))
+    assert first > 3 * second
+    assert first**2 + second**2 == pytest.approx(2)
+    assert material.weights(parts, ideas.Recipe()) == [1, 1]
+
+
 def test_rank_agreement(ideas: Any) -> None:
     np.testing.assert_array_equal(ideas.ranks([3.0, 1.0, 1.0, 2.0]), [3.5, 1.0, 1.0, 2.5])
 
@@ -237,6 +254,10 @@ def test_the_tables_of_ideas(ideas: Any, dataset: Path, tmp_path: Path) -> None:
         assert f"\n| {label} | " in result.output
     name = dataset.name
     assert set(json.loads(file.read_text())["results"]) == {name, f"{name}, 5"}
+    result = run(ideas.main, ["layers", str(dataset), *size])
+    assert result.exit_code == 0, result.output
+    for label in ideas.LAYERS:
+        assert f"\n| {label} | " in result.output
     result = run(ideas.main, ["copies", str(dataset), *size])
     assert result.exit_code == 0, result.output
     for label in ideas.COPIES:
