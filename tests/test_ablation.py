@@ -214,9 +214,9 @@ def test_filters_of_maps(ideas: Any) -> None:
 
 def test_layers_weigh_what_they_explain(ideas: Any) -> None:
     rng = np.random.default_rng(3)
-    layout = FeatureLayout("plain", 4, (2, 2), 1)
-    plain = (rng.normal(size=(20, 1)) @ rng.normal(size=(1, 16))).astype(np.float32)
-    noise = rng.normal(size=(20, 16)).astype(np.float32)
+    layout = FeatureLayout("plain", 4, (6, 6), 1)
+    plain = (rng.normal(size=(20, 1)) @ rng.normal(size=(1, 144))).astype(np.float32)
+    noise = rng.normal(size=(20, 144)).astype(np.float32)
     X = {"plain": plain, "noise": noise}
     layouts = {"plain": layout, "noise": replace(layout, layer="noise")}
     source = ideas.Residuals(layouts, X, X, ideas.make_folds(20))
