@@ -69,7 +69,6 @@ AMOUNTS = (
     Amount(4, 4, 2),
     Amount(8, 4, 2),
     Amount(4, 8, 5),
-    Amount(4, 16, 10),
 )
 
 

@@ -1107,8 +1107,6 @@ def inputs(
             if edge != default[1]:
                 scaled = both(gaussians(SIGMA * edge / default[1]))
                 recipes[f"{backbone}, {edge} px, Gaussian in proportion"] = Recipe(**scaled)
-            plain = Recipe(**WITHOUT_COARSE["no coarse layer"])
-            recipes[f"{backbone}, {edge} px, no coarse layer"] = plain
             for row, recipe in recipes.items():
                 figures = note(folder.name, row, measure(material, recipe))
                 results[folder.name][row] = figures
