@@ -157,7 +157,6 @@ SMOOTHINGS: dict[str, dict[str, Any]] = {
 
 SCOPES: dict[str, dict[str, Any]] = {
     "all per patch": scopes("patch", "patch", "patch"),
-    "all per position": scopes("position", "position", "position"),
     "all per image": scopes("image", "image", "image"),
     "middle layer per patch": scopes("position", "patch", "image"),
     "middle layer per image": scopes("position", "image", "image"),
@@ -325,7 +324,7 @@ IDEAS = {**SMOOTHINGS, **SCOPES, **WITHOUT_COARSE, **FEATURES, **SCORES}
 CHOICES = {
     "scope": [
         "all per patch",
-        "all per position",
+        "coarse layer per position",
         "all per image",
         "middle layer per patch",
         "no coarse layer",
