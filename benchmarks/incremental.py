@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fre.backbones import DEFAULT_BACKBONE, get_backbone
 from fre.datasets import open_dataset, require_test, require_train
 from fre.features import FeatureExtractor, pool_features
-from fre.fused import choose_layers
+from fre.fused import plan_layers
 from fre.graph import FeatureLayout
 from fre.metrics import auroc
 from fre.subspace.incremental import CAPACITY, SubspaceStatistics
@@ -144,7 +144,7 @@ def main(data: Path, images: int, updates: int, capacity: int, variance: float) 
     test_samples = require_test(dataset)
     labels = np.array([not sample.good for sample in test_samples])
     backbone = get_backbone(DEFAULT_BACKBONE)
-    layers = choose_layers(backbone, None, 2)
+    layers = plan_layers(backbone)
     size = backbone.default_size
     extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)
     paths = [sample.path for sample in require_train(dataset)][:images]
@@ -157,13 +157,13 @@ def main(data: Path, images: int, updates: int, capacity: int, variance: float) 
     worst = 0.0
     for layout, X, Y in zip(extractor.layouts, train, test, strict=True):
         X, Y = np.ascontiguousarray(X), np.ascontiguousarray(Y)
-        if layout.layer == layers.coarse:
+        if layout.layer == layers.layers[-1].layer:
             worst = max(
                 worst, compare_image_wide(layout, X, Y, labels, updates, capacity, variance)
             )
             continue
         compare_positions(layout, X, Y, updates, variance)
-        if layout.layer == layers.middle:
+        if layout.layer == layers.overall:
             pooled = FeatureLayout(layout.layer, layout.channels, layout.grid, 2)
             X, Y = pool_features(X, layout, pooled), pool_features(Y, layout, pooled)
             worst = max(

@@ -115,9 +115,9 @@ def test_layers_are_chosen_by_stride() -> None:
     chosen = plan_layers(get_backbone())
     assert chosen.names == ["blocks.2", "blocks.4", "blocks.5"]
     assert chosen.layers == (
-        LayerPlan("blocks.2", "position", 1, False),
-        LayerPlan("blocks.4", "position", 1, True),
-        LayerPlan("blocks.5", "image", 1, True),
+        LayerPlan("blocks.2", "position", 1, in_score=False, in_map=True),
+        LayerPlan("blocks.4", "position", 1, in_score=True, in_map=True),
+        LayerPlan("blocks.5", "image", 1, in_score=True, in_map=False),
     )
     assert chosen.overall == "blocks.4"
 
@@ -127,16 +127,18 @@ def test_layers_of_ones_own() -> None:
     assert own.names == ["blocks.1", "blocks.3"]
     assert [part.pool for part in own.layers] == [1, 1, 2]
     (one,) = plan_layers(get_backbone(), ["blocks.3"]).layers
-    assert one == LayerPlan("blocks.3", "position", 1, True)
+    assert one == LayerPlan("blocks.3", "position", 1, in_score=True, in_map=True)
     two = plan_layers(
         get_backbone(), ["blocks.2", "blocks.4"], settings(scope="patch", pool=[1, 2])
     )
     assert two.layers == (
-        LayerPlan("blocks.2", "patch", 1, True),
-        LayerPlan("blocks.4", "patch", 2, True),
+        LayerPlan("blocks.2", "patch", 1, in_score=True, in_map=True),
+        LayerPlan("blocks.4", "patch", 2, in_score=True, in_map=True),
     )
     counted = plan_layers(get_backbone(), None, settings(score_layers=["blocks.2"]))
     assert [part.in_score for part in counted.layers] == [True, False, False]
+    mapped = plan_layers(get_backbone(), None, settings(map_layers=["blocks.2", "blocks.5"]))
+    assert [part.in_map for part in mapped.layers] == [True, False, True]
 
 
 def test_mistakes_in_layers() -> None:

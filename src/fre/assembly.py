@@ -79,7 +79,7 @@ def assemble_fused(
     ]
     if not any(subspace is head.overall[1] for subspace in head.subspaces):
         parts.append(head.overall)
-    notes = FusedNotes(settings.reading, [(part.layer, part.scope) for part in plan.layers])
+    notes = FusedNotes(settings.reading, plan.layers)
     return Assembled(graph, parts, calibration, notes)
 
 

@@ -12,9 +12,9 @@ from fre.types import ImageArray
 
 __all__ = ["Augmentation"]
 
-SHIFT = 0.02
-"""Of either side, at most, in either direction."""
-ROTATION = 3.0
+SHIFT = 1 / 32
+"""Of either side, at most, in either direction. Less helps less (docs/ablation.md)."""
+ROTATION = 5.0
 """Degrees, at most, in either direction."""
 
 
@@ -46,7 +46,7 @@ class Augmentation:
             digest: of the image, in hexadecimal: the same image has the same copies.
 
         Returns:
-            uint8 (H, W, 3) each, shifted by up to 2 % and turned by up to 3 degrees about the
+            uint8 (H, W, 3) each, shifted by up to a 32nd and turned by up to 5 degrees about the
             middle; beyond the border the image is mirrored.
         """
         height, width = pixels.shape[:2]

@@ -77,8 +77,9 @@ class FRE:
         scope: of the default's subspaces, one for all layers or one for each: ``"position"``,
             ``"image"`` or ``"patch"``. ``None``: the last of several has one per image, all
             others one per position.
-        score_layers: those of the layers that count for the default's score; all count for its
-            map. ``None``: all but the first of three or more.
+        score_layers: those of the layers that count for the default's score; ``None``: all but
+            the first of three or more.
+        map_layers: those that count for its map; ``None``: all but the last of three or more.
         standardise: what sets the scale of a residual: ``"position"``, ``"layer"`` or ``"none"``.
         top: share of the score map's largest pixels, whose mean is the score, in (0, 1]; 0.05,
             if ``None``.
@@ -87,7 +88,7 @@ class FRE:
         prior: weight of the neighbourhood in the subspace of a position, in images; 32, if
             ``None``.
         overall: whether the overall residual adds to the score; with 100 images or more, if
-            ``None``. (These six are of the default preset.)
+            ``None``. (These seven are of the default preset.)
         augment: shifted and turned copies that are made of each image, for fewer than 16 images.
         flip: whether every second copy is mirrored.
         false_alarm_rate: share of good images that may be called anomalous, in (0, 1).
@@ -132,6 +133,7 @@ class FRE:
         rank: int | None = None,
         scope: str | Sequence[str] | None = None,
         score_layers: Sequence[str] | None = None,
+        map_layers: Sequence[str] | None = None,
         standardise: str | None = None,
         top: float | None = None,
         smoothing: float | None = None,
@@ -166,6 +168,7 @@ class FRE:
         self.rank = rank
         self.scope = scope
         self.score_layers = score_layers
+        self.map_layers = map_layers
         self.standardise = standardise
         self.top = top
         self.smoothing = smoothing
@@ -375,6 +378,7 @@ class FRE:
             rank=self.rank,
             scope=self.scope,
             score_layers=self.score_layers,
+            map_layers=self.map_layers,
             standardise=self.standardise,
             top=self.top,
             smoothing=self.smoothing,

@@ -58,13 +58,15 @@ class LayerPlan:
         layer: its name.
         scope: of its subspaces.
         pool: edge of the pooling windows over it.
-        in_score: whether it counts for the score; it always does for the map.
+        in_score: whether it counts for the score.
+        in_map: whether it counts for the map.
     """
 
     layer: str
     scope: Scope
     pool: int
     in_score: bool
+    in_map: bool
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def plan_layers(
     By default the layers of stride 8, 16 and 32; the middle one is the backbone's reference
     layer. Where that is a ResNet's ``layer3``, or there is no layer of stride 32, it is pooled
     in the place of the coarse one. All have a subspace per position but the last of several,
-    which has one per image; the first of three or more is for the map alone.
+    which has one per image; of three or more the first is for the map alone, and the last for
+    the score alone: a location of stride 32 smears what finer layers see (docs/ablation.md).
 
     Args:
         backbone: the frozen network.
@@ -122,20 +125,16 @@ def plan_layers(
     scopes: list[Scope] = _for_each(settings.scope, names, "scope") or [
         "image" if count > 1 and index == count - 1 else "position" for index in range(count)
     ]
-    counting = settings.score_layers
-    if counting is not None and (unknown := [name for name in counting if name not in names]):
-        raise OptionError(
-            f"{unknown[0]!r} can't count for the score: it is not one of the layers that are "
-            f"read, {', '.join(names)}"
-        )
-    if counting is not None and not counting:
-        raise OptionError("one layer at least has to count for the score")
-    in_score = [
-        name in counting if counting is not None else count < 3 or index > 0
-        for index, name in enumerate(names)
+    in_score = _roles(settings.score_layers, names, "score") or [
+        count < 3 or index > 0 for index in range(count)
+    ]
+    in_map = _roles(settings.map_layers, names, "map") or [
+        count < 3 or index < count - 1 for index in range(count)
     ]
     return FusedPlan(
-        tuple(LayerPlan(*part) for part in zip(names, scopes, pools, in_score, strict=True)),
+        tuple(
+            LayerPlan(*part) for part in zip(names, scopes, pools, in_score, in_map, strict=True)
+        ),
         overall,
     )
 
@@ -146,6 +145,20 @@ def _default_layers(backbone: Backbone) -> list[str]:
     coarser = [layer.name for layer in backbone.layers if layer.stride == reference.stride * 2]
     deep = reference.name if reference.name == "layer3" or not coarser else coarser[0]
     return [*finer[-1:], reference.name, deep]
+
+
+def _roles(chosen: Sequence[str] | None, names: Sequence[str], what: str) -> list[bool]:
+    """For each layer whether it was chosen; nothing if none was given."""
+    if chosen is None:
+        return []
+    if unknown := [name for name in chosen if name not in names]:
+        raise OptionError(
+            f"{unknown[0]!r} can't count for the {what}: it is not one of the layers that are "
+            f"read, {', '.join(names)}"
+        )
+    if not chosen:
+        raise OptionError(f"one layer at least has to count for the {what}")
+    return [name in chosen for name in names]
 
 
 def _for_each(given: tuple[Any, ...] | None, names: Sequence[str], what: str) -> list[Any]:
@@ -384,6 +397,7 @@ def fuse(
         mean_energy,
         grids=[layout.pooled for layout, _, _ in parts],
         in_score=[part.in_score for part in plan.layers],
+        in_map=[part.in_map for part in plan.layers],
         size=extractor.geometry.size,
         reading=reading,
         inspected=inspected,

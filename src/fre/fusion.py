@@ -264,10 +264,11 @@ class Fusion:
     Attributes:
         grids: of each layer.
         in_score: for each layer, whether it counts for the score.
+        in_map: for each layer, whether it counts for the map.
         score_standards: of the squared residuals of the layers that count for the score.
-        map_standards: of the roots of the squared residuals of all layers.
+        map_standards: of the roots of the squared residuals of those that count for the map.
         score_enlargements: to `fine_grid`, smoothed; for the layers that count for the score.
-        map_alignments: to the finest grid, for all layers.
+        map_alignments: to the finest grid of the map's layers, for these.
         map_enlargement: from there to the size of the input, smoothed.
         top: number of pixels whose mean is the raw score.
         inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
@@ -278,6 +279,7 @@ class Fusion:
 
     grids: tuple[tuple[int, int], ...]
     in_score: tuple[bool, ...]
+    in_map: tuple[bool, ...]
     score_standards: tuple[Standard, ...]
     map_standards: tuple[Standard, ...]
     score_enlargements: tuple[Enlargement, ...]
@@ -298,6 +300,7 @@ class Fusion:
         *,
         grids: Sequence[tuple[int, int]],
         in_score: Sequence[bool],
+        in_map: Sequence[bool] | None = None,
         size: tuple[int, int],
         reading: Reading | None = None,
         inspected: MaskArray | None = None,
@@ -309,6 +312,7 @@ class Fusion:
             overall: float64 (n,), mean residual energy of the image-wide reference subspace.
             grids: height and width of each layer's map.
             in_score: for each layer, whether it counts for the score; one does at least.
+            in_map: for each layer, whether it counts for the map; all do, if ``None``.
             size: height and width of the input.
             reading: what is not left to the defaults.
             inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
@@ -317,11 +321,14 @@ class Fusion:
         scoring = [i for i, counts in enumerate(in_score) if counts]
         common = grids[scoring[0]]
         fine = fine_grid(size)
-        finest = max(grids, key=lambda grid: grid[0] * grid[1])
+        in_map = tuple(in_map or (True,) * len(grids))
+        mapped = [i for i, counts in enumerate(in_map) if counts]
+        finest = max((grids[i] for i in mapped), key=lambda grid: grid[0] * grid[1])
         looked_at = [None if inspected is None else np.ravel(cells(inspected, g)) for g in grids]
         unscaled = cls(
             grids=tuple(grids),
             in_score=tuple(in_score),
+            in_map=in_map,
             score_standards=tuple(
                 Standard.of(
                     energies[i],
@@ -333,18 +340,18 @@ class Fusion:
             ),
             map_standards=tuple(
                 Standard.of(
-                    np.sqrt(values),
+                    np.sqrt(energies[i]),
                     positional_mean=False,
                     kind=reading.standardise,
-                    inspected=places,
+                    inspected=looked_at[i],
                 )
-                for values, places in zip(energies, looked_at, strict=True)
+                for i in mapped
             ),
             score_enlargements=tuple(
                 Enlargement.through(grids[i], common, fine, sigma=reading.smoothing / SHRINK)
                 for i in scoring
             ),
-            map_alignments=tuple(Enlargement.through(grid, finest) for grid in grids),
+            map_alignments=tuple(Enlargement.through(grids[i], finest) for i in mapped),
             map_enlargement=Enlargement.through(finest, size, sigma=reading.smoothing),
             top=0,
             raw_mean=0.0,
@@ -389,6 +396,10 @@ class Fusion:
     def _scoring(self, values: Sequence[Value]) -> list[Value]:
         """What belongs to the layers that count for the score."""
         return [value for value, counts in zip(values, self.in_score, strict=True) if counts]
+
+    def _mapped(self, values: Sequence[Value]) -> list[Value]:
+        """What belongs to the layers that count for the map."""
+        return [value for value, counts in zip(values, self.in_map, strict=True) if counts]
 
     def _raw_scores(self, deviations: Sequence[FloatArray]) -> Float64:
         grids, ranked = self._scoring(self.grids), self.ranked
@@ -435,7 +446,7 @@ class Fusion:
 
     def maps(self, energies: Sequence[FloatArray]) -> Iterator[FloatArray]:
         """For each image float32 (H, W): 0 is typical of good images."""
-        standards = zip(self.map_standards, energies, strict=True)
+        standards = zip(self.map_standards, self._mapped(energies), strict=True)
         return self._maps([standard.apply(np.sqrt(values)) for standard, values in standards])
 
     def left_out_maps(
@@ -451,7 +462,9 @@ class Fusion:
                     kind=self.standardise,
                     inspected=self._places(grid),
                 )
-                for values, grid in zip(energies, self.grids, strict=True)
+                for values, grid in zip(
+                    self._mapped(energies), self._mapped(self.grids), strict=True
+                )
             ]
         )
 
@@ -460,7 +473,7 @@ class Fusion:
             aligned = sum(
                 alignment.apply(values[row].reshape(grid))
                 for values, grid, alignment in zip(
-                    deviations, self.grids, self.map_alignments, strict=True
+                    deviations, self._mapped(self.grids), self.map_alignments, strict=True
                 )
             )
             enlarged = self.map_enlargement.apply(np.asarray(aligned, np.float32))

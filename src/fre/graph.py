@@ -445,19 +445,20 @@ class _Assembly:
         build.node("Add", score, build.node("Relu", beyond), output=SCORE)
 
     def fused_map(self, maps: Sequence[str], fusions: Sequence[Fusion]) -> None:
-        """The output ``anomaly_map`` from the energies of all layers: (N, H, W)."""
+        """The output ``anomaly_map`` from the energies of the layers that count: (N, H, W)."""
         common = fusions[0]
+        mapped = [i for i, counts in enumerate(common.in_map) if counts]
         parts = [
             self.enlarge(
                 self.standardise(
-                    self.builder.node("Sqrt", energies),
-                    [fusion.map_standards[i] for fusion in fusions],
+                    self.builder.node("Sqrt", maps[i]),
+                    [fusion.map_standards[place] for fusion in fusions],
                     common.grids[i],
                 ),
-                common.map_alignments[i],
+                common.map_alignments[place],
                 layer_map(i),
             )
-            for i, energies in enumerate(maps)
+            for place, i in enumerate(mapped)
         ]
         self.finish_map(self.add(parts), common.map_enlargement)
 

@@ -14,6 +14,7 @@ import onnx
 from fre.backbones import Backbone
 from fre.calibration import Calibration
 from fre.features import combined_digest
+from fre.fused import LayerPlan
 from fre.fusion import Reading
 from fre.geometry import Geometry
 from fre.graph import FeatureLayout, LayerSubspace, layer_map
@@ -80,19 +81,28 @@ class FusedNotes:
 
     Attributes:
         reading: how their residuals become a score and a map.
-        layers: name and scope of each.
+        layers: what each is read for.
     """
 
     reading: Reading
-    layers: Sequence[tuple[str, str]]
+    layers: Sequence[LayerPlan]
 
     def to_dict(self) -> dict[str, Any]:
-        names = [name for name, _ in self.layers]
+        """As plain JSON values; with the tensors of the layers' parts of the map."""
+        names = [part.layer for part in self.layers]
         tensors = {
-            name if names.count(name) == 1 else f"{name}/{scope}": layer_map(index)
-            for index, (name, scope) in enumerate(self.layers)
+            part.layer if names.count(part.layer) == 1 else f"{part.layer}/{part.scope}": (
+                layer_map(index)
+            )
+            for index, part in enumerate(self.layers)
+            if part.in_map
         }
-        return {"reading": asdict(self.reading), "layer_maps": tensors}
+        return {
+            "reading": asdict(self.reading),
+            "score_layers": [part.layer for part in self.layers if part.in_score],
+            "map_layers": [part.layer for part in self.layers if part.in_map],
+            "layer_maps": tensors,
+        }
 
 
 def _scope(subspace: AnySubspace | LayerSubspace) -> str:

@@ -39,6 +39,7 @@ class Configuration:
         scope: of the default preset's subspaces, one or one for each layer; ``None`` leaves it
             to the preset.
         score_layers: those of the layers that count for the score; ``None`` likewise.
+        map_layers: those that count for the map; ``None`` likewise.
         reading: how the default preset makes a score and a map of residuals.
     """
 
@@ -50,6 +51,7 @@ class Configuration:
     rank: int | None
     scope: tuple[Scope, ...] | None
     score_layers: tuple[str, ...] | None
+    map_layers: tuple[str, ...] | None
     reading: Reading
 
 
@@ -64,6 +66,7 @@ def resolve(
     rank: int | None = None,
     scope: str | Sequence[str] | None = None,
     score_layers: Sequence[str] | None = None,
+    map_layers: Sequence[str] | None = None,
     standardise: str | None = None,
     top: float | None = None,
     smoothing: float | None = None,
@@ -87,6 +90,7 @@ def resolve(
         rank: as asked for, or ``None``.
         scope: as asked for, or ``None``.
         score_layers: as asked for, or ``None``.
+        map_layers: as asked for, or ``None``.
         standardise: see `fre.fusion.Reading`, like all that follow.
         top: as asked for, or ``None``.
         smoothing: as asked for, or ``None``.
@@ -105,6 +109,7 @@ def resolve(
     given: dict[str, Any] = {
         "scope": scope,
         "score_layers": score_layers,
+        "map_layers": map_layers,
         "standardise": standardise,
         "top": top,
         "smoothing": smoothing,
@@ -137,6 +142,7 @@ def resolve(
         rank=rank,
         scope=_scopes(scope),
         score_layers=None if score_layers is None else tuple(score_layers),
+        map_layers=None if map_layers is None else tuple(map_layers),
         reading=_reading(standardise, top, smoothing, prior, overall),
     )
 

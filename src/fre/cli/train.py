@@ -121,6 +121,11 @@ if TYPE_CHECKING:
     help="Those layers that count for the score.  [default: all but the first of three]",
 )
 @click.option(
+    "--map-layers",
+    callback=parse_names,
+    help="Those that count for the anomaly map.  [default: all but the last of three]",
+)
+@click.option(
     "--standardise",
     type=click.Choice(["position", "layer", "none"]),
     help="What sets the scale of a residual.  [default: position]",
