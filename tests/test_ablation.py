@@ -127,7 +127,10 @@ def test_synthetic_defects_are_scored_by_subspaces_without_their_image(
     spoilt = ideas.Material(again, material.names, SIZE, material.samples, material.masks)
     for part in ("middle/position", "middle/patch", "coarse/image", "middle/whitened"):
         energies = spoilt.energies(part, ideas.Recipe())
-        np.testing.assert_allclose(energies.held, energies.good, rtol=1e-2)
+        # Those of the good images are lower by what a fit of all images would have explained.
+        assert (energies.held >= 0.99 * energies.good).all()
+        assert (energies.held <= 1.5 * energies.good).all()
+        assert np.corrcoef(energies.held.ravel(), energies.good.ravel())[0, 1] > 0.98
 
 
 def test_a_patch_subspace_is_that_of_all_locations(ideas: Any) -> None:
