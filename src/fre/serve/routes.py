@@ -7,7 +7,7 @@ import base64
 import math
 import time
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,6 +45,7 @@ PAGE = Path(__file__).with_name("page")
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
+TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?(Z|[+-]\d\d:\d\d)$"
 SOURCE_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 
 Model = Annotated[str, InPath(description="Name of the model.", examples=["plate"])]
@@ -68,12 +69,20 @@ Wrong = Annotated[
     bool | None, Query(description="Only those whose verdict contradicts the decision, or not.")
 ]
 Since = Annotated[
-    datetime | None,
-    Query(description="ISO 8601; from then on.", examples=["2026-01-31T08:00:00Z"]),
+    str | None,
+    Query(
+        description="RFC 3339; from then on.",
+        pattern=TIME_PATTERN,
+        examples=["2026-01-31T08:00:00Z"],
+    ),
 ]
 Until = Annotated[
-    datetime | None,
-    Query(description="ISO 8601; before then.", examples=["2126-01-31T08:00:00Z"]),
+    str | None,
+    Query(
+        description="RFC 3339; before then.",
+        pattern=TIME_PATTERN,
+        examples=["2126-01-31T08:00:00Z"],
+    ),
 ]
 After = Annotated[int | None, Query(description="Only ids above this one.", ge=0, lt=2**63)]
 
@@ -583,8 +592,8 @@ def _filters(
     anomalous: bool | None,
     verdict: str | None,
     wrong: bool | None,
-    since: datetime | None,
-    until: datetime | None,
+    since: str | None,
+    until: str | None,
     after: int | None,
 ) -> Filters:
     return Filters(
@@ -593,18 +602,16 @@ def _filters(
         anomalous,
         verdict,
         wrong,
-        _moment(since),
-        _moment(until),
+        _moment("since", since),
+        _moment("until", until),
         after,
     )
 
 
-def _moment(moment: datetime | None) -> str | None:
-    if moment is None:
+def _moment(name: str, text: str | None) -> str | None:
+    if text is None:
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
     try:
-        return stamp(moment.timestamp())
+        return stamp(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
     except (ValueError, OverflowError, OSError) as error:
-        raise Problem(422, "invalid", f"{moment} is out of range") from error
+        raise Problem(422, "invalid", f"{name}: {text} is not a time") from error
