@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fre.calibration import Calibration
 from fre.errors import OutputError
 from fre.serve.drift import drift, kolmogorov_survival, uniform_distance
+from serving import needs_serve
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,17 @@ def test_drift_warns_rarely_without_and_surely_with_drift() -> None:
     assert drift(lower, 100).direction == "lower"
     assert not drift(higher[:29], 100).enough
     assert not drift(higher, 19).enough
+
+
+@needs_serve
+def test_answers_are_sent_at_once() -> None:
+    """A socket that does not name its protocol is left with Nagle's algorithm by asyncio."""
+    import socket
+
+    from fre.serve.run import listen
+
+    with listen("127.0.0.1", 0) as bound:
+        assert bound.proto == socket.IPPROTO_TCP
 
 
 def test_a_failed_operation_undoes_itself_and_not_its_neighbours(tmp_path: Path) -> None:
