@@ -138,7 +138,7 @@ class Model:
             ImageError: the image can't be read.
         """
         loaded = LoadedImage(image, *read_resized(image, self.geometry.target))
-        self._check(loaded)
+        self.check(loaded.original_size, _path(image))
         return self._predict_batch([loaded])[0]
 
     @overload
@@ -201,7 +201,7 @@ class Model:
             try:
                 if isinstance(item, ImageError):
                     raise item
-                self._check(item)
+                self.check(item.original_size, _path(item.source))
             except ImageError as error:
                 if errors == "raise":
                     raise
@@ -214,12 +214,38 @@ class Model:
                 batch = []
         yield from self._predict_batch(batch)
 
-    def _check(self, image: LoadedImage) -> None:
-        """Raise an ImageError for an image that the region of interest does not fit."""
+    def check(self, image_size: tuple[int, int], source: Path | str | None) -> None:
+        """Refuse an image that the region of interest does not fit.
+
+        Args:
+            image_size: its height and width.
+            source: what to call it in the error.
+
+        Raises:
+            ImageError: it does not.
+        """
         if self.roi is not None:
-            source = image.source
-            path = None if isinstance(source, np.ndarray) else source
-            self.roi.check(image.original_size, path)
+            self.roi.check(image_size, source)
+
+    def warm_up(self) -> None:
+        """Make the network ready to run, which the first prediction would do otherwise.
+
+        Raises:
+            MissingDependencyError: the runtime is not installed.
+            InternalError: the runtime refuses the model.
+        """
+        _ = self._runtime
+
+    def predict_loaded(self, batch: Sequence[LoadedImage]) -> list[Prediction]:
+        """Score images that are decoded already, in one run of the network.
+
+        Args:
+            batch: images at the size that ``geometry.target`` says, which `check` has passed.
+
+        Returns:
+            A prediction for each, in order.
+        """
+        return self._predict_batch(list(batch))
 
     def _predict_batch(self, batch: list[LoadedImage]) -> list[Prediction]:
         if not batch:
@@ -288,7 +314,7 @@ class Model:
         self, image: LoadedImage, score: float, anomaly_map: FloatArray, *layers: FloatArray
     ) -> Prediction:
         return Prediction(
-            path=None if isinstance(image.source, np.ndarray) else Path(image.source),
+            path=_path(image.source),
             score=score,
             p_value=self.calibration.p_value(score),
             anomalous=score > self.threshold,
@@ -322,6 +348,10 @@ class Model:
         """
         write_atomic(path, self.data)
         return Path(path)
+
+
+def _path(source: ImageSource) -> Path | None:
+    return None if isinstance(source, np.ndarray) else Path(source)
 
 
 def load(path: Path | str, *, runtime: str = "onnxruntime", threads: int = 0) -> Model:
