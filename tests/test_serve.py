@@ -143,7 +143,8 @@ def test_the_threshold_is_written_into_the_model(
     url = "/v1/models/weave/threshold"
     with Server(models) as server:
         before = server.client.get("/v1/models/weave/calibration").json()
-        highest = max(item["score"] for item in server.predict(*images))
+        # In another batch a score may differ in its last digits.
+        highest = max(item["score"] for item in server.predict(*images)) + 0.01
         after = server.client.put(url, json={"threshold": highest}).json()
         assert after["threshold"] == highest
         assert after["sha256"] != before["sha256"]
@@ -299,8 +300,10 @@ def test_training_from_images_zip_and_samples(
         assert done["finished"] >= done["started"] >= done["created"]
         model = fre.load(models / "one.onnx")
         local = fre.FRE(size=64, false_alarm_rate=0.1).fit(paths)
-        np.testing.assert_allclose(model.calibration.scores, local.calibration.scores, rtol=1e-4)
-        assert server.predict(paths[0], model="one")[0]["score"] > 0
+        np.testing.assert_allclose(model.calibration.scores, local.calibration.scores, atol=1e-3)
+        expected = local.predict(paths[0]).score
+        served = server.predict(paths[0], model="one")[0]["score"]
+        assert served == pytest.approx(expected, abs=1e-3)
         problem(post("/v1/train?name=one", files=uploads), 409, "conflict")
         answer = post(
             "/v1/train?name=one&size=96&overwrite=true",
@@ -535,8 +538,8 @@ def test_metrics(models: Path, images: list[Path]) -> None:
     n_anomalous = sum(item["anomalous"] for item in items)
     assert values["fre_predictions_total", ("decision", "anomalous"), model] == n_anomalous
     assert values["fre_anomalous_rate", model] == n_anomalous / len(items)
-    assert values["fre_score_count", model] == len(items)
-    assert values["fre_score_sum", model] == pytest.approx(sum(i["score"] for i in items))
+    # Scores of the default preset may be negative, and of such histograms there is no sum.
+    assert values["fre_score_bucket", ("le", "+Inf"), model] == len(items)
     assert values["fre_p_value_count", model] == len(items)
     assert values["fre_queue_depth", model] == 0
     route = ("route", "/v1/models/{model}/predict")

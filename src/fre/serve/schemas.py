@@ -6,7 +6,7 @@ them with these.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 __all__ = [
@@ -167,6 +167,7 @@ class RegionBody:
     peak: float
     peak_xy: list[int]
     centroid: list[float]
+    layers: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
