@@ -127,9 +127,10 @@ class TileGrid:
         for length, old, new, firsts in zip(
             self.image_size, self.tile, tile, (self.rows, self.columns), strict=True
         ):
-            scaled = max(1, -(-length * new // old))
-            lengths.append(scaled)
-            starts.append(tuple(min(round(at * new / old), max(0, scaled - new)) for at in firsts))
+            scaled = tuple(round(at * new / old) for at in firsts)
+            starts.append(scaled)
+            # Several tiles end where the last one does; an image smaller than a tile before that.
+            lengths.append(scaled[-1] + min(new, max(1, -(-length * new // old))))
         return TileGrid((lengths[0], lengths[1]), tile, starts[0], starts[1])
 
     @property

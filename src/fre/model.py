@@ -220,6 +220,15 @@ class Model:
             source = image.source
             path = None if isinstance(source, np.ndarray) else source
             self.roi.check(image.original_size, path)
+            if self.geometry.tiling is not None:
+                grid = self.geometry.grid(image.original_size)
+                if not any(self.roi.shown_by(grid)):
+                    height, width = image.original_size
+                    raise ImageError(
+                        path,
+                        f"at {width} x {height} pixels nothing of the inspected region is left; "
+                        "give a larger image",
+                    )
 
     def _predict_batch(self, batch: list[LoadedImage]) -> list[Prediction]:
         if not batch:
