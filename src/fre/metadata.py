@@ -89,10 +89,12 @@ class FusedNotes:
 
     def to_dict(self) -> dict[str, Any]:
         names = [name for name, _ in self.layers]
-        tensors = {
-            name if names.count(name) == 1 else f"{name}/{scope}": layer_map(index)
-            for index, (name, scope) in enumerate(self.layers)
-        }
+        tensors: dict[str, str] = {}
+        for index, (name, scope) in enumerate(self.layers):
+            label = name if names.count(name) == 1 else f"{name}/{scope}"
+            if label in tensors:
+                label = f"{label}/{index}"
+            tensors[label] = layer_map(index)
         return {"reading": asdict(self.reading), "layer_maps": tensors}
 
 
