@@ -53,17 +53,16 @@ class Augmentation:
         rng = np.random.default_rng([self.seed, int(digest[:15] or "0", 16)])
         # A corner moves by the shift and by what the rotation adds.
         reach = SHIFT + np.sin(np.radians(ROTATION))
-        margins = [
-            (min(side - 1, int(np.ceil(reach * max(height, width))) + 1),) * 2
-            for side in (height, width)
-        ]
-        wide = Image.fromarray(np.pad(pixels, [*margins, (0, 0)], mode="reflect"))
+        margin = int(np.ceil(reach * max(height, width))) + 1
+        # Of a narrow image the margin may be wider than the image: it is mirrored again and again.
+        wide = Image.fromarray(
+            np.pad(pixels, [(margin, margin), (margin, margin), (0, 0)], mode="symmetric")
+        )
         copies = []
         for number in range(self.copies):
             dy, dx = rng.uniform(-SHIFT, SHIFT, 2) * (height, width)
             angle = rng.uniform(-ROTATION, ROTATION)
             moved = wide.rotate(angle, Image.Resampling.BILINEAR, translate=(round(dx), round(dy)))
-            (top, _), (left, _) = margins
-            copy = np.asarray(moved)[top : top + height, left : left + width]
+            copy = np.asarray(moved)[margin : margin + height, margin : margin + width]
             copies.append(copy[:, ::-1] if self.flip and number % 2 else copy)
         return copies

@@ -16,10 +16,11 @@ from fre.backbones import Backbone
 from fre.cores import available_cores
 from fre.duplicates import duplicate_thumbnail
 from fre.errors import DatasetError, ImageError, OptionError
+from fre.fusion import too_small_a_region
 from fre.geometry import Fit, Geometry, Tiling
 from fre.graph import FEATURES, FeatureLayout, feature_model, pooling_matrix
 from fre.images import ImageSource, LoadedImage, image_size, iter_loaded
-from fre.roi import Roi
+from fre.roi import Roi, cells
 from fre.runtime import open_runtime
 from fre.types import FloatArray, Progress
 
@@ -194,6 +195,9 @@ class FeatureExtractor:
             FeatureLayout(name, shape[1], (shape[2], shape[3]), pool)
             for name, shape in zip(names, shapes, strict=True)
         )
+        grids = [layout.grid for layout in self.layouts]
+        if self.inspected is not None and not any(cells(self.inspected, g).any() for g in grids):
+            raise OptionError(too_small_a_region(size))
         model = feature_model(
             self.network, backbone.normalisation, self.layouts, size, self.inspected
         )

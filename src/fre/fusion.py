@@ -31,6 +31,7 @@ __all__ = [
     "fine_grid",
     "interpolation_matrix",
     "smoothing_matrix",
+    "too_small_a_region",
 ]
 
 Float64: TypeAlias = NDArray[np.float64]
@@ -362,11 +363,9 @@ class Fusion:
         )
         ranked = unscaled.ranked
         pixels = fine[0] * fine[1] if ranked is None else int(ranked.sum())
-        if pixels == 0:
-            raise OptionError(
-                f"the inspected region covers less than {SHRINK} x {SHRINK} pixels of the "
-                f"network's input of {size[1]} x {size[0]}: mark more, or use a larger size"
-            )
+        seen = any(places is None or places.any() for places in (looked_at[i] for i in scoring))
+        if pixels == 0 or not seen:
+            raise OptionError(too_small_a_region(size))
         unscaled = replace(unscaled, top=max(1, round(reading.top * pixels)))
         raw = unscaled.raw_scores(energies)
         veto = None
@@ -478,6 +477,15 @@ class Fusion:
             )
             enlarged = self.map_enlargement.apply(np.asarray(aligned, np.float32))
             yield enlarged if self.inspected is None else enlarged * self.inspected
+
+
+def too_small_a_region(size: tuple[int, int]) -> str:
+    """What to say of a region of interest that no location of a feature map looks at."""
+    return (
+        f"the inspected region is too small at the network's input of {size[0]} x {size[1]} pixels "
+        "(height x width): it covers half of no location that the score is made of; mark a "
+        "larger region, or use a larger size"
+    )
 
 
 def _positive(deviation: float) -> float:

@@ -130,9 +130,10 @@ class TileGrid:
         for length, old, new, firsts in zip(
             self.image_size, self.tile, tile, (self.rows, self.columns), strict=True
         ):
-            scaled = max(1, -(-length * new // old))
-            lengths.append(scaled)
-            starts.append(tuple(min(round(at * new / old), max(0, scaled - new)) for at in firsts))
+            scaled = tuple(round(at * new / old) for at in firsts)
+            starts.append(scaled)
+            # Several tiles end where the last one does; an image smaller than a tile before that.
+            lengths.append(scaled[-1] + min(new, max(1, -(-length * new // old))))
         return TileGrid((lengths[0], lengths[1]), tile, starts[0], starts[1])
 
     @property
@@ -155,8 +156,8 @@ class TileGrid:
     def blend(self, maps: Iterable[NDArray[np.float32] | None]) -> NDArray[np.float32]:
         """One map of the whole image from those of its tiles.
 
-        Where tiles overlap their values are averaged with weights that fall linearly to the
-        border of each, and add up to 1 everywhere.
+        Where tiles overlap their values are averaged with weights that fall to the border of
+        each, and add up to 1 everywhere.
 
         Args:
             maps: float32, (h, w) of a tile each, in the order of `boxes`; ``None`` is a map of
@@ -188,9 +189,11 @@ class TileGrid:
 def _weights(starts: Sequence[int], tile: int, length: int) -> list[NDArray[np.float32]]:
     """For each tile along an axis the weight of its pixels; together they are 1 everywhere.
 
-    The weight of a tile falls linearly from its middle to its ends, and is never 0.
+    Before they are scaled to that, weights are the square of the distance to the tile's nearer
+    end, which is never 0. The distance itself would leave a step where a tile begins: what it
+    sees there differs most from what its neighbour sees, for the padding beyond.
     """
-    ramp = np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 1.0
+    ramp = np.square(np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 1.0)
     total = np.zeros(max(length, starts[-1] + tile))
     for start in starts:
         total[start : start + tile] += ramp

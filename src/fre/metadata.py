@@ -90,13 +90,11 @@ class FusedNotes:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values; with the tensors of the layers' parts of the map."""
         names = [part.layer for part in self.layers]
-        tensors = {
-            part.layer if names.count(part.layer) == 1 else f"{part.layer}/{part.scope}": (
-                layer_map(index)
-            )
-            for index, part in enumerate(self.layers)
-            if part.in_map
-        }
+        tensors: dict[str, str] = {}
+        for index, part in enumerate(self.layers):
+            label = part.layer if names.count(part.layer) == 1 else f"{part.layer}/{part.scope}"
+            if part.in_map:
+                tensors[f"{label}/{index}" if label in tensors else label] = layer_map(index)
         return {
             "reading": asdict(self.reading),
             "score_layers": [part.layer for part in self.layers if part.in_score],

@@ -226,6 +226,14 @@ class Model:
         """
         if self.roi is not None:
             self.roi.check(image_size, source)
+            if self.geometry.tiling is not None:
+                grid = self.geometry.grid(image_size)
+                if not any(self.roi.shown_by(grid)):
+                    raise ImageError(
+                        source,
+                        f"at {image_size[1]} x {image_size[0]} pixels nothing of the inspected "
+                        "region is left; give a larger image",
+                    )
 
     def warm_up(self) -> None:
         """Make the network ready to run, which the first prediction would do otherwise.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import OptionError
+from fre.maps import row_bands
 from fre.types import FloatArray, MaskArray, Region
 
 __all__ = ["find_regions", "label"]
@@ -90,26 +91,39 @@ def find_regions(
     labels, count = label(mask)
     if count == 0:
         return ()
-    y, x = np.nonzero(mask)
-    member = labels[mask] - 1
-    value = values[mask].astype(np.float64)
-
-    area = np.bincount(member, minlength=count)
-    mean_x = np.bincount(member, weights=x, minlength=count) / area
-    mean_y = np.bincount(member, weights=y, minlength=count) / area
-    left, right = _extent(x, member, count)
-    top, bottom = _extent(y, member, count)
+    area = np.zeros(count, np.intp)
+    mean_x, mean_y = np.zeros((2, count))
+    left, top = np.full((2, count), np.iinfo(np.intp).max, np.intp)
+    right, bottom, peak_x, peak_y = np.zeros((4, count), np.intp)
     peak = np.full(count, -np.inf)
-    np.maximum.at(peak, member, value)
-    at_peak = np.flatnonzero(value == peak[member])
-    _, first = np.unique(member[at_peak], return_index=True)
-    peak_x, peak_y = x[at_peak[first]], y[at_peak[first]]
+    shares = {name: np.zeros(count) for name in layer_maps or {}}
+    # By bands: the coordinates of all pixels would be many times the size of a large map.
+    for rows in row_bands((values.shape[0], values.shape[1])):
+        inside = mask[rows]
+        y, x = np.nonzero(inside)
+        y += rows.start
+        member = labels[rows][inside] - 1
+        value = values[rows][inside].astype(np.float64)
+
+        new = area == 0
+        area += np.bincount(member, minlength=count)
+        mean_x += np.bincount(member, weights=x, minlength=count)
+        mean_y += np.bincount(member, weights=y, minlength=count)
+        for position, low, high in ((x, left, right), (y, top, bottom)):
+            np.minimum.at(low, member, position)
+            np.maximum.at(high, member, position + 1)
+        before = peak.copy()
+        np.maximum.at(peak, member, value)
+        at_peak = np.flatnonzero((value == peak[member]) & (new | (peak > before))[member])
+        higher, first = np.unique(member[at_peak], return_index=True)
+        peak_x[higher], peak_y[higher] = x[at_peak[first]], y[at_peak[first]]
+        for name, part in (layer_maps or {}).items():
+            sampled = _sampled(part, y, x, values.shape)
+            shares[name] += np.bincount(member, weights=sampled, minlength=count)
+    mean_x /= area
+    mean_y /= area
 
     map_height, map_width = values.shape
-    shares = {
-        name: np.bincount(member, weights=_sampled(part, y, x, values.shape)) / area
-        for name, part in (layer_maps or {}).items()
-    }
     regions = []
     for i in np.argsort(-peak, kind="stable"):
         box_x, box_width = _scale_extent(int(left[i]), int(right[i]), map_width, width)
@@ -128,7 +142,7 @@ def find_regions(
                     _scale_mean(float(mean_x[i]), map_width, width),
                     _scale_mean(float(mean_y[i]), map_height, height),
                 ),
-                layers={name: float(share[i]) for name, share in shares.items()},
+                layers={name: float(total[i] / area[i]) for name, total in shares.items()},
             )
         )
     return tuple(regions)
@@ -196,17 +210,6 @@ def _components(n: int, u: IndexArray, v: IndexArray) -> IndexArray:
         apart = parent[u] != parent[v]
         u, v = u[apart], v[apart]
     return parent
-
-
-def _extent(
-    position: IndexArray, member: NDArray[np.int32], count: int
-) -> tuple[IndexArray, IndexArray]:
-    """Smallest and one past the largest position of each region."""
-    low = np.full(count, np.iinfo(np.intp).max, dtype=np.intp)
-    high = np.zeros(count, dtype=np.intp)
-    np.minimum.at(low, member, position)
-    np.maximum.at(high, member, position + 1)
-    return low, high
 
 
 def _scale_extent(start: int, stop: int, old: int, new: int) -> tuple[int, int]:

@@ -23,6 +23,8 @@ MaskSource: TypeAlias = "Path | str | NDArray[Any]"
 
 ASPECT_TOLERANCE = 0.01
 """An image fits a mask whose ratio of sides differs by no more than this share."""
+SIZES_KEPT = 4
+"""A camera's images have one size; a mask is kept at so many of them."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Roi:
         if self.inspected.shape == size:
             return self.inspected
         if size not in self._resized:
+            if len(self._resized) == SIZES_KEPT:
+                self._resized.clear()
             ignored = Image.fromarray((~self.inspected).astype(np.float32))
             share = np.asarray(ignored.resize((size[1], size[0]), Image.Resampling.BILINEAR))
             self._resized[size] = ~_grown(share > 0)
