@@ -13,8 +13,8 @@ export class Grid {
    * @param {(item: object, key: string) => boolean} [options.onkey] other keys; true if it was used
    * @param {string} options.label
    */
-  constructor({ card, onopen, onkey, label, width = 210, below = 78 }) {
-    Object.assign(this, { card, onopen, onkey, minimum: width, below });
+  constructor({ card, onopen, onkey, label, width = 210 }) {
+    Object.assign(this, { card, onopen, onkey, minimum: width });
     this.items = [];
     this.cards = new Map();
     this.active = null;
@@ -26,6 +26,8 @@ export class Grid {
       if (id) this.#activate(id);
     });
     this.columns = 1;
+    // The height of a caption, until a card has told it.
+    this.below = 60;
     new ResizeObserver(() => this.#measure()).observe(this.element);
     const schedule = () => this.#schedule();
     window.addEventListener("scroll", schedule, { passive: true });
@@ -35,8 +37,8 @@ export class Grid {
   /** The items to show, in order; each has an `id`. Cards that stay are moved, not made anew. */
   update(items) {
     this.items = items;
-    this.places = new Map(items.map((item, place) => [item.id, place]));
-    if (!this.places.has(this.active)) this.active = items[0]?.id ?? null;
+    this.places = new Map(items.map((item, place) => [String(item.id), place]));
+    if (!this.places.has(this.active)) this.active = items.length ? String(items[0].id) : null;
     this.#layout();
   }
 
@@ -53,8 +55,9 @@ export class Grid {
     return this.element.contains(document.activeElement) || this.element.getBoundingClientRect().top < 0;
   }
 
-  /** Scrolls to an item and gives it the focus. */
-  focus(id) {
+  /** Scrolls to the item of an id and gives it the focus. */
+  focus(item) {
+    const id = String(item);
     const place = this.places.get(id);
     if (place === undefined || !this.rowHeight) return;
     this.#activate(id);
@@ -103,7 +106,7 @@ export class Grid {
     const first = Math.max(0, Math.floor((-top - AHEAD) / this.rowHeight)) * this.columns;
     const last = Math.min(this.items.length, Math.ceil((window.innerHeight - top + AHEAD) / this.rowHeight) * this.columns);
     const wanted = new Set();
-    for (let place = first; place < last; place += 1) wanted.add(this.items[place].id);
+    for (let place = first; place < last; place += 1) wanted.add(String(this.items[place].id));
     // The focus must not be lost because its card was scrolled out of sight.
     const focused = document.activeElement?.closest?.("[data-id]")?.dataset.id;
     if (focused && this.places.has(focused)) wanted.add(focused);
@@ -135,6 +138,7 @@ export class Grid {
     }
     // Screen readers follow the order in the document, not the one on screen.
     const ordered = [...this.cards.values()].sort((a, b) => a.place - b.place);
+    this.#fit(ordered[0]);
     let before = null;
     for (let i = ordered.length - 1; i >= 0; i -= 1) {
       const { element } = ordered[i];
@@ -143,6 +147,14 @@ export class Grid {
       }
       before = element;
     }
+  }
+
+  #fit(card) {
+    if (!card) return;
+    const below = card.element.offsetHeight - this.cardWidth;
+    if (below < 20 || Math.abs(below - this.below) < 1) return;
+    this.below = below;
+    this.#layout();
   }
 
   #activate(id) {

@@ -33,8 +33,8 @@ export class Histogram {
     this.plot = h("div", { class: "plot" }, this.chart, this.line, this.grip);
     this.legend = h("ul", { class: "legend" },
       h("li", {}, h("span", { class: "key calibration" }), "calibrated good images"),
-      h("li", {}, h("span", { class: "key good" }), "at or below the threshold"),
-      h("li", {}, h("span", { class: "key anomalous" }), "above it"));
+      h("li", {}, h("span", { class: "key good" }), "good"),
+      h("li", {}, h("span", { class: "key anomalous" }), "anomalous"));
     this.element = h("figure", { class: "histogram" }, this.plot, this.legend);
     if (onmove) {
       this.plot.classList.add("movable");

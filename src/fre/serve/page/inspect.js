@@ -270,7 +270,7 @@ export class Inspect {
     const expected = expectedRate(calibration.scores, this.threshold);
     const floor = countAbove(calibration.scores, this.threshold) === 0;
     say(this.rate, expected === null ? "unknown" : `${floor ? "≤ " : ""}${format.percent(expected)}`);
-    say(this.rateWords, expected === null ? "the model has no calibrated images" : `about 1 in ${format.count(Math.round(1 / expected))} good parts`);
+    say(this.rateWords, expected === null ? "the model has no calibrated images" : `${floor ? "at most" : "about"} 1 in ${format.count(Math.round(1 / expected))} good parts`);
     this.save.disabled = !this.dirty || this.saving;
     this.undo.disabled = !this.dirty || this.saving;
     say(this.saveNote, this.dirty
@@ -330,14 +330,13 @@ export class Inspect {
       h("button", { class: "button primary", type: "button", onclick: () => this.images.click() }, icon("plus"), "Images…"));
     this.toolbar = h("div", { class: "toolbar-row" },
       h("div", { class: "segments", role: "group", "aria-label": "Which to show" }, this.filters.map(({ button }) => button)),
-      h("div", { class: "looks" }, order, toggle("heat", "Heat map"), toggle("boxes", "Boxes")),
-      this.adders);
-    put(document.getElementById("inspect-toolbar"), this.toolbar);
+      h("div", { class: "looks" }, order, toggle("heat", "Heat map"), toggle("boxes", "Boxes")));
     this.bar = h("progress", { "aria-label": "Inspected", max: "1", value: "0" });
-    this.words = h("p", { class: "small" });
+    this.words = h("p", { class: "small", role: "status" });
     this.stopper = h("button", { class: "button quiet", type: "button", onclick: () => this.upload?.stop() }, "Stop");
     this.offer = h("button", { class: "button quiet offer", type: "button", hidden: true, onclick: () => { this.held = 0; this.#arrange(); window.scrollTo({ top: 0 }); } });
-    put(document.getElementById("inspect-strip"), this.words, this.offer, this.stopper, this.bar);
+    put(document.getElementById("inspect-toolbar"), this.toolbar,
+      h("div", { class: "strip" }, this.words, this.stopper, this.offer, this.adders, this.bar));
     this.#progress();
   }
 
@@ -409,7 +408,7 @@ export class Inspect {
     show(this.waiting, bare && (this.loading !== null || (this.upload ?? null) !== null));
     show(this.empty, bare && this.loading === null && !this.upload);
     show(this.grid.element, !bare);
-    show(this.toolbar, state.model !== null);
+    show(this.toolbar.parentElement, state.model !== null);
     show(this.again, !bare);
     if (!this.nothing) {
       this.nothing = h("p", { class: "nothing muted", hidden: true }, "None of the results.");

@@ -96,21 +96,19 @@ export class Train {
       h("header", { class: "view-head" }, h("div", {}, h("h1", { id: "title-train" }, "Train"),
         h("p", { class: "muted" }, "From images of good parts alone. Nothing leaves this service."))),
       this.unable,
-      h("div", { class: "train-columns" }, form,
+      h("div", { class: "train-columns" }, h("div", { class: "train-left" }, form, this.#updater()),
         h("section", { "aria-label": "Training runs" }, h("h2", {}, "Runs"), this.noJobs, this.list)));
-    this.#updater(form);
   }
 
   /** Good images for a model that exists; shown if the service can. */
-  #updater(form) {
+  #updater() {
     this.moreImages = h("input", { type: "file", multiple: true, accept: "image/*", hidden: true, onchange: () => this.#add(fromInput(this.moreImages)) });
     this.moreTitle = h("h2", {});
     this.more = h("section", { class: "panel", hidden: true, "aria-label": "Add good images" }, this.moreTitle,
       h("p", { class: "muted" }, "They are scored before they are learnt, so that the calibration stays honest."),
       this.moreImages,
       h("button", { class: "button", type: "button", onclick: () => this.moreImages.click() }, icon("plus"), "Choose good images…"));
-    form.after(this.more);
-    form.parentElement.insertBefore(h("div", { class: "train-left" }, form, this.more), form.parentElement.firstChild);
+    return this.more;
   }
 
   async #add(files) {
