@@ -27,7 +27,8 @@ LEVELS = [
     ["comparison", "visualize", "charts"],
     ["report", "output"],
     ["model_report"],
-    ["demo", "benchmark", "tables"],
+    ["demo", "benchmark", "tables", "watch"],
+    ["serve"],
     ["cli"],
     ["__main__"],
 ]

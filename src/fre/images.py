@@ -7,12 +7,13 @@ Pillow decodes: it refuses a truncated file where other decoders fill the rest w
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,14 @@ from fre.folders import SUFFIXES
 from fre.types import ImageArray
 
 __all__ = [
+    "FORMATS",
     "ImageSource",
     "LoadedImage",
+    "decode_resized",
     "find_images",
     "iter_loaded",
     "pixel_limit",
+    "probe",
     "read_image",
     "read_resized",
     "set_pixel_limit",
@@ -47,6 +51,9 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+"""What is decoded of data that strangers send; Pillow knows more, some with long histories."""
+
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
 
@@ -127,9 +134,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _decode(
-    source: Path | str, size: tuple[int, int] | None
+    source: Path | str | BinaryIO,
+    size: tuple[int, int] | None,
+    formats: tuple[str, ...] | None = None,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    with Image.open(source) as image:
+    with Image.open(source, formats=formats) as image:
         width, height = image.size
         if width * height > pixel_limit():
             raise ValueError(_too_large(width, height))
@@ -227,6 +236,67 @@ def read_resized(source: ImageSource, size: tuple[int, int]) -> tuple[ImageArray
         return image, original
     small = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(small), original
+
+
+def probe(data: bytes, *, name: str) -> tuple[str, tuple[int, int]]:
+    """What the first bytes of an image say of it; its pixels are not decoded.
+
+    Args:
+        data: a file's content.
+        name: what to call it in errors.
+
+    Returns:
+        One of `FORMATS` (or ``"MPO"``, a JPEG with more behind it), and the height and width as
+        stored.
+
+    Raises:
+        ImageError: it is none of `FORMATS`, or exceeds the pixel limit.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            form = image.format or ""
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        reason = f"more pixels than the limit of {pixel_limit():,}"
+        raise ImageError(name, reason) from None
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged data
+        raise ImageError(name, _not_an_image(data)) from error
+    if width * height > pixel_limit():
+        reason = f"{width} x {height} pixels is more than the limit of {pixel_limit():,}"
+        raise ImageError(name, reason)
+    return form, (height, width)
+
+
+def _not_an_image(data: bytes) -> str:
+    if not data:
+        return "not a readable image: it is empty"
+    return f"not a readable image: expected {', '.join(FORMATS)}, found something else"
+
+
+def decode_resized(
+    data: bytes, size: tuple[int, int] | None, *, name: str
+) -> tuple[ImageArray, tuple[int, int]]:
+    """`read_resized` for the content of a file, of one of `FORMATS`.
+
+    Args:
+        data: the content.
+        size: height and width of the result; ``None`` keeps those of the image.
+        name: what to call it in errors.
+
+    Returns:
+        uint8 (size[0], size[1], 3), RGB; and the original height and width.
+
+    Raises:
+        ImageError: the data are damaged, none of `FORMATS`, or exceed the pixel limit.
+    """
+    probe(data, name=name)
+    try:
+        return _decode(io.BytesIO(data), size, FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(name, f"more pixels than the limit of {pixel_limit():,}") from None
+    except Exception as error:  # as in _load
+        reason = str(error).strip() or type(error).__name__
+        raise ImageError(name, f"not a readable image: {reason}") from error
 
 
 @dataclass(frozen=True)

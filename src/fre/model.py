@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -189,6 +189,26 @@ class Model:
                 yield from self._predict_batch(batch)
                 batch = []
         yield from self._predict_batch(batch)
+
+    def warm_up(self) -> None:
+        """Make the network ready to run, which the first prediction would do otherwise.
+
+        Raises:
+            MissingDependencyError: the runtime is not installed.
+            InternalError: the runtime refuses the model.
+        """
+        _ = self._runtime
+
+    def predict_loaded(self, batch: Sequence[LoadedImage]) -> list[Prediction]:
+        """Score images that are decoded already, in one run of the network.
+
+        Args:
+            batch: images at the model's size.
+
+        Returns:
+            A prediction for each, in order.
+        """
+        return self._predict_batch(list(batch))
 
     def _predict_batch(self, batch: list[LoadedImage]) -> list[Prediction]:
         if not batch:
