@@ -410,6 +410,7 @@ export class Inspect {
     show(this.grid.element, !bare);
     show(this.toolbar.parentElement, state.model !== null);
     show(this.again, !bare);
+    show(this.adders, this.empty.hidden);
     if (!this.nothing) {
       this.nothing = h("p", { class: "nothing muted", hidden: true }, "None of the results.");
       this.stage.append(this.nothing);

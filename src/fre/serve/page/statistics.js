@@ -26,10 +26,12 @@ export function quantile(ascending, q) {
  */
 export function scoreScale(calibration, scores, threshold) {
   const base = calibration.length > 1 ? calibration : scores;
-  const values = [...calibration, ...scores, threshold].filter(Number.isFinite);
   const centre = base.length ? quantile(base, 0.5) : threshold;
   const spread = base.length > 1 ? quantile(base, 0.95) - quantile(base, 0.05) : 0;
   const unit = spread > 0 ? spread : Math.max(Math.abs(centre), 1e-9);
+  // There is room to drag the threshold up, even if nothing has scored that high.
+  const room = threshold + 0.4 * Math.max(threshold - centre, unit);
+  const values = [...calibration, ...scores, threshold, room].filter(Number.isFinite);
   const warp = (value) => Math.asinh((value - centre) / unit);
   const unwarp = (place) => centre + unit * Math.sinh(place);
   let low = Math.min(...values.map(warp));
