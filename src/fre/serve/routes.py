@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from fastapi import Body, Query, Request, Response
 from fastapi import Path as InPath
-from fastapi import Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from fre.errors import ImageError
@@ -138,7 +138,11 @@ class Routes:
             }
         )
 
-    async def open_session(self, request: Request, body: SessionRequest) -> Response:
+    async def open_session(
+        self,
+        request: Request,
+        body: Annotated[SessionRequest, Body(examples=[{"token": "a token"}])],
+    ) -> Response:
         """Exchange the token for a cookie, for pages."""
         if not self.access.is_token(body.token):
             raise Problem(401, "unauthorized", "the token is wrong")
@@ -176,7 +180,11 @@ class Routes:
         """Scores of good images, and the threshold that follows from them."""
         return JSONResponse(self.service.registry.get(model).calibration())
 
-    async def set_threshold(self, model: Model, body: ThresholdRequest) -> Response:
+    async def set_threshold(
+        self,
+        model: Model,
+        body: Annotated[ThresholdRequest, Body(examples=[{"false_alarm_rate": 0.05}])],
+    ) -> Response:
         """Decide by another threshold from now on; it is written into the model's file."""
         self.service.registry.get(model)
         if (body.threshold is None) == (body.false_alarm_rate is None):
@@ -488,7 +496,11 @@ class Routes:
         """One result."""
         return JSONResponse({"result": await asyncio.to_thread(self.service.results.get, result)})
 
-    async def set_verdict(self, result: Identity, body: VerdictRequest) -> Response:
+    async def set_verdict(
+        self,
+        result: Identity,
+        body: Annotated[VerdictRequest, Body(examples=[{"verdict": "good"}])],
+    ) -> Response:
         """Keep what a reviewer says of a part."""
         found = await asyncio.to_thread(self.service.results.set_verdict, result, body.verdict)
         self.service.hub.publish("verdict", found)
