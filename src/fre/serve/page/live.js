@@ -112,7 +112,7 @@ export class Live {
     this.follows = h("p", { class: "muted" });
     this.rateValue = h("strong", { class: "figure-value" }, "–");
     this.rateNote = h("p", { class: "small muted" });
-    this.chart = svg("svg", { class: "chart", role: "img", height: 132 });
+    this.chart = svg("svg", { class: "chart", role: "img", height: 132, "aria-label": "Anomalous rate over time: loading" });
     this.chartBox = h("div", { class: "plot" }, this.chart);
     new ResizeObserver(() => this.#draw()).observe(this.chartBox);
     this.driftTitle = h("p", { class: "drift-title" });

@@ -21,11 +21,11 @@ export async function pickSamples() {
     },
   }, h("img", { src: sample.url, alt: "", loading: "lazy" }), h("span", {}, sample.kind.replaceAll("_", " "))));
   put(dialog,
-    h("header", { class: "ask-bar" }, h("h2", { id: "samples-title" }, "Samples"),
+    h("div", { class: "ask-bar" }, h("h2", { id: "samples-title" }, "Samples"),
       h("button", { class: "button icon-only quiet", type: "button", "aria-label": "Close", onclick: () => dialog.close() }, icon("close"))),
     h("p", { class: "muted" }, "Machined plates that fre draws, good and with defects. They suit a model that was trained on such plates: Train does that, too, without any images of your own."),
     h("div", { class: "sample-grid" }, tiles),
-    h("footer", { class: "buttons" }, go,
+    h("div", { class: "buttons ask-end" }, go,
       h("button", { class: "button", type: "button", onclick: () => { samples.forEach((sample) => chosen.add(sample)); dialog.close("go"); } }, "Inspect all of them")));
   document.body.append(dialog);
   dialog.showModal();

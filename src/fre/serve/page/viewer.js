@@ -68,14 +68,14 @@ export class Viewer {
     this.withBoxes = h("input", { type: "checkbox", checked: true, onchange: () => this.#boxes() });
     this.facts = h("div", { class: "facts-panel" });
     put(this.dialog,
-      h("header", { class: "viewer-bar" },
+      h("div", { class: "viewer-bar" },
         h("div", { class: "viewer-title" }, this.title, this.place),
         h("div", { class: "viewer-steps" }, this.previous, this.next, close)),
       h("div", { class: "viewer-body" },
         h("div", { class: "panes" },
           h("figure", {}, this.left, h("figcaption", {}, "Original")),
           h("figure", {}, this.right, h("figcaption", {}, "With its heat map"))),
-        h("aside", { class: "viewer-side", "aria-label": "Result" },
+        h("div", { class: "viewer-side", role: "group", "aria-label": "Result" },
           this.facts,
           h("div", { class: "viewer-tools" },
             h("div", { class: "labelled" }, h("label", { for: "heat-opacity" }, "Heat map"), this.slider),
