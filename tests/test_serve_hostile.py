@@ -130,6 +130,12 @@ def test_bodies_that_are_damaged(server: Server) -> None:
     for kind in ("multipart/form-data", f"multipart/form-data; boundary={'y' * 300}"):
         problem(post(PREDICT, content=b"x", headers={"Content-Type": kind}), 400, "bad_request")
     fields = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n'
+    message = problem(
+        post(PREDICT, content=fields + b"--x--\r\n", headers={"Content-Type": BOUNDARY}),
+        422,
+        "invalid",
+    )
+    assert "'a'" in message
     body = fields * 3 + b"--x--\r\n"
     problem(post(PREDICT, content=body, headers={"Content-Type": BOUNDARY}), 422, "invalid")
     body = fields * 50 + b"--x--\r\n"

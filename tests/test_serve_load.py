@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import signal
 import sqlite3
@@ -138,8 +137,9 @@ class Clients:
             time.sleep(0.05)
         raise AssertionError(len(self.acknowledged))
 
-    def join(self) -> None:
-        self.stop.set()
+    def join(self, *, stop: bool = True) -> None:
+        if stop:
+            self.stop.set()
         for thread in self.threads:
             thread.join(90)
 
@@ -164,7 +164,7 @@ def test_nothing_acknowledged_is_lost_by_a_kill(models: Path, images: list[Path]
         clients = Clients(server, images, 8)
         clients.wait(60 + 7 * round_)
         server.process.kill()
-        clients.join()
+        clients.join(stop=False)
         server.stop()
         assert clients.broken == 8
         assert not set(acknowledged) & set(clients.acknowledged)
@@ -259,7 +259,7 @@ def test_a_watched_folder_survives_kills(models: Path, tmp_path: Path) -> None:
             pixels = scratched(number) if number % 5 == 0 else texture(number)
             beside = tmp_path / f"{number}.png"
             Image.fromarray(pixels).save(beside)
-            os.replace(beside, folder / beside.name)
+            beside.replace(folder / beside.name)
             names.append(beside.name)
             time.sleep(0.05)
 

@@ -185,11 +185,11 @@ class Calibration:
             return "no good images to calibrate on: every p-value is 1, the threshold was given"
         if self.false_alarm_rate is None or self.false_alarm_rate >= self.attainable_rate:
             return None
-        needed = int(np.ceil(1 / self.false_alarm_rate - 1e-9)) - 1
+        needed = np.ceil(1 / self.false_alarm_rate - 1e-9) - 1
         return (
             f"{len(self.scores)} good images can't promise a false-alarm rate of "
             f"{self.false_alarm_rate:g}, only {self.attainable_rate:.3g}: the threshold is the "
-            f"largest of their scores; {needed} images or more could"
+            f"largest of their scores; {needed:.0f} images or more could"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def encode_map(anomaly_map: FloatArray, form: str, scale: Scale) -> bytes:
         Image.fromarray(anomaly_map).save(buffer, "TIFF", compression="tiff_deflate")
     elif form == "png":
         low, high = scale
-        share = np.clip((anomaly_map - low) / (high - low), 0, 1)
+        # In float64: the scale of a model of equal images is too small for float32.
+        share = np.clip((anomaly_map.astype(np.float64) - low) / (high - low), 0, 1)
         Image.fromarray(np.rint(share * 65535).astype(np.uint16)).save(buffer, "PNG")
     else:
         raise OptionError(f"no map format is called {form!r}; choose from: {MAP_FORMATS}")

@@ -220,7 +220,9 @@ def _heat(anomaly_map: FloatArray, scale: Scale) -> FloatArray:
         raise OptionError(f"anomaly map: expected shape (H, W), got {anomaly_map.shape}")
     if np.isnan(anomaly_map).any():
         raise OptionError("anomaly map: expected numbers, found NaN")
-    heat: FloatArray = ((anomaly_map - low) / (high - low)).clip(0, 1).astype(np.float32)
+    # In float64: the scale of a model of equal images is too small for float32.
+    values = anomaly_map.astype(np.float64)
+    heat: FloatArray = ((values - low) / (high - low)).clip(0, 1).astype(np.float32)
     return heat
 
 

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
 from fre.errors import FREError
@@ -90,6 +91,7 @@ def create_app(service: Service) -> App:
     api.add_exception_handler(FREError, _on_error)
     api.add_exception_handler(HTTPException, _on_http)
     api.add_exception_handler(RequestValidationError, _on_invalid)
+    api.add_exception_handler(Exception, _on_fault)
     _add_routes(api, Routes(service, access))
     if PAGE.is_dir():
         api.mount("/static", StaticFiles(directory=PAGE), name="static")
@@ -275,6 +277,12 @@ async def _on_error(_: Request, error: Exception) -> Response:
     return _problem_response(from_error(error))
 
 
+async def _on_fault(_: Request, error: Exception) -> Response:
+    # It is raised again afterwards, and logged by whoever catches it.
+    message = f"{type(error).__name__}: a fault of fre; its log has more"
+    return _problem_response(Problem(500, "internal", message))
+
+
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = {
@@ -285,7 +293,19 @@ async def _on_http(request: Request, error: Exception) -> Response:
     response = JSONResponse(problem_body(code, message), status_code=error.status_code)
     for key, value in (error.headers or {}).items():
         response.headers[key] = value
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(_allowed(request))
     return response
+
+
+def _allowed(request: Request) -> list[str]:
+    """All methods of a path, each of which is a route of its own."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return sorted(methods)
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:

@@ -7,6 +7,7 @@ themselves, so that neither a slow client nor a huge image holds up the others.
 from __future__ import annotations
 
 import hashlib
+import logging
 import queue
 import threading
 import time
@@ -24,6 +25,8 @@ from fre.serve.results import NewResult, Results
 from fre.types import Prediction
 
 __all__ = ["Batcher", "Job", "Observer", "Outcome"]
+
+log = logging.getLogger("fre.serve")
 
 Observer = Callable[[str, list["Outcome"], int], None]
 """Called with a model's name, what was scored, and the size of the batch."""
@@ -149,6 +152,8 @@ class Batcher:
             for index, (name, data) in enumerate(images)
         ]
         for job in jobs:
+            # From here on it can't be cancelled: nobody's leaving may break a batch of others.
+            job.future.set_running_or_notify_cancel()
             self._small.submit(self._prepare, job, lane)
         return [job.future for job in jobs]
 
@@ -307,7 +312,10 @@ class _Lane:
             Outcome(result, prediction, end - job.began)
             for job, prediction, result in zip(batch, predictions, written.result(), strict=True)
         ]
-        self.batcher.observer(self.name, outcomes, len(batch))
+        try:
+            self.batcher.observer(self.name, outcomes, len(batch))
+        except Exception:  # clients wait, whatever becomes of the figures
+            log.exception("the figures of %s", self.name)
         for job, outcome in zip(batch, outcomes, strict=True):
             job.future.set_result(outcome)
 

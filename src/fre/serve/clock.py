@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-__all__ = ["now", "parse", "stamp"]
+__all__ = ["now", "stamp"]
 
 
 def stamp(seconds: float) -> str:
@@ -16,13 +16,3 @@ def stamp(seconds: float) -> str:
 def now() -> str:
     """The present."""
     return stamp(datetime.now(timezone.utc).timestamp())
-
-
-def parse(text: str) -> float:
-    """Seconds since 1970 of an ISO 8601 time; UTC where it names no zone.
-
-    Raises:
-        ValueError: it is no such time.
-    """
-    moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

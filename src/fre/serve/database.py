@@ -125,6 +125,7 @@ class Database:
             Its result, once it is committed and on the disk.
         """
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
         self._pending.put((operation, future))
         return future
 

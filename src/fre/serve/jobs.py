@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import sqlite3
 import threading
@@ -18,6 +19,8 @@ from fre.serve.problems import Problem, from_error
 from fre.types import Progress
 
 __all__ = ["Cancelled", "Jobs", "Work"]
+
+log = logging.getLogger("fre.serve")
 
 PUBLISH_SECONDS = 0.2
 SHOWN = 50
@@ -184,6 +187,8 @@ class Jobs:
             identity, work = item
             try:
                 self._do(identity, work)
+            except FREError:  # the database can't be written; the next job may fare better
+                log.exception("job %d", identity)
             finally:
                 work.clean_up()
                 self._live.discard(identity)

@@ -75,6 +75,9 @@ class FolderWatch:
             except FREError as error:  # noqa: PERF203
                 log.warning("watched folder: %s", error)
                 self._stop.wait(1.0)
+            except Exception:  # whatever is wrong with the folder may pass
+                log.exception("watched folder")
+                self._stop.wait(1.0)
 
     def _step(self) -> None:
         entry = self.entry()

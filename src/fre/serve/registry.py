@@ -7,6 +7,7 @@ one step: an image that was admitted before is scored by the model it was admitt
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from fre.serve.problems import Problem
 from fre.threshold import with_calibration
 
 __all__ = ["Entry", "Registry"]
+
+log = logging.getLogger("fre.serve")
 
 SUFFIX = ".onnx"
 Identity = tuple[int, int, int]
@@ -265,7 +268,10 @@ class Registry:
 
         def run() -> None:
             while not self._stop.wait(seconds):
-                self.refresh()
+                try:
+                    self.refresh()
+                except Exception:  # noqa: PERF203  (whatever is wrong may pass)
+                    log.exception("the folder of models")
 
         self._thread = threading.Thread(target=run, name="fre-reload", daemon=True)
         self._thread.start()

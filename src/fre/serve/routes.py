@@ -7,6 +7,7 @@ import base64
 import math
 import time
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fre.errors import ImageError
 from fre.output import encode_map
 from fre.serve.batching import Outcome
-from fre.serve.clock import parse, stamp
+from fre.serve.clock import stamp
 from fre.serve.drift import SIGNIFICANCE, TEST, drift
 from fre.serve.gate import COOKIE, Access
 from fre.serve.pictures import render
@@ -30,6 +31,7 @@ from fre.serve.training import NAME_PATTERN, Staging, Training
 from fre.serve.uploads import (
     Lease,
     MemorySink,
+    Part,
     body_chunks,
     clean_name,
     media_type,
@@ -43,6 +45,7 @@ PAGE = Path(__file__).with_name("page")
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
+TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?(Z|[+-]\d\d:\d\d)$"
 SOURCE_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 
 Model = Annotated[str, InPath(description="Name of the model.", examples=["plate"])]
@@ -66,10 +69,20 @@ Wrong = Annotated[
     bool | None, Query(description="Only those whose verdict contradicts the decision, or not.")
 ]
 Since = Annotated[
-    str | None, Query(description="ISO 8601; from then on.", examples=["2026-01-31T08:00:00Z"])
+    str | None,
+    Query(
+        description="RFC 3339; from then on.",
+        pattern=TIME_PATTERN,
+        examples=["2026-01-31T08:00:00Z"],
+    ),
 ]
 Until = Annotated[
-    str | None, Query(description="ISO 8601; before then.", examples=["2126-01-31T08:00:00Z"])
+    str | None,
+    Query(
+        description="RFC 3339; before then.",
+        pattern=TIME_PATTERN,
+        examples=["2126-01-31T08:00:00Z"],
+    ),
 ]
 After = Annotated[int | None, Query(description="Only ids above this one.", ge=0, lt=2**63)]
 
@@ -257,6 +270,7 @@ class Routes:
                 open_sink=lambda _: MemorySink(),
                 max_files=limits.max_batch,
             )
+            _only_files(parts)
             return [
                 (part.filename, bytes(part.sink.data))
                 for part in parts
@@ -413,13 +427,14 @@ class Routes:
         )
         kind, options = media_type(request.headers)
         if kind == "multipart/form-data":
-            await read_multipart(
+            parts = await read_multipart(
                 chunks,
                 options.get("boundary"),
                 open_sink=staging.sink,
                 max_files=limits.max_train_images,
                 threaded=True,
             )
+            _only_files(parts)
         elif kind in (*ZIP_TYPES, *RAW_TYPES):
             sink = None
             async for chunk in chunks:
@@ -560,6 +575,17 @@ class Routes:
         return StreamingResponse(hub.stream(listener), media_type="text/event-stream")
 
 
+def _only_files(parts: list[Part]) -> None:
+    """Refuse a form with anything but files, which somebody may believe to have an effect."""
+    for part in parts:
+        if part.filename is None:
+            raise Problem(
+                422, "invalid", f"field {clean_name(part.key)!r} of the form is not a file"
+            )
+    if not parts:
+        raise Problem(422, "invalid", "the form has no files; their field is called files")
+
+
 def _filters(
     model: str | None,
     source: str | None,
@@ -586,8 +612,6 @@ def _moment(name: str, text: str | None) -> str | None:
     if text is None:
         return None
     try:
-        return stamp(parse(text))
+        return stamp(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
     except (ValueError, OverflowError, OSError) as error:
-        raise Problem(
-            422, "invalid", f"{name}: expected an ISO 8601 time such as 2026-01-31T08:00:00Z"
-        ) from error
+        raise Problem(422, "invalid", f"{name}: {text} is not a time") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 
 from fre.errors import OptionError, OutputError
@@ -52,6 +53,8 @@ class Service:
         except OSError as error:
             raise OutputError(f"{settings.data}: can't be made: {error.strerror}") from error
         self._lock = _lock(settings)
+        # What a crash left behind: the lock says that nobody else is at it.
+        shutil.rmtree(settings.data / "uploads", ignore_errors=True)
         self.database = Database(settings.data / "results.sqlite3")
         self.results = Results(
             self.database, Pictures(settings.data / "pictures", limits.keep_bytes)
