@@ -94,9 +94,9 @@ def serve(folder: Path, *options: str) -> Iterator[Service]:
     assert "Traceback" not in log.read_text()
 
 
-def write_plate(file: Path, seed: int, kind: str = "good") -> Path:
+def write_plate(file: Path, seed: int, kind: str = "good", size: int = SIZE) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(draw_plate(seed, kind=kind, severity=0.8, size=SIZE)[0]).save(file)
+    Image.fromarray(draw_plate(seed, kind=kind, severity=0.8, size=size)[0]).save(file)
     return file
 
 
@@ -338,6 +338,9 @@ def test_the_threshold_is_dragged_and_saved_into_the_model(
     page.keyboard.press("ArrowRight")
     moved = check()
     assert moved > seen[-1]
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    assert check() == pytest.approx(moved)
     page.get_by_role("button", name="Undo").click()
     assert check() == pytest.approx(calibration.threshold)
     page.keyboard.press("Tab")
@@ -404,6 +407,7 @@ def test_a_model_is_trained_from_good_images_and_used(
         expect(page.locator(".job-state")).to_have_text("Ready")
         page.get_by_label("Product or camera").fill("bracket")
         expect(page.get_by_text("There is a model of that name.")).to_be_visible()
+        page.close()
     assert load(tmp_path / "models" / "bracket.onnx").calibration.scores.size == N_TRAIN
 
 
@@ -419,6 +423,7 @@ def test_training_tells_why_it_failed(open_page: Opener, tmp_path: Path) -> None
         expect(page.locator(".message.error, .job[data-state=failed] .job-body")).to_contain_text(
             re.compile("read|image")
         )
+        page.close()
 
 
 def test_wrong_results_are_marked_kept_and_exported(
@@ -606,6 +611,8 @@ def test_a_thousand_images(
     bottom = page.locator('#view-inspect [aria-posinset="1000"] .score').inner_text()
     assert float(bottom.replace(",", "")) == pytest.approx(lowest, rel=2e-3)
     assert page.locator(".card").count() < 100
+    # As often to the right as to the left: it is where it was, and nothing waits to be saved.
+    expect(page.get_by_role("button", name="Save into the model")).to_be_disabled()
     shoot(page, "thousand")
 
 
@@ -726,6 +733,7 @@ def test_the_token_is_asked_for(
         expect(page.get_by_text("No model yet")).to_be_visible()
         page.reload()
         expect(page.get_by_text("No model yet")).to_be_visible()
+        page.close()
 
 
 def test_a_lost_service_is_told_and_found_again(
@@ -744,3 +752,33 @@ def test_a_lost_service_is_told_and_found_again(
     # What was entered is still there for the next try.
     expect(page.get_by_text("4 images,")).to_be_visible()
     expect(page.get_by_label("Product or camera")).to_have_value("bracket")
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_readme(
+    open_page: Opener, tmp_path: Path, shoot: Callable[[Any, str], Path]
+) -> None:
+    """Written as ``serve.png``; docs/serve.png is a copy of it."""
+    for seed in range(60):
+        write_plate(tmp_path / "train" / f"{seed:02d}.png", seed, size=256)
+    tested = [
+        write_plate(tmp_path / "test" / f"{kind}-{seed}.png", seed, kind, size=256)
+        for kind in ("good", *KINDS)
+        for seed in range(100, 112 if kind == "good" else 103)
+    ]
+    (tmp_path / "models").mkdir()
+    FRE().fit(tmp_path / "train").save(tmp_path / "models" / "plate.onnx")
+    with serve(tmp_path) as service:
+        page = open_page(service, "plate", width=1200, height=720)
+        choose(page, tested)
+        inspected(page, len(tested))
+        page.evaluate("() => Promise.all([...document.images].map((image) => image.decode()))")
+        page.wait_for_timeout(500)
+        picture = shoot(page, "serve")
+        page.close()
+    with Image.open(picture) as image:
+        image.save(picture, optimize=True)
+    for file in (picture, Path(__file__).parents[1] / "docs" / "serve.png"):
+        assert file.stat().st_size < 400_000
+        with Image.open(file) as image:
+            assert image.size == (1200, 720)

@@ -33,8 +33,8 @@ export class Histogram {
     this.plot = h("div", { class: "plot" }, this.chart, this.line, this.grip);
     this.legend = h("ul", { class: "legend" },
       h("li", {}, h("span", { class: "key calibration" }), "calibrated good images"),
-      h("li", {}, h("span", { class: "key good" }), "good"),
-      h("li", {}, h("span", { class: "key anomalous" }), "anomalous"));
+      onmove ? h("li", {}, h("span", { class: "key good" }), "good") : null,
+      onmove ? h("li", {}, h("span", { class: "key anomalous" }), "anomalous") : null);
     this.element = h("figure", { class: "histogram" }, this.plot, this.legend);
     if (onmove) {
       this.plot.classList.add("movable");
@@ -51,8 +51,9 @@ export class Histogram {
     }).observe(this.plot);
   }
 
-  /** New data; the scale stays while the threshold is being dragged. */
-  update({ calibration, scores, threshold }) {
+  /** New data, with the threshold and the one in the model; the scale stays while the threshold is being dragged. */
+  update({ calibration, scores, threshold, saved = NaN }) {
+    this.saved = saved;
     this.calibration = calibration;
     this.scores = scores;
     this.threshold = threshold;
@@ -182,7 +183,10 @@ export class Histogram {
   }
 
   #moveTo(place) {
-    this.onmove(this.scale.value(Math.max(0, Math.min(1, place))));
+    const inside = Math.max(0, Math.min(1, place));
+    // Back where it was saved means exactly there, not nearly.
+    const back = Math.abs(inside - this.scale.place(this.saved)) < 0.002;
+    this.onmove(back ? this.saved : this.scale.value(inside));
   }
 }
 

@@ -376,7 +376,7 @@ export class Inspect {
   #update() {
     const calibration = state.calibration?.scores ?? [];
     const scores = [...this.results.values()].filter((result) => !result.error).map(({ score }) => score);
-    this.histogram.update({ calibration, scores, threshold: this.threshold });
+    this.histogram.update({ calibration, scores, threshold: this.threshold, saved: state.calibration?.threshold });
     this.#decided();
     this.#toolbarCounts();
     this.#stages();
