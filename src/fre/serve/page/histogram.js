@@ -1,6 +1,6 @@
 // Scores of images in front of the calibrated good images, and a threshold to drag.
 
-import { h, svg, put } from "./dom.js";
+import { h, svg, put, show } from "./dom.js";
 import * as format from "./format.js";
 import { scoreScale, ticks } from "./statistics.js";
 
@@ -70,7 +70,11 @@ export class Histogram {
   }
 
   #draw() {
-    if (!this.width || !Number.isFinite(this.threshold)) return;
+    const drawable = Number.isFinite(this.threshold);
+    show(this.line, drawable);
+    if (this.grip) show(this.grip, drawable);
+    if (!drawable) put(this.chart);
+    if (!this.width || !drawable) return;
     const { width } = this;
     if (!this.dragging || !this.scale) {
       this.scale = scoreScale(this.calibration, this.scores, this.threshold);
