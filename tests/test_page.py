@@ -736,7 +736,7 @@ def test_the_token_is_asked_for(
         page.close()
 
 
-def test_a_lost_service_is_told_and_found_again(
+def test_a_lost_service_is_told_and_nothing_entered_is_lost(
     plates: Path, open_page: Opener, tmp_path: Path, shoot: Callable[[Any, str], Path]
 ) -> None:
     with serve(tmp_path) as service:
