@@ -96,9 +96,7 @@ def heat_layer(anomaly_map: FloatArray, scale: Scale) -> NDArray[np.uint8]:
     Raises:
         OptionError: as for `colorize`.
     """
-    heat = _heat(anomaly_map, scale)
-    opacity = MAX_OPACITY * heat * heat * (3 - 2 * heat)
-    return np.dstack([_heat_colours(heat), np.rint(255 * opacity).astype(np.uint8)])
+    return _heat_layer(_heat(anomaly_map, scale))
 
 
 def overlay(image: ImageArray, anomaly_map: FloatArray, scale: Scale) -> ImageArray:
@@ -116,10 +114,17 @@ def overlay(image: ImageArray, anomaly_map: FloatArray, scale: Scale) -> ImageAr
         OptionError: as for `colorize`, or the image and the map differ in size.
     """
     _require_same_size(image, anomaly_map, "anomaly map")
-    layer = heat_layer(anomaly_map, scale)
-    alpha = layer[..., 3:].astype(np.float32) / 255
-    blended = image + alpha * (layer[..., :3].astype(np.float32) - image)
-    return np.rint(blended).astype(np.uint8)
+    heat = _heat(anomaly_map, scale)
+    result = image.copy()
+    # Few images glow all over: what stays as it is costs nothing but its copy.
+    rows, columns = (np.flatnonzero(heat.any(axis=axis)) for axis in (1, 0))
+    if len(rows):
+        warm = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        layer = _heat_layer(heat[warm])
+        alpha = layer[..., 3:].astype(np.float32) / 255
+        blended = image[warm] + alpha * (layer[..., :3].astype(np.float32) - image[warm])
+        result[warm] = np.rint(blended)
+    return result
 
 
 def outline(
@@ -222,6 +227,11 @@ def _heat(anomaly_map: FloatArray, scale: Scale) -> FloatArray:
         raise OptionError("anomaly map: expected numbers, found NaN")
     heat: FloatArray = ((anomaly_map - low) / (high - low)).clip(0, 1).astype(np.float32)
     return heat
+
+
+def _heat_layer(heat: FloatArray) -> NDArray[np.uint8]:
+    opacity = MAX_OPACITY * heat * heat * (3 - 2 * heat)
+    return np.dstack([_heat_colours(heat), np.rint(255 * opacity).astype(np.uint8)])
 
 
 def _heat_colours(heat: FloatArray) -> ImageArray:
