@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -16,6 +18,7 @@ from conftest import texture
 from fre import FRE, load
 from fre.errors import DatasetError, ImageError, ModelFileError, OptionError
 from fre.model import Model
+from fre.runtime import read_metadata
 from fre.types import Prediction
 
 
@@ -161,6 +164,20 @@ def test_files_that_are_not_our_models(model: Model, tmp_path: Path) -> None:
         Model(model.data, runtime="x")
 
 
+def test_a_damaged_network_is_an_error_when_the_file_is_opened(
+    model: Model, tmp_path: Path
+) -> None:
+    proto = onnx.load_from_string(model.data)
+    proto.graph.node[3].op_type = "Nonsense"
+    path = tmp_path / "m.onnx"
+    whole = bytearray(model.data)
+    whole[200:240] = b"\xff" * 40
+    for damaged in (proto.SerializeToString(), bytes(whole)):
+        path.write_bytes(damaged)
+        with pytest.raises(ModelFileError, match=r"m\.onnx: .*expected a model written by fre"):
+            load(path)
+
+
 def test_every_truncation_is_a_clear_error(model: Model, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     rng = np.random.default_rng(0)
@@ -168,3 +185,22 @@ def test_every_truncation_is_a_clear_error(model: Model, tmp_path: Path) -> None
         path.write_bytes(model.data[:length])
         with pytest.raises(ModelFileError):
             load(path)
+
+
+@given(st.dictionaries(st.text(min_size=1), st.text(max_size=400), max_size=5))
+def test_metadata_are_read_as_they_were_written(properties: dict[str, str]) -> None:
+    proto = onnx.ModelProto(ir_version=8, producer_name="someone", model_version=2**40)
+    proto.graph.name = "g"
+    proto.graph.initializer.add(raw_data=bytes(300), data_type=TensorProto.FLOAT, dims=[75])
+    helper.set_model_props(proto, properties)
+    assert read_metadata(proto.SerializeToString()) == properties
+
+
+@given(st.binary(max_size=200))
+def test_what_is_no_model_is_nothing_but_a_clear_error(noise: bytes) -> None:
+    try:
+        read_metadata(noise)
+    except ModelFileError:
+        pass
+    else:
+        assert bytes([7 << 3 | 2]) in noise  # a graph, of whatever is in it

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fre.errors import OptionError
+from fre.errors import ImageError, OptionError, OutputError
 from fre.output import FolderWriter, encode_map
 from fre.types import Prediction
 
@@ -31,22 +33,63 @@ def test_png_is_16_bit_on_the_models_scale() -> None:
         encode_map(MAP, "gif", (0, 1))
 
 
-def test_names_follow_the_folders_and_never_collide(tmp_path: Path) -> None:
-    writer = FolderWriter(tmp_path / "out", [tmp_path / "a"], (0.0, 1.0), "npy")
-    paths = [tmp_path / "a" / "x.png", tmp_path / "a" / "b" / "x.png", tmp_path / "a" / "x.jpg"]
-    for path in paths:
+def predictions(folder: Path, *names: str) -> list[Prediction]:
+    """Of black pictures, which are made."""
+    found = []
+    for name in names:
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(path)
-        prediction = Prediction(path, 1.0, 0.5, False, (), (8, 8), np.zeros((4, 4), np.float32))
-        # the roots are looked at when the writer is made, and this one is there by then
-        writer = (
-            writer
-            if writer.roots
-            else FolderWriter(tmp_path / "out", [tmp_path / "a"], (0.0, 1.0), "npy")
-        )
-        writer.add(prediction)
-    files = {f.relative_to(tmp_path / "out").as_posix() for f in (tmp_path / "out").rglob("*.*")}
-    assert files == {
+        nothing = np.zeros((4, 4), np.float32)
+        found.append(Prediction(path, 1.0, 0.5, False, (), (8, 8), nothing))
+    return found
+
+
+def written(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_names_follow_the_folders_and_never_collide(tmp_path: Path) -> None:
+    made = predictions(tmp_path / "a", "x.png", "b/x.png", "x.jpg")
+    with FolderWriter(tmp_path / "out", [tmp_path / "a"], (0.0, 1.0), "npy") as writer:
+        for prediction in made:
+            writer.add(prediction)
+    assert written(tmp_path / "out") == {
         *(f"overlays/{name}.png" for name in ("x", "b/x", "x_2")),
         *(f"maps/{name}.npy" for name in ("x", "b/x", "x_2")),
     }
+
+
+def write(folder: Path, made: list[Prediction], interrupted: bool = False) -> int:
+    """How many were taken before it failed."""
+    added = 0
+    try:
+        with FolderWriter(folder, [], (0.0, 1.0), "npy") as writer:
+            for prediction in made:
+                writer.add(prediction)
+                added += 1
+            if interrupted:
+                raise KeyboardInterrupt
+    except (ImageError, OutputError) as error:
+        assert "3.png: no such file" in str(error) or "can't be written" in str(error)
+        return added
+    raise AssertionError("nothing went wrong")
+
+
+def test_what_goes_wrong_on_a_thread_is_raised(tmp_path: Path) -> None:
+    made = predictions(tmp_path / "a", *(f"{index}.png" for index in range(30)))
+    assert made[3].path is not None
+    made[3].path.unlink()
+    assert write(tmp_path / "early", made) < 30
+    assert write(tmp_path / "late", made[3:4]) == 1
+    (tmp_path / "file").touch()
+    assert write(tmp_path / "file", made[:1]) == 1
+
+
+def test_nothing_is_written_after_an_interruption(tmp_path: Path) -> None:
+    made = predictions(tmp_path / "a", *(f"{index}.png" for index in range(8)))
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out", made, interrupted=True)
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    time.sleep(0.1)
+    assert not (tmp_path / "out").exists()

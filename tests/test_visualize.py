@@ -50,6 +50,15 @@ def test_an_image_below_the_scale_is_unchanged(image: np.ndarray) -> None:
         np.testing.assert_array_equal(overlay(image, constant(value), SCALE), image)
 
 
+def test_a_warm_part_is_blended_as_if_all_were(image: np.ndarray) -> None:
+    values = constant(0.5)
+    values[3, 4], values[8, 15] = 2.0, 9.0
+    layer = heat_layer(values, SCALE).astype(np.float32)
+    alpha = layer[..., 3:] / 255
+    expected = np.rint(image + alpha * (layer[..., :3] - image))
+    np.testing.assert_array_equal(overlay(image, values, SCALE), expected)
+
+
 def test_the_scale_is_absolute() -> None:
     grey = np.full((4, 4, 3), 90, np.uint8)
     calm, wild = constant(1.5, (4, 4)), constant(1.5, (4, 4))

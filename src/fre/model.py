@@ -14,7 +14,7 @@ import numpy as np
 
 from fre.calibration import Calibration
 from fre.cores import available_cores
-from fre.errors import ImageError, ModelFileError, OptionError
+from fre.errors import ImageError, InternalError, ModelFileError, OptionError
 from fre.files import write_atomic
 from fre.geometry import Geometry
 from fre.images import ImageSource, LoadedImage, find_images, iter_loaded, read_resized
@@ -112,6 +112,15 @@ class Model:
             runtime=self._runtime_name,
             threads=self._threads,
         )
+
+    def open(self) -> None:
+        """Make the network ready to run, which is otherwise done for the first image.
+
+        Raises:
+            InternalError: the runtime refuses the model.
+            MissingDependencyError: the runtime is not installed.
+        """
+        _ = self._runtime
 
     @property
     def threshold(self) -> float:
@@ -378,4 +387,9 @@ def load(path: Path | str, *, runtime: str = "onnxruntime", threads: int = 0) ->
         data = Path(path).read_bytes()
     except OSError as error:
         raise ModelFileError(f"{path}: can't read the model: {error.strerror}") from error
-    return Model(data, runtime=runtime, threads=threads, origin=str(path))
+    model = Model(data, runtime=runtime, threads=threads, origin=str(path))
+    try:
+        model.open()
+    except InternalError as error:
+        raise ModelFileError(f"{path}: {error}; expected a model written by fre train") from error
+    return model

@@ -1,17 +1,21 @@
-"""What ``fre predict`` writes: JSON lines, overlays and maps."""
+"""What ``fre predict`` writes: JSON lines, and overlays and maps on threads of their own."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fre.cores import available_cores
 from fre.errors import ImageError, OptionError
 from fre.files import write_atomic
 from fre.images import read_image
@@ -64,8 +68,15 @@ def encode_map(anomaly_map: FloatArray, form: str, scale: Scale) -> bytes:
     return buffer.getvalue()
 
 
+LARGE_MAP = 4_000_000
+"""Pixels of maps that are written one at a time."""
+
+
 class FolderWriter:
-    """Writes the overlay of each prediction into a folder; its map and its mask if wanted.
+    """Writes each prediction's overlay, and its map and mask if wanted, on worker threads.
+
+    A context manager: when it ends well, everything is written. When it ends by an exception,
+    what has not been begun is left out, and nothing is being written any more.
 
     Args:
         folder: where ``overlays/``, ``maps/`` and ``masks/`` go.
@@ -89,6 +100,24 @@ class FolderWriter:
         self.maps = maps
         self.masks = masks
         self._taken: set[Path] = set()
+        self._pending: deque[Future[None]] = deque()
+        self._workers = available_cores()
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="fre-write")
+
+    def __enter__(self) -> FolderWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            while self._pending and error is None:
+                self._pending.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
 
     def _name(self, path: Path) -> Path:
         """The image's path below the folder it came from, without suffix; unique."""
@@ -105,14 +134,22 @@ class FolderWriter:
         return name
 
     def add(self, prediction: Prediction) -> None:
-        """Write one image's overlay, and its map and its mask if they are wanted.
+        """Have one image's overlay written, and its map and its mask if they are wanted.
 
         Raises:
-            ImageError: the image is gone.
+            ImageError: this image, or one before it, is gone.
             OutputError: the disk is full, or can't be written.
         """
         assert prediction.path is not None
         name = self._name(prediction.path)
+        # Each waits with its map, and is drawn at full size: few may be on their way.
+        large = prediction.input_map.size > LARGE_MAP
+        while len(self._pending) >= (1 if large else 2 * self._workers):
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._draw, name, prediction))
+
+    def _draw(self, name: Path, prediction: Prediction) -> None:
+        assert prediction.path is not None
         picture = overlay(read_image(prediction.path), prediction.anomaly_map, self.scale)
         self._write(Path("overlays", f"{name}.png"), _png(picture, compress_level=1))
         if self.maps:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.errors import InternalError, MissingDependencyError, ModelFileError, OptionError
+from fre.errors import (
+    FREError,
+    InternalError,
+    MissingDependencyError,
+    ModelFileError,
+    OptionError,
+)
 
 __all__ = ["RUNTIMES", "Runtime", "open_runtime", "read_metadata", "with_outputs"]
 
@@ -107,7 +113,9 @@ def open_runtime(
         raise OptionError(f"no runtime is called {runtime!r}; choose from: {', '.join(RUNTIMES)}")
     try:
         return (_OnnxRuntime if runtime == "onnxruntime" else _OpenVINO)(model, outputs, threads)
-    except RuntimeError as error:
+    except FREError:
+        raise
+    except Exception as error:  # each fault of a model has a type of its own, derived from this
         raise InternalError(f"{runtime} can't load the model: {error}") from error
 
 
@@ -124,12 +132,17 @@ def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
 
 
 MODEL_GRAPH, GRAPH_OUTPUT, VALUE_NAME = 7, 12, 1
-"""Numbers of the fields in onnx.proto: ModelProto, GraphProto, ValueInfoProto."""
+MODEL_METADATA, ENTRY_KEY, ENTRY_VALUE = 14, 1, 2
+"""Numbers of the fields in onnx.proto: ModelProto, GraphProto, ValueInfoProto; then those of
+ModelProto and StringStringEntryProto."""
+
+VARINT, FIXED_64, DELIMITED, FIXED_32 = 0, 1, 2, 5
+"""How a field is encoded, the low bits of its tag."""
 
 
 def _field(number: int, payload: bytes) -> bytes:
     """A length-delimited field."""
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+    return _varint(number << 3 | DELIMITED) + _varint(len(payload)) + payload
 
 
 def _varint(value: int) -> bytes:
@@ -143,15 +156,57 @@ def _varint(value: int) -> bytes:
 def read_metadata(model: bytes) -> dict[str, str]:
     """The ``metadata_props`` of a serialised ONNX model.
 
+    Read from the encoding itself, past the weights: a runtime would load all of the model first.
+
     Raises:
-        ModelFileError: the bytes are not an ONNX model.
+        ModelFileError: the bytes are not an ONNX model, or end too early.
     """
-    ort = _onnxruntime()
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    metadata: dict[str, str] = {}
+    graphs = 0
     try:
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # each fault of a file has a type of its own, derived from this
+        for number, content in _fields(memoryview(model)):
+            graphs += number == MODEL_GRAPH
+            if number == MODEL_METADATA:
+                entry = {key: bytes(value).decode() for key, value in _fields(content)}
+                metadata[entry.get(ENTRY_KEY, "")] = entry.get(ENTRY_VALUE, "")
+        if not graphs:
+            raise ValueError("no graph")
+    except (ValueError, IndexError) as error:
         raise ModelFileError("not an ONNX model, or a damaged one") from error
-    metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
     return metadata
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Numbers and contents of a message's fields; contents that are numbers are empty.
+
+    Raises:
+        ValueError: that is no message.
+        IndexError: it ends too early.
+    """
+    at = 0
+    while at < len(message):
+        tag, at = _read_varint(message, at)
+        kind, length = tag & 7, 0
+        if kind == DELIMITED:
+            length, at = _read_varint(message, at)
+        elif kind == VARINT:
+            _, at = _read_varint(message, at)
+        elif kind in (FIXED_64, FIXED_32):
+            at += 8 if kind == FIXED_64 else 4
+        else:
+            raise ValueError(f"no encoding has the number {kind}")
+        if at + length > len(message):
+            raise IndexError("the message ends within a field")
+        yield tag >> 3, message[at : at + length]
+        at += length
+
+
+def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    value = 0
+    for place in range(10):
+        byte = message[at + place]
+        value |= (byte & 127) << 7 * place
+        if byte < 128:
+            return value, at + place + 1
+    raise ValueError("a number of more than 64 bits")

@@ -97,9 +97,7 @@ def heat_layer(anomaly_map: FloatArray, scale: Scale) -> NDArray[np.uint8]:
     Raises:
         OptionError: as for `colorize`.
     """
-    heat = _heat(anomaly_map, scale)
-    opacity = MAX_OPACITY * heat * heat * (3 - 2 * heat)
-    return np.dstack([_heat_colours(heat), np.rint(255 * opacity).astype(np.uint8)])
+    return _heat_layer(_heat(anomaly_map, scale))
 
 
 def overlay(image: ImageArray, anomaly_map: FloatArray, scale: Scale) -> ImageArray:
@@ -117,12 +115,18 @@ def overlay(image: ImageArray, anomaly_map: FloatArray, scale: Scale) -> ImageAr
         OptionError: as for `colorize`, or the image and the map differ in size.
     """
     _require_same_size(image, anomaly_map, "anomaly map")
-    result = np.empty_like(image)
-    for rows in row_bands(anomaly_map.shape):
-        layer = heat_layer(anomaly_map[rows], scale)
+    result = image.copy()
+    for band in row_bands(anomaly_map.shape):
+        heat = _heat(anomaly_map[band], scale)
+        # Few images glow all over: what stays as it is costs nothing but its copy.
+        rows, columns = (np.flatnonzero(heat.any(axis=axis)) for axis in (1, 0))
+        if len(rows) == 0:
+            continue
+        warm = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        layer = _heat_layer(heat[warm])
         alpha = layer[..., 3:].astype(np.float32) / 255
-        blended = image[rows] + alpha * (layer[..., :3].astype(np.float32) - image[rows])
-        result[rows] = np.rint(blended)
+        below = result[band][warm]
+        below[:] = np.rint(below + alpha * (layer[..., :3].astype(np.float32) - below))
     return result
 
 
@@ -228,6 +232,11 @@ def _heat(anomaly_map: FloatArray, scale: Scale) -> FloatArray:
     values = anomaly_map.astype(np.float64)
     heat: FloatArray = ((values - low) / (high - low)).clip(0, 1).astype(np.float32)
     return heat
+
+
+def _heat_layer(heat: FloatArray) -> NDArray[np.uint8]:
+    opacity = MAX_OPACITY * heat * heat * (3 - 2 * heat)
+    return np.dstack([_heat_colours(heat), np.rint(255 * opacity).astype(np.uint8)])
 
 
 def _heat_colours(heat: FloatArray) -> ImageArray:

@@ -61,7 +61,7 @@ def predict(
     \b
     Example: fre predict part.onnx incoming -o results --maps tiff
     """
-    from contextlib import nullcontext
+    from contextlib import ExitStack
 
     from fre.files import staged_folder, write_atomic
     from fre.images import find_images
@@ -76,9 +76,13 @@ def predict(
     lines: list[str] = []
     failures = anomalous = 0
     reader_left = False
-    staging = staged_folder(output, overwrite=overwrite) if output else nullcontext()
-    with staging as folder, progress_bar() as progress:
-        writer = FolderWriter(folder, images, loaded.map_range, maps, masks) if folder else None
+    folder = writer = None
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_bar())
+        if output:
+            folder = stack.enter_context(staged_folder(output, overwrite=overwrite))
+            writer = FolderWriter(folder, images, loaded.map_range, maps, masks)
+            stack.enter_context(writer)
         results = loaded.predict_many(paths, batch_size=batch_size, errors="return")
         for done, result in enumerate(results, start=1):
             lines.append(json_line(result))
