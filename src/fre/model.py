@@ -21,6 +21,7 @@ from fre.images import ImageSource, LoadedImage, find_images, iter_loaded, read_
 from fre.regions import find_regions
 from fre.roi import Roi
 from fre.runtime import RUNTIMES, Runtime, open_runtime, read_metadata, with_outputs
+from fre.runtime_choice import AUTO, fastest_runtime
 from fre.types import FloatArray, ImageArray, Prediction
 
 __all__ = ["FORMAT", "METADATA_KEY", "Model", "load"]
@@ -64,7 +65,8 @@ class Model:
 
     Args:
         data: the serialised ONNX model.
-        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        runtime: one of `fre.runtime.RUNTIMES`; or ``"auto"``, the faster of ONNX Runtime and
+            OpenVINO, which is measured when the model first runs on a machine.
         threads: threads for one run; 0 takes all cores.
         origin: what to call it in errors.
 
@@ -88,8 +90,9 @@ class Model:
         threads: int = 0,
         origin: str = "model",
     ) -> None:
-        if runtime not in RUNTIMES:
-            raise OptionError(f"no runtime is called {runtime!r}; choose from: {list(RUNTIMES)}")
+        if runtime not in (AUTO, *RUNTIMES):
+            choices = ", ".join((AUTO, *RUNTIMES))
+            raise OptionError(f"no runtime is called {runtime!r}; choose from: {choices}")
         self.data = data
         self.metadata = _parse_metadata(data, origin)
         try:
@@ -106,12 +109,14 @@ class Model:
     @cached_property
     def _runtime(self) -> Runtime:
         tensors = list(self._layer_maps.values())
-        return open_runtime(
-            with_outputs(self.data, tensors) if tensors else self.data,
-            [*OUTPUTS, *tensors],
-            runtime=self._runtime_name,
-            threads=self._threads,
-        )
+        data = with_outputs(self.data, tensors) if tensors else self.data
+        outputs, name, threads = [*OUTPUTS, *tensors], self._runtime_name, self._threads
+        if name != AUTO:
+            return open_runtime(data, outputs, runtime=name, threads=threads)
+        per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
+        inputs = [np.full((1, *self.size, 3), 128, np.uint8)]
+        trial = [*inputs, np.zeros(1, np.int64)] if per_tile else inputs
+        return fastest_runtime(data, outputs, trial, digest=self.sha256, threads=threads)
 
     @property
     def threshold(self) -> float:
@@ -359,7 +364,9 @@ def load(path: Path | str, *, runtime: str = "onnxruntime", threads: int = 0) ->
 
     Args:
         path: a file written by `Model.save` or ``fre train``.
-        runtime: ``"onnxruntime"``, or ``"openvino"`` if it is installed.
+        runtime: ``"onnxruntime"``; ``"openvino"`` if it is installed; ``"cuda"``, ``"coreml"`` or
+            ``"directml"`` if ONNX Runtime has them; or ``"auto"``, the faster of the first two,
+            which is measured when the model first runs on a machine.
         threads: threads for one run; 0 takes all cores.
 
     Raises:
