@@ -28,7 +28,7 @@ LEVELS = [
     ["assembly"],
     ["streaming"],
     ["detector", "checkpoint", "evaluation"],
-    ["comparison", "visualize", "charts"],
+    ["comparison", "quantization", "visualize", "charts"],
     ["report", "output"],
     ["model_report"],
     ["demo", "benchmark", "tables", "watch"],
