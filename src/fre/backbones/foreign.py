@@ -75,7 +75,7 @@ def adopt(
     _rename(graph, names, prefix)
     pruned = helper.make_graph(
         graph.node,
-        prefix.rstrip("/"),
+        prefix.rstrip("/") or "network",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, *size])],
         [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])
