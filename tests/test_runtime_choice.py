@@ -38,7 +38,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     speeds: dict[str, Any] = {"onnxruntime": 0.010, "openvino": 0.008}
     opened: list[str] = []
 
-    def open_fake(model: bytes, outputs: list[str], *, runtime: str, threads: int) -> Fake:
+    def open_fake(model: bytes, outputs: list[str], *, runtime: str, **_: Any) -> Fake:
         opened.append(runtime)
         if isinstance(speeds[runtime], Exception):
             raise speeds[runtime]
@@ -145,3 +145,17 @@ def test_the_command_line_offers_every_runtime(good_folder: Path, tmp_path: Path
     done = fre("predict", path, good_folder, "--runtime", "auto")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(list(good_folder.iterdir()))
+
+
+def test_the_first_call_decides_how_threads_wait(good_folder: Path, tmp_path: Path) -> None:
+    path = FRE(size=64).fit(good_folder).save(tmp_path / "m.onnx")
+    files = sorted(good_folder.iterdir())
+    one, many = load(path), load(path)
+    scores = [[one.predict(file).score for file in files]]
+    scores.append([p.score for p in many.predict_many(files, batch_size=1)])
+    assert scores[0] == scores[1]
+    key = "session.intra_op.allow_spinning"
+    settings = many._runtime._session.get_session_options()
+    assert settings.get_session_config_entry(key) == "0"
+    with pytest.raises(RuntimeError, match=key):
+        one._runtime._session.get_session_options().get_session_config_entry(key)

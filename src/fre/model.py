@@ -61,7 +61,9 @@ def _parse_metadata(data: bytes, origin: str) -> dict[str, Any]:
 class Model:
     """A detector: images in, scores and anomaly maps out.
 
-    `load` opens one from a file, and `fre.FRE.fit` makes one.
+    `load` opens one from a file, and `fre.FRE.fit` makes one. The runtime is opened by the first
+    call: with `predict` for the time that one image takes, with `predict_many` to leave the cores
+    to decoding where it waits. Scores are the same.
 
     Args:
         data: the serialised ONNX model.
@@ -105,18 +107,20 @@ class Model:
         self.size = self.geometry.size
         self._runtime_name = runtime
         self._threads = threads
+        self._many = False
 
     @cached_property
     def _runtime(self) -> Runtime:
         tensors = list(self._layer_maps.values())
         data = with_outputs(self.data, tensors) if tensors else self.data
-        outputs, name, threads = [*OUTPUTS, *tensors], self._runtime_name, self._threads
+        outputs, name = [*OUTPUTS, *tensors], self._runtime_name
+        threads, many = self._threads, self._many
         if name != AUTO:
-            return open_runtime(data, outputs, runtime=name, threads=threads)
+            return open_runtime(data, outputs, runtime=name, threads=threads, many=many)
         per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
         inputs = [np.full((1, *self.size, 3), 128, np.uint8)]
         trial = [*inputs, np.zeros(1, np.int64)] if per_tile else inputs
-        return fastest_runtime(data, outputs, trial, digest=self.sha256, threads=threads)
+        return fastest_runtime(data, outputs, trial, digest=self.sha256, threads=threads, many=many)
 
     @property
     def threshold(self) -> float:
@@ -194,6 +198,8 @@ class Model:
         workers = available_cores() if workers is None else workers
         if batch_size < 1 or workers < 1:
             raise OptionError("batch_size and workers must be at least 1")
+        # Of which kind the first call is decides how the runtime is opened.
+        self._many = True
         sources = find_images(images) if isinstance(images, (str, Path)) else images
         # A large image that is cut into tiles is a batch by itself.
         whole = self.geometry.tiling is None

@@ -65,12 +65,17 @@ def _onnxruntime() -> Any:
 
 
 class _OnnxRuntime:
-    def __init__(self, model: bytes, outputs: Sequence[str], threads: int, name: str) -> None:
+    def __init__(
+        self, model: bytes, outputs: Sequence[str], threads: int, name: str, many: bool
+    ) -> None:
         self.name = name
         ort = _onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        if many:
+            # Threads that wait for work by turning in a loop take the cores from those that decode.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers: list[Any] = [CPU]
         wanted = PROVIDERS[name]
         if wanted is not None:
@@ -144,7 +149,12 @@ def _absent(name: str, reason: str) -> OptionError:
 
 
 def open_runtime(
-    model: bytes, outputs: Sequence[str], *, runtime: str = "onnxruntime", threads: int = 0
+    model: bytes,
+    outputs: Sequence[str],
+    *,
+    runtime: str = "onnxruntime",
+    threads: int = 0,
+    many: bool = False,
 ) -> Runtime:
     """Make a model ready to run.
 
@@ -154,6 +164,8 @@ def open_runtime(
         runtime: ``"onnxruntime"`` or ``"openvino"``; or ``"cuda"``, ``"coreml"`` or
             ``"directml"``, ONNX Runtime with a provider that computes all that it can.
         threads: threads for one run; 0 leaves it to the runtime, which takes all cores.
+        many: whether images come in batches, while others are decoded; else the time that one
+            takes is what counts.
 
     Raises:
         OptionError: an unknown runtime, or one whose provider is not there.
@@ -165,7 +177,7 @@ def open_runtime(
     try:
         if runtime == "openvino":
             return _OpenVINO(model, outputs, threads)
-        return _OnnxRuntime(model, outputs, threads, runtime)
+        return _OnnxRuntime(model, outputs, threads, runtime, many)
     except RuntimeError as error:
         raise InternalError(f"{runtime} can't load the model: {error}") from error
 

@@ -43,6 +43,7 @@ def fastest_runtime(
     *,
     digest: str,
     threads: int = 0,
+    many: bool = False,
 ) -> Runtime:
     """Open a model on the runtime that runs it in the shortest time.
 
@@ -56,26 +57,30 @@ def fastest_runtime(
         inputs: of one run: the arguments of `Runtime.run`.
         digest: of the model.
         threads: threads for one run; 0 takes all cores.
+        many: as for `open_runtime`.
 
     Raises:
         FREError: as for `open_runtime`, if no runtime can run the model.
     """
 
     def opened(name: str) -> Runtime:
-        runtime = open_runtime(model, outputs, runtime=name, threads=threads)
+        return open_runtime(model, outputs, runtime=name, threads=threads, many=many)
+
+    def tried(name: str) -> Runtime:
+        runtime = opened(name)
         runtime.run(*inputs)
         return runtime
 
     installed = available_runtimes()
     names = [name for name in CANDIDATES if name in installed]
     if len(names) == 1:
-        return open_runtime(model, outputs, runtime=names[0], threads=threads)
-    file = _file(digest, threads)
+        return opened(names[0])
+    file = _file(digest, threads, many)
     remembered = _remembered(file)
     if remembered in names:
         with suppress(FREError, RuntimeError):
-            return open_runtime(model, outputs, runtime=remembered, threads=threads)
-    runtimes, failure = _working(names, opened)
+            return opened(remembered)
+    runtimes, failure = _working(names, tried)
     if failure is not None and not runtimes:
         raise failure
     seconds = _measure(runtimes, inputs)
@@ -120,9 +125,9 @@ def _measure(runtimes: Sequence[Runtime], inputs: Sequence[Any]) -> dict[str, fl
     return best
 
 
-def _file(digest: str, threads: int) -> Path:
+def _file(digest: str, threads: int, many: bool) -> Path:
     versions = [_version(name) for name in CANDIDATES]
-    key = repr((digest, versions, _processor(), available_cores(), threads))
+    key = repr((digest, versions, _processor(), available_cores(), threads, many))
     return cache_folder() / "runtimes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
