@@ -22,8 +22,8 @@ def reference() -> str:
         "Results go to stdout, progress and remarks to stderr. Exit codes: 0 done, 1 a fault of\n"
         "fre, 2 a mistake in the call or its files; an error is one line on stderr. A run that is\n"
         "interrupted leaves no partial result.\n\n"
-        "Environment: `FRE_CACHE` is the folder for exported networks; `FRE_DEBUG=1` shows the\n"
-        "traceback of a fault.\n"
+        "Environment: `FRE_CACHE` is the folder for exported networks and the decisions of\n"
+        "`--runtime auto`; `FRE_DEBUG=1` shows the traceback of a fault.\n"
     ]
     for name in sorted(cli.commands):
         context = click.Context(

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from fre.backbones import get_backbone
-from fre.backbones.cache import cache_folder
+from fre.cache import cache_folder
 from fre.errors import BackboneError
 
 

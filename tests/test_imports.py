@@ -15,10 +15,10 @@ SOURCE = Path(fre.__file__).parent
 
 # A module imports from the lines above its own, and from its own package.
 LEVELS = [
-    ["version", "cores", "errors", "maps", "memory"],
+    ["version", "cache", "cores", "errors", "maps", "memory"],
     ["types"],
     ["files", "folders", "geometry", "onnx_builder", "published", "regions", "runtime"],
-    ["roi", "subspace"],
+    ["roi", "runtime_choice", "subspace"],
     ["augmentation", "images", "calibration", "fusion", "metrics", "grouping", "duplicates"],
     ["datasets", "backbones"],
     ["graph"],
@@ -28,7 +28,7 @@ LEVELS = [
     ["assembly"],
     ["streaming"],
     ["detector", "checkpoint", "evaluation"],
-    ["comparison", "visualize", "charts"],
+    ["comparison", "quantization", "visualize", "charts"],
     ["report", "output"],
     ["model_report"],
     ["demo", "benchmark", "tables", "watch"],

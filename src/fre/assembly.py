@@ -88,6 +88,7 @@ def finish(
     assembled: Assembled,
     settings: Configuration,
     origin: dict[str, Any],
+    parameters: dict[str, Any],
     *,
     threads: int,
 ) -> Model:
@@ -98,6 +99,7 @@ def finish(
         assembled: the parts.
         settings: of the training.
         origin: from `fre.metadata.provenance`.
+        parameters: of `fre.FRE`, to fit the same again.
         threads: of the model; 0 takes all cores.
     """
     document = describe(
@@ -109,5 +111,6 @@ def finish(
         fused=assembled.fused,
         calibration=assembled.calibration,
         origin=origin,
+        parameters=parameters,
     )
     return Model(attach(assembled.graph, document), threads=threads)

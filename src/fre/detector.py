@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,54 @@ class FRE:
         labels = self._labels(sources)
         backbone = get_backbone(settings.backbone, weights=self.weights)
         extractor = self._extractor_for(backbone, sources, threads)
+        model = self._fit_sources(
+            extractor,
+            sources,
+            labels,
+            skip_unreadable=skip_unreadable,
+            checkpoint=checkpoint,
+            threads=threads,
+            progress=progress,
+        )
+        self.seconds_["total"] = time.perf_counter() - began
+        return model
+
+    def fit_extractor(
+        self,
+        extractor: FeatureExtractor,
+        images: Path | str | Iterable[ImageSource],
+        *,
+        threads: int = 0,
+        progress: Progress | None = None,
+    ) -> Model:
+        """`fit` with an extractor that is there already, which decides on backbone and geometry.
+
+        Args:
+            extractor: of the layers that are read; in the default preset without pooling.
+            images: as for `fit`.
+            threads: of an autoencoder's training, and of the model; 0 takes all cores.
+            progress: called as the work advances.
+
+        Raises:
+            FREError: as for `fit`.
+        """
+        sources = _sources(images)
+        labels = self._labels(sources)
+        return self._fit_sources(extractor, sources, labels, threads=threads, progress=progress)
+
+    def _fit_sources(
+        self,
+        extractor: FeatureExtractor,
+        sources: Sequence[ImageSource],
+        labels: list[str] | None,
+        *,
+        skip_unreadable: bool = False,
+        checkpoint: Path | str | None = None,
+        threads: int = 0,
+        progress: Progress | None = None,
+    ) -> Model:
+        began = time.perf_counter()
+        settings = self._configuration()
         if self._streams(extractor, sources):
             model, extracted = self._fit_streamed(
                 extractor,
@@ -404,7 +453,8 @@ class FRE:
         fit = self._fit_fused if settings.preset == "default" else self._fit_reference
         assembled = fit(extractor, features, settings, folds, threads, progress)
         origin = self._origin(features.sha256) | self._relations(features, groups)
-        return finish(extractor, assembled, settings, origin, threads=threads)
+        parameters = self._refitting(extractor, settings)
+        return finish(extractor, assembled, settings, origin, parameters, threads=threads)
 
     def _origin(self, sha256: Sequence[str]) -> dict[str, Any]:
         augmented = {"augmented": self.augment} if self.augment else {}
@@ -506,7 +556,33 @@ class FRE:
         if labels is not None:
             of_kept = {labels[image.place] for image in streamed.images}
             origin |= {"group_by": self.group_by, "n_groups": len(of_kept)}
-        return finish(extractor, assembled, settings, origin, threads=threads), read
+        parameters = self._refitting(extractor, settings)
+        return finish(extractor, assembled, settings, origin, parameters, threads=threads), read
+
+    def _refitting(self, extractor: FeatureExtractor, settings: Configuration) -> dict[str, Any]:
+        """The parameters that fit the same again with such an extractor: plain JSON values."""
+        kept = ["folds", "false_alarm_rate", "augment", "flip", "seed", "group_by", "per_tile"]
+        found: dict[str, Any] = {
+            "preset": settings.preset,
+            "subspace": settings.subspace,
+            "rank": settings.rank,
+        }
+        if settings.subspace == "pca":
+            found["variance"] = settings.variance
+        else:
+            kept += ["epochs", "learning_rate", "batch_size", "plateau"]
+        if settings.preset == "default":
+            plan = plan_layers(extractor.backbone, self.layers, settings)
+            found |= {
+                "layers": [part.layer for part in plan.layers],
+                "pool": [part.pool for part in plan.layers],
+                "scope": [part.scope for part in plan.layers],
+                **asdict(settings.reading),
+            }
+            kept += ["score_layers", "map_layers"]
+        else:
+            found |= {"layers": [extractor.layout.layer], "pool": extractor.layout.pool}
+        return found | {name: getattr(self, name) for name in kept}
 
     def _labels(self, sources: Sequence[ImageSource]) -> list[str] | None:
         if self.group_by is None:

@@ -39,6 +39,7 @@ def describe(
     origin: dict[str, Any],
     roi: Roi | None = None,
     fused: FusedNotes | None = None,
+    parameters: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document; docs/model-file.md says what each key means.
 
@@ -51,6 +52,7 @@ def describe(
         origin: from `provenance`.
         roi: the part of the images that is looked at; ``None`` is all.
         fused: of the default preset.
+        parameters: of `fre.FRE`, to fit the same again; ``None`` where that can't be done.
     """
     return {
         "format": FORMAT,
@@ -69,6 +71,7 @@ def describe(
         },
         **({} if roi is None else {"roi": roi.to_dict()}),
         **({} if fused is None else fused.to_dict()),
+        **({} if parameters is None else {"parameters": parameters}),
         "subspaces": [_describe_subspace(subspace, layout) for layout, subspace in parts],
         "calibration": calibration.to_dict(),
         "provenance": origin,

@@ -21,6 +21,7 @@ from fre.images import ImageSource, LoadedImage, find_images, iter_loaded, read_
 from fre.regions import find_regions
 from fre.roi import Roi
 from fre.runtime import RUNTIMES, Runtime, open_runtime, read_metadata, with_outputs
+from fre.runtime_choice import AUTO, fastest_runtime
 from fre.types import FloatArray, ImageArray, Prediction
 
 __all__ = ["FORMAT", "METADATA_KEY", "Model", "load"]
@@ -60,11 +61,14 @@ def _parse_metadata(data: bytes, origin: str) -> dict[str, Any]:
 class Model:
     """A detector: images in, scores and anomaly maps out.
 
-    `load` opens one from a file, and `fre.FRE.fit` makes one.
+    `load` opens one from a file, and `fre.FRE.fit` makes one. The runtime is opened by the first
+    call: with `predict` for the time that one image takes, with `predict_many` to leave the cores
+    to decoding where it waits. Scores are the same.
 
     Args:
         data: the serialised ONNX model.
-        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        runtime: one of `fre.runtime.RUNTIMES`; or ``"auto"``, the faster of ONNX Runtime and
+            OpenVINO, which is measured when the model first runs on a machine.
         threads: threads for one run; 0 takes all cores.
         origin: what to call it in errors.
 
@@ -88,8 +92,9 @@ class Model:
         threads: int = 0,
         origin: str = "model",
     ) -> None:
-        if runtime not in RUNTIMES:
-            raise OptionError(f"no runtime is called {runtime!r}; choose from: {list(RUNTIMES)}")
+        if runtime not in (AUTO, *RUNTIMES):
+            choices = ", ".join((AUTO, *RUNTIMES))
+            raise OptionError(f"no runtime is called {runtime!r}; choose from: {choices}")
         self.data = data
         self.metadata = _parse_metadata(data, origin)
         try:
@@ -102,16 +107,20 @@ class Model:
         self.size = self.geometry.size
         self._runtime_name = runtime
         self._threads = threads
+        self._many = False
 
     @cached_property
     def _runtime(self) -> Runtime:
         tensors = list(self._layer_maps.values())
-        return open_runtime(
-            with_outputs(self.data, tensors) if tensors else self.data,
-            [*OUTPUTS, *tensors],
-            runtime=self._runtime_name,
-            threads=self._threads,
-        )
+        data = with_outputs(self.data, tensors) if tensors else self.data
+        outputs, name = [*OUTPUTS, *tensors], self._runtime_name
+        threads, many = self._threads, self._many
+        if name != AUTO:
+            return open_runtime(data, outputs, runtime=name, threads=threads, many=many)
+        per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
+        inputs = [np.full((1, *self.size, 3), 128, np.uint8)]
+        trial = [*inputs, np.zeros(1, np.int64)] if per_tile else inputs
+        return fastest_runtime(data, outputs, trial, digest=self.sha256, threads=threads, many=many)
 
     def open(self) -> None:
         """Make the network ready to run, which is otherwise done for the first image.
@@ -198,6 +207,8 @@ class Model:
         workers = available_cores() if workers is None else workers
         if batch_size < 1 or workers < 1:
             raise OptionError("batch_size and workers must be at least 1")
+        # Of which kind the first call is decides how the runtime is opened.
+        self._many = True
         sources = find_images(images) if isinstance(images, (str, Path)) else images
         # A large image that is cut into tiles is a batch by itself.
         whole = self.geometry.tiling is None
@@ -376,7 +387,9 @@ def load(path: Path | str, *, runtime: str = "onnxruntime", threads: int = 0) ->
 
     Args:
         path: a file written by `Model.save` or ``fre train``.
-        runtime: ``"onnxruntime"``, or ``"openvino"`` if it is installed.
+        runtime: ``"onnxruntime"``; ``"openvino"`` if it is installed; ``"cuda"``, ``"coreml"`` or
+            ``"directml"`` if ONNX Runtime has them; or ``"auto"``, the faster of the first two,
+            which is measured when the model first runs on a machine.
         threads: threads for one run; 0 takes all cores.
 
     Raises:

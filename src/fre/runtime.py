@@ -1,4 +1,7 @@
-"""Run an ONNX model, on ONNX Runtime or on OpenVINO, behind one small protocol."""
+"""Run an ONNX model, on ONNX Runtime or on OpenVINO, behind one small protocol.
+
+Threads and hints are those that `benchmarks/runtimes.py` favours: docs/runtimes.md.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,34 @@ from fre.errors import (
     OptionError,
 )
 
-__all__ = ["RUNTIMES", "Runtime", "open_runtime", "read_metadata", "with_outputs"]
+__all__ = [
+    "RUNTIMES",
+    "Runtime",
+    "available_runtimes",
+    "open_runtime",
+    "read_metadata",
+    "with_outputs",
+]
 
-RUNTIMES = ("onnxruntime", "openvino")
+CPU = "CPUExecutionProvider"
+PROVIDERS: dict[str, tuple[str, dict[str, str]] | None] = {
+    "onnxruntime": None,
+    # TensorFloat-32 keeps ten bits of each factor, and the scores would differ.
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
+    "coreml": ("CoreMLExecutionProvider", {}),
+    "directml": ("DmlExecutionProvider", {}),
+}
+"""Names of ONNX Runtime here, and what computes all that it can before the processor does."""
+
+RUNTIMES = (*PROVIDERS, "openvino")
 
 
 class Runtime(Protocol):
-    """A model that is ready to run."""
+    """A model that is ready to run.
+
+    Attributes:
+        name: which of `RUNTIMES` it is.
+    """
 
     name: str
 
@@ -47,14 +71,31 @@ def _onnxruntime() -> Any:
 
 
 class _OnnxRuntime:
-    name = "onnxruntime"
-
-    def __init__(self, model: bytes, outputs: Sequence[str], threads: int) -> None:
+    def __init__(
+        self, model: bytes, outputs: Sequence[str], threads: int, name: str, many: bool
+    ) -> None:
+        self.name = name
         ort = _onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        if many:
+            # Threads that wait for work by turning in a loop take the cores from those that decode.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers: list[Any] = [CPU]
+        wanted = PROVIDERS[name]
+        if wanted is not None:
+            if wanted[0] not in ort.get_available_providers():
+                raise _absent(name, f"this ONNX Runtime has no {wanted[0]}")
+            providers.insert(0, wanted)
+        if name == "directml":
+            # It supports neither of them, says the documentation of ONNX Runtime.
+            options.enable_mem_pattern = False
+            options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        self._session = ort.InferenceSession(model, options, providers=providers)
+        # Where its driver is missing, ONNX Runtime goes on without a provider.
+        if wanted is not None and wanted[0] not in self._session.get_providers():
+            raise _absent(name, f"ONNX Runtime can't start its {wanted[0]} on this machine")
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = list(outputs)
 
@@ -70,7 +111,7 @@ class _OpenVINO:
     name = "openvino"
 
     def __init__(self, model: bytes, outputs: Sequence[str], threads: int) -> None:
-        if importlib.util.find_spec("openvino") is None:
+        if not _has_openvino():
             raise MissingDependencyError("the runtime openvino", "openvino")
         import openvino as ov
 
@@ -83,36 +124,66 @@ class _OpenVINO:
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
         network = core.read_model(model, b"")
+        self._inputs = len(network.inputs)
         self._request = core.compile_model(network, "CPU", config).create_infer_request()
         self._outputs = list(outputs)
 
     def run(
         self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
     ) -> list[NDArray[np.float32]]:
-        self._request.infer([images] if tiles is None else [images, tiles])
+        self._request.infer([images, tiles][: self._inputs])
         return [self._request.get_tensor(name).data.copy() for name in self._outputs]
 
 
+def _has_openvino() -> bool:
+    try:
+        return importlib.util.find_spec("openvino") is not None
+    except ModuleNotFoundError:  # of someone's import hook
+        return False
+
+
+def available_runtimes() -> list[str]:
+    """Those of `RUNTIMES` that are installed here."""
+    there = _onnxruntime().get_available_providers()
+    found = [name for name, wanted in PROVIDERS.items() if wanted is None or wanted[0] in there]
+    return [*found, "openvino"] if _has_openvino() else found
+
+
+def _absent(name: str, reason: str) -> OptionError:
+    others = ", ".join(other for other in available_runtimes() if other != name)
+    return OptionError(f"the runtime {name} is not available: {reason}; choose from: {others}")
+
+
 def open_runtime(
-    model: bytes, outputs: Sequence[str], *, runtime: str = "onnxruntime", threads: int = 0
+    model: bytes,
+    outputs: Sequence[str],
+    *,
+    runtime: str = "onnxruntime",
+    threads: int = 0,
+    many: bool = False,
 ) -> Runtime:
     """Make a model ready to run.
 
     Args:
         model: a serialised ONNX model.
         outputs: names of the outputs that are wanted.
-        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        runtime: ``"onnxruntime"`` or ``"openvino"``; or ``"cuda"``, ``"coreml"`` or
+            ``"directml"``, ONNX Runtime with a provider that computes all that it can.
         threads: threads for one run; 0 leaves it to the runtime, which takes all cores.
+        many: whether images come in batches, while others are decoded; else the time that one
+            takes is what counts.
 
     Raises:
-        OptionError: an unknown runtime.
+        OptionError: an unknown runtime, or one whose provider is not there.
         MissingDependencyError: the runtime is not installed.
         InternalError: the runtime refuses the model.
     """
     if runtime not in RUNTIMES:
         raise OptionError(f"no runtime is called {runtime!r}; choose from: {', '.join(RUNTIMES)}")
     try:
-        return (_OnnxRuntime if runtime == "onnxruntime" else _OpenVINO)(model, outputs, threads)
+        if runtime == "openvino":
+            return _OpenVINO(model, outputs, threads)
+        return _OnnxRuntime(model, outputs, threads, runtime, many)
     except FREError:
         raise
     except Exception as error:  # each fault of a model has a type of its own, derived from this

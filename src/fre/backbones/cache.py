@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 
+from fre.cache import cache_folder
 from fre.errors import OutputError
 from fre.files import write_atomic
 
-__all__ = ["cache_folder", "cached_model"]
-
-
-def cache_folder() -> Path:
-    """Where fre keeps what it can make again: ``$FRE_CACHE``, or the platform's cache folder."""
-    import platformdirs
-
-    return Path(os.environ.get("FRE_CACHE") or platformdirs.user_cache_dir("fre", False))
+__all__ = ["cached_model"]
 
 
 def cached_model(name: str, make: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from fre.onnx_builder import prune
 
-__all__ = ["INPUT", "adopt", "first_line", "run"]
+__all__ = ["INPUT", "adopt", "cut_out", "first_line", "run"]
 
 INPUT = "input"
 
@@ -75,7 +75,7 @@ def adopt(
     _rename(graph, names, prefix)
     pruned = helper.make_graph(
         graph.node,
-        prefix.rstrip("/"),
+        prefix.rstrip("/") or "network",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, *size])],
         [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])
@@ -146,3 +146,42 @@ def _domains(graph: onnx.GraphProto) -> set[str]:
         for body in _bodies(node):
             found |= _domains(body)
     return found
+
+
+def cut_out(model: onnx.ModelProto, layers: Sequence[str], *, prefix: str) -> onnx.ModelProto:
+    """A network that was built into a larger graph, as it was before.
+
+    Args:
+        model: the larger graph; every name in the network begins with the prefix, and no other.
+        layers: names of the wanted layers, without the prefix.
+        prefix: goes from every name.
+
+    Returns:
+        The network, whose outputs are the layers, untyped.
+    """
+
+    def inside(name: str) -> bool:
+        return name.startswith(prefix)
+
+    # What writes the network's input takes something from outside, which no node within does.
+    nodes = [node for node in model.graph.node if any(map(inside, node.output))]
+    (feeder,) = (node for node in nodes if not all(inside(name) for name in node.input if name))
+    (source,) = feeder.output
+    network = helper.make_graph(
+        [node for node in nodes if node is not feeder],
+        "network",
+        [helper.make_tensor_value_info(source, TensorProto.FLOAT, None)],
+        [],
+        [tensor for tensor in model.graph.initializer if inside(tensor.name)],
+        sparse_initializer=[
+            tensor for tensor in model.graph.sparse_initializer if inside(tensor.values.name)
+        ],
+    )
+    network = prune(network, [prefix + name for name in layers])
+    names = (
+        [name for node in network.node for name in (node.name, *node.input, *node.output)]
+        + [tensor.name for tensor in network.initializer]
+        + [source]
+    )
+    _rename(network, {name: name.removeprefix(prefix) for name in names}, "")
+    return helper.make_model(network, opset_imports=model.opset_import, ir_version=model.ir_version)

@@ -17,6 +17,7 @@ from fre.cli.evaluate import evaluate
 from fre.cli.import_ import import_
 from fre.cli.info import info
 from fre.cli.predict import predict
+from fre.cli.quantize import quantize
 from fre.cli.serve import serve
 from fre.cli.threshold import threshold
 from fre.cli.train import train
@@ -80,6 +81,7 @@ for command in (
     import_,
     info,
     predict,
+    quantize,
     serve,
     threshold,
     train,

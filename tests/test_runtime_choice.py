@@ -1,0 +1,161 @@
+"""The runtime `auto`: the faster one, found out once; and runtimes that are not there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fre import FRE, load
+from fre import runtime_choice as choice
+from fre.cli.common import RUNTIMES as CLI_RUNTIMES
+from fre.errors import InternalError, OptionError
+from fre.runtime import RUNTIMES, available_runtimes, open_runtime
+from test_cli import fre
+
+
+class Fake:
+    """A runtime that takes as long as it is told, by a clock that it moves itself."""
+
+    clock = 0.0
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name, self.seconds, self.runs = name, seconds, 0
+
+    def run(self, *_: Any) -> list[np.ndarray]:
+        self.runs += 1
+        Fake.clock += self.seconds
+        return []
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Two runtimes, whose speed a test sets; an exception in its place is raised by opening."""
+    speeds: dict[str, Any] = {"onnxruntime": 0.010, "openvino": 0.008}
+    opened: list[str] = []
+
+    def open_fake(model: bytes, outputs: list[str], *, runtime: str, **_: Any) -> Fake:
+        opened.append(runtime)
+        if isinstance(speeds[runtime], Exception):
+            raise speeds[runtime]
+        return Fake(runtime, speeds[runtime])
+
+    monkeypatch.setenv("FRE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(choice, "available_runtimes", lambda: list(speeds))
+    monkeypatch.setattr(choice, "open_runtime", open_fake)
+    monkeypatch.setattr(choice.time, "perf_counter", lambda: Fake.clock)
+    return {"speeds": speeds, "opened": opened, "cache": tmp_path / "cache" / "runtimes"}
+
+
+def chosen(digest: str = "a", threads: int = 0) -> Fake:
+    runtime = choice.fastest_runtime(b"", ["score"], [None], digest=digest, threads=threads)
+    assert isinstance(runtime, Fake)
+    return runtime
+
+
+def test_the_faster_runtime_is_chosen_within_a_second(machine: dict[str, Any]) -> None:
+    before = Fake.clock
+    assert chosen().name == "openvino"
+    assert Fake.clock - before < 0.5
+    machine["speeds"]["openvino"] = 0.0099
+    assert chosen("b").name == "onnxruntime", "less than the margin is no reason to leave the base"
+
+
+def test_slow_models_are_run_a_few_times_only(machine: dict[str, Any]) -> None:
+    machine["speeds"].update(onnxruntime=2.0, openvino=1.0)
+    runtime = chosen()
+    assert (runtime.name, runtime.runs) == ("openvino", 1 + choice.ROUNDS[0])
+
+
+def test_a_decision_is_remembered_for_the_model_and_its_threads(machine: dict[str, Any]) -> None:
+    chosen()
+    machine["opened"].clear()
+    runtime = chosen()
+    assert (machine["opened"], runtime.runs) == (["openvino"], 0)
+    chosen("other")
+    chosen(threads=1)
+    assert machine["opened"] == ["openvino", *["onnxruntime", "openvino"] * 2]
+    assert len(list(machine["cache"].iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"runtime": "teapot"}', b"\xff"])
+def test_a_damaged_memory_is_made_anew(machine: dict[str, Any], damage: bytes) -> None:
+    chosen()
+    (file,) = machine["cache"].iterdir()
+    file.write_bytes(damage)
+    assert chosen().name == "openvino"
+    assert json.loads(file.read_bytes())["runtime"] == "openvino"
+
+
+def test_a_runtime_that_fails_is_left_out(machine: dict[str, Any]) -> None:
+    chosen()
+    machine["speeds"]["openvino"] = RuntimeError("no such instruction")
+    assert chosen().name == "onnxruntime", "it was remembered, and does not load any more"
+    machine["speeds"]["onnxruntime"] = InternalError("broken")
+    with pytest.raises(RuntimeError, match="no such instruction"):
+        chosen("b")
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(machine: dict[str, Any]) -> None:
+    machine["cache"].parent.write_text("a file where the folder should be")
+    assert chosen().name == "openvino"
+
+
+def test_nothing_is_measured_where_there_is_no_choice(machine: dict[str, Any]) -> None:
+    del machine["speeds"]["openvino"]
+    assert chosen().runs == 0
+    assert not machine["cache"].exists()
+
+
+@pytest.mark.parametrize("per_tile", [False, True])
+def test_auto_scores_as_the_runtime_that_it_chooses(
+    per_tile: bool, good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRE_CACHE", str(tmp_path))
+    tiles: dict[str, Any] = {"tile": 64, "overlap": 16, "per_tile": True} if per_tile else {}
+    path = FRE(**(tiles or {"size": 64})).fit(good_folder).save(tmp_path / "m.onnx")
+    image = next(good_folder.iterdir())
+    auto = load(path, runtime="auto")
+    score = auto.predict(image).score
+    assert auto._runtime.name in ("onnxruntime", "openvino")
+    assert score == load(path, runtime=auto._runtime.name).predict(image).score
+    measured = importlib.util.find_spec("openvino") is not None
+    assert len(list(tmp_path.glob("runtimes/*.json"))) == measured
+
+
+def test_a_provider_that_is_not_there_is_one_error(good_folder: Path, tmp_path: Path) -> None:
+    absent = [name for name in ("cuda", "coreml", "directml") if name not in available_runtimes()]
+    path = FRE(size=64).fit(good_folder).save(tmp_path / "m.onnx")
+    for name in absent:
+        with pytest.raises(OptionError, match=f"the runtime {name} .* choose from: onnxruntime"):
+            open_runtime(path.read_bytes(), ["score"], runtime=name)
+    done = fre("predict", path, good_folder, "--runtime", absent[0])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert f"the runtime {absent[0]} is not available" in done.stderr
+
+
+def test_the_command_line_offers_every_runtime(good_folder: Path, tmp_path: Path) -> None:
+    assert set(CLI_RUNTIMES) == {choice.AUTO, *RUNTIMES}
+    path = FRE(size=64).fit(good_folder).save(tmp_path / "m.onnx")
+    done = fre("predict", path, good_folder, "--runtime", "auto")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(list(good_folder.iterdir()))
+
+
+def test_the_first_call_decides_how_threads_wait(good_folder: Path, tmp_path: Path) -> None:
+    path = FRE(size=64).fit(good_folder).save(tmp_path / "m.onnx")
+    files = sorted(good_folder.iterdir())
+    one, many = load(path), load(path)
+    scores = [[one.predict(file).score for file in files]]
+    scores.append([p.score for p in many.predict_many(files, batch_size=1)])
+    assert scores[0] == scores[1]
+    key = "session.intra_op.allow_spinning"
+    settings = many._runtime._session.get_session_options()
+    assert settings.get_session_config_entry(key) == "0"
+    with pytest.raises(RuntimeError, match=key):
+        one._runtime._session.get_session_options().get_session_config_entry(key)
