@@ -107,7 +107,7 @@ class AnomalousError(InputError):
         more = f" and {len(self.found) - 3} more" if len(self.found) > 3 else ""
         super().__init__(
             f"{len(self.found)} of {of} images are anomalous to the model: {names}{more}; look at "
-            "them, and leave out what is not good, or accept all"
+            "them, and leave out what is not good, or accept all (--accept-anomalous)"
         )
 
     def __reduce__(

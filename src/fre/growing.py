@@ -31,19 +31,22 @@ from fre.fusion import Reading
 from fre.graph import LayerSubspace
 from fre.images import ImageSource
 from fre.learner import Learner, Part, PartStatistics, fitted
-from fre.learnt import Learnt, LearntPart, joined_parts, residuals
+from fre.learnt import Learnt, LearntPart, energies_under, residuals
 from fre.metadata import now
 from fre.model import Model
 from fre.presets import Configuration
 from fre.streaming import Streamed, StreamOptions, assemble_streamed, stream_plan
 from fre.subspace.pca import Subspace
 from fre.training_info import read_arrays
-from fre.types import Progress
+from fre.types import FloatArray, Progress
 
-__all__ = ["merge_models", "update_model"]
+__all__ = ["learnt_of", "merge_models", "update_model"]
 
 BLOCK_ROWS = 512
 """Rows of features that are learnt at once: about 170 MB of the default preset's."""
+
+HALVED = 8
+"""New images that are more than this part of the old ones are cross-fitted in two halves."""
 
 DEFAULT_RATE = 0.01
 """For the pixel threshold, where the model's threshold was not chosen by a false-alarm rate."""
@@ -158,6 +161,15 @@ class _Workshop:
         return model.with_data(made.data)
 
 
+def learnt_of(model: Model) -> Learnt:
+    """What a model has learnt.
+
+    Raises:
+        FrozenModelError: the file does not hold it.
+    """
+    return _Workshop.of(model, threads=1).learnt
+
+
 def _check_not_frozen(model: Model) -> None:
     if "learning" not in model.metadata:
         raise FrozenModelError(
@@ -198,14 +210,19 @@ def update_model(
     learnt = workshop.learnt
     subspaces = [workshop.fit(part.statistics) for part in learnt.parts]
     sha256: list[str] = []
-    block = max(1, BLOCK_ROWS // workshop.extractor.rows(readable[:1]))
-    for start in range(0, len(readable), block):
+    each = workshop.extractor.rows(readable[:1])
+    start = 0
+    while start < len(readable):
+        # No more than were learnt before: from there on the learning curve is close to a line.
+        known = learnt.parts[0].statistics.n
+        stop = start + max(1, min(BLOCK_ROWS, known) // each)
         features = workshop.extractor.extract(
-            readable[start : start + block],
+            readable[start:stop],
             progress=_offset(progress, "Learning", start, len(readable)),
         )
         learnt, subspaces = _absorb(workshop, learnt, subspaces, features)
         sha256 += features.sha256
+        start = stop
     digest = combined_digest(sha256)
     provenance = model.metadata["provenance"]
     origin = {
@@ -275,19 +292,41 @@ def _absorb(
         X = np.ascontiguousarray(block)
         statistics: PartStatistics = old.statistics.update(X)
         after = workshop.fit(statistics)
-        energies = [
-            old.under(after, after.n),
-            residuals(X, old.part.layout.channels, subspace, after),
-        ]
+        new = _residuals(workshop, old, X, subspace, after)
+        shares = old.shares(after, after.n)
+        if old.part.scope == "image":
+            held = energies_under(subspace, X, old.part.layout.channels)
+            shown = float(new.sum()) / max(float(held.sum()), 1e-12)
+            shares = np.maximum(shares, min(shown, 1.0))
+        energies = [old.scaled(shares), new]
         parts.append(LearntPart(old.part, statistics, np.concatenate(energies)))
         subspaces.append(after)
     folds = max(2, len(learnt.folds))
-    new = Learnt.of(
+    added = Learnt.of(
         [replace(part, energies=part.energies[:0]) for part in parts],
         features,
         [np.arange(first, features.n, folds) for first in range(folds)],
     )
-    return learnt.beside(new, parts).limited(), subspaces
+    return learnt.beside(added, parts).limited(), subspaces
+
+
+def _residuals(
+    workshop: _Workshop,
+    old: LearntPart,
+    X: FloatArray,
+    before: LayerSubspace,
+    after: LayerSubspace,
+) -> FloatArray:
+    """Those of new images as if each were left out of the fit that has them."""
+    channels = old.part.layout.channels
+    if old.part.scope != "image" or len(X) < 2 or len(X) * HALVED < before.n:
+        return residuals(X, channels, before, after)
+    # So many that a subspace without any of them says little of one that has nearly all.
+    energies = np.empty((len(X), len(old.energies[0])), np.float32)
+    for half in range(2):
+        others: PartStatistics = old.statistics.update(X[1 - half :: 2])
+        energies[half::2] = residuals(X[half::2], channels, workshop.fit(others), after)
+    return energies
 
 
 def merge_models(*models: Model, threads: int = 0) -> Model:
@@ -320,10 +359,17 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
     subspaces: list[LayerSubspace] = []
     for index in range(len(workshop.parts)):
         of_each = [shop.learnt.parts[index] for shop in workshops]
-        statistics: Any = of_each[0].statistics
-        merged: PartStatistics = statistics.merge(*(part.statistics for part in of_each[1:]))
-        subspaces.append(workshop.fit(merged))
-        parts.append(joined_parts(of_each, subspaces[-1], merged))
+        merged = _merged([part.statistics for part in of_each])
+        subspace = workshop.fit(merged)
+        energies = []
+        for part in of_each:
+            apart: LayerSubspace | None = None
+            if merged.n > 2 * part.statistics.n:
+                rest = [one.statistics for one in of_each if one is not part]
+                apart = workshop.fit(_merged(rest))
+            energies.append(part.scaled(part.shares(subspace, merged.n, apart)))
+        subspaces.append(subspace)
+        parts.append(LearntPart(of_each[0].part, merged, np.concatenate(energies)))
     for joining in workshops[1:]:
         learnt = learnt.beside(joining.learnt, parts)
     origins = [model.metadata["provenance"] for model in models]
@@ -343,6 +389,12 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
         ],
     }
     return workshop.assemble(learnt.limited(), subspaces, first, origin, threads)
+
+
+def _merged(statistics: Sequence[PartStatistics]) -> PartStatistics:
+    first: Any = statistics[0]
+    merged: PartStatistics = first.merge(*statistics[1:]) if len(statistics) > 1 else first
+    return merged
 
 
 COMPARED = {

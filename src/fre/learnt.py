@@ -3,10 +3,15 @@
 Beside the statistics of the features there are the residuals of good images, each as if it had been
 left out: scales, thresholds and p-values are made of them. They belong to a fit of n images. With N
 images residuals are smaller, and those of images that are gone can't be computed anew. But two
-points of the learning curve are known of them (see `fre.subspace.crossfit`): what they were, left
-out of n images, and, on average and from their statistics, what they are under the subspace of all
-N, which has seen them. As there, the value for images that are left out of N lies on the line
-between the two.
+points of the learning curve are known of them (see `fre.subspace.crossfit`). One is what they are
+under a subspace that has not seen them: that of n, left out, or, on average and from their
+statistics, that of the N - n others; the larger of the two counts. The other is what they are, on
+average, under the subspace of all N, which has seen them. As there, the value for images that are
+left out of N lies on the line between the two.
+
+New images have a third: under a subspace of the old images and half of the new ones. Where the
+residuals fall more slowly than by that line, as those of image-wide subspaces do while their rank
+still grows, what the new ones show is taken for the old ones, too.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ from fre.subspace.pca import Subspace
 from fre.subspace.seen import mean_energies
 from fre.types import FloatArray
 
-__all__ = ["Learnt", "LearntPart", "joined_parts", "residuals"]
+__all__ = ["Learnt", "LearntPart", "energies_under", "residuals"]
 
 KEPT_ROWS = 4096
 """Rows of residuals that are kept: 22 MB of the default preset's."""
@@ -49,23 +54,39 @@ class LearntPart:
     statistics: PartStatistics
     energies: FloatArray
 
-    def under(self, subspace: LayerSubspace, n: int) -> FloatArray:
-        """The residuals as they would be if each image were left out of a fit of more.
+    def shares(
+        self, subspace: LayerSubspace, n: int, others: LayerSubspace | None = None
+    ) -> NDArray[np.float64]:
+        """By what the residuals shrink, on average, if images are left out of a fit of more.
 
         Args:
             subspace: of these images and others.
             n: rows that it was fitted to.
+            others: that of the others alone; ``None``, where they are fewer than these.
+
+        Returns:
+            float64 (P,), or (1,) for a subspace of all positions.
         """
         before = self.statistics.n
         channels = self.part.layout.channels
-        own = mean_energies(self.statistics, subspace, channels)
         mean = self.energies.mean(axis=0, dtype=np.float64)
         if isinstance(self.statistics, PatchStatistics):
             places = self.statistics.places
             mean = (mean if places is None else mean[places]).mean(keepdims=True)
-        own_share = np.divide(own, mean, out=np.ones_like(own), where=mean > 0)
-        share = (n - before) / (n + before)
-        return np.asarray(self.energies * (1 - share + share * own_share), np.float32)
+        held, fitted_on = mean, before
+        if others is not None and n > 2 * before:
+            held, fitted_on = mean_energies(self.statistics, others, channels), n - before
+        own = mean_energies(self.statistics, subspace, channels)
+        share = (n - fitted_on) / (n + fitted_on)
+        wanted = (1 - share) * held + share * own
+        shares = np.divide(wanted, mean, out=np.ones_like(own), where=mean > 0)
+        # Images of another kind make for a large residual; they don't make it larger than it was.
+        most = np.divide(own, mean, out=np.ones_like(own), where=mean > 0)
+        return np.asarray(np.minimum(shares, np.maximum(most, 1.0)))
+
+    def scaled(self, shares: NDArray[np.float64] | float) -> FloatArray:
+        """The residuals times a factor, or one for each location."""
+        return np.asarray(self.energies * shares, np.float32)
 
 
 @dataclass(frozen=True)
@@ -218,31 +239,18 @@ def residuals(
     Args:
         X: float32 (b, D), the new images.
         channels: of the feature map.
-        before: the subspace without them.
+        before: a subspace without them.
         after: the subspace with them.
 
     Returns:
         float32 (b, P).
     """
-    held, own = (_energies(subspace, X, channels) for subspace in (before, after))
+    held, own = (energies_under(subspace, X, channels) for subspace in (before, after))
     return extrapolate(held, own, fitted_on=before.n, of=after.n)
 
 
-def _energies(subspace: LayerSubspace, X: FloatArray, channels: int) -> FloatArray:
+def energies_under(subspace: LayerSubspace, X: FloatArray, channels: int) -> FloatArray:
+    """Float32 (b, P): squared residuals of features, float32 (b, D), under any subspace."""
     if isinstance(subspace, Subspace):
         return subspace.energies(X, channels)
     return subspace.energies(X)
-
-
-def joined_parts(
-    parts: Sequence[LearntPart], subspace: LayerSubspace, statistics: PartStatistics
-) -> LearntPart:
-    """One part of several models, learnt together.
-
-    Args:
-        parts: that part of each.
-        subspace: of all images.
-        statistics: of all images.
-    """
-    energies = [part.under(subspace, statistics.n) for part in parts]
-    return LearntPart(parts[0].part, statistics, np.concatenate(energies))
