@@ -17,9 +17,8 @@ from PIL import Image
 from conftest import texture
 from fre import FRE, load
 from fre.backbones import get_backbone
-from fre.backbones.embedded import FLOAT_FIRST, EmbeddedBackbone, is_quantized
+from fre.backbones.embedded import FLOAT_FIRST, embedded_backbone, is_quantized
 from fre.errors import ModelFileError, OptionError
-from fre.graph import BACKBONE
 from fre.images import find_images
 from fre.model import Model
 from fre.quantization import Quantization, quantize, rank_correlation
@@ -61,7 +60,7 @@ def test_the_model_is_the_same_but_for_its_network(pair: tuple[Model, Quantizati
         assert {key: ours[key] for key in kept} == {key: theirs[key] for key in kept}
     assert result.same_images
     assert small.metadata["backbone"]["name"] == "efficientnet_lite0 int8"
-    network = EmbeddedBackbone.of_model(small.data, small.metadata, BACKBONE)
+    network = embedded_backbone(small.data, small.metadata)
     convolutions = [n for n in network._network.graph.node if n.op_type == "Conv"]
     assert is_quantized(network._network)
     assert len(convolutions) > 20
@@ -97,7 +96,7 @@ def test_a_hole_scores_above_the_threshold(
 def test_a_network_is_taken_out_as_it_was_built_in(good_folder: Path) -> None:
     backbone = get_backbone()
     model = FRE(size=64).fit(good_folder)
-    embedded = EmbeddedBackbone.of_model(model.data, model.metadata, BACKBONE)
+    embedded = embedded_backbone(model.data, model.metadata)
     names = [layer.name for layer in embedded.layers]
     assert names == model.metadata["backbone"]["layers"]
     assert [backbone.layer(name) for name in names] == list(embedded.layers)
@@ -118,7 +117,7 @@ def test_a_plain_refit_gives_the_same_calibration(good_folder: Path) -> None:
     for settings in SETTINGS.values():
         model = FRE(**settings).fit(good_folder)
         parameters = json.loads(json.dumps(model.metadata["parameters"]))
-        embedded = EmbeddedBackbone.of_model(model.data, model.metadata, BACKBONE)
+        embedded = embedded_backbone(model.data, model.metadata)
         extractor = _extractor(embedded, model, parameters, 0)
         again = FRE(**parameters).fit_extractor(extractor, good_folder)
         np.testing.assert_allclose(again.calibration.scores, model.calibration.scores, rtol=1e-6)

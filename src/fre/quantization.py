@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fre.backbones.embedded import EmbeddedBackbone, is_quantized, quantized
+from fre.backbones.embedded import EmbeddedBackbone, embedded_backbone, is_quantized, quantized
 from fre.calibration import Calibration
 from fre.datasets import require_test, training_images
 from fre.detector import FRE
 from fre.errors import ImageError, ModelFileError, OptionError
 from fre.evaluation import evaluate
 from fre.features import FeatureExtractor
-from fre.graph import BACKBONE
 from fre.images import iter_loaded, read_resized
 from fre.model import OUTPUTS, Model
 from fre.runtime import open_runtime
@@ -166,7 +165,7 @@ def quantize(
             "the model does not say how it was trained, as imported ones and those of older "
             "versions: train it anew with fre train"
         )
-    backbone = EmbeddedBackbone.of_model(model.data, model.metadata, BACKBONE)
+    backbone = embedded_backbone(model.data, model.metadata)
     network = backbone.graph(model.metadata["backbone"]["layers"], model.size)
     if is_quantized(network):
         raise ModelFileError("the model is quantised already")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ import onnx
 
 from fre.backbones.base import Backbone, Layer, Normalisation
 from fre.backbones.foreign import INPUT, adopt, cut_out, first_line, run
-from fre.errors import BackboneError
+from fre.errors import BackboneError, ModelFileError
 from fre.types import FloatArray
 
-__all__ = ["EmbeddedBackbone", "is_quantized", "quantized"]
+__all__ = ["PREFIX", "EmbeddedBackbone", "embedded_backbone", "is_quantized", "quantized"]
+
+PREFIX = "backbone/"
+"""Comes before the names of a backbone's tensors in a model file."""
 
 FLOAT_FIRST = 6
 """The first convolutions stay in floating point, up to a third of all. What they lose is lost for
@@ -60,26 +63,6 @@ class EmbeddedBackbone(Backbone):
         self.reference_layer = names[0]
         self.weights_sha256 = hashlib.sha256(network.SerializeToString()).hexdigest()
 
-    @classmethod
-    def of_model(cls, data: bytes, metadata: dict[str, Any], prefix: str) -> EmbeddedBackbone:
-        """The network of a model file.
-
-        Args:
-            data: the serialised model.
-            metadata: of the model.
-            prefix: of the names of the network's tensors.
-        """
-        backbone, pixels = metadata["backbone"], metadata["preprocessing"]
-        network = cut_out(onnx.load_from_string(data), backbone["layers"], prefix=prefix)
-        (mr, mg, mb), (sr, sg, sb) = pixels["mean"], pixels["std"]
-        height, width = pixels["size"]
-        return cls(
-            backbone["name"],
-            network,
-            Normalisation((mr, mg, mb), (sr, sg, sb)),
-            (height, width),
-        )
-
     def graph(self, layers: Sequence[str], size: tuple[int, int]) -> onnx.ModelProto:
         """See `Backbone.graph`."""
         if size != self.default_size:
@@ -88,6 +71,34 @@ class EmbeddedBackbone(Backbone):
         model = onnx.ModelProto()
         model.CopyFrom(self._network)
         return adopt(model, shapes, prefix="", size=size)
+
+
+def embedded_backbone(data: bytes, metadata: Mapping[str, Any]) -> EmbeddedBackbone:
+    """The network of a model file, as it was built into it: its layers, at its size.
+
+    Args:
+        data: the serialised ONNX model.
+        metadata: the document in it.
+
+    Raises:
+        ModelFileError: the model's graph holds no such network.
+    """
+    described, pixels = metadata["backbone"], metadata["preprocessing"]
+    model = onnx.load_model_from_string(data)
+    made = {name for node in model.graph.node for name in node.output}
+    for layer in described["layers"]:
+        if PREFIX + layer not in made:
+            raise ModelFileError(f"the model's graph lacks the layer {layer}")
+    (mr, mg, mb), (sr, sg, sb) = pixels["mean"], pixels["std"]
+    height, width = pixels["size"]
+    backbone = EmbeddedBackbone(
+        described["name"],
+        cut_out(model, described["layers"], prefix=PREFIX),
+        Normalisation((mr, mg, mb), (sr, sg, sb)),
+        (height, width),
+    )
+    backbone.weights_sha256 = described["weights_sha256"]
+    return backbone
 
 
 def is_quantized(network: onnx.ModelProto) -> bool:
