@@ -489,6 +489,9 @@ def test_merge_through_the_command_line(folders: Path, tmp_path: Path) -> None:
     values = json.loads(done.stdout)
     assert (values["n_models"], values["n_images"]) == (2, 24)
     assert load(out).threshold == values["threshold"]
+    assert "few of all images" not in done.stderr
+    four = fre("merge", *[folders / "a.onnx", folders / "b.onnx"] * 2, "-o", out)
+    assert "few of all images" in four.stderr
     one = fre("merge", folders / "a.onnx", "-o", out)
     assert one.returncode == 2
     assert "2 models or more" in one.stderr

@@ -36,7 +36,13 @@ def merge(models: tuple[Path, ...], output: Path, json_file: str | None) -> None
     merged.save(output)
     if caveat := merged.calibration.caveat():
         note(caveat)
-    n_images = merged.metadata["provenance"]["n_images"]
+    counts = [model.metadata["provenance"]["n_images"] for model in loaded]
+    n_images = sum(counts)
+    if 3 * max(counts) < n_images:
+        note(
+            "each of these models has seen few of all images, which makes the threshold too low: "
+            "test it on other good images (fre evaluate), and raise it (fre threshold)"
+        )
     values = {
         "model": str(output),
         "n_models": len(models),
