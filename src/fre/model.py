@@ -115,6 +115,9 @@ class Model:
         data = with_outputs(self.data, tensors) if tensors else self.data
         outputs, name = [*OUTPUTS, *tensors], self._runtime_name
         threads, many = self._threads, self._many
+        if name == AUTO and self.metadata["backbone"].get("precision") == "int8":
+            # Runtimes round integers differently, and it was ONNX Runtime that it was fitted on.
+            name = "onnxruntime"
         if name != AUTO:
             return open_runtime(data, outputs, runtime=name, threads=threads, many=many)
         per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
