@@ -60,6 +60,8 @@ def test_the_model_is_the_same_but_for_its_network(pair: tuple[Model, Quantizati
         assert {key: ours[key] for key in kept} == {key: theirs[key] for key in kept}
     assert result.same_images
     assert small.metadata["backbone"]["name"] == "efficientnet_lite0 int8"
+    assert small.metadata["backbone"]["precision"] == "int8"
+    assert Model(small.data, runtime="auto")._runtime.name == "onnxruntime"
     network = embedded_backbone(small.data, small.metadata)
     convolutions = [n for n in network._network.graph.node if n.op_type == "Conv"]
     assert is_quantized(network._network)

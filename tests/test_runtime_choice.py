@@ -150,7 +150,7 @@ def test_the_command_line_offers_every_runtime(good_folder: Path, tmp_path: Path
 def test_the_first_call_decides_how_threads_wait(good_folder: Path, tmp_path: Path) -> None:
     path = FRE(size=64).fit(good_folder).save(tmp_path / "m.onnx")
     files = sorted(good_folder.iterdir())
-    one, many = load(path), load(path)
+    one, many = load(path), load(path, many=True)
     scores = [[one.predict(file).score for file in files]]
     scores.append([p.score for p in many.predict_many(files, batch_size=1)])
     assert scores[0] == scores[1]

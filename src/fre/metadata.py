@@ -62,6 +62,7 @@ def describe(
             "name": backbone.name,
             "layers": list(dict.fromkeys(layout.layer for layout, _ in parts)),
             "weights_sha256": backbone.weights_sha256,
+            "precision": backbone.precision,
         },
         "preprocessing": {
             **geometry.to_dict(),

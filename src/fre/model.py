@@ -72,6 +72,7 @@ class Model:
         runtime: one of `fre.runtime.RUNTIMES`; or ``"auto"``, the faster of ONNX Runtime and
             OpenVINO, which is measured when the model first runs on a machine.
         threads: threads for one run; 0 takes all cores.
+        many: whether images will come in numbers, as for `load`.
         origin: what to call it in errors.
 
     Attributes:
@@ -92,6 +93,7 @@ class Model:
         *,
         runtime: str = "onnxruntime",
         threads: int = 0,
+        many: bool = False,
         origin: str = "model",
     ) -> None:
         if runtime not in (AUTO, *RUNTIMES):
@@ -109,7 +111,7 @@ class Model:
         self.size = self.geometry.size
         self._runtime_name = runtime
         self._threads = threads
-        self._many = False
+        self._many = many
 
     @cached_property
     def _runtime(self) -> Runtime:
@@ -118,6 +120,9 @@ class Model:
         data = with_outputs(graph, tensors) if tensors else graph
         outputs, name = [*OUTPUTS, *tensors], self._runtime_name
         threads, many = self._threads, self._many
+        if name == AUTO and self.metadata["backbone"].get("precision") == "int8":
+            # Runtimes round integers differently, and it was ONNX Runtime that it was fitted on.
+            name = "onnxruntime"
         if name != AUTO:
             return open_runtime(data, outputs, runtime=name, threads=threads, many=many)
         per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
@@ -210,7 +215,7 @@ class Model:
         workers = available_cores() if workers is None else workers
         if batch_size < 1 or workers < 1:
             raise OptionError("batch_size and workers must be at least 1")
-        # Of which kind the first call is decides how the runtime is opened.
+        # If it is not open yet, it is opened for this kind of call.
         self._many = True
         sources = find_images(images) if isinstance(images, (str, Path)) else images
         # A large image that is cut into tiles is a batch by itself.
@@ -405,7 +410,7 @@ class Model:
         Raises:
             ModelFileError: as for the constructor.
         """
-        return Model(data, runtime=self._runtime_name, threads=self._threads)
+        return Model(data, runtime=self._runtime_name, threads=self._threads, many=self._many)
 
     def save(self, path: Path | str) -> Path:
         """Write the model file, whole or not at all.
@@ -424,7 +429,9 @@ def _path(source: ImageSource) -> Path | None:
     return None if isinstance(source, np.ndarray) else Path(source)
 
 
-def load(path: Path | str, *, runtime: str = "onnxruntime", threads: int = 0) -> Model:
+def load(
+    path: Path | str, *, runtime: str = "onnxruntime", threads: int = 0, many: bool = False
+) -> Model:
     """Open a model file. Nothing in it is run but the network itself.
 
     Args:
@@ -433,6 +440,8 @@ def load(path: Path | str, *, runtime: str = "onnxruntime", threads: int = 0) ->
             ``"directml"`` if ONNX Runtime has them; or ``"auto"``, the faster of the first two,
             which is measured when the model first runs on a machine.
         threads: threads for one run; 0 takes all cores.
+        many: whether images will come in numbers, while others are decoded; else the time that
+            one takes is what counts.
 
     Raises:
         ModelFileError: the file is missing, damaged, not ONNX, not ours, or of another format.
@@ -442,7 +451,7 @@ def load(path: Path | str, *, runtime: str = "onnxruntime", threads: int = 0) ->
         data = Path(path).read_bytes()
     except OSError as error:
         raise ModelFileError(f"{path}: can't read the model: {error.strerror}") from error
-    model = Model(data, runtime=runtime, threads=threads, origin=str(path))
+    model = Model(data, runtime=runtime, threads=threads, many=many, origin=str(path))
     try:
         model.open()
     except InternalError as error:

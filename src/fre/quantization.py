@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fre.backbones.embedded import EmbeddedBackbone, embedded_backbone, is_quantized, quantized
+from fre.backbones.embedded import EmbeddedBackbone, embedded_backbone, quantized
 from fre.calibration import Calibration
 from fre.datasets import require_test, training_images
 from fre.detector import FRE
@@ -166,8 +166,7 @@ def quantize(
             "versions: train it anew with fre train"
         )
     backbone = embedded_backbone(model.data, model.metadata)
-    network = backbone.graph(model.metadata["backbone"]["layers"], model.size)
-    if is_quantized(network):
+    if backbone.precision != "float32":
         raise ModelFileError("the model is quantised already")
     rate = model.calibration.false_alarm_rate
     detector = FRE(**parameters | ({} if rate is None else {"false_alarm_rate": rate}))

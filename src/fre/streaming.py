@@ -304,7 +304,7 @@ class _State:
             if notes["identity"] != self._identity:
                 return
             self.learner.restore(arrays)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, ModelFileError):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, ModelFileError):
             return  # damaged, or not ours: the training starts anew and writes over it
         self.consumed = notes["consumed"]
         self.images = [

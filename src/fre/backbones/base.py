@@ -46,6 +46,7 @@ class Backbone(ABC):
         default_size: height and width of the input unless the user says otherwise.
         normalisation: of its input.
         weights_sha256: digest of the weights, in hexadecimal.
+        precision: what it computes in, ``"float32"`` or ``"int8"``.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Backbone(ABC):
     default_size: tuple[int, int] = (256, 256)
     normalisation: Normalisation
     weights_sha256: str
+    precision: str = "float32"
 
     @abstractmethod
     def graph(self, layers: Sequence[str], size: tuple[int, int]) -> onnx.ModelProto:

@@ -48,6 +48,7 @@ class EmbeddedBackbone(Backbone):
         self.name = name
         self.normalisation = normalisation
         self.default_size = size
+        self.precision = "int8" if is_quantized(network) else "float32"
         names = [value.name for value in network.graph.output]
         found = run(network, names, np.zeros((1, 3, *size), np.float32))
         shapes = {
@@ -66,7 +67,10 @@ class EmbeddedBackbone(Backbone):
     def graph(self, layers: Sequence[str], size: tuple[int, int]) -> onnx.ModelProto:
         """See `Backbone.graph`."""
         if size != self.default_size:
-            raise BackboneError(f"{self.name}: made for {self.default_size}, not {size}")
+            raise BackboneError(
+                f"the model's network is made for images of {self.default_size[0]} x "
+                f"{self.default_size[1]} pixels, not {size[0]} x {size[1]}"
+            )
         shapes = {self.layer(name).name: self._shapes[name] for name in layers}
         model = onnx.ModelProto()
         model.CopyFrom(self._network)

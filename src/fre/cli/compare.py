@@ -57,7 +57,7 @@ def compare(
     from fre.datasets import open_dataset
     from fre.model import load
 
-    models = [load(path, runtime=runtime, threads=threads) for path in (a, b)]
+    models = [load(path, runtime=runtime, threads=threads, many=True) for path in (a, b)]
     opened = open_dataset(dataset)
     for remark in opened.notes:
         note(remark)

@@ -54,7 +54,7 @@ def evaluate(
 
     if report:
         check_writable(report)
-    loaded = load(model, runtime=runtime, threads=threads)
+    loaded = load(model, runtime=runtime, threads=threads, many=True)
     opened = open_dataset(dataset)
     for remark in opened.notes:
         note(remark)

@@ -71,7 +71,7 @@ def predict(
     for option, wanted in (("--maps", maps), ("--masks", masks)):
         if wanted and not output:
             raise OptionError(f"{option} needs a folder to write to: add -o FOLDER")
-    loaded = load(model, runtime=runtime, threads=threads)
+    loaded = load(model, runtime=runtime, threads=threads, many=True)
     paths = [path for source in images for path in find_images(source)]
     lines: list[str] = []
     failures = anomalous = 0

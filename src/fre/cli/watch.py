@@ -88,7 +88,7 @@ def watch(
     from fre.watch import Journal, default_state, watch_folder
 
     words = _split(command)
-    loaded = load(model, runtime=runtime, threads=threads)
+    loaded = load(model, runtime=runtime, threads=threads, many=True)
     if not folder.is_dir():
         raise OptionError(f"{folder}: expected a folder to watch")
     journal = Journal(state or default_state(folder, model))

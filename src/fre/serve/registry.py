@@ -208,7 +208,7 @@ class Registry:
     def _load(self, name: str, path: Path) -> None:
         before = self._entries.get(name)
         try:
-            model = load(path, runtime=self.runtime, threads=self.threads)
+            model = load(path, runtime=self.runtime, threads=self.threads, many=True)
             if before is not None and before.model.sha256 == model.sha256:
                 self._put(replace(before, error=None))
                 return
