@@ -1,0 +1,582 @@
+"""fre beside anomalib's Fre, PaDiM, PatchCore and DFM, and beside the limit, in one run.
+
+    pip install -r benchmarks/requirements-peers.txt
+    python benchmarks/peers.py DATASET --json peers.json
+
+Every measurement is a process of its own; the systems take turns (A B C, A B C); medians and ranges
+over the rounds are printed as Markdown. All systems get the same image files, the same weights, the
+same input size and normalisation, and all cores. Each decodes in its own way: fre as in
+`predict_many`, anomalib by its `Folder` data module, trained and run by its `Engine`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import peers_child
+from measuring import (
+    Summary,
+    evenly,
+    installed_bytes,
+    interleaved,
+    isolated,
+    machine,
+    machine_text,
+    own_requirements,
+    percentile,
+    repeated,
+    significant,
+    table,
+    write_json,
+)
+
+HERE = Path(__file__).resolve().parent
+CHILD = HERE / "peers_child.py"
+PACKAGES = (
+    *("anomalib", "torch", "lightning", "timm", "onnxruntime", "openvino"),
+    *("numpy", "pillow", "onnx"),
+)
+DOCUMENTED_EPOCHS = 220  # anomalib's examples/configs/model/fre.yaml
+
+
+@dataclass(frozen=True)
+class System:
+    """What is measured. ``model_of`` names the system whose model file this one runs."""
+
+    key: str
+    label: str
+    family: str
+    preset: str | None = None
+    runtime: str | None = None
+    model: str | None = None
+    part: str | None = None
+    model_of: str | None = None
+    heavy: bool = False
+
+    @property
+    def trains(self) -> bool:
+        return self.family != "bare" and self.model_of is None
+
+
+def _systems() -> dict[str, System]:
+    found = []
+    for preset in ("reference", "default"):
+        key = f"fre-{preset}"
+        found += [
+            System(key, f"fre, {preset}", "fre", preset, "onnxruntime"),
+            System(
+                f"{key}-openvino",
+                f"fre, {preset}, on OpenVINO",
+                "fre",
+                preset,
+                "openvino",
+                model_of=key,
+            ),
+        ]
+    for model, label, heavy in (
+        ("fre", "anomalib Fre", True),
+        ("padim", "anomalib PaDiM", False),
+        ("patchcore", "anomalib PatchCore, coreset 1 %", True),
+        ("dfm", "anomalib DFM", False),
+    ):
+        found.append(System(f"anomalib-{model}", label, "anomalib", model=model, heavy=heavy))
+    for preset in ("reference", "default"):
+        for part in ("backbone", "graph"):
+            for runtime, name in (("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")):
+                found.append(
+                    System(
+                        f"bare-{preset}-{part}-{runtime}",
+                        f"bare {'whole graph' if part == 'graph' else part}, {preset}, {name}",
+                        "bare",
+                        preset,
+                        runtime,
+                        part=part,
+                        model_of=f"fre-{preset}" if part == "graph" else None,
+                    )
+                )
+    return {system.key: system for system in found}
+
+
+SYSTEMS = _systems()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of the table: its key, its column, and what one unit of the column is."""
+
+    key: str
+    title: str
+    unit: float = 1.0
+    more_is_better: bool = False
+
+
+METRICS = (
+    Metric("train_seconds", "training, s"),
+    Metric("latency_p50_ms", "latency p50, ms"),
+    Metric("latency_p99_ms", "latency p99, ms"),
+    Metric("images_per_second", "files to maps, images/s", more_is_better=True),
+    Metric("train_peak_bytes", "peak memory of training, MB", 1e6),
+    Metric("predict_peak_bytes", "peak memory of prediction, MB", 1e6),
+    Metric("model_bytes", "model, MB", 1e6),
+    Metric("import_seconds", "import, s"),
+    Metric("installed_bytes", "installed, MB", 1e6),
+)
+LIMIT_METRICS = (METRICS[0], METRICS[1], METRICS[2], Metric(*METRICS[3].__dict__.values()))
+
+Summaries = dict[str, dict[str, Summary]]
+
+
+def extrapolate(total: float, epochs: Sequence[float], wanted: int) -> float:
+    """Seconds that a training of ``wanted`` epochs takes, from one of a few.
+
+    The epochs that were not run cost as much as the median of those after the first, which has
+    the start of everything in it.
+    """
+    if not epochs or wanted <= len(epochs):
+        return total
+    later = Summary.of(epochs[1:] or epochs).median
+    return total + (wanted - len(epochs)) * later
+
+
+def figures_of(raw: Mapping[str, Any], wanted_epochs: int | None) -> dict[str, float]:
+    """The table's figures from what one process measured."""
+    known = {metric.key for metric in METRICS}
+    figures = {key: float(value) for key, value in raw.items() if key in known}
+    if "latencies_ms" in raw:
+        figures["latency_p50_ms"] = percentile(raw["latencies_ms"], 0.50)
+        figures["latency_p99_ms"] = percentile(raw["latencies_ms"], 0.99)
+    if wanted_epochs and "epoch_seconds" in raw:
+        total = figures["train_seconds"]
+        figures["train_seconds"] = extrapolate(total, raw["epoch_seconds"], wanted_epochs)
+    return figures
+
+
+def summarise(measured: Sequence[Mapping[str, Any]]) -> Summaries:
+    """Median and range of every figure of every system, over the rounds."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in measured:
+        for key, value in row["figures"].items():
+            values.setdefault(row["system"], {}).setdefault(key, []).append(value)
+    return {
+        system: {key: Summary.of(found) for key, found in figures.items()}
+        for system, figures in values.items()
+    }
+
+
+def figure_table(
+    summaries: Summaries,
+    systems: Sequence[System],
+    metrics: Sequence[Metric],
+    marks: dict[str, str],
+) -> str:
+    def cell(system: System, metric: Metric) -> str:
+        found = summaries.get(system.key, {}).get(metric.key)
+        if found is None:
+            return "-"
+        scaled = Summary(
+            *(v / metric.unit for v in (found.median, found.least, found.most)), found.n
+        )
+        return scaled.text() + marks.get(f"{system.key} {metric.key}", "")
+
+    return table(
+        ["", *(metric.title for metric in metrics)],
+        [[system.label, *(cell(system, metric) for metric in metrics)] for system in systems],
+    )
+
+
+def ratio(summaries: Summaries, system: str, base: str, metric: Metric) -> float | None:
+    """How many times as costly a system is as another: of medians, above 1 is dearer."""
+    mine, other = (summaries.get(key, {}).get(metric.key) for key in (system, base))
+    if mine is None or other is None or not mine.median or not other.median:
+        return None
+    return other.median / mine.median if metric.more_is_better else mine.median / other.median
+
+
+def ratio_table(
+    summaries: Summaries, systems: Sequence[System], metrics: Sequence[Metric], base: System
+) -> str:
+    def cell(system: System, metric: Metric) -> str:
+        found = ratio(summaries, system.key, base.key, metric)
+        return "-" if found is None else f"{significant(found)} x"
+
+    return table(
+        [f"cost, {base.label} = 1", *(metric.title.partition(",")[0] for metric in metrics)],
+        [[system.label, *(cell(system, metric) for metric in metrics)] for system in systems],
+    )
+
+
+def limit_ratios(summaries: Summaries, chosen: Sequence[System]) -> list[list[str]]:
+    """Each of fre's systems against its own bare graph and backbone in the same runtime."""
+    rows = []
+    for system in (s for s in chosen if s.family == "fre"):
+        for part in ("graph", "backbone"):
+            limit = f"bare-{system.preset}-{part}-{system.runtime}"
+            found = [ratio(summaries, system.key, limit, metric) for metric in LIMIT_METRICS]
+            if any(value is not None for value in found):
+                cells = ["-" if value is None else f"{value:.2f} x" for value in found]
+                rows.append([f"{system.label} / {SYSTEMS[limit].label}", *cells])
+    return rows
+
+
+# Measuring
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of a run."""
+
+    backbone: str
+    weights: str | None
+    size: tuple[int, int]
+    rounds: int
+    rounds_heavy: int
+    epochs: int
+    latencies: int
+    workers: int
+    seed: int
+
+
+def link(files: Sequence[Path], folder: Path) -> list[str]:
+    """Links to files, named by their place, so that every system finds them in one order."""
+    folder.mkdir()
+    links = []
+    for index, file in enumerate(files):
+        name = folder / f"{index:05d}{file.suffix}"
+        name.symlink_to(file.resolve())
+        links.append(str(name))
+    return links
+
+
+def measure(
+    plan: Plan, chosen: Sequence[System], train: list[str], test: list[str], judged: int, work: Path
+) -> list[dict[str, Any]]:
+    rounds = {system.key: plan.rounds for system in chosen}
+    measured = []
+    for turn, key in interleaved(rounds):
+        system = SYSTEMS[key]
+        common = {
+            **asdict(plan),
+            "system": asdict(system),
+            "model": str(work / f"{system.model_of or key}.model"),
+            "data": str(work / "data"),
+            "work": str(work),
+            "n_train": len(train),
+        }
+        stages = []
+        if system.trains and turn < (plan.rounds_heavy if system.heavy else plan.rounds):
+            stages.append(("train", train, {}))
+        results = str(work / f"{key}.npz") if turn == 0 and system.family != "bare" else None
+        stages.append(("predict", test, {"results": results, "judged": judged}))
+        for stage, files, extra in stages:
+            began = time.perf_counter()
+            raw = isolated(
+                CHILD,
+                {**common, **extra, "stage": stage, "files": files},
+                name=f"{stage} of {system.label}",
+            )
+            wanted = DOCUMENTED_EPOCHS if system.key == "anomalib-fre" else None
+            figures = figures_of(raw, wanted)
+            row = {"round": turn, "system": key, "stage": stage, "figures": figures, "raw": raw}
+            measured.append(row)
+            click.echo(
+                f"round {turn + 1} of {plan.rounds}: {stage} of {system.label}, "
+                f"{time.perf_counter() - began:.0f} s",
+                err=True,
+            )
+    return measured
+
+
+def warm_up(
+    plan: Plan, chosen: Sequence[System], train: list[str], test: list[str], work: Path
+) -> None:
+    """Fill the caches of the system and of fre: read all files, import all packages once."""
+    for file in (*train, *test):
+        Path(file).read_bytes()
+    for family in dict.fromkeys(system.family for system in chosen):
+        system = next(s for s in chosen if s.family == family and (s.trains or family == "bare"))
+        if family == "bare":
+            continue
+        task = {
+            **asdict(plan),
+            "epochs": 1,
+            "system": asdict(system) | ({"model": "dfm"} if family == "anomalib" else {}),
+            "stage": "train",
+            "files": train[:8],
+            "model": str(work / f"warm-{family}.model"),
+            "data": str(work / "warm"),
+            "work": str(work),
+        }
+        isolated(CHILD, task, name=f"warm-up of {family}")
+
+
+class Kept:
+    """Scores and maps of a process that has ended, as what `fre.evaluate` can judge."""
+
+    def __init__(self, file: Path) -> None:
+        import numpy as np
+
+        with np.load(file) as kept:
+            self._scores, self._maps = kept["scores"], kept["maps"]
+        self._next = 0
+
+    def predict_many(self, images: Sequence[Path], *, errors: str = "raise") -> Iterator[Any]:
+        from fre.datasets._masks import header_size
+        from fre.types import Prediction
+
+        for path in images:
+            index, self._next = self._next, self._next + 1
+            score = float(self._scores[index])
+            yield Prediction(path, score, 1.0, False, (), header_size(path), self._maps[index])
+
+
+def quality(dataset: Any, work: Path, chosen: Sequence[System]) -> dict[str, dict[str, Any]]:
+    """Accuracy on the test images, by fre's metrics on everybody's scores and maps."""
+    from fre import evaluate
+
+    found = {}
+    for system in chosen:
+        file = work / f"{system.key}.npz"
+        if file.exists():
+            result = evaluate(Kept(file), dataset)
+            found[system.key] = {
+                key: getattr(result, key) for key in ("image_auroc", "pixel_auroc", "aupro")
+            }
+    return found
+
+
+def quality_table(found: dict[str, dict[str, Any]], labels: Mapping[str, str]) -> str:
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    return table(
+        ["accuracy", "image AUROC", "pixel AUROC", "AUPRO"],
+        [[labels[key], *(cell(value) for value in row.values())] for key, row in found.items()],
+    )
+
+
+def installed(chosen: Sequence[System]) -> dict[str, dict[str, int]]:
+    """Bytes on the disk of what each system needs: in all, and what of it serves GPUs only."""
+    ours = own_requirements(HERE.parent / "pyproject.toml")
+    source = sum(f.stat().st_size for f in (HERE.parent / "src").rglob("*") if f.suffix != ".pyc")
+    found = {}
+    for system in chosen:
+        if system.family == "bare":
+            continue
+        if system.family == "anomalib":
+            needs, own = ["anomalib", "torch", "torchvision"], 0
+        else:
+            needs, own = [*ours, *(["openvino"] if system.runtime == "openvino" else [])], source
+        total, gpu = installed_bytes(needs)
+        found[system.key] = {"total": total + own, "gpu": gpu}
+    return found
+
+
+# Printing
+
+
+def notes(plan: Plan, chosen: Sequence[System], sizes: Mapping[str, Mapping[str, int]]) -> str:
+    layers = peers_child.LAYERS[plan.backbone]
+    lines = [
+        f"Rounds: {plan.rounds}, the systems in turn; median, and in brackets least and most. Each "
+        "training and each prediction is a process of its own. Before, all files were read and all "
+        "packages imported once. All systems use all cores, batch sizes are their defaults.",
+        "training: from the files to the saved model; fre's has the cross-fitted calibration of its "
+        "threshold in it, anomalib's neither validation nor threshold (it takes those from "
+        "validation images). Imports come on top.",
+        f"latency: {plan.latencies} single calls a round on arrays in memory of the input's size, to "
+        "score and map; fre adds p-value, decision and regions.",
+        "files to maps: decoding, resizing, score and map of all files, second pass. anomalib: "
+        f"Engine.predict, {plan.workers} loading workers, batch {peers_child.ANOMALIB_BATCH}. fre: "
+        f"predict_many, batch {peers_child.FRE_BATCH}.",
+        "peak memory: the largest resident size of the process; anomalib's loading workers, "
+        "processes of their own, are not counted.",
+        "model: fre's file is the whole detector with its network; of anomalib, the state dict.",
+        f"Layers: fre's reference, anomalib's Fre and DFM {layers['single']}, pooled by "
+        f"{peers_child.POOL}; fre's default three layers; PaDiM {', '.join(layers['padim'])}, "
+        f"{peers_child.PADIM_FEATURES} features; PatchCore {', '.join(layers['patchcore'])}, coreset "
+        f"{peers_child.CORESET:.0%}; Fre's latent dimension {peers_child.LATENT}.",
+    ]
+    gpu = next((size["gpu"] for size in sizes.values() if size["gpu"]), 0)
+    if gpu:
+        lines.append(
+            f"installed: all packages that are needed, without {gpu / 1e6:,.0f} MB that serve GPUs "
+            "only (PyTorch's usual packages for Linux bring them; a build without them may also "
+            "import faster)."
+        )
+    if any(system.heavy for system in chosen) and plan.rounds_heavy < plan.rounds:
+        names = " and ".join(system.label for system in chosen if system.heavy)
+        lines.append(f"{names} were trained in {plan.rounds_heavy} of {plan.rounds} rounds only.")
+    if any(system.key == "anomalib-fre" for system in chosen) and plan.epochs < DOCUMENTED_EPOCHS:
+        lines.append(
+            f"\\* extrapolated: anomalib's Fre was trained for {plan.epochs} epochs, and its "
+            f"training to the documented {DOCUMENTED_EPOCHS} is that of {plan.epochs} and "
+            f"{DOCUMENTED_EPOCHS - plan.epochs} times the median of the later epochs. Its accuracy "
+            f"is that after {plan.epochs} epochs."
+        )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def report(document: Mapping[str, Any], plan: Plan, chosen: Sequence[System]) -> str:
+    summaries: Summaries = document["summaries"]
+    extrapolated = plan.epochs < DOCUMENTED_EPOCHS
+    marks = {"anomalib-fre train_seconds": " \\*"} if extrapolated else {}
+    rows = [system for system in chosen if system.family != "bare"]
+    limits = [system for system in chosen if system.family == "bare"]
+    images = document["images"]
+    backbone = f"{plan.backbone} at {plan.size[0]} x {plan.size[1]}"
+    parts = [
+        f"{images['dataset']}: {images['train']} training images, {images['files']} files to "
+        f"predict, {images['judged']} of them judged; {backbone}.\n\n"
+        f"{machine_text(document['machine'])}.",
+    ]
+    if rows:
+        parts += [
+            figure_table(summaries, rows, METRICS, marks),
+            ratio_table(summaries, rows, METRICS, rows[0]),
+        ]
+    if limits:
+        parts += [
+            "The limit, on tensors in the runtime's memory: batch 1; batch "
+            f"{peers_child.FRE_BATCH}; and the training images through the backbone in batches of "
+            f"{peers_child.FEATURE_BATCH}.",
+            figure_table(summaries, limits, LIMIT_METRICS, {}),
+        ]
+    against = limit_ratios(summaries, chosen)
+    if against:
+        head = ["fre / limit", *(m.title.partition(",")[0] for m in LIMIT_METRICS)]
+        parts.append(table(head, against))
+    if document["quality"]:
+        labels = {s.key: s.label + marks.get(f"{s.key} train_seconds", "") for s in chosen}
+        parts.append(quality_table(document["quality"], labels))
+    parts.append(notes(plan, chosen, document["installed"]))
+    return "\n\n".join(parts)
+
+
+def choose(names: str | None) -> list[System]:
+    """Systems by their keys, or by the start of them, in the table's order."""
+    wanted = [name.strip() for name in names.split(",")] if names else [""]
+    for name in wanted:
+        if not any(key.startswith(name) for key in SYSTEMS):
+            raise click.BadParameter(f"no system is called {name!r}; choose from {list(SYSTEMS)}")
+    chosen = [s for key, s in SYSTEMS.items() if any(key.startswith(name) for name in wanted)]
+    lacking = {s.model_of for s in chosen if s.model_of} - {s.key for s in chosen}
+    return [s for key, s in SYSTEMS.items() if s in chosen or key in lacking]
+
+
+@click.command()
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("--train", "n_train", default=200, show_default=True, help="Training images.")
+@click.option("--test", "n_test", default=100, show_default=True, help="Test images to judge by.")
+@click.option(
+    "--files", default=200, show_default=True, help="Files to predict; test images recur."
+)
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--rounds-heavy",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Rounds in which anomalib's PatchCore and Fre are trained.",
+)
+@click.option("--epochs", default=3, show_default=True, help="Of anomalib's Fre.")
+@click.option("--latencies", default=200, show_default=True, help="Single calls a round.")
+@click.option("--size", default=256, show_default=True)
+@click.option(
+    "--backbone",
+    default="efficientnet_lite0",
+    show_default=True,
+    type=click.Choice(list(peers_child.LAYERS)),
+)
+@click.option("--weights", type=click.Path(exists=True, path_type=Path), help="For resnet18.")
+@click.option("--workers", default=len(os.sched_getaffinity(0)), show_default="one a core")
+@click.option("--systems", help="Keys, or starts of keys, with commas: fre,anomalib-padim,bare")
+@click.option("--seed", default=42, show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Raw figures.")
+def main(
+    data: Path,
+    n_train: int,
+    n_test: int,
+    files: int,
+    rounds: int,
+    rounds_heavy: int,
+    epochs: int,
+    latencies: int,
+    size: int,
+    backbone: str,
+    weights: Path | None,
+    workers: int,
+    systems: str | None,
+    seed: int,
+    json_file: Path | None,
+) -> None:
+    """Measure on a dataset that fre can read: its good training images, and its test images."""
+    import dataclasses
+
+    from fre.datasets import open_dataset
+
+    chosen = choose(systems)
+    path = None if weights is None else str(weights.resolve())
+    if backbone == "resnet18" and path is None:
+        raise click.BadParameter("resnet18 needs --weights, a .safetensors file")
+    plan = Plan(
+        backbone,
+        path,
+        (size, size),
+        rounds,
+        min(rounds, rounds_heavy),
+        epochs,
+        latencies,
+        workers,
+        seed,
+    )
+    whole = open_dataset(data)
+    train = [sample.path for sample in evenly(whole.train, n_train)]
+    judged = evenly(whole.test, n_test)
+    dataset = dataclasses.replace(whole, test=tuple(judged))
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        for name, sources in (("data", train), ("warm", train[:8])):
+            (work / name).mkdir()
+            links = link(sources, work / name / "train")
+            predicted = repeated([sample.path for sample in judged], max(files, len(judged)))
+            tests = link(predicted, work / name / "files")
+            if name == "data":
+                train_links, test_links = links, tests
+        warm_up(plan, chosen, train_links, test_links, work)
+        measured = measure(plan, chosen, train_links, test_links, len(judged), work)
+        sizes = installed(chosen)
+        for key, found in sizes.items():
+            figures = {"installed_bytes": found["total"] - found["gpu"]}
+            measured.append({"round": 0, "system": key, "stage": "installed", "figures": figures})
+        document = {
+            "command": sys.argv,
+            "machine": machine(PACKAGES),
+            "settings": asdict(plan),
+            "images": {
+                "dataset": dataset.name,
+                "train": len(train_links),
+                "files": len(test_links),
+                "judged": len(judged),
+            },
+            "measured": measured,
+            "summaries": summarise(measured),
+            "installed": sizes,
+            "quality": quality(dataset, work, chosen),
+            "minutes": (time.perf_counter() - began) / 60,
+        }
+    if json_file:
+        write_json(json_file, document)
+    print(report(document, plan, chosen))
+
+
+if __name__ == "__main__":
+    main()
