@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 import peers_child
 from measuring import (
     Summary,
@@ -386,13 +387,13 @@ def notes(plan: Plan, chosen: Sequence[System], sizes: Mapping[str, Mapping[str,
     layers = peers_child.LAYERS[plan.backbone]
     lines = [
         f"Rounds: {plan.rounds}, the systems in turn; median, and in brackets least and most. Each "
-        "training and each prediction is a process of its own. Before, all files were read and all "
-        "packages imported once. All systems use all cores, batch sizes are their defaults.",
-        "training: from the files to the saved model; fre's has the cross-fitted calibration of its "
-        "threshold in it, anomalib's neither validation nor threshold (it takes those from "
+        "training and each prediction is a process of its own. Before, all files were read and "
+        "all packages imported once. All systems use all cores, batch sizes are their defaults.",
+        "training: from the files to the saved model; fre's has the cross-fitted calibration of "
+        "its threshold in it, anomalib's neither validation nor threshold (it takes those from "
         "validation images). Imports come on top.",
-        f"latency: {plan.latencies} single calls a round on arrays in memory of the input's size, to "
-        "score and map; fre adds p-value, decision and regions.",
+        f"latency: {plan.latencies} single calls a round on arrays in memory of the input's size, "
+        "to score and map; fre adds p-value, decision and regions.",
         "files to maps: decoding, resizing, score and map of all files, second pass. anomalib: "
         f"Engine.predict, {plan.workers} loading workers, batch {peers_child.ANOMALIB_BATCH}. fre: "
         f"predict_many, batch {peers_child.FRE_BATCH}.",
@@ -401,8 +402,8 @@ def notes(plan: Plan, chosen: Sequence[System], sizes: Mapping[str, Mapping[str,
         "model: fre's file is the whole detector with its network; of anomalib, the state dict.",
         f"Layers: fre's reference, anomalib's Fre and DFM {layers['single']}, pooled by "
         f"{peers_child.POOL}; fre's default three layers; PaDiM {', '.join(layers['padim'])}, "
-        f"{peers_child.PADIM_FEATURES} features; PatchCore {', '.join(layers['patchcore'])}, coreset "
-        f"{peers_child.CORESET:.0%}; Fre's latent dimension {peers_child.LATENT}.",
+        f"{peers_child.PADIM_FEATURES} features; PatchCore {', '.join(layers['patchcore'])}, "
+        f"coreset {peers_child.CORESET:.0%}; Fre's latent dimension {peers_child.LATENT}.",
     ]
     gpu = next((size["gpu"] for size in sizes.values() if size["gpu"]), 0)
     if gpu:

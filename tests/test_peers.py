@@ -1,0 +1,227 @@
+"""The benchmarks of speed: their arithmetic, and fre's own part of them from end to end."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from conftest import texture
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _path() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        # The measured processes import fre from where this one does.
+        patch.setenv("PYTHONPATH", str(ROOT / "src"))
+        yield
+    for name in ("measuring", "peers", "peers_child", "scaling"):
+        sys.modules.pop(name, None)
+
+
+def module(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("weaves")
+
+    def save(pixels: np.ndarray, *parts: str) -> None:
+        path = root.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+    for seed in range(8):
+        save(texture(seed), "train", "good", f"{seed}.png")
+    for seed in range(10, 13):
+        save(texture(seed), "test", "good", f"{seed}.png")
+        defect, mask = texture(seed + 10), np.zeros((96, 96), np.uint8)
+        defect[20:60, 20:60], mask[20:60, 20:60] = 255, 255
+        save(defect, "test", "spot", f"{seed}.png")
+        save(mask, "ground_truth", "spot", f"{seed}_mask.png")
+    return root
+
+
+def test_the_systems_take_turns_and_leave_when_their_rounds_are_over() -> None:
+    assert module("measuring").interleaved({"a": 2, "b": 1, "c": 2}) == [
+        *[(0, "a"), (0, "b"), (0, "c")],
+        *[(1, "a"), (1, "c")],
+    ]
+    assert module("measuring").interleaved({}) == []
+
+
+def test_a_summary_is_the_median_and_the_range() -> None:
+    summary = module("measuring").Summary
+    found = summary.of([3.0, 1.0, 20.0])
+    assert (found.median, found.least, found.most, found.n) == (3.0, 1.0, 20.0, 3)
+    assert found.text() == "3.00 (1.00–20.0)"
+    assert summary.of([1234.6]).text() == "1,235"
+    with pytest.raises(ValueError, match="needs a value"):
+        summary.of([])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0123456, "0.0123"), (9.999, "10.0"), (40.04, "40.0"), (1e6, "1,000,000"), (0, "0")],
+)
+def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
+    assert module("measuring").significant(value) == text
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    percentile = module("measuring").percentile
+    values = list(range(100, 0, -1))
+    assert percentile(values, 0.5) == 50
+    assert percentile(values, 0.99) == 99
+    assert percentile(values, 1) == 100
+    assert percentile([7.0], 0.99) == 7.0
+
+
+@given(
+    exponent=st.floats(-3, 3),
+    factor=st.floats(1e-3, 1e3),
+    work=st.lists(st.integers(1, 10_000), min_size=2, max_size=8, unique=True),
+)
+def test_the_slope_of_a_power_law_is_its_exponent(
+    exponent: float, factor: float, work: list[int]
+) -> None:
+    cost = [factor * w**exponent for w in work]
+    assert module("measuring").loglog_slope(work, cost) == pytest.approx(exponent, abs=1e-6)
+
+
+@pytest.mark.parametrize(("work", "cost"), [([2, 2], [1, 3]), ([1, 2], [0, 1]), ([1], [1])])
+def test_no_slope_without_two_amounts_of_work(work: list[float], cost: list[float]) -> None:
+    with pytest.raises(ValueError, match="two different amounts"):
+        module("measuring").loglog_slope(work, cost)
+
+
+def test_epochs_are_extrapolated_from_the_later_ones() -> None:
+    extrapolate = module("peers").extrapolate
+    # 5 s before the epochs, a slow first one, then 2 s each; the median passes over the outlier.
+    assert extrapolate(5 + 9 + 2 + 2 + 7, [9, 2, 2, 7], 220) == 25 + 216 * 2
+    assert extrapolate(14, [9], 10) == 14 + 9 * 9
+    assert extrapolate(25, [9, 2, 2, 7], 4) == 25
+    assert extrapolate(25, [], 220) == 25
+
+
+def test_images_are_spread_and_repeated() -> None:
+    measuring = module("measuring")
+    assert measuring.evenly(range(11), 3) == [0, 5, 10]
+    assert measuring.evenly(range(3), 5) == [0, 1, 2]
+    assert measuring.evenly(range(3), 1) == [0]
+    assert measuring.repeated("abc", 7) == list("abcabca")
+
+
+def test_ratios_say_how_many_times_dearer() -> None:
+    peers = module("peers")
+    measured = [
+        {"system": "fre-reference", "figures": {"train_seconds": 2.0, "images_per_second": 100.0}},
+        {"system": "fre-reference", "figures": {"train_seconds": 4.0}},
+        {"system": "anomalib-padim", "figures": {"train_seconds": 30, "images_per_second": 20.0}},
+    ]
+    summaries = peers.summarise(measured)
+    seconds, images = peers.METRICS[0], peers.METRICS[3]
+    assert peers.ratio(summaries, "anomalib-padim", "fre-reference", seconds) == 10
+    assert peers.ratio(summaries, "anomalib-padim", "fre-reference", images) == 5
+    assert peers.ratio(summaries, "anomalib-dfm", "fre-reference", images) is None
+    rows = [peers.SYSTEMS[key] for key in ("fre-reference", "anomalib-padim", "anomalib-dfm")]
+    marks = {"anomalib-padim train_seconds": " \\*"}
+    lines = peers.figure_table(summaries, rows, (seconds, images), marks).splitlines()
+    assert lines[2:] == [
+        "| fre, reference | 3.00 (2.00–4.00) | 100 |",
+        "| anomalib PaDiM | 30.0 \\* | 20.0 |",
+        "| anomalib DFM | - | - |",
+    ]
+    ratios = peers.ratio_table(summaries, rows, (seconds, images), rows[0]).splitlines()
+    assert ratios[3] == "| anomalib PaDiM | 10.0 x | 5.00 x |"
+
+
+def test_systems_are_chosen_with_the_one_whose_model_they_run() -> None:
+    choose = module("peers").choose
+    assert [s.key for s in choose("fre-default-openvino")] == [
+        "fre-default",
+        "fre-default-openvino",
+    ]
+    assert len(choose(None)) == len(module("peers").SYSTEMS)
+    with pytest.raises(Exception, match="no system is called 'padim'"):
+        choose("padim")
+
+
+def test_names_of_weights_are_those_of_timm() -> None:
+    name = module("peers_child").timm_name
+    repeats = [1, 2, 2]
+    assert name("_conv_stem.weight", repeats) == "conv_stem.weight"
+    assert name("_bn0.running_var", repeats) == "bn1.running_var"
+    assert name("_blocks.0._project_conv.weight", repeats) == "blocks.0.0.conv_pw.weight"
+    assert name("_blocks.2._bn2.bias", repeats) == "blocks.1.1.bn3.bias"
+
+
+def test_a_failing_measurement_says_what_it_printed(tmp_path: Path) -> None:
+    script = tmp_path / "fails.py"
+    script.write_text("import sys; print('the reason'); sys.exit(3)")
+    with pytest.raises(SystemExit, match=r"training failed with exit code 3:\nthe reason"):
+        module("measuring").isolated(script, {}, name="training")
+
+
+def test_installed_size_counts_what_is_needed() -> None:
+    measuring = module("measuring")
+    needed = measuring.closure(["onnxruntime"])
+    assert {"onnxruntime", "numpy"} <= needed
+    total, _ = measuring.installed_bytes(["onnxruntime"])
+    alone, _ = measuring.installed_bytes(["numpy"])
+    assert total > alone > 1e6
+
+
+def test_fre_beside_its_limit(dataset: Path, tmp_path: Path) -> None:
+    """All but anomalib and OpenVINO, through the command."""
+    options = ["--train", "8", "--test", "6", "--files", "8", "--rounds", "2", "--latencies", "2"]
+    systems = "bare-reference-backbone-onnxruntime,bare-reference-graph-onnxruntime"
+    file = tmp_path / "peers.json"
+    result = CliRunner().invoke(
+        module("peers").main,
+        [str(dataset), *options, "--size", "64", "--systems", systems, "--json", str(file)],
+    )
+    assert result.exit_code == 0, result.output
+    document = json.loads(file.read_text())
+    order = [row["system"] for row in document["measured"] if row["stage"] != "installed"]
+    assert order == 2 * ["fre-reference", "fre-reference", *systems.split(",")]
+    summary = document["summaries"]["fre-reference"]
+    assert set(summary) == {metric.key for metric in module("peers").METRICS}
+    assert summary["train_seconds"]["n"] == 2
+    assert document["quality"]["fre-reference"]["image_auroc"] == 1
+    assert re.search(r"\| fre, reference \| 1.00 x \|", result.output)
+    assert re.search(r"fre, reference / bare whole graph, reference, ONNX Runtime", result.output)
+
+
+def test_scaling_prints_exponents(dataset: Path, tmp_path: Path) -> None:
+    file = tmp_path / "scaling.json"
+    points = ["--images", "6,12", "--size", "64", "--rank", "2,4", "--batch", "", "--threads", ""]
+    base = ["--base-images", "8", "--base-size", "64", "--files", "4", "--latencies", "2"]
+    result = CliRunner().invoke(
+        module("scaling").main,
+        [str(dataset), *points, *base, "--rounds", "1", "--json", str(file)],
+    )
+    assert result.exit_code == 0, result.output
+    document = json.loads(file.read_text())
+    assert {(row["factor"], row["value"]) for row in document["measured"]} == {
+        *[("images", 6), ("images", 12), ("size", 64), ("rank", 2), ("rank", 4)]
+    }
+    # More dimensions, a larger file; its size does not depend on the clock.
+    assert 0 < document["exponents"]["rank"]["model_bytes"] < 1
+    assert "size" not in document["exponents"]
+    assert result.output.count("**exponent**") == 2
