@@ -64,7 +64,7 @@ class System:
 
     @property
     def trains(self) -> bool:
-        return self.family != "bare" and self.model_of is None
+        return self.family in ("fre", "anomalib") and self.model_of is None
 
 
 def _systems() -> dict[str, System]:
@@ -88,7 +88,18 @@ def _systems() -> dict[str, System]:
         ("patchcore", "anomalib PatchCore, coreset 1 %", True),
         ("dfm", "anomalib DFM", False),
     ):
-        found.append(System(f"anomalib-{model}", label, "anomalib", model=model, heavy=heavy))
+        key = f"anomalib-{model}"
+        found += [
+            System(key, label, "anomalib", model=model, heavy=heavy),
+            System(
+                f"{key}-openvino",
+                f"{label}, exported to OpenVINO",
+                "exported",
+                runtime="openvino",
+                model=model,
+                model_of=key,
+            ),
+        ]
     for preset in ("reference", "default"):
         for part in ("backbone", "graph"):
             for runtime, name in (("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")):
@@ -269,12 +280,16 @@ def measure(
             "model": str(work / f"{system.model_of or key}.model"),
             "data": str(work / "data"),
             "work": str(work),
+            "exported": str(work / f"{key}.exported"),
             "n_train": len(train),
         }
         stages = []
         if system.trains and turn < (plan.rounds_heavy if system.heavy else plan.rounds):
             stages.append(("train", train, {}))
-        results = str(work / f"{key}.npz") if turn == 0 and system.family != "bare" else None
+        if system.family == "exported" and turn == 0:
+            stages.append(("export", [], {}))
+        judges = turn == 0 and system.family in ("fre", "anomalib")
+        results = str(work / f"{key}.npz") if judges else None
         stages.append(("predict", test, {"results": results, "judged": judged}))
         for stage, files, extra in stages:
             began = time.perf_counter()
@@ -301,10 +316,8 @@ def warm_up(
     """Fill the caches of the system and of fre: read all files, import all packages once."""
     for file in (*train, *test):
         Path(file).read_bytes()
-    for family in dict.fromkeys(system.family for system in chosen):
-        system = next(s for s in chosen if s.family == family and (s.trains or family == "bare"))
-        if family == "bare":
-            continue
+    for family in dict.fromkeys(system.family for system in chosen if system.trains):
+        system = next(s for s in chosen if s.trains and s.family == family)
         task = {
             **asdict(plan),
             "epochs": 1,
@@ -371,10 +384,11 @@ def installed(chosen: Sequence[System]) -> dict[str, dict[str, int]]:
     for system in chosen:
         if system.family == "bare":
             continue
-        if system.family == "anomalib":
-            needs, own = ["anomalib", "torch", "torchvision"], 0
+        runtime = ["openvino"] if system.runtime == "openvino" else []
+        if system.family == "fre":
+            needs, own = [*ours, *runtime], source
         else:
-            needs, own = [*ours, *(["openvino"] if system.runtime == "openvino" else [])], source
+            needs, own = ["anomalib", "torch", "torchvision", *runtime], 0
         total, gpu = installed_bytes(needs)
         found[system.key] = {"total": total + own, "gpu": gpu}
     return found
@@ -405,6 +419,12 @@ def notes(plan: Plan, chosen: Sequence[System], sizes: Mapping[str, Mapping[str,
         f"{peers_child.PADIM_FEATURES} features; PatchCore {', '.join(layers['patchcore'])}, "
         f"coreset {peers_child.CORESET:.0%}; Fre's latent dimension {peers_child.LATENT}.",
     ]
+    if any(system.family == "exported" for system in chosen):
+        lines.append(
+            "exported to OpenVINO: by anomalib's to_openvino at the fixed input size, run by its "
+            "OpenVINOInferencer, which takes one image at a time and does not resize it; so there "
+            "are no figures from files."
+        )
     gpu = next((size["gpu"] for size in sizes.values() if size["gpu"]), 0)
     if gpu:
         lines.append(

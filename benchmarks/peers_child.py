@@ -354,6 +354,51 @@ def anomalib_predict(task: Task) -> Figures:
     }
 
 
+# anomalib's models, exported by anomalib to OpenVINO, and run by its own inferencer
+
+
+def export(task: Task) -> Figures:
+    import torch
+    from lightning.pytorch import seed_everything
+
+    seed_everything(task["seed"])
+    model = anomalib_model(task)
+    model.load_state_dict(torch.load(task["model"], weights_only=True))
+    place = Path(task["exported"])
+    file = model.eval().to_openvino(place, input_size=tuple(task["size"]))
+    if Path(file) != exported_file(task):
+        raise SystemExit(f"anomalib exported to {file}, expected {exported_file(task)}")
+    size = sum(part.stat().st_size for part in (file, file.with_suffix(".bin")))
+    return {"model_bytes": size}
+
+
+def exported_file(task: Task) -> Path:
+    return Path(task["exported"]) / "weights" / "openvino" / "model.xml"
+
+
+def exported_predict(task: Task) -> Figures:
+    def imports() -> None:
+        import openvino  # noqa: F401
+        from anomalib.deploy import OpenVINOInferencer  # noqa: F401
+
+    imported = seconds_of(imports)
+    from anomalib.deploy import OpenVINOInferencer
+
+    config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    inferencer = OpenVINOInferencer(exported_file(task), device="CPU", config=config)
+    images = input_images(task)
+
+    def predict(index: int) -> tuple[float, Any]:
+        result = inferencer.predict(images[index % len(images)])
+        return float(result.pred_score.item()), result.anomaly_map
+
+    return {
+        "import_seconds": imported,
+        "latencies_ms": latencies_ms(predict, task["latencies"]),
+        "predict_peak_bytes": peak_bytes(),
+    }
+
+
 # The limit: a bare graph on tensors that lie in the runtime's own memory
 
 
@@ -420,6 +465,8 @@ STAGES: dict[tuple[str, str], Callable[[Task], Figures]] = {
     ("fre", "predict"): fre_predict,
     ("anomalib", "train"): anomalib_train,
     ("anomalib", "predict"): anomalib_predict,
+    ("exported", "export"): export,
+    ("exported", "predict"): exported_predict,
     ("bare", "predict"): bare,
 }
 

@@ -157,6 +157,10 @@ def test_systems_are_chosen_with_the_one_whose_model_they_run() -> None:
         "fre-default",
         "fre-default-openvino",
     ]
+    assert [s.key for s in choose("anomalib-dfm-openvino")] == [
+        "anomalib-dfm",
+        "anomalib-dfm-openvino",
+    ]
     assert len(choose(None)) == len(module("peers").SYSTEMS)
     with pytest.raises(Exception, match="no system is called 'padim'"):
         choose("padim")
