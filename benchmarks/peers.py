@@ -11,12 +11,11 @@ same input size and normalisation, and all cores. Each decodes in its own way: f
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -517,7 +516,7 @@ def choose(names: str | None) -> list[System]:
     type=click.Choice(list(peers_child.LAYERS)),
 )
 @click.option("--weights", type=click.Path(exists=True, path_type=Path), help="For resnet18.")
-@click.option("--workers", default=len(os.sched_getaffinity(0)), show_default="one a core")
+@click.option("--workers", type=int, help="anomalib's loading workers; one a core by default.")
 @click.option("--systems", help="Keys, or starts of keys, with commas: fre,anomalib-padim,bare")
 @click.option("--seed", default=42, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Raw figures.")
@@ -539,11 +538,11 @@ def main(
     json_file: Path | None,
 ) -> None:
     """Measure on a dataset that fre can read: its good training images, and its test images."""
-    import dataclasses
-
+    from fre.cores import available_cores
     from fre.datasets import open_dataset
 
     chosen = choose(systems)
+    workers = available_cores() if workers is None else workers
     path = None if weights is None else str(weights.resolve())
     if backbone == "resnet18" and path is None:
         raise click.BadParameter("resnet18 needs --weights, a .safetensors file")
@@ -561,7 +560,7 @@ def main(
     whole = open_dataset(data)
     train = [sample.path for sample in evenly(whole.train, n_train)]
     judged = evenly(whole.test, n_test)
-    dataset = dataclasses.replace(whole, test=tuple(judged))
+    dataset = replace(whole, test=tuple(judged))
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

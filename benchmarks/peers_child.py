@@ -267,6 +267,8 @@ def anomalib_engine(task: Task, **options: Any) -> Any:
         accelerator="cpu",
         default_root_dir=Path(task["work"]) / "anomalib",
         enable_progress_bar=False,
+        # Without a validation set, which the data module is told not to make, it must not look.
+        limit_val_batches=0,
         enable_model_summary=False,
         **options,
     )
