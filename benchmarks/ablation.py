@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import click
 import numpy as np
@@ -27,15 +27,17 @@ from PIL import Image
 from fre.backbones import DEFAULT_BACKBONE, get_backbone
 from fre.datasets import load_mask, open_dataset, require_test, require_train
 from fre.features import FeatureExtractor, pool_features
-from fre.fused import RANK_LIMIT, choose_layers
+from fre.fused import RANK_LIMIT, plan_layers
 from fre.fusion import SIGMA, TOP_SHARE, Enlargement, Fusion, Standard
 from fre.graph import FeatureLayout
 from fre.metrics import PixelMetrics, auroc, bootstrap_interval
+from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
 from fre.subspace.pca import Gram, make_folds
 from fre.subspace.position import PRIOR_IMAGES, PositionStatistics
 from fre.types import FloatArray, Sample
 
 POOL = 2
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Reading:
         prior: weight of the neighbourhood at a position, in images.
         veto: whether the overall residual can add to the score.
         own_map: whether the map is another than the score's, and reads the fine layer, too.
+        coarse_map: whether it reads the coarse layer.
         variance: share of the energy that subspaces keep.
         coarse_rank: limit of the coarse layer's subspace.
         overall_rank: limit of the overall subspace.
@@ -65,6 +68,7 @@ class Reading:
     prior: float = 0
     veto: bool = False
     own_map: bool = False
+    coarse_map: bool = True
     variance: float = 0.97
     coarse_rank: int = RANK_LIMIT
     overall_rank: int = RANK_LIMIT
@@ -79,7 +83,8 @@ STEPS = {
     "+ middle layer: a subspace per position": {"scope": "position"},
     "+ prior from the neighbourhood": {"prior": PRIOR_IMAGES},
     "+ veto of the overall residual": {"veto": True},
-    "+ a map of its own (the default preset)": {"own_map": True},
+    "+ a map of its own": {"own_map": True},
+    "+ which leaves out the coarse layer (the default preset)": {"coarse_map": False},
 }
 """Each changes something of the reading above it."""
 
@@ -97,72 +102,136 @@ VARIANTS = {
 """Each changes something of the default."""
 
 
+class Energies(NamedTuple):
+    """Squared residuals of a layer, float32 (images, locations).
+
+    Attributes:
+        layout: of the layer.
+        good: of the good images, cross-fitted.
+        test: of the test images.
+        held: of further images, each under the subspaces of the folds that it does not belong to.
+    """
+
+    layout: FeatureLayout
+    good: FloatArray
+    test: FloatArray
+    held: FloatArray
+
+
 class Residuals:
     """Squared residuals of a dataset's images: of good ones cross-fitted, and of test images.
 
     Args:
-        extractor: of the layers, without pooling.
-        train: sources of the good images.
+        layouts: of each layer, without pooling.
+        train: for each layer, features of the good images.
         test: those of the test images.
+        folds: the rows of each fold of the good images.
+        held: features of images that are never fitted.
+        held_folds: (images,), the fold of each of them.
     """
 
     def __init__(
         self,
-        extractor: FeatureExtractor,
-        train: Sequence[Path],
-        test: Sequence[Path],
+        layouts: dict[str, FeatureLayout],
+        train: dict[str, FloatArray],
+        test: dict[str, FloatArray],
+        folds: list[NDArray[np.intp]],
+        *,
+        held: dict[str, FloatArray] | None = None,
+        held_folds: NDArray[np.intp] | None = None,
     ) -> None:
-        features = extractor.extract(train)
-        self.layouts = {layout.layer: layout for layout in extractor.layouts}
-        names = list(self.layouts)
-        self.train = dict(zip(names, extractor.split(features.X), strict=True))
-        self.test = dict(zip(names, extractor.split(extractor.extract(test).X), strict=True))
-        # In the order of the digests, as in training.
-        order = np.argsort(np.array(features.sha256), kind="stable")
-        self.folds = [order[fold] for fold in make_folds(len(order))]
+        self.layouts, self.train, self.test, self.folds = layouts, train, test, folds
+        self.position_folds = merge_folds(folds, FOLDS)
+        self.held = held or {name: X[:0] for name, X in test.items()}
+        self.held_folds = np.empty(0, np.intp) if held_folds is None else held_folds
         self.positions = cache(self._positions)
         self.image = cache(self._image)
-        self._statistics = cache(self._compute_statistics)
+        self.statistics = cache(self._compute_statistics)
+
+    @classmethod
+    def extract(
+        cls, extractor: FeatureExtractor, train: Sequence[Path], test: Sequence[Path]
+    ) -> Residuals:
+        """Of image files, by an extractor of the layers without pooling."""
+        features = extractor.extract(train)
+        return cls(
+            {layout.layer: layout for layout in extractor.layouts},
+            by_layer(extractor, features.X),
+            by_layer(extractor, extractor.extract(test).X),
+            folds_of(features.sha256),
+        )
 
     def _compute_statistics(self, name: str) -> list[PositionStatistics]:
         X, grid = self.train[name], self.layouts[name].grid
-        return [PositionStatistics.of(X[fold], grid) for fold in self.folds]
+        return [PositionStatistics.of(X[fold], grid) for fold in self.position_folds]
 
-    def _positions(
-        self, name: str, variance: float, prior: float
-    ) -> tuple[FeatureLayout, FloatArray, FloatArray]:
-        """Layout, residuals of good images and of test images, with a subspace per position."""
-        layout, X, parts = self.layouts[name], self.train[name], self._statistics(name)
-        energies = np.empty((len(X), layout.grid[0] * layout.grid[1]), np.float32)
-        for fold, held in zip(self.folds, parts, strict=True):
-            first, *rest = (part for part in parts if part is not held)
-            others = first.merge(*rest).fit(variance=variance, prior=prior)
-            energies[fold] = others.energies(X[fold])
-        subspace = parts[0].merge(*parts[1:]).fit(variance=variance, prior=prior)
-        return layout, energies, subspace.energies(self.test[name])
+    def cross_fit_positions(
+        self, name: str, fit: Callable[[PositionStatistics], Callable[[FloatArray], FloatArray]]
+    ) -> Energies:
+        """The residuals under a subspace per position, or whatever follows from its statistics.
 
-    def _image(
-        self, name: str, pool: int, variance: float, at_most: int | None
-    ) -> tuple[FeatureLayout, FloatArray, FloatArray]:
+        Args:
+            name: the layer.
+            fit: statistics of some images to what gives the squared residuals of features.
+        """
+        layout, X, parts = self.layouts[name], self.train[name], self.statistics(name)
+        whole = fit(parts[0].merge(*parts[1:]))
+        good = whole(X)
+        held = np.empty((len(self.held_folds), good.shape[1]), np.float32)
+        for index, fold in enumerate(self.position_folds):
+            first, *rest = (part for part in parts if part is not parts[index])
+            statistics = first.merge(*rest)
+            others = fit(statistics)
+            good[fold] = extrapolate(others(X[fold]), good[fold], fitted_on=statistics.n, of=len(X))
+            rows = self.held_folds % len(parts) == index
+            if rows.any():
+                held[rows] = others(self.held[name][rows])
+        return Energies(layout, good, whole(self.test[name]), held)
+
+    def _positions(self, name: str, variance: float, prior: float) -> Energies:
+        """With a subspace per position."""
+        return self.cross_fit_positions(
+            name, lambda statistics: statistics.fit(variance=variance, prior=prior).energies
+        )
+
+    def _image(self, name: str, pool: int, variance: float, at_most: int | None) -> Energies:
         """The same, with a subspace per image."""
         plain = self.layouts[name]
         layout = FeatureLayout(name, plain.channels, plain.grid, pool)
-        X, test = (
-            pool_features(features, plain, layout) if pool > 1 else np.ascontiguousarray(features)
-            for features in (self.train[name], self.test[name])
+        X, test, held = (
+            pool_features(features, plain, layout)
+            if pool > 1 and len(features)
+            else np.ascontiguousarray(features)
+            for features in (self.train[name], self.test[name], self.held[name])
         )
         gram = Gram(X)
-        energies = np.empty((len(X), layout.pooled[0] * layout.pooled[1]), np.float32)
+        subspace = gram.fit(variance=variance, at_most=at_most)
+        energies = subspace.energies(X, layout.channels)
         for rows, maps in gram.cross_fit(
             self.folds, channels=layout.channels, variance=variance, at_most=at_most
         ):
-            energies[rows] = maps
-        subspace = gram.fit(variance=variance, at_most=at_most)
-        outside = np.empty((len(test), energies.shape[1]), np.float32)
-        for row, feature in enumerate(test):
-            residual = subspace.residual(feature[None]).reshape(layout.channels, -1)
-            outside[row] = np.square(residual).sum(axis=0)
-        return layout, energies, outside
+            energies[rows] = extrapolate(
+                maps, energies[rows], fitted_on=len(X) - len(rows), of=len(X)
+            )
+        apart = np.empty((len(held), energies.shape[1]), np.float32)
+        for index in np.unique(self.held_folds):
+            rest = np.delete(X, self.folds[index], axis=0)
+            others = Gram(rest).fit(variance=variance, at_most=at_most)
+            rows = self.held_folds == index
+            apart[rows] = others.energies(held[rows], layout.channels)
+        return Energies(layout, energies, subspace.energies(test, layout.channels), apart)
+
+
+def by_layer(extractor: FeatureExtractor, X: FloatArray) -> dict[str, FloatArray]:
+    names = [layout.layer for layout in extractor.layouts]
+    return dict(zip(names, extractor.split(X), strict=True))
+
+
+def folds_of(digests: Sequence[str]) -> list[NDArray[np.intp]]:
+    """The folds of some images, dealt in the order of the digests, as in training."""
+    order = np.argsort(np.array(digests), kind="stable")
+    n = len(order)
+    return [order[fold] for fold in make_folds(n, folds=cheap_folds(n, FOLDS))]
 
 
 def read(
@@ -183,14 +252,17 @@ def read(
     if reading.own_map and fine:
         layers.insert(0, residuals.positions(fine, reading.variance, reading.prior))
         in_score.insert(0, False)
-    layout, good, bad = residuals.image(middle, POOL, reading.variance, reading.overall_rank)
+    whole = residuals.image(middle, POOL, reading.variance, reading.overall_rank)
     overall, test_overall = (
-        values.sum(axis=1, dtype=np.float64) / layout.dimension for values in (good, bad)
+        values.sum(axis=1, dtype=np.float64) / whole.layout.dimension
+        for values in (whole.good, whole.test)
     )
-    train = [energies for _, energies, _ in layers]
-    test = [energies for _, _, energies in layers]
-    grids = [layout.pooled for layout, _, _ in layers]
-    fusion = Fusion.fit(train, overall, grids=grids, in_score=in_score, size=size)
+    train = [layer.good for layer in layers]
+    test = [layer.test for layer in layers]
+    grids = [layer.layout.pooled for layer in layers]
+    in_map = [True] * len(layers)
+    in_map[-1] = reading.coarse_map
+    fusion = Fusion.fit(train, overall, grids=grids, in_score=in_score, in_map=in_map, size=size)
     if not reading.veto:
         fusion = replace(fusion, veto=None)
     if not reading.standardised:
@@ -282,15 +354,15 @@ def table(labels: Iterable[str], results: dict[str, dict[str, dict[str, float]]]
 def main(data: tuple[Path, ...], backbone: str, size: int | None, json_file: Path | None) -> None:
     """Print what each part of the default preset buys on some datasets."""
     network = get_backbone(backbone)
-    layers = choose_layers(network, None, POOL)
-    names = (layers.fine, layers.middle, layers.coarse)
+    layers = plan_layers(network)
+    names = tuple(part.layer for part in layers.layers)
     shape = (size, size) if size else network.default_size
     results: dict[str, dict[str, dict[str, float]]] = {}
     for folder in data:
         dataset = open_dataset(folder)
         samples = require_test(dataset)
         extractor = FeatureExtractor(network, layers.names, pool=1, size=shape)
-        residuals = Residuals(
+        residuals = Residuals.extract(
             extractor,
             [sample.path for sample in require_train(dataset)],
             [sample.path for sample in samples],

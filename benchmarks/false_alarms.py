@@ -1,18 +1,21 @@
 """Does the false-alarm rate hold? Random splits of the good images, alarms on the held-out part.
 
-    python benchmarks/false_alarms.py DATA [--preset reference] [--repeats 50] [--rate 0.01 0.05]
+    python benchmarks/false_alarms.py DATA [--preset reference] [--images 50 200] [--repeats 50]
 
 Features are extracted once. Each repeat fits and calibrates on a random part of all good images,
-training and test, and counts the alarms on the rest. With --group-by no part is on both sides, and
-the folds of the calibration are dealt once by image and once by part. The table goes to stdout as
-Markdown, the plot to --plot. The reference preset is the closed form on EfficientNet-Lite0.
+training and test, and counts the alarms on the others: images above the threshold, and images with
+any pixel above the pixel threshold. With --group-by no part is on both sides, and the folds of the
+calibration are dealt once by image and once by part. The recall is that of all defective images.
+The table goes to stdout as Markdown, the plot to --plot. The reference preset is the closed form on
+EfficientNet-Lite0.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -23,62 +26,92 @@ from fre.calibration import Calibration
 from fre.datasets import open_dataset
 from fre.detector import FRE
 from fre.features import FeatureExtractor, Features, pool_features
-from fre.fused import choose_layers, fit_fused
+from fre.fused import fit_fused, plan_layers
 from fre.grouping import group_labels
-from fre.subspace.pca import Gram, Subspace, make_folds
+from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
+from fre.subspace.pca import Gram, make_folds
 from fre.subspace.position import PositionSubspace
 
 CURVE = np.round(np.arange(0.01, 0.2001, 0.01), 2)
-POOL, VARIANCE = 2, 0.97
+VARIANCE = 0.97
+HELD_OUT = 300
+"""At most, of each split: more would cost time and add little, as the splits share them."""
 Rows = NDArray[np.intp]
-Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Cross-fitted scores of the images that were fitted on, and scores of the held-out ones."""
+Values = NDArray[np.float64]
 
 
-def residual_map(subspace: Subspace, X: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    residual = subspace.residual(X).reshape(len(X), channels, -1)
-    return np.square(residual).sum(axis=1).astype(np.float32)
+class Scored(NamedTuple):
+    """Scores, and largest values of maps, of the images that were fitted on and of new ones."""
+
+    own: Values
+    own_maxima: Values
+    good: Values
+    good_maxima: Values
+    defects: Values
 
 
 def reference(
-    extractor: FeatureExtractor, X: NDArray[np.float32], folds: list[Rows], fit: Rows, rest: Rows
-) -> Scores:
+    extractor: FeatureExtractor,
+    X: NDArray[np.float32],
+    folds: list[Rows],
+    few: list[Rows],
+    good: NDArray[np.float32],
+    defects: NDArray[np.float32],
+) -> Scored:
     channels = extractor.layout.channels
-    gram = Gram(X[fit])
-    own = np.empty(len(fit))
+    gram = Gram(X)
+    subspace = gram.fit(variance=VARIANCE)
+    own = subspace.energies(X, channels)
     for rows, maps in gram.cross_fit(folds, channels=channels, variance=VARIANCE):
-        own[rows] = maps.sum(axis=1, dtype=np.float64)
-    return own, residual_map(gram.fit(variance=VARIANCE), X[rest], channels).sum(axis=1)
+        own[rows] = extrapolate(maps, own[rows], fitted_on=len(X) - len(rows), of=len(X))
+    new, bad = (subspace.energies(block, channels) for block in (good, defects))
+    return Scored(
+        own.sum(axis=1, dtype=np.float64),
+        own.max(axis=1),
+        new.sum(axis=1, dtype=np.float64),
+        new.max(axis=1),
+        bad.sum(axis=1, dtype=np.float64),
+    )
 
 
 def fused(
-    extractor: FeatureExtractor, X: NDArray[np.float32], folds: list[Rows], fit: Rows, rest: Rows
-) -> Scores:
-    layers = choose_layers(extractor.backbone, None, POOL)
+    extractor: FeatureExtractor,
+    X: NDArray[np.float32],
+    folds: list[Rows],
+    few: list[Rows],
+    good: NDArray[np.float32],
+    defects: NDArray[np.float32],
+) -> Scored:
     fitted = fit_fused(
         extractor,
-        Features(X[fit], ("",) * len(fit), ()),
-        layers,
+        Features(X, ("",) * len(X), ()),
+        plan_layers(extractor.backbone),
         folds,
-        pool=POOL,
         variance=VARIANCE,
-        rank=None,
+        position_folds=few,
     )
+    (head,) = fitted.heads
     plain = {layout.layer: layout for layout in extractor.layouts}
-    blocks = dict(zip(plain, extractor.split(X[rest]), strict=True))
 
-    def energies(layout, subspace):
-        block = np.ascontiguousarray(blocks[layout.layer])
+    def energies(new: NDArray[np.float32], layout, subspace):
+        block = np.ascontiguousarray(
+            dict(zip(plain, extractor.split(new), strict=True))[layout.layer]
+        )
         if isinstance(subspace, PositionSubspace):
             return subspace.energies(block)
         if layout.pool > 1:
             block = pool_features(block, plain[layout.layer], layout)
-        return residual_map(subspace, block, layout.channels)
+        return subspace.energies(block, layout.channels)
 
-    parts = [energies(*part) for part in zip(fitted.layouts, fitted.subspaces, strict=True)]
-    layout = fitted.overall[0]
-    overall = energies(*fitted.overall).sum(axis=1, dtype=np.float64) / layout.dimension
-    return fitted.scores, fitted.fusion.scores(parts, overall)
+    def scores(new: NDArray[np.float32]):
+        parts = [energies(new, *part) for part in zip(head.layouts, head.subspaces, strict=True)]
+        layout = head.overall[0]
+        overall = energies(new, *head.overall).sum(axis=1, dtype=np.float64) / layout.dimension
+        return head.fusion.scores(parts, overall), parts
+
+    new, parts = scores(good)
+    maxima = np.array([anomaly_map.max() for anomaly_map in head.fusion.maps(parts)])
+    return Scored(fitted.scores, fitted.map_maxima, new, maxima, scores(defects)[0])
 
 
 def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -88,33 +121,49 @@ def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+class Observed(NamedTuple):
+    """Of every repeat and rate: what was promised, and the shares of images that were called."""
+
+    promised: Values
+    alarms: Values
+    pixel_alarms: Values
+    recall: Values
+
+
 def observe(
-    score: Callable[[list[Rows], Rows, Rows], Scores],
-    parts: list[str],
+    score: Callable[..., Scored],
+    X: NDArray[np.float32],
+    defects: NDArray[np.float32],
+    parts: Sequence[str],
     rates: NDArray,
     *,
+    n: int,
     repeats: int,
-    share: float,
     folds: int,
     grouped: bool,
-) -> NDArray:
-    """Shares of alarms, (repeats, rates), on images of parts that were not fitted on."""
-    images: dict[str, list[int]] = {}
-    for row, part in enumerate(parts):
-        images.setdefault(part, []).append(row)
-    shots = [np.array(rows, np.intp) for rows in images.values()]
-    n_fit = round(share * len(shots))
-    alarms = np.empty((repeats, len(rates)))
+) -> Observed:
+    """Shares, (repeats, rates) each, of images of parts that were not fitted on."""
+    labels = np.array(parts)
+    result = Observed(*np.zeros((4, repeats, len(rates))))
     for repeat in range(repeats):
-        order = np.random.default_rng(repeat).permutation(len(shots))
-        fit = np.concatenate([shots[part] for part in order[:n_fit]])
-        rest = np.concatenate([shots[part] for part in order[n_fit:]])
-        groups = [parts[row] for row in fit] if grouped else None
-        own, held = score(make_folds(len(fit), folds=folds, groups=groups), fit, rest)
+        rng = np.random.default_rng(repeat)
+        place = {part: at for at, part in enumerate(rng.permutation(np.unique(labels)))}
+        order = np.argsort([place[part] for part in parts], kind="stable")
+        fit = order[:n]
+        rest = rng.permutation(order[~np.isin(labels[order], labels[fit])])[:HELD_OUT]
+        groups = list(labels[fit]) if grouped else None
+        dealt = make_folds(n, folds=cheap_folds(n, folds), groups=groups)
+        scored = score(X[fit], dealt, merge_folds(dealt, folds), X[rest], defects)
         for column, rate in enumerate(rates):
-            threshold = Calibration.fit(own, own, float(rate)).threshold
-            alarms[repeat, column] = np.mean(held > threshold)
-    return alarms
+            calibration = Calibration.fit(scored.own, scored.own_maxima, float(rate))
+            result.promised[repeat, column] = calibration.expected_rate
+            for shares, values, threshold in (
+                (result.alarms, scored.good, calibration.threshold),
+                (result.pixel_alarms, scored.good_maxima, calibration.pixel_threshold),
+                (result.recall, scored.defects, calibration.threshold),
+            ):
+                shares[repeat, column] = np.mean(values > threshold)
+    return result
 
 
 def plot(file: Path, title: str, mean: NDArray, low: NDArray, high: NDArray) -> None:
@@ -160,21 +209,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--preset", choices=["reference", "default"], default="reference")
-    parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--rate", type=float, nargs="+", default=[0.01, 0.05])
     parser.add_argument("--folds", type=int, default=5, help="of the cross-fitting")
-    parser.add_argument("--share", type=float, default=0.7, help="of the images to fit on")
+    parser.add_argument("--images", type=int, nargs="+", help="to fit on; 70 % of the good ones")
     parser.add_argument(
         "--group-by", help="as of fre train: split by parts, and calibrate both ways"
     )
     parser.add_argument("--plot", type=Path, help="an SVG file")
     options = parser.parse_args()
     dataset = open_dataset(options.data)
-    good = [sample.path for sample in (*dataset.train, *dataset.test) if sample.good]
-    preset = "default" if options.preset == "default" else None
-    extractor = FRE(preset=preset).extractor(get_backbone("efficientnet_lite0"), pool=POOL)
+    samples = [*dataset.train, *dataset.test]
+    good = [sample.path for sample in samples if sample.good]
+    backbone = "efficientnet_lite0"
+    extractor = FRE(backbone, preset=options.preset).extractor(get_backbone(backbone))
     X = extractor.extract(good).X
-    score = fused if preset else reference
+    defects = extractor.extract([sample.path for sample in samples if not sample.good]).X
 
     # Unlabelled, each image is a part of its own.
     parts = group_labels(good, options.group_by) if options.group_by else [str(p) for p in good]
@@ -182,35 +232,47 @@ def main() -> None:
     n_parts = len(set(parts))
     print(
         f"{dataset.name}, {options.preset}: {len(good)} good images of {n_parts} parts, "
-        f"{options.repeats} splits, {options.share:.0%} to fit on, {options.folds} folds\n\n"
-        "| calibrated | asked for | observed | 95 % interval | over splits |\n"
-        "| --- | ---: | ---: | ---: | ---: |"
+        f"{options.repeats} splits, {options.folds} folds\n\n"
+        "| images | folds | asked | promised | observed | 95 % interval | over splits "
+        "| with any pixel | 95 % interval | recall |\n"
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        flush=True,
     )
-    for grouped in (False, True) if options.group_by else (False,):
-        alarms = observe(
-            lambda folds, fit, rest: score(extractor, X, folds, fit, rest),
-            parts,
-            rates,
-            repeats=options.repeats,
-            share=options.share,
-            folds=options.folds,
-            grouped=grouped,
-        )
+
+    def interval(share: float) -> str:
         # The splits share their images, so that more of them add no more evidence than there
         # are parts: the interval is that of as many trials as parts.
-        mean = alarms.mean(axis=0)
-        low, high = np.array([wilson(share, n_parts) for share in mean]).T
-        for column in range(len(options.rate)):
-            each = alarms[:, column]
-            print(
-                f"| {'by part' if grouped else 'by image'} | {rates[column]:.1%} | "
-                f"{mean[column]:.2%} | {low[column]:.1%} to {high[column]:.1%} | "
-                f"{each.min():.1%} to {each.max():.1%} |"
+        low, high = wilson(share, n_parts)
+        return f"{low:.1%} to {high:.1%}"
+
+    score = fused if options.preset == "default" else reference
+    for n in options.images or [round(0.7 * len(good))]:
+        for grouped in (False, True) if options.group_by else (False,):
+            observed = observe(
+                lambda *blocks: score(extractor, *blocks),
+                X,
+                defects,
+                parts,
+                rates,
+                n=n,
+                repeats=options.repeats,
+                folds=options.folds,
+                grouped=grouped,
             )
+            for column in range(len(options.rate)):
+                promised, alarms, pixel_alarms, recall = (values[:, column] for values in observed)
+                print(
+                    f"| {n} | {'by part' if grouped else 'by image'} | {rates[column]:.1%} | "
+                    f"{promised.mean():.2%} | {alarms.mean():.2%} | {interval(alarms.mean())} | "
+                    f"{alarms.min():.1%} to {alarms.max():.1%} | {pixel_alarms.mean():.2%} | "
+                    f"{interval(pixel_alarms.mean())} | {recall.mean():.1%} |",
+                    flush=True,
+                )
     if options.plot:
-        curve = slice(len(options.rate), None)
-        title = f"{dataset.name}, {options.preset}, {options.repeats} splits"
-        plot(options.plot, title, mean[curve], low[curve], high[curve])
+        mean = observed.alarms.mean(axis=0)[len(options.rate) :]
+        low, high = np.array([wilson(share, n_parts) for share in mean]).T
+        title = f"{dataset.name}, {options.preset}, {n} images, {options.repeats} splits"
+        plot(options.plot, title, mean, low, high)
 
 
 if __name__ == "__main__":

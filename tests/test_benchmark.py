@@ -15,7 +15,7 @@ from PIL import Image
 
 from conftest import texture
 from fre.backbones import get_backbone
-from fre.benchmark import Variant, assign_weights, run_benchmark
+from fre.benchmark import assign_weights, make_variant, run_benchmark
 from fre.detector import FRE
 from fre.errors import DatasetError, OptionError, OutputError
 from fre.features import FeatureExtractor, pool_features
@@ -45,7 +45,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(root: Path, folder: Path, **options: Any) -> tuple[list[dict[str, Any]], list[bool]]:
     known: list[bool] = []
     options = {
-        "variants": [Variant(LITE, None, 2, "pca")],
+        "variants": [make_variant(LITE, None, "default", None, "pca")],
         "parameters": {"size": 64},
         "report": lambda cell, was_known: known.append(was_known),
     } | options
@@ -103,7 +103,7 @@ def test_variants_of_a_backbone_share_one_pass(
         return extract(*arguments, **options)
 
     monkeypatch.setattr(FeatureExtractor, "extract", counted)
-    variants = [Variant(LITE, None, pool, "pca") for pool in (1, 2, 3)]
+    variants = [make_variant(LITE, None, "reference", pool, "pca") for pool in (1, 2, 3)]
     cells, _ = run(root, tmp_path / "b", variants=variants, categories=["screw"])
     assert passes == 1
     assert [cell["training"]["dimension"] for cell in cells] == [112 * n for n in (16, 4, 4)]
@@ -122,7 +122,7 @@ def test_features_pooled_later_are_those_of_the_graph(pool: int) -> None:
 def test_fitting_features_is_fitting_images() -> None:
     images = [texture(seed) for seed in range(6)]
     detector = FRE(size=64)
-    extractor = detector.extractor(get_backbone(), pool=2)
+    extractor = detector.extractor(get_backbone())
     model = detector.fit_features(extractor, extractor.extract(images))
     other = detector.fit(images)
     assert model.predict(texture(9)).score == pytest.approx(other.predict(texture(9)).score)
@@ -183,6 +183,9 @@ def test_tables_against_the_published_figures() -> None:
     tables = benchmark_tables([cell("a", "screw", 0.9)], against_published=True)
     assert "| anomalib DFM (PCA 97 %), resnet18, pool 2 | 0.890 | 0.890 |" in tables
     assert "| difference: a | +0.010 | +0.010 |" in tables
+    of_default = cell("b", "screw", 0.9)
+    of_default["training"]["parameters"]["pool"] = None
+    assert "| difference: b | +0.010 |" in benchmark_tables([of_default], against_published=True)
     assert "anomalib" not in benchmark_tables(
         [cell("a", "screw", 0.9, backbone="other")], against_published=True
     )
@@ -205,7 +208,8 @@ def test_published_rows_have_the_averages_that_were_published() -> None:
 
 def test_from_the_command_line(root: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fre", "benchmark", str(root)]
-    options = ["--backbone", LITE, "--pool", "1", "2", "--size", "64", "--category", "screw"]
+    options = ["--backbone", LITE, "--preset", "default", "reference", "--size", "64"]
+    options += ["--category", "screw"]
     done = subprocess.run(
         [*command, *options, "--json", "b.json"],
         capture_output=True,
@@ -214,6 +218,7 @@ def test_from_the_command_line(root: Path, tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert f"| {LITE}, pool 1, pca | 1.000 | 1.000 |" in done.stdout
+    for label in ("default", "reference, pool 2, pca"):
+        assert f"| {LITE}, {label} | 1.000 | 1.000 |" in done.stdout
     assert len(json.loads((tmp_path / "b.json").read_text())["cells"]) == 2
     assert len(list((tmp_path / "fre-benchmark").iterdir())) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -96,13 +97,20 @@ def test_train_reports_in_words_and_as_json(dataset: Path, tmp_path: Path) -> No
     assert values["n_images"] == 30
     assert list(values["seconds"]) == ["total", "features", "fit"]
     assert values["images_per_second"] > 0
-    (layer,) = values["layers"]
-    assert (layer["name"], layer["dimension"]) == ("blocks.4", 112 * 9)
-    assert layer["rank"] <= 29
-    assert layer["kept_variance"] >= 0.97
+    layers = {(layer["name"], layer["scope"]): layer for layer in values["layers"]}
+    assert list(layers) == [
+        ("blocks.2", "position"),
+        ("blocks.4", "position"),
+        ("blocks.5", "image"),
+        ("blocks.4", "image"),
+    ]
+    assert layers["blocks.4", "image"]["dimension"] == 112 * 9
+    assert layers["blocks.4", "image"]["rank"] <= 29
+    assert all(layer["kept_variance"] >= 0.97 for layer in layers.values())
     assert values["threshold"] > 0
     assert done.stderr.startswith("fre: 30 good images can't promise a false-alarm rate of 0.01")
-    words = fre("train", dataset, "-o", tmp_path / "m.onnx", "--size", "96x64", "--rank", 5)
+    reference = ["--preset", "reference", "--backbone", "efficientnet_lite0", "--rank", 5]
+    words = fre("train", dataset, "-o", tmp_path / "m.onnx", "--size", "96x64", *reference)
     assert "5 of 672 dimensions" in words.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
@@ -198,13 +206,33 @@ def test_evaluate(model: Path, dataset: Path, tmp_path: Path) -> None:
         "false_alarm_rate_observed",
         "images_per_second",
         "aupimo",
+        "intervals",
     ]
+    figures = {name for name in values if name[:5] in ("image", "pixel", "aupro", "aupim", "false")}
+    assert set(values["intervals"]) == figures - {"images_per_second"}
+    for name, (low, high) in values["intervals"].items():
+        assert 0 <= low <= values[name] + 1e-3
+        assert values[name] - 1e-3 <= high <= 1
+        assert f"{low:.3f} to {high:.3f}" in done.stdout
     assert values["image_auroc"] == values["image_aupr"] == values["image_f1"] == 1
     assert values["pixel_auroc"] > 0.9
     assert values["aupimo"] > 0.9
     assert (values["n_good"], values["n_defect"]) == (8, 8)
     assert "1.000" in done.stdout
-    assert "weave" in (tmp_path / "e.html").read_text()
+    html = (tmp_path / "e.html").read_text()
+    assert "weave" in html
+    assert '<p class="caution">' not in html
+
+
+def test_the_report_says_when_the_threshold_is_from_known_defects(
+    model: Path, dataset: Path, tmp_path: Path
+) -> None:
+    known, report = tmp_path / "known.onnx", tmp_path / "known.html"
+    fre("threshold", model, "-o", known, "--from-dataset", dataset, "--max-f1")
+    assert fre("evaluate", known, dataset, "--report", report).returncode == 0
+    (caution,) = re.findall(r'<p class="caution">(.*?)</p>', report.read_text())
+    chosen = f"largest F1 on the known defects of {dataset.name}"
+    assert f"chosen with known defects ({chosen}), not from good images alone" in caution
 
 
 def test_info(model: Path) -> None:
@@ -274,7 +302,11 @@ def test_training_mistakes(dataset: Path, tmp_path: Path) -> None:
     (text / "b.png").unlink()
     (text / "c.png").unlink()
     assert f"{text}: no images" in train(text)
-    assert "span 29 dimensions" in train(good, "--rank", 500, "--size", 64)
+    reference = ["--preset", "reference", "--backbone", "efficientnet_lite0"]
+    assert "span 29 dimensions" in train(good, *reference, "--rank", 500, "--size", 64)
+    assert "top belongs to the default preset" in train(good, *reference, "--top", 0.1)
+    assert "no such mask" in train(good, "--roi", tmp_path / "nowhere.png")
+    assert "expected a number" in train(good, "--pool", "two")
     assert "no backbone is called 'resnet0'" in train(good, "--backbone", "resnet0")
     assert "efficientnet_lite0" in train(good, "--backbone", "resnet0")
     assert "choose from: blocks.0" in train(good, "--layers", "layer9")
@@ -429,9 +461,9 @@ def test_a_threshold_by_hand_and_its_report(model: Path, dataset: Path, tmp_path
     report = tmp_path / "hand.html"
     done = fre("evaluate", out, dataset, "--report", report)
     assert done.returncode == 0, done.stderr
-    assert "set by hand" in report.read_text()
+    assert '<p class="caution">The threshold was set by hand' in report.read_text()
     # with the evaluated decision it is as bad as it must be: no alarm at all
-    assert "false-alarm rate observed: 0.000" in done.stdout
+    assert "false-alarm rate observed   0.000   0.000 to" in done.stdout
 
 
 def test_a_threshold_from_known_defects(model: Path, dataset: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fre import FRE, evaluate
 from fre.datasets import open_dataset
 from fre.errors import DatasetError
 from fre.images import read_image
-from fre.metrics import aupimo
+from fre.metrics import aupimo, auroc, bootstrap_interval, wilson_interval
 from fre.types import Prediction
 
 
@@ -75,6 +75,14 @@ def test_figures_equal_scikit_learn(dataset: Path) -> None:
     alarms = [score > 100 for score, label in zip(scores, labels, strict=True) if not label]
     assert result.false_alarm_rate_observed == pytest.approx(np.mean(alarms))
     assert result.images_per_second > 0
+    names = ["image_auroc", "image_aupr", "image_f1", "pixel_auroc", "pixel_f1", "aupro", "aupimo"]
+    assert list(result.resamples) == names
+    assert list(result.intervals) == [*names, "false_alarm_rate_observed"]
+    assert result.intervals["image_auroc"] == bootstrap_interval(auroc, scores, labels)
+    for name in names[3:]:
+        low, high = result.intervals[name]
+        assert low < getattr(result, name) < high, name
+    assert result.intervals["false_alarm_rate_observed"] == wilson_interval(sum(alarms), 9)
     assert [row.sample for row in result.images] == list(samples)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,10 +16,11 @@ from fre import FRE, evaluate, load
 from fre.backbones import get_backbone
 from fre.errors import BackboneError, OptionError
 from fre.features import FeatureExtractor
-from fre.fused import choose_layers, fit_fused
+from fre.fused import LayerPlan, fit_fused, plan_layers
 from fre.fusion import Enlargement, Fusion, Standard, Veto, smoothing_matrix
 from fre.graph import MAP, SCORE, fused_model
 from fre.maps import resize_map
+from fre.presets import Configuration, resolve
 from fre.runtime import RUNTIMES, open_runtime
 from fre.subspace.pca import make_folds
 
@@ -46,6 +48,34 @@ def test_standards_are_half_the_place_and_half_the_whole() -> None:
     assert np.ptp(Standard.of(values, positional_mean=False).mean) == 0
     flat = Standard.of(np.full((5, 3), 2, np.float32), positional_mean=True)
     assert (flat.deviation > 0).all()
+
+
+def test_left_out_deviations_are_by_the_other_folds() -> None:
+    values = np.random.default_rng(0).gamma(2, 3, (23, 6)).astype(np.float32)
+    folds = make_folds(23, folds=4)
+    for positional in (True, False):
+        left_out = Standard.left_out(values, folds, positional_mean=positional)
+        for fold in folds:
+            others = np.array([row for row in range(23) if row not in fold])
+            scale = Standard.of(values[others], positional_mean=positional)
+            np.testing.assert_array_equal(left_out[fold], scale.apply(values[fold]))
+
+
+def test_an_extraordinary_image_is_more_so_by_what_the_others_are() -> None:
+    rng = np.random.default_rng(0)
+    energies = [rng.gamma(9, 1, (12, 16)).astype(np.float32)]
+    energies[0][3, 5] *= 20
+    fusion = Fusion.fit(energies, np.zeros(12), grids=[(4, 4)], in_score=[True], size=(16, 16))
+    folds = make_folds(12, folds=12)
+    scores, left_out = (
+        fusion.scores(energies, np.zeros(12)),
+        fusion.left_out_scores(energies, np.zeros(12), folds),
+    )
+    assert left_out[3] > scores[3] + 1
+    assert np.argmax(left_out) == np.argmax(scores) == 3
+    maps = list(fusion.left_out_maps(energies, folds))
+    assert [values.shape for values in maps] == [(16, 16)] * 12
+    assert maps[3].max() > 1.5 * max(values.max() for values in fusion.maps(energies))
 
 
 def test_the_score_is_the_mean_of_the_largest_pixels_in_normal_deviations() -> None:
@@ -77,17 +107,49 @@ def test_the_veto_counts_from_two_deviations_on_and_from_a_hundred_images_on() -
         assert (fusion.veto is not None) == there
 
 
+def settings(**given: Any) -> Configuration:
+    return resolve(preset="default", backbone=None, default_backbone="efficientnet_lite0", **given)
+
+
 def test_layers_are_chosen_by_stride() -> None:
-    chosen = choose_layers(get_backbone(), None, 2)
+    chosen = plan_layers(get_backbone())
     assert chosen.names == ["blocks.2", "blocks.4", "blocks.5"]
-    assert chosen.coarse_pool == 1
-    own = choose_layers(get_backbone(), ["blocks.1", "blocks.3", "blocks.3"], 2)
+    assert chosen.layers == (
+        LayerPlan("blocks.2", "position", 1, in_score=False, in_map=True),
+        LayerPlan("blocks.4", "position", 1, in_score=True, in_map=True),
+        LayerPlan("blocks.5", "image", 1, in_score=True, in_map=False),
+    )
+    assert chosen.overall == "blocks.4"
+
+
+def test_layers_of_ones_own() -> None:
+    own = plan_layers(get_backbone(), ["blocks.1", "blocks.3", "blocks.3"])
     assert own.names == ["blocks.1", "blocks.3"]
-    assert own.coarse_pool == 2
-    with pytest.raises(OptionError, match="three layers"):
-        choose_layers(get_backbone(), ["blocks.1"], 2)
+    assert [part.pool for part in own.layers] == [1, 1, 2]
+    (one,) = plan_layers(get_backbone(), ["blocks.3"]).layers
+    assert one == LayerPlan("blocks.3", "position", 1, in_score=True, in_map=True)
+    two = plan_layers(
+        get_backbone(), ["blocks.2", "blocks.4"], settings(scope="patch", pool=[1, 2])
+    )
+    assert two.layers == (
+        LayerPlan("blocks.2", "patch", 1, in_score=True, in_map=True),
+        LayerPlan("blocks.4", "patch", 2, in_score=True, in_map=True),
+    )
+    counted = plan_layers(get_backbone(), None, settings(score_layers=["blocks.2"]))
+    assert [part.in_score for part in counted.layers] == [True, False, False]
+    mapped = plan_layers(get_backbone(), None, settings(map_layers=["blocks.2", "blocks.5"]))
+    assert [part.in_map for part in mapped.layers] == [True, False, True]
+
+
+def test_mistakes_in_layers() -> None:
     with pytest.raises(BackboneError, match=r"blocks\.6"):
-        choose_layers(get_backbone(), ["a", "b", "c"], 2)
+        plan_layers(get_backbone(), ["a", "b", "c"])
+    with pytest.raises(OptionError, match="list of names"):
+        plan_layers(get_backbone(), "blocks.2")
+    with pytest.raises(OptionError, match="scope takes one value, or one for each of the 3"):
+        plan_layers(get_backbone(), None, settings(scope=["patch", "image"]))
+    with pytest.raises(OptionError, match=r"'blocks\.1' can't count for the score"):
+        plan_layers(get_backbone(), None, settings(score_layers=["blocks.1"]))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -99,20 +161,12 @@ def test_the_graph_computes_what_the_calibration_computed(
     if importlib.util.find_spec(runtime) is None:
         pytest.skip(f"needs fre[{runtime}]")
     backbone = get_backbone()
-    layers = choose_layers(backbone, None, 2)
+    layers = plan_layers(backbone)
     extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)
     features = extractor.extract([texture(seed, size) for seed in range(n)])
-    fitted = fit_fused(extractor, features, layers, make_folds(n), pool=2, variance=0.9, rank=None)
+    (fitted,) = fit_fused(extractor, features, layers, make_folds(n), variance=0.9).heads
     assert (fitted.fusion.veto is not None) == (n >= 100)
-    model = fused_model(
-        extractor.network,
-        backbone.normalisation,
-        fitted.layouts,
-        fitted.subspaces,
-        fitted.overall,
-        fitted.fusion,
-        size,
-    )
+    model = fused_model(extractor.network, backbone.normalisation, [fitted], size)
     images = np.stack([texture(seed, size) for seed in range(500, 505)])
     images[2:, 20:40, 20:40] = 255
     opened = open_runtime(model.SerializeToString(), [SCORE, MAP], runtime=runtime)
@@ -141,22 +195,14 @@ def test_the_graph_computes_what_the_calibration_computed(
 
 def test_a_subspace_that_is_both_coarse_and_overall_is_stored_once() -> None:
     backbone, size = get_backbone(), (64, 64)
-    layers = choose_layers(backbone, ["blocks.2", "blocks.4", "blocks.4"], 2)
+    layers = plan_layers(backbone, ["blocks.2", "blocks.4", "blocks.4"])
     extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)
     features = extractor.extract([texture(seed, size) for seed in range(104)])
     folds = make_folds(104)
-    fitted = fit_fused(extractor, features, layers, folds, pool=2, variance=0.9, rank=None)
+    (fitted,) = fit_fused(extractor, features, layers, folds, variance=0.9).heads
     layout, subspace = fitted.overall
     assert fitted.subspaces[-1] is subspace
-    model = fused_model(
-        extractor.network,
-        backbone.normalisation,
-        fitted.layouts,
-        fitted.subspaces,
-        fitted.overall,
-        fitted.fusion,
-        size,
-    )
+    model = fused_model(extractor.network, backbone.normalisation, [fitted], size)
     stored = [tensor for tensor in model.graph.initializer if tensor.dims[:1] == [layout.dimension]]
     assert [list(tensor.dims) for tensor in stored if len(tensor.dims) == 2] == [
         [layout.dimension, subspace.rank]

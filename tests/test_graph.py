@@ -115,7 +115,9 @@ def test_a_layer_may_have_the_name_of_one_of_our_tensors(name: str, tmp_path: Pa
     onnx.save(backbone, tmp_path / "net.onnx")
     images = [texture(seed, (64, 64)) for seed in range(4)]
     model = FRE(tmp_path / "net.onnx", layers=[name], size=64).fit(images)
-    assert model.predict(texture(9, (64, 64))).score > 0
+    good, bad = texture(9, (64, 64)), texture(9, (64, 64)).copy()
+    bad[20:40, 20:40] = 255
+    assert model.predict(bad).score > model.predict(good).score
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -142,8 +142,9 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_groups_raise_what_copies_had_lowered(shots: Path) -> None:
-    loose = FRE(size=96).fit(shots)
-    grouped = FRE(size=96, group_by=r"^(part\d+)_").fit(shots)
+    loose = FRE("efficientnet_lite0", preset="reference", size=96).fit(shots)
+    rule = r"^(part\d+)_"
+    grouped = FRE("efficientnet_lite0", preset="reference", size=96, group_by=rule).fit(shots)
     assert loose.metadata["provenance"]["near_duplicates"] == 24
     assert grouped.metadata["provenance"]["n_groups"] == 8
     assert grouped.metadata["provenance"]["group_by"] == r"^(part\d+)_"
@@ -153,6 +154,14 @@ def test_groups_raise_what_copies_had_lowered(shots: Path) -> None:
     new = grouped.predict(texture(50)).score
     assert new > loose.calibration.scores.max()
     assert new < 1.5 * grouped.calibration.scores.max()
+
+
+def test_groups_set_the_scales_of_the_default_preset(shots: Path) -> None:
+    loose = FRE(size=96).fit(shots)
+    grouped = FRE(size=96, group_by=r"^(part\d+)_").fit(shots)
+    new = texture(50)
+    assert loose.predict(new).score > loose.calibration.scores.max()
+    assert grouped.predict(new).score < grouped.calibration.scores.max()
 
 
 def test_groups_follow_the_images_that_can_be_read(shots: Path, tmp_path: Path) -> None:

@@ -14,17 +14,20 @@ from scipy import ndimage
 from fre.errors import OptionError
 from fre.metrics import (
     PixelMetrics,
-    _bin,
-    _lower_edge,
     aupimo,
     aupro,
     auroc,
     average_precision,
+    bootstrap_difference,
     bootstrap_interval,
     max_f1,
+    percentile_interval,
     precision_recall_curve,
     roc_curve,
+    wilson_interval,
 )
+from fre.metrics.binning import lower_edge, to_bins
+from fre.metrics.resampling import resamples
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 TINY = 1e-45
@@ -499,7 +502,7 @@ def test_streaming_is_close_to_exact_on_realistic_maps(kind, separation):
 @pytest.mark.parametrize("kind", KINDS)
 def test_streaming_is_exact_for_values_at_the_edges_of_bins(kind):
     maps, masks = small_images(0, kind)
-    edges = [np.vectorize(_lower_edge, otypes=[np.float32])(_bin(m)) for m in maps]
+    edges = [np.vectorize(lower_edge, otypes=[np.float32])(to_bins(m)) for m in maps]
     figures = stream(edges, masks)
     for name, value in exact(edges, masks).items():
         assert getattr(figures, name) == pytest.approx(value, abs=1e-12), name
@@ -594,26 +597,26 @@ def test_no_error_is_claimed_where_bins_are_not_shared():
 @given(any_float32, any_float32)
 def test_bins_keep_the_order_of_floats(a, b):
     a, b = min(a, b), max(a, b)
-    low, high = _bin(np.array([a, b], dtype=np.float32))
+    low, high = to_bins(np.array([a, b], dtype=np.float32))
     assert 0 <= low <= high
     if a == b:
         assert low == high
     elif a > 0 and b > a * 1.0002 and a > 1e-37:
         assert low < high
-    edge = _lower_edge(int(low))
+    edge = lower_edge(int(low))
     assert edge <= a
-    assert _bin(np.array([edge], dtype=np.float32))[0] == low
+    assert to_bins(np.array([edge], dtype=np.float32))[0] == low
     if abs(a) > 1e-37 and np.isfinite(a):
         assert a - edge <= abs(a) * 2.0**-13
 
 
 def test_bins_at_the_ends():
     values = np.array([-np.inf, -FLOAT32_MAX, -TINY, -0.0, 0.0, TINY, 1, FLOAT32_MAX, np.inf])
-    bins = _bin(values.astype(np.float32))
+    bins = to_bins(values.astype(np.float32))
     assert bins[0] < bins[1] < bins[2] < bins[3] == bins[4] <= bins[5] < bins[6] < bins[7] < bins[8]
-    assert _lower_edge(int(bins[0])) == -np.inf
-    assert _lower_edge(int(bins[-1])) == np.inf
-    assert _lower_edge(int(bins[6])) == 1.0
+    assert lower_edge(int(bins[0])) == -np.inf
+    assert lower_edge(int(bins[-1])) == np.inf
+    assert lower_edge(int(bins[6])) == 1.0
 
 
 def test_the_order_of_images_does_not_matter_and_more_can_follow():
@@ -703,3 +706,118 @@ def test_bootstrap_interval_of_auroc():
 def test_bootstrap_refuses(options):
     with pytest.raises(OptionError, match=next(iter(options))):
         bootstrap_interval(auroc, [1.0, 2.0], [0, 1], **options)
+
+
+def counted(maps, masks):
+    metrics = PixelMetrics(fpr_bounds=WIDE)
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        metrics.add(anomaly_map, mask)
+    return metrics
+
+
+def brute_resamples(maps, masks, n, seed=0):
+    """The exact figures of each resample, from all its maps."""
+    truth = np.array([mask is not None and mask.any() for mask in masks])
+    figures = [
+        exact([maps[i] for i in drawn], [masks[i] for i in drawn])
+        for drawn in resamples(truth, n, seed)
+    ]
+    return {name: np.array([each[name] for each in figures]) for name in figures[0]}
+
+
+# What the docstring of `PixelMetrics.resample` states.
+RESAMPLING_ERROR = {"auroc": 1e-3, "f1": 2e-3, "aupro": 1e-3, "aupimo": 1e-3}
+
+
+@pytest.mark.parametrize("separation", [0.3, 2.0])
+@pytest.mark.parametrize("kind", ["squares", "standardised"])
+def test_resampled_pixel_figures_are_close_to_those_of_the_maps(kind, separation):
+    maps, masks = realistic_images(kind, separation)
+    found = counted(maps, masks).resample(40)
+    expected = brute_resamples(maps, masks, 40)
+    assert list(found) == list(RESAMPLING_ERROR)
+    for name, error in RESAMPLING_ERROR.items():
+        assert found[name].shape == (40,)
+        assert np.abs(found[name] - expected[name]).max() < error, name
+        width = np.ptp(percentile_interval(expected[name]))
+        assert width > 20 * error, "the images differ, or the comparison says little"
+        low, high = percentile_interval(found[name])
+        assert (low, high) == pytest.approx(percentile_interval(expected[name]), abs=error)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resampled_pixel_figures_of_few_values_are_exact(kind):
+    for seed in range(2):
+        maps, masks = small_images(seed, kind)
+        # Two with defects and a good one: 270 pixels.
+        maps, masks = [maps[i] for i in (0, 1, 3)], [masks[0], masks[1], None]
+        edges = [np.vectorize(lower_edge, otypes=[np.float32])(to_bins(m)) for m in maps]
+        found = counted(edges, masks).resample(25, seed)
+        expected = brute_resamples(edges, masks, 25, seed)
+        for name in RESAMPLING_ERROR:
+            assert found[name] == pytest.approx(expected[name], abs=1e-9), name
+
+
+def test_resampled_pixel_figures_draw_the_images_that_image_figures_draw():
+    # Maps of one value: all pixels of an image say what its score says.
+    scores, labels = np.arange(9.0) % 5, np.arange(9) >= 5
+    maps = [np.full((3, 3), score, np.float32) for score in scores]
+    masks = [np.full((3, 3), label) for label in labels]
+    found = counted(maps, masks).resample(200, seed=4)["auroc"]
+    interval = bootstrap_interval(auroc, scores, labels, n=200, seed=4)
+    assert percentile_interval(found) == pytest.approx(interval)
+    others = scores[::-1].copy()
+    other = counted([np.full((3, 3), score, np.float32) for score in others], masks)
+    difference = other.resample(200, seed=4)["auroc"] - found
+    paired = bootstrap_difference(auroc, scores, others, labels, n=200, seed=4)
+    assert percentile_interval(difference) == pytest.approx(paired)
+
+
+def test_a_perfect_map_stays_perfect_in_every_resample():
+    maps, masks = realistic_images("squares", 2.0)
+    perfect = [m + (0 if k is None else 1e9 * k) for m, k in zip(maps, masks, strict=True)]
+    found = counted(perfect, masks).resample(30)
+    for name, values in found.items():
+        assert values == pytest.approx(np.ones(30), abs=1e-12), name
+
+
+def test_without_good_images_resamples_have_no_aupimo():
+    maps, masks = small_images(0, "normal")
+    assert list(counted(maps[:2], masks[:2]).resample(3)) == ["auroc", "f1", "aupro"]
+
+
+def test_a_resample_without_a_good_pixel_is_left_out():
+    half = np.array([[True, False]])
+    maps = [np.array([[2.0, 1.0]]), np.array([[3.0, 3.0]])]
+    found = counted(maps, [half, np.ones((1, 2), bool)]).resample(100)
+    # A quarter of the draws have the second image twice.
+    assert 60 < found["auroc"].size < 90
+    assert found["auroc"] == pytest.approx(np.ones(found["auroc"].size))
+
+
+def test_what_is_kept_of_an_image_does_not_grow_with_it():
+    rng = np.random.default_rng(0)
+    metrics, mask = PixelMetrics(), np.zeros((700, 700), bool)
+    mask[100:400, 100:400] = True
+    metrics.add(rng.standard_normal((700, 700)).astype(np.float32), mask)
+    (summary,) = metrics._summaries
+    tails = (summary.good, summary.defect)
+    assert 8000 < sum(tail.bins.nbytes + tail.above.nbytes for tail in tails) < 20_000
+
+
+def test_resampling_refuses():
+    maps, masks = small_images(0, "normal")
+    with pytest.raises(OptionError, match="n must be"):
+        counted(maps, masks).resample(0)
+    with pytest.raises(OptionError, match="found 0 good and 0 defective"):
+        PixelMetrics().resample()
+
+
+@pytest.mark.parametrize(("part", "total"), [(0, 10), (3, 10), (10, 10), (1, 1), (400, 1000)])
+def test_wilson_interval_is_where_the_share_is_just_likely(part, total):
+    low, high = wilson_interval(part, total)
+    share = part / total
+    assert 0 <= low <= share <= high <= 1
+    for end in {low, high} - {0.0, 1.0}:
+        assert abs(share - end) == pytest.approx(1.959964 * np.sqrt(end * (1 - end) / total))
+    assert high - low > 0

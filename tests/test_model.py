@@ -115,7 +115,8 @@ def test_a_prediction_as_json(model: Model, tmp_path: Path) -> None:
     Image.fromarray(scratched(1)).save(tmp_path / "x.png")
     values = json.loads(json.dumps(model.predict(tmp_path / "x.png").to_dict()))
     assert list(values) == ["path", "score", "p_value", "anomalous", "regions"]
-    assert list(values["regions"][0]) == ["bbox", "area", "peak", "peak_xy", "centroid"]
+    keys = ["bbox", "area", "peak", "peak_xy", "centroid", "layers"]
+    assert list(values["regions"][0]) == keys
     assert isinstance(model.predict(texture(0)), Prediction)
     assert model.predict(texture(0)).to_dict()["path"] is None
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fre.errors import ModelFileError, OptionError
 from fre.subspace.pca import Gram
 from fre.subspace.position import PositionStatistics
 from fre.subspace.threads import on_all_cores
@@ -116,3 +117,47 @@ def test_an_error_in_a_part_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         on_all_cores([lambda: 1, lambda: 1 // 0])
     assert on_all_cores([lambda: 1, lambda: 2]) == [1, 2]
+
+
+@given(st.lists(st.integers(1, 7), min_size=2, max_size=6), st.integers(0, 50))
+@settings(max_examples=40, deadline=None)
+def test_updates_add_up_as_merges_do(sizes: list[int], seed: int) -> None:
+    X = features(sum(sizes), 3, (2, 3), seed) + np.float32(100)
+    first, *rest = np.split(X, np.cumsum(sizes)[:-1])
+    statistics = PositionStatistics.of(first, (2, 3))
+    before = statistics.scatter.copy()
+    grown = reduce(PositionStatistics.update, rest, statistics)
+    whole = PositionStatistics.of(X, (2, 3))
+    assert grown.n == whole.n
+    np.testing.assert_array_equal(statistics.scatter, before)
+    np.testing.assert_allclose(grown.mean, whole.mean, rtol=1e-12)
+    np.testing.assert_allclose(grown.scatter, whole.scatter, rtol=1e-9, atol=1e-9)
+
+
+def test_other_feature_maps_are_refused() -> None:
+    statistics = PositionStatistics.of(features(4, 3, (2, 3)), (2, 3))
+    with pytest.raises(OptionError, match="24 entries, and those before have 18"):
+        statistics.update(features(4, 4, (2, 3)))
+    with pytest.raises(OptionError, match="one row or more"):
+        statistics.update(features(4, 3, (2, 3))[:0])
+    for channels, grid in ((3, (3, 2)), (4, (2, 3))):
+        with pytest.raises(OptionError, match="do not add up"):
+            statistics.merge(PositionStatistics.of(features(4, channels, grid), grid))
+
+
+def test_arrays_and_back() -> None:
+    X = features(20, 5, (3, 2))
+    statistics = PositionStatistics.of(X, (3, 2))
+    arrays = statistics.to_arrays()
+    assert arrays["scatter"].shape == (6, 15)
+    again = PositionStatistics.from_arrays(arrays)
+    assert (again.n, again.grid) == (20, (3, 2))
+    np.testing.assert_array_equal(again.mean, statistics.mean)
+    np.testing.assert_allclose(again.scatter, statistics.scatter, rtol=1e-13)
+    assert again.to_arrays()["scatter"].tobytes() == arrays["scatter"].tobytes()
+    rounded = PositionStatistics.from_arrays(statistics.to_arrays(np.float32))
+    np.testing.assert_allclose(
+        rounded.fit().energies(X), statistics.fit().energies(X), rtol=1e-3, atol=1e-3
+    )
+    with pytest.raises(ModelFileError, match=r"'scatter' in the shape \(6, 14\), not 6 x 15"):
+        PositionStatistics.from_arrays({**arrays, "scatter": arrays["scatter"][:, 1:]})

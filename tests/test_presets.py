@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fre.errors import OptionError
+from fre.fusion import Reading
 from fre.presets import Configuration, resolve
 
 NOTHING: dict[str, Any] = {
@@ -24,35 +25,64 @@ def resolved(**given: Any) -> Configuration:
     return resolve(**(NOTHING | given))
 
 
-def test_by_default_the_closed_form_on_the_default_backbone() -> None:
-    expected = Configuration("reference", "efficientnet_lite0", 2, "pca", 0.97, None)
-    assert resolved() == expected
+def summary(configuration: Configuration) -> tuple[Any, ...]:
+    parts = ("preset", "backbone", "pool", "subspace", "variance", "rank")
+    return tuple(getattr(configuration, part) for part in parts)
+
+
+def test_by_default_the_default_preset_on_the_default_backbone() -> None:
+    expected = ("default", "efficientnet_lite0", None, "pca", 0.97, None)
+    assert summary(resolved()) == expected
+    assert resolved().reading == Reading("position", 0.05, 4.0, 32, None)
 
 
 def test_the_reference_alone_is_the_documented_one() -> None:
-    expected = Configuration("reference", "resnet50", 2, "tied", 0.97, 220)
-    assert resolved(preset="reference") == expected
+    expected = ("reference", "resnet50", (2,), "tied", 0.97, 220)
+    assert summary(resolved(preset="reference")) == expected
 
 
 def test_the_reference_with_another_backbone_is_the_closed_form() -> None:
     configuration = resolved(preset="reference", backbone="resnet18")
-    assert configuration == Configuration("reference", "resnet18", 2, "pca", 0.97, None)
+    assert summary(configuration) == ("reference", "resnet18", (2,), "pca", 0.97, None)
+
+
+def test_an_autoencoder_means_the_reference() -> None:
+    expected = ("reference", "resnet18", (2,), "tied", 0.97, 220)
+    assert summary(resolved(subspace="tied", backbone="resnet18")) == expected
 
 
 def test_every_argument_overrides() -> None:
-    assert resolved(preset="reference", subspace="pca", pool=4, variance=0.9) == Configuration(
-        "reference", "resnet50", 4, "pca", 0.9, None
-    )
+    given = resolved(preset="reference", subspace="pca", pool=4, variance=0.9)
+    assert summary(given) == ("reference", "resnet50", (4,), "pca", 0.9, None)
     assert resolved(preset="reference", rank=50).rank == 50
     assert resolved(subspace="plain").rank == 220
     assert resolved(subspace="plain", rank=7).rank == 7
     assert resolved(rank=7).rank == 7
+    assert resolved(scope=["patch", "image"]).scope == ("patch", "image")
+    reading = resolved(standardise="layer", top=1, smoothing=0, prior=0, overall=False).reading
+    assert reading == Reading("layer", 1, 0, 0, False)
 
 
 def test_mistakes() -> None:
-    with pytest.raises(OptionError, match=r"no preset is called 'best'.*reference, default"):
+    with pytest.raises(OptionError, match=r"no preset is called 'best'.*default, reference"):
         resolved(preset="best")
     with pytest.raises(OptionError, match="choose from: pca, tied, plain"):
         resolved(subspace="svd")
     with pytest.raises(OptionError, match="a tied autoencoder has a rank, not a variance"):
         resolved(subspace="tied", variance=0.9)
+    with pytest.raises(OptionError, match="subspaces in closed form, not plain"):
+        resolved(preset="default", subspace="plain")
+    with pytest.raises(OptionError, match="choose from: image, position, patch"):
+        resolved(scope="everywhere")
+    with pytest.raises(OptionError, match="score-layers belongs to the default preset"):
+        resolved(preset="reference", score_layers=["layer3"])
+    with pytest.raises(OptionError, match="reads one layer, with one pool"):
+        resolved(preset="reference", pool=[1, 2])
+
+
+@pytest.mark.parametrize(
+    "given", [{"top": 0.0}, {"top": 1.1}, {"smoothing": -1.0}, {"prior": float("nan")}]
+)
+def test_values_out_of_range(given: dict[str, float]) -> None:
+    with pytest.raises(OptionError, match=next(iter(given))):
+        resolved(**given)

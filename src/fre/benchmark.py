@@ -29,8 +29,9 @@ from fre.memory import peak_memory, reset_peak_memory
 from fre.types import Dataset, Progress
 from fre.version import __version__
 
-__all__ = ["Variant", "assign_weights", "run_benchmark"]
+__all__ = ["Variant", "assign_weights", "make_variant", "run_benchmark"]
 
+REFERENCE_POOL = 2
 PACKAGES = ("numpy", "pillow", "onnxruntime", "onnx", "torch", "timm")
 
 
@@ -41,19 +42,34 @@ class Variant:
     Attributes:
         backbone: its name.
         weights: a file of weights for it, or ``None``.
-        pool: edge of the pooling windows.
+        preset: ``"default"`` or ``"reference"``.
+        pool: edge of the pooling windows; ``None`` leaves it to the preset.
         subspace: ``"pca"``, ``"tied"`` or ``"plain"``.
     """
 
     backbone: str
     weights: Path | None
-    pool: int
+    preset: str
+    pool: int | None
     subspace: str
 
     @property
     def label(self) -> str:
         """What the tables call it."""
-        return f"{Path(self.backbone).name}, pool {self.pool}, {self.subspace}"
+        pool = "" if self.pool is None else f", pool {self.pool}"
+        kind = f", {self.subspace}" if self.preset == "reference" else ""
+        return f"{Path(self.backbone).name}, {self.preset}{pool}{kind}"
+
+
+def make_variant(
+    backbone: str, weights: Path | None, preset: str, pool: int | None, subspace: str
+) -> Variant:
+    """A row of the tables; autoencoders are of the reference preset, which pools by 2."""
+    if subspace != "pca":
+        preset = "reference"
+    if preset == "reference" and pool is None:
+        pool = REFERENCE_POOL
+    return Variant(backbone, weights, preset, pool, subspace)
 
 
 def assign_weights(backbones: Sequence[str], weights: Sequence[str]) -> dict[str, Path]:
@@ -136,7 +152,7 @@ def run_benchmark(
     opened: dict[str, Backbone] = {}
     for dataset in datasets:
         listing = _listing(dataset)
-        for group in _by_backbone(variants):
+        for group in _by_features(variants):
             source = _Source(dataset, group, parameters, opened, threads, progress)
             for variant in group:
                 wanted = _identity(dataset, variant, parameters, seed, listing)
@@ -164,10 +180,10 @@ def _chosen(datasets: list[Dataset], categories: Sequence[str]) -> list[Dataset]
     return chosen
 
 
-def _by_backbone(variants: Sequence[Variant]) -> Iterator[list[Variant]]:
+def _by_features(variants: Sequence[Variant]) -> Iterator[list[Variant]]:
     """The variants that share their features, together."""
-    for name in dict.fromkeys(variant.backbone for variant in variants):
-        yield [variant for variant in variants if variant.backbone == name]
+    for key in dict.fromkeys((variant.backbone, variant.preset) for variant in variants):
+        yield [variant for variant in variants if (variant.backbone, variant.preset) == key]
 
 
 class _Source:
@@ -196,6 +212,7 @@ class _Source:
         return FRE(
             variant.backbone,
             weights=variant.weights,
+            preset=variant.preset,
             pool=variant.pool,
             subspace=variant.subspace,
             seed=seed,
@@ -208,13 +225,15 @@ class _Source:
             if backbone is None:
                 backbone = get_backbone(variant.backbone, weights=variant.weights)
                 self._opened[variant.backbone] = backbone
-            base = detector.extractor(backbone, pool=self._pool, threads=self.threads)
+            detector = FRE(**{**detector.get_params(), "pool": self._pool})
+            base = detector.extractor(backbone, threads=self.threads)
             paths = [sample.path for sample in self.dataset.train]
             self._base = base, base.extract(paths, progress=self.progress)
         extractor, features = self._base
-        if variant.pool == self._pool:
+        if variant.preset == "default" or variant.pool == self._pool:
+            # The default preset pools what it has extracted without pooling.
             return extractor, features
-        pooled = detector.extractor(extractor.backbone, pool=variant.pool, threads=self.threads)
+        pooled = detector.extractor(extractor.backbone, threads=self.threads)
         X = pool_features(features.X, extractor.layout, pooled.layout)
         return pooled, replace(features, X=X)
 
@@ -311,6 +330,7 @@ def _identity(
         "listing_sha256": listing,
         "backbone": variant.backbone,
         "weights": state,
+        "preset": variant.preset,
         "pool": variant.pool,
         "subspace": variant.subspace,
         "seed": seed,
@@ -320,8 +340,9 @@ def _identity(
 
 
 def _file_name(category: str, variant: Variant) -> str:
+    pool = "" if variant.pool is None else f"--pool{variant.pool}"
     name = Path(variant.backbone).name
-    return f"{category}--{name}--pool{variant.pool}--{variant.subspace}.json"
+    return f"{category}--{name}--{variant.preset}{pool}--{variant.subspace}.json"
 
 
 def _finished(file: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

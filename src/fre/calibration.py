@@ -4,7 +4,7 @@ Split-conformal prediction (Vovk, Gammerman and Shafer, "Algorithmic Learning in
 2005, section 4.2): among m calibration scores and one more of the same kind, every rank is
 equally likely, so a good image has a p-value of at most a with a probability of at most a.
 Cross-fitted scores are not quite exchangeable with new ones: each comes from a subspace that saw
-a little less, and so tends to be a little too large, which errs on the side of fewer alarms.
+less than the final one, and so is too large. `fre.subspace.crossfit.extrapolate` makes up for it.
 """
 
 from __future__ import annotations
@@ -185,11 +185,11 @@ class Calibration:
             return "no good images to calibrate on: every p-value is 1, the threshold was given"
         if self.false_alarm_rate is None or self.false_alarm_rate >= self.attainable_rate:
             return None
-        needed = int(np.ceil(1 / self.false_alarm_rate - 1e-9)) - 1
+        needed = np.ceil(1 / self.false_alarm_rate - 1e-9) - 1
         return (
             f"{len(self.scores)} good images can't promise a false-alarm rate of "
             f"{self.false_alarm_rate:g}, only {self.attainable_rate:.3g}: the threshold is the "
-            f"largest of their scores; {needed} images or more could"
+            f"largest of their scores; {needed:.0f} images or more could"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -365,7 +365,7 @@ def import_checkpoint(
         preset="reference",
         backbone=network,
         parts=[(layout, autoencoder)],
-        size=size,
+        geometry=extractor.geometry,
         calibration=calibration,
         origin=_origin(checkpoint, Path(path), features.sha256),
     )

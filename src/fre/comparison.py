@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fre.datasets import open_dataset
 from fre.evaluation import Predictor, evaluate
-from fre.metrics import Metric, auroc, average_precision, bootstrap_difference, max_f1
+from fre.metrics import percentile_interval
 from fre.types import Dataset, Evaluation, Progress, Sample, ScoredImage
 
 __all__ = ["FIGURES", "Comparison", "Difference", "Disagreement", "compare"]
@@ -28,12 +28,6 @@ FIGURES = (
 )
 """The attributes of `fre.Evaluation` that are compared."""
 
-_IMAGE_METRICS: dict[str, Metric] = {
-    "image_auroc": auroc,
-    "image_aupr": average_precision,
-    "image_f1": lambda scores, labels: max_f1(scores, labels)[0],
-}
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -41,19 +35,15 @@ class Difference:
 
     Attributes:
         value: the second model's figure less the first's, in [-1, 1].
-        interval: paired bootstrap interval at 95 %, low and high; ``None`` for figures of pixels,
-            whose resampling would need every map again.
+        interval: paired bootstrap interval at 95 %, low and high.
     """
 
     value: float
-    interval: tuple[float, float] | None
+    interval: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
         """The difference as plain JSON values."""
-        return {
-            "value": self.value,
-            "interval": None if self.interval is None else list(self.interval),
-        }
+        return {"value": self.value, "interval": list(self.interval)}
 
 
 @dataclass(frozen=True)
@@ -144,7 +134,7 @@ def compare(
 
     The figures of both vary with the choice of the test images, and mostly together. So the
     intervals are those of the differences, with the same images drawn for both: see
-    `fre.metrics.bootstrap_difference`.
+    `fre.metrics.bootstrap_difference`, and for pixels `fre.metrics.PixelMetrics.resample`.
 
     Args:
         a: a loaded model.
@@ -179,12 +169,8 @@ def _difference(name: str, a: Evaluation, b: Evaluation) -> Difference | None:
     of_a, of_b = getattr(a, name), getattr(b, name)
     if of_a is None or of_b is None:
         return None
-    interval = None
-    if name in _IMAGE_METRICS:
-        labels = np.array([not row.sample.good for row in a.images])
-        interval = bootstrap_difference(
-            _IMAGE_METRICS[name], _scores(a.images), _scores(b.images), labels
-        )
+    # The same images are drawn for both, so what makes an image hard for both cancels.
+    interval = percentile_interval(b.resamples[name] - a.resamples[name])
     return Difference(of_b - of_a, interval)
 
 

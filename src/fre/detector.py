@@ -7,34 +7,35 @@ import time
 from collections.abc import Iterable, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
+from fre.assembly import Assembled, assemble_fused, assemble_reference, finish
+from fre.augmentation import Augmentation
 from fre.backbones import DEFAULT_BACKBONE, Backbone, get_backbone
 from fre.calibration import Calibration, check_false_alarm_rate
 from fre.datasets import training_images
 from fre.duplicates import near_duplicates
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.features import FeatureExtractor, Features
-from fre.fused import choose_layers, fit_fused
-from fre.graph import FeatureLayout, detector_model, fused_model
+from fre.fused import fit_fused, plan_layers
+from fre.geometry import Fit, Tiling
+from fre.graph import FeatureLayout
 from fre.grouping import group_labels
-from fre.images import ImageSource
-from fre.metadata import attach, describe, provenance
+from fre.images import ImageSource, read_image
+from fre.metadata import provenance
 from fre.model import Model
 from fre.presets import Configuration, resolve
+from fre.roi import MaskSource, Roi
+from fre.streaming import assemble_streamed, stream_fit, stream_plan
+from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
 from fre.subspace.fitting import AnySubspace, ClosedForm, Fitter, Trained, TrainingOptions
 from fre.subspace.pca import check_groups, check_rank, make_folds
-from fre.subspace.position import PositionSubspace
 from fre.types import Progress
 
 __all__ = ["FRE"]
-
-Parts: TypeAlias = list[tuple[FeatureLayout, AnySubspace | PositionSubspace]]
-Fitted: TypeAlias = tuple[onnx.ModelProto, Parts, Calibration]
 
 
 class FRE:
@@ -47,22 +48,52 @@ class FRE:
 
     Args:
         backbone: name of the frozen network, or an ONNX file.
-        preset: ``"reference"`` by itself is FRE as documented: ResNet-50, pooling by 2, a tied
-            autoencoder of rank 220. Any other parameter overrides it; with another backbone the
-            subspace is the closed form.
+        preset: ``"default"`` reads several layers as one score and one map. ``"reference"`` by
+            itself is FRE as documented: ResNet-50, pooling by 2, a tied autoencoder of rank 220;
+            with another backbone the subspace is the closed form. Any other parameter overrides
+            it. ``None`` is the reference with an autoencoder, and the default otherwise.
         weights: a file of weights to use instead of the pretrained ones.
-        layers: the layer whose features are modelled, as a list of one name; the backbone's
-            reference layer, if ``None``.
+        layers: names of the layers that are read, fine to coarse; those of stride 8, 16 and 32,
+            if ``None``. The reference reads one, the backbone's reference layer.
         size: height and width of the input, or one number for both; the backbone's default, if
-            ``None``.
-        pool: edge of the average-pooling windows over the feature map; 2, if ``None``.
+            ``None``. With tiles, the size that images are stretched to before they are cut;
+            ``None`` leaves them as they are.
+        image_fit: ``"stretch"``, or ``"letterbox"``, which keeps the aspect and pads.
+        tile: height and width of tiles that large images are cut into, or one number for both.
+        overlap: pixels that neighbouring tiles share.
+        per_tile: whether each place of a tile has a model of its own, for a camera and parts
+            that do not move; else one is for all tiles.
+        roi: a mask, a file or an array (H, W): what is not marked (non-zero) is neither learnt
+            nor scored.
+        ignore: a mask: what is marked is neither learnt nor scored.
+        pool: edge of the average-pooling windows over the feature map; 2 for the reference. In
+            the default, one for all layers or one for each; 1, if ``None``.
         subspace: ``"pca"``, the closed form; ``"tied"`` or ``"plain"``, an autoencoder that is
             trained by gradient descent (needs ``fre[torch]``).
         variance: share of the features' energy that the closed form keeps, in (0, 1]; 0.97, if
             ``None``.
-        rank: a fixed number of dimensions instead; 220 for an autoencoder, if ``None``.
+        rank: a fixed number of dimensions instead; 220 for an autoencoder, if ``None``. In the
+            default the limit of image-wide subspaces; 256, if ``None``.
+        scope: of the default's subspaces, one for all layers or one for each: ``"position"``,
+            ``"image"`` or ``"patch"``. ``None``: the last of several has one per image, all
+            others one per position.
+        score_layers: those of the layers that count for the default's score; ``None``: all but
+            the first of three or more.
+        map_layers: those that count for its map; ``None``: all but the last of three or more.
+        standardise: what sets the scale of a residual: ``"position"``, ``"layer"`` or ``"none"``.
+        top: share of the score map's largest pixels, whose mean is the score, in (0, 1]; 0.05,
+            if ``None``.
+        smoothing: standard deviation of the Gaussian that smooths maps, in pixels of the input;
+            4, if ``None``.
+        prior: weight of the neighbourhood in the subspace of a position, in images; 32, if
+            ``None``.
+        overall: whether the overall residual adds to the score; with 100 images or more, if
+            ``None``. (These seven are of the default preset.)
+        augment: shifted and turned copies that are made of each image, for fewer than 16 images.
+        flip: whether every second copy is mirrored.
         false_alarm_rate: share of good images that may be called anomalous, in (0, 1).
-        folds: for cross-fitting, at least 2; an autoencoder is trained anew for each.
+        folds: for cross-fitting, at least 2; an autoencoder is trained anew for each. Image-wide
+            closed forms, which cost less, have up to 20 where the images are few.
         epochs: of an autoencoder's training, like the next three.
         learning_rate: of Adam.
         batch_size: features a step.
@@ -71,7 +102,8 @@ class FRE:
             of an image's folder; a number, that of the folder so many levels up; or a regular
             expression whose one capture group is found in the file's name. ``None`` takes every
             image for a part of its own.
-        seed: of the folds, and of an autoencoder's training.
+        memory: gigabytes of features that may be held at once.
+        seed: of the folds, of copies, and of an autoencoder's training.
 
     Attributes:
         seconds_: after `fit`, how long it took: ``total``, ``features`` and ``fit``.
@@ -89,10 +121,26 @@ class FRE:
         weights: Path | str | None = None,
         layers: Sequence[str] | None = None,
         size: int | tuple[int, int] | None = None,
-        pool: int | None = None,
+        image_fit: Fit = "stretch",
+        tile: int | tuple[int, int] | None = None,
+        overlap: int = 64,
+        per_tile: bool = False,
+        roi: MaskSource | None = None,
+        ignore: MaskSource | None = None,
+        pool: int | Sequence[int] | None = None,
         subspace: str | None = None,
         variance: float | None = None,
         rank: int | None = None,
+        scope: str | Sequence[str] | None = None,
+        score_layers: Sequence[str] | None = None,
+        map_layers: Sequence[str] | None = None,
+        standardise: str | None = None,
+        top: float | None = None,
+        smoothing: float | None = None,
+        prior: float | None = None,
+        overall: bool | None = None,
+        augment: int = 0,
+        flip: bool = False,
         false_alarm_rate: float = 0.01,
         folds: int = 5,
         epochs: int = 220,
@@ -100,6 +148,7 @@ class FRE:
         batch_size: int = 32,
         plateau: float | None = None,
         group_by: str | int | None = None,
+        memory: float = 2.0,
         seed: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -107,10 +156,26 @@ class FRE:
         self.weights = weights
         self.layers = layers
         self.size = size
+        self.image_fit = image_fit
+        self.tile = tile
+        self.overlap = overlap
+        self.per_tile = per_tile
+        self.roi = roi
+        self.ignore = ignore
         self.pool = pool
         self.subspace = subspace
         self.variance = variance
         self.rank = rank
+        self.scope = scope
+        self.score_layers = score_layers
+        self.map_layers = map_layers
+        self.standardise = standardise
+        self.top = top
+        self.smoothing = smoothing
+        self.prior = prior
+        self.overall = overall
+        self.augment = augment
+        self.flip = flip
         self.false_alarm_rate = false_alarm_rate
         self.folds = folds
         self.epochs = epochs
@@ -118,6 +183,7 @@ class FRE:
         self.batch_size = batch_size
         self.plateau = plateau
         self.group_by = group_by
+        self.memory = memory
         self.seed = seed
 
     @classmethod
@@ -156,21 +222,27 @@ class FRE:
         y: None = None,
         *,
         skip_unreadable: bool = False,
+        checkpoint: Path | str | None = None,
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Model:
         """Learn what good images look like.
+
+        The features of images that are more than ``memory`` allows are let go of after they were
+        absorbed, and the images are read a second time to calibrate.
 
         Args:
             images: a folder of good images or the root of a dataset (its training split), files,
                 or arrays, uint8 (H, W, 3), RGB. Two or more.
             y: ignored; scikit-learn's convention.
             skip_unreadable: leave out images that can't be read, instead of stopping.
+            checkpoint: a file that such a training writes now and then, and from which it goes
+                on after it was stopped; to be removed once the model is saved.
             threads: threads of the network; 0 takes all cores.
             progress: called as the work advances.
 
         Raises:
-            DatasetError: fewer than two images.
+            DatasetError: fewer than two images, or more than fit in memory where all must.
             ImageError: an image can't be read.
             BackboneError: an unknown backbone or layer, or unusable weights.
             MissingDependencyError: the backbone or the subspace needs an extra.
@@ -182,20 +254,37 @@ class FRE:
         sources = _sources(images)
         labels = self._labels(sources)
         backbone = get_backbone(settings.backbone, weights=self.weights)
-        extractor = self.extractor(backbone, pool=settings.pool, threads=threads)
-        features = extractor.extract(sources, skip_unreadable=skip_unreadable, progress=progress)
-        if len(features.X) < 2:
-            raise DatasetError(
-                f"training needs 2 good images or more; {len(features.X)} of {len(sources)} "
-                "could be read"
+        extractor = self._extractor_for(backbone, sources, threads)
+        if self._streams(extractor, sources):
+            model, extracted = self._fit_streamed(
+                extractor,
+                sources,
+                labels,
+                settings,
+                skip_unreadable=skip_unreadable,
+                checkpoint=None if checkpoint is None else Path(checkpoint),
+                threads=threads,
+                progress=progress,
             )
-        extracted = time.perf_counter()
-        groups = None
-        if labels is not None:
-            rows = range(len(labels)) if features.rows is None else features.rows
-            groups = [labels[row] for row in rows]
-        model = self._fit_features(extractor, features, settings, groups, threads, progress)
-        self.skipped_ = list(features.skipped)
+        else:
+            features = extractor.extract(
+                sources,
+                augmentation=self._augmentation(),
+                skip_unreadable=skip_unreadable,
+                progress=progress,
+            )
+            if features.n < 2:
+                raise DatasetError(
+                    f"training needs 2 good images or more; {features.n} of {len(sources)} "
+                    "could be read"
+                )
+            extracted = time.perf_counter()
+            groups = None
+            if labels is not None:
+                kept = range(len(labels)) if features.kept is None else features.kept
+                groups = [labels[place] for place in kept]
+            model = self._fit_features(extractor, features, settings, groups, threads, progress)
+            self.skipped_ = list(features.skipped)
         self.seconds_ = {
             "total": time.perf_counter() - began,
             "features": extracted - began,
@@ -203,19 +292,53 @@ class FRE:
         }
         return model
 
-    def extractor(self, backbone: Backbone, *, pool: int, threads: int = 0) -> FeatureExtractor:
-        """What `fit` extracts features with, for this backbone and pooling.
+    def extractor(self, backbone: Backbone, *, threads: int = 0) -> FeatureExtractor:
+        """What `fit` extracts features with, for this backbone.
 
         Raises:
             BackboneError: an unknown layer, or a size that the network can't take.
+            ImageError: a mask can't be read.
             OptionError: a parameter out of range.
         """
-        size = _size(self.size, backbone.default_size)
-        if self.preset == "default":
-            names = choose_layers(backbone, self.layers, pool).names
-            return FeatureExtractor(backbone, names, pool=1, size=size, threads=threads)
-        layer = _one_layer(self.layers, backbone)
-        return FeatureExtractor(backbone, layer, pool=pool, size=size, threads=threads)
+        settings = self._configuration()
+        tiling, size = None, _size(self.size, backbone.default_size)
+        if self.tile is not None:
+            whole = None if self.size is None else size
+            tiling = Tiling(self.overlap, whole, self.per_tile)
+            size = _size(self.tile, backbone.default_size)
+        if self.per_tile and (self.tile is None or settings.preset == "reference"):
+            raise OptionError("per-tile models need a tile size, and the default preset")
+        roi = Roi.load(self.roi, self.ignore)
+        if roi is not None and settings.subspace != "pca":
+            raise OptionError("a region of interest needs subspaces in closed form")
+        fused = settings.preset == "default"
+        return FeatureExtractor(
+            backbone,
+            plan_layers(backbone, self.layers, settings).names
+            if fused
+            else _one_layer(self.layers, backbone),
+            pool=1 if fused else _one_pool(settings),
+            size=size,
+            fit=self.image_fit,
+            tiling=tiling,
+            roi=roi,
+            threads=threads,
+        )
+
+    def _extractor_for(
+        self, backbone: Backbone, sources: Sequence[ImageSource], threads: int
+    ) -> FeatureExtractor:
+        if not self.per_tile or self.size is not None:
+            return self.extractor(backbone, threads=threads)
+        # Tiles with models of their own are counted: all images have the size of the first.
+        height, width, _ = read_image(sources[0]).shape
+        detector = FRE(**{**self.get_params(), "size": (height, width)})
+        return detector.extractor(backbone, threads=threads)
+
+    def _augmentation(self) -> Augmentation | None:
+        if self.augment == 0 and not self.flip:
+            return None
+        return Augmentation(self.augment, self.flip, self.seed)
 
     def fit_features(
         self,
@@ -253,6 +376,14 @@ class FRE:
             subspace=self.subspace,
             variance=self.variance,
             rank=self.rank,
+            scope=self.scope,
+            score_layers=self.score_layers,
+            map_layers=self.map_layers,
+            standardise=self.standardise,
+            top=self.top,
+            smoothing=self.smoothing,
+            prior=self.prior,
+            overall=self.overall,
         )
         check_rank(settings.variance, settings.rank)
         check_false_alarm_rate(self.false_alarm_rate)
@@ -271,19 +402,13 @@ class FRE:
     ) -> Model:
         folds = self._folds(features, groups)
         fit = self._fit_fused if settings.preset == "default" else self._fit_reference
-        graph, parts, calibration = fit(extractor, features, settings, folds, threads, progress)
-        document = describe(
-            preset=settings.preset,
-            backbone=extractor.backbone,
-            parts=parts,
-            size=extractor.size,
-            calibration=calibration,
-            origin={
-                **provenance(features.sha256, seed=self.seed),
-                **self._relations(features, groups),
-            },
-        )
-        return Model(attach(graph, document), threads=threads)
+        assembled = fit(extractor, features, settings, folds, threads, progress)
+        origin = self._origin(features.sha256) | self._relations(features, groups)
+        return finish(extractor, assembled, settings, origin, threads=threads)
+
+    def _origin(self, sha256: Sequence[str]) -> dict[str, Any]:
+        augmented = {"augmented": self.augment} if self.augment else {}
+        return {**provenance(sha256, seed=self.seed), **augmented}
 
     def _fit_reference(
         self,
@@ -293,15 +418,13 @@ class FRE:
         folds: list[NDArray[np.intp]],
         threads: int,
         progress: Progress | None,
-    ) -> Fitted:
-        layout = extractor.layout
+    ) -> Assembled:
         fitter = self._fitter(features, settings, threads, progress)
         subspace = fitter.fit()
-        calibration = self._calibrate(fitter, features, layout, folds, progress)
-        graph = detector_model(
-            extractor.network, extractor.backbone.normalisation, layout, extractor.size, subspace
-        )
-        return graph, [(layout, subspace)], calibration
+        if settings.subspace != "pca":
+            folds = merge_folds(folds, self.folds)
+        calibration = self._calibrate(fitter, subspace, features, extractor.layout, folds, progress)
+        return assemble_reference(extractor, subspace, calibration)
 
     def _fit_fused(
         self,
@@ -311,36 +434,79 @@ class FRE:
         folds: list[NDArray[np.intp]],
         threads: int,
         progress: Progress | None,
-    ) -> Fitted:
+    ) -> Assembled:
+        plan = plan_layers(extractor.backbone, self.layers, settings)
         fitted = fit_fused(
             extractor,
             features,
-            choose_layers(extractor.backbone, self.layers, settings.pool),
+            plan,
             folds,
-            pool=settings.pool,
             variance=settings.variance,
             rank=settings.rank,
+            reading=settings.reading,
+            position_folds=merge_folds(folds, self.folds),
             progress=progress,
         )
-        graph = fused_model(
-            extractor.network,
-            extractor.backbone.normalisation,
-            fitted.layouts,
-            fitted.subspaces,
-            fitted.overall,
-            fitted.fusion,
-            extractor.size,
+        return assemble_fused(extractor, fitted, plan, settings, self.false_alarm_rate)
+
+    def _streams(self, extractor: FeatureExtractor, sources: Sequence[ImageSource]) -> bool:
+        """Whether the features of the images are more than may be held."""
+        rows = extractor.rows(sources, self._augmentation())
+        needed = 4.0 * rows * extractor.dimension
+        if needed <= self.memory * 2**30:
+            return False
+        if self.subspace in ("tied", "plain") or self.per_tile:
+            what = "per-tile models" if self.per_tile else "an autoencoder"
+            raise DatasetError(
+                f"{what} can't be trained without holding all features, {needed / 2**30:.1f} GB, "
+                f"and {self.memory:g} GB are allowed: give more memory, or fewer images"
+            )
+        return True
+
+    def _fit_streamed(
+        self,
+        extractor: FeatureExtractor,
+        sources: Sequence[ImageSource],
+        labels: list[str] | None,
+        settings: Configuration,
+        *,
+        skip_unreadable: bool,
+        checkpoint: Path | None,
+        threads: int,
+        progress: Progress | None,
+    ) -> tuple[Model, float]:
+        """A model of images whose features are not all held; and when the last was read."""
+        plan = None
+        if settings.preset == "default":
+            plan = plan_layers(extractor.backbone, self.layers, settings)
+        parts, options = stream_plan(
+            extractor,
+            plan,
+            settings,
+            augmentation=self._augmentation(),
+            skip_unreadable=skip_unreadable,
+            checkpoint=checkpoint,
         )
-        calibration = Calibration.fit(
-            fitted.scores,
-            fitted.map_maxima,
-            self.false_alarm_rate,
-            map_range=fitted.map_range,
+        streamed = stream_fit(
+            extractor,
+            sources,
+            parts,
+            make_folds(len(sources), folds=self.folds, seed=self.seed, groups=labels),
+            options,
+            identity={**self.get_params(), "weights": extractor.backbone.weights_sha256},
+            progress=progress,
         )
-        parts: Parts = list(zip(fitted.layouts, fitted.subspaces, strict=True))
-        if fitted.overall not in parts:
-            parts.append(fitted.overall)
-        return graph, parts, calibration
+        read = time.perf_counter()
+        assembled = assemble_streamed(
+            extractor, streamed, parts, plan, settings, self.false_alarm_rate
+        )
+        self.skipped_ = list(streamed.skipped)
+        origin = self._origin([image.sha256 for image in streamed.images])
+        origin["calibration_images"] = streamed.calibration.n
+        if labels is not None:
+            of_kept = {labels[image.place] for image in streamed.images}
+            origin |= {"group_by": self.group_by, "n_groups": len(of_kept)}
+        return finish(extractor, assembled, settings, origin, threads=threads), read
 
     def _labels(self, sources: Sequence[ImageSource]) -> list[str] | None:
         if self.group_by is None:
@@ -364,7 +530,8 @@ class FRE:
         # Dealt in the order of the digests, so that the order of the files is no matter.
         by_digest = np.argsort(np.array(features.sha256), kind="stable")
         labels = None if groups is None else [groups[row] for row in by_digest]
-        dealt = make_folds(len(by_digest), folds=self.folds, seed=self.seed, groups=labels)
+        n = len(by_digest)
+        dealt = make_folds(n, folds=cheap_folds(n, self.folds), seed=self.seed, groups=labels)
         return [by_digest[fold] for fold in dealt]
 
     def _fitter(
@@ -396,6 +563,7 @@ class FRE:
     def _calibrate(
         self,
         fitter: Fitter,
+        subspace: AnySubspace,
         features: Features,
         layout: FeatureLayout,
         folds: list[NDArray[np.intp]],
@@ -404,13 +572,21 @@ class FRE:
         n = len(features.X)
         scores, maxima = np.empty((2, n))
         done = 0
-        for rows, maps in fitter.cross_fit(folds, channels=layout.channels):
+        rows_of_folds = [features.rows_of(fold) for fold in folds]
+        for rows, held_out in fitter.cross_fit(rows_of_folds, channels=layout.channels):
+            own = subspace.energies(features.X[rows], layout.channels)
+            maps = extrapolate(held_out, own, fitted_on=n - len(rows), of=n)
             scores[rows] = maps.sum(axis=1, dtype=np.float64)
             maxima[rows] = maps.max(axis=1)
             done += len(rows)
             if progress:
                 progress("Calibrating", done, n)
-        return Calibration.fit(scores, maxima, self.false_alarm_rate)
+        originals = features.originals
+        return Calibration.fit(
+            features.largest(scores[originals]),
+            features.largest(maxima[originals]),
+            self.false_alarm_rate,
+        )
 
 
 def _sources(images: Path | str | Iterable[ImageSource]) -> Sequence[ImageSource]:
@@ -438,3 +614,8 @@ def _one_layer(layers: Sequence[str] | None, backbone: Backbone) -> str:
     if isinstance(layers, str) or len(names) != 1:
         raise OptionError(f"layers must be a list of one layer, not {layers!r}")
     return backbone.layer(names[0]).name
+
+
+def _one_pool(settings: Configuration) -> int:
+    assert settings.pool is not None
+    return settings.pool[0]

@@ -8,16 +8,34 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fre.datasets import load_mask, open_dataset, require_test
 from fre.maps import resize_map
-from fre.metrics import PixelMetrics, auroc, average_precision, max_f1
+from fre.metrics import (
+    Metric,
+    PixelMetrics,
+    auroc,
+    average_precision,
+    bootstrap_resamples,
+    max_f1,
+    percentile_interval,
+    wilson_interval,
+)
 from fre.types import Dataset, Evaluation, Prediction, Progress, Sample, ScoredImage
 
 __all__ = ["Predictor", "evaluate"]
 
 BLOCK = 128
 """Images that are scored before their pixels are counted: 32 MB of maps at 256 x 256."""
+
+_IMAGE_METRICS: dict[str, Metric] = {
+    "image_auroc": auroc,
+    "image_aupr": average_precision,
+    "image_f1": lambda scores, labels: max_f1(scores, labels)[0],
+}
+# Attributes of an evaluation, and what `PixelMetrics.resample` calls them.
+_PIXEL_FIGURES = {"pixel_auroc": "auroc", "pixel_f1": "f1", "aupro": "aupro", "aupimo": "aupimo"}
 
 
 class Predictor(Protocol):
@@ -87,17 +105,28 @@ def _count_pixels(pixels: PixelMetrics, sample: Sample, prediction: Prediction) 
 def _figures(
     rows: Sequence[ScoredImage], pixels: PixelMetrics | None, images_per_second: float
 ) -> Evaluation:
-    scores = np.array([row.score for row in rows])
+    scores = np.array([row.score for row in rows], np.float64)
     labels = np.array([not row.sample.good for row in rows])
     n_defect = int(labels.sum())
     n_good = len(rows) - n_defect
-    both = n_good > 0 and n_defect > 0
     of_pixels = pixels.compute() if pixels else None
     false_alarms = sum(row.anomalous for row in rows if row.sample.good)
+    of_images: dict[str, float] = {}
+    resamples: dict[str, NDArray[np.float64]] = {}
+    if n_good and n_defect:
+        for name, metric in _IMAGE_METRICS.items():
+            of_images[name] = metric(scores, labels)
+            resamples[name] = bootstrap_resamples(metric, scores, labels)
+    if pixels:
+        drawn = pixels.resample()
+        resamples |= {name: drawn[key] for name, key in _PIXEL_FIGURES.items() if key in drawn}
+    intervals = {name: percentile_interval(figures) for name, figures in resamples.items()}
+    if n_good:
+        intervals["false_alarm_rate_observed"] = wilson_interval(false_alarms, n_good)
     return Evaluation(
-        image_auroc=auroc(scores, labels) if both else None,
-        image_aupr=average_precision(scores, labels) if both else None,
-        image_f1=max_f1(scores, labels)[0] if both else None,
+        image_auroc=of_images.get("image_auroc"),
+        image_aupr=of_images.get("image_aupr"),
+        image_f1=of_images.get("image_f1"),
         pixel_auroc=of_pixels.auroc if of_pixels else None,
         pixel_f1=of_pixels.f1 if of_pixels else None,
         aupro=of_pixels.aupro if of_pixels else None,
@@ -107,4 +136,6 @@ def _figures(
         images_per_second=images_per_second,
         aupimo=of_pixels.aupimo if of_pixels else None,
         images=tuple(rows),
+        intervals=intervals,
+        resamples=resamples,
     )

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from fre.augmentation import Augmentation
 from fre.backbones import Backbone
 from fre.cores import available_cores
 from fre.duplicates import duplicate_thumbnail
-from fre.errors import DatasetError, ImageError
+from fre.errors import DatasetError, ImageError, OptionError
+from fre.fusion import too_small_a_region
+from fre.geometry import Fit, Geometry, Tiling
 from fre.graph import FEATURES, FeatureLayout, feature_model, pooling_matrix
-from fre.images import ImageSource, iter_loaded
+from fre.images import ImageSource, LoadedImage, image_size, iter_loaded
+from fre.roi import Roi, cells
 from fre.runtime import open_runtime
 from fre.types import FloatArray, Progress
 
-__all__ = ["FeatureExtractor", "Features", "combined_digest", "pool_features"]
+__all__ = [
+    "FeatureBatch",
+    "FeatureExtractor",
+    "FeatureStream",
+    "Features",
+    "SeenImage",
+    "combined_digest",
+    "pool_features",
+]
 
 BATCH = 16
 
@@ -29,18 +42,103 @@ class Features:
     """What a backbone says of a set of images.
 
     Attributes:
-        X: float32 (n, D), a flat feature a row.
-        sha256: digest of each image's file (of its pixels, for an array), in hexadecimal.
+        X: float32 (r, D), a flat feature a row: one of each image; or one of each tile and of
+            each augmented copy of it.
+        sha256: (n,), digest of each image's file (of its pixels, for an array), in hexadecimal.
         skipped: errors of the images that were left out.
-        rows: (n,), the place of each image among those that were asked for; ``None`` is all.
+        kept: (n,), the place of each image among those that were asked for; ``None`` is all.
         thumbnails: uint8 (n, 64, 64), to find near-duplicates by; ``None`` if not made.
+        image: (r,), which image a row is of, ascending; ``None``: a row each.
+        tile: (r,), which of the image's tiles a row is of; ``None``: images are whole.
+        copy: (r,), 0 for a row of an image as it is, above that for an augmented copy; ``None``:
+            all as they are.
+        sizes: (n,), original height and width of each image; ``None``: that of the input.
     """
 
     X: FloatArray
     sha256: tuple[str, ...]
     skipped: tuple[ImageError, ...]
-    rows: tuple[int, ...] | None = None
+    kept: tuple[int, ...] | None = None
     thumbnails: NDArray[np.uint8] | None = None
+    image: NDArray[np.intp] | None = None
+    tile: NDArray[np.intp] | None = None
+    copy: NDArray[np.intp] | None = None
+    sizes: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def n(self) -> int:
+        """The number of images."""
+        return len(self.sha256)
+
+    def rows_of(self, images: NDArray[np.intp]) -> NDArray[np.intp]:
+        """All rows of some images."""
+        return images if self.image is None else np.flatnonzero(np.isin(self.image, images))
+
+    def by_tile(self) -> list[Features]:
+        """The features of each tile by themselves, of images that all have the same tiles."""
+        assert self.tile is not None
+        assert self.image is not None
+        assert self.copy is not None
+        return [
+            replace(
+                self,
+                X=self.X[rows],
+                image=self.image[rows],
+                tile=self.tile[rows],
+                copy=self.copy[rows],
+            )
+            for tile in np.unique(self.tile)
+            for rows in [np.flatnonzero(self.tile == tile)]
+        ]
+
+    @property
+    def originals(self) -> NDArray[np.intp]:
+        """The rows that are no augmented copies."""
+        return np.arange(len(self.X)) if self.copy is None else np.flatnonzero(self.copy == 0)
+
+    def originals_of(self, folds: list[NDArray[np.intp]]) -> list[NDArray[np.intp]]:
+        """For each set of images, which of `originals` are of them."""
+        images = self._image_of_originals()
+        return [np.flatnonzero(np.isin(images, fold)) for fold in folds]
+
+    def largest(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """For each image the largest value of its original rows: float64 (n,).
+
+        Args:
+            values: one for each of `originals`.
+        """
+        result = np.full(self.n, -np.inf)
+        np.maximum.at(result, self._image_of_originals(), values)
+        return result
+
+    def map_maxima(
+        self, maps: Iterable[FloatArray], geometry: Geometry, roi: Roi | None
+    ) -> NDArray[np.float64]:
+        """For each image the largest value of its anomaly map: float64 (n,).
+
+        Args:
+            maps: float32 (H, W), one for each of `originals`.
+            geometry: how the inputs were made of images.
+            roi: the part of the images that is looked at; ``None`` is all.
+        """
+        result = np.full(self.n, -np.inf)
+        rows = self.originals
+        tiles = np.zeros(len(rows), np.intp) if self.tile is None else self.tile[rows]
+        for index, group in groupby(
+            zip(self._image_of_originals(), tiles, maps, strict=True), key=lambda row: row[0]
+        ):
+            size = geometry.size if self.sizes is None else self.sizes[index]
+            parts: list[FloatArray | None] = [None] * geometry.count(size)
+            for _, tile, values in group:
+                parts[tile] = values
+            whole = geometry.content(parts, size)
+            if roi is not None and geometry.tiling is not None:
+                whole = whole * roi.at_size((whole.shape[0], whole.shape[1]))
+            result[index] = whole.max()
+        return result
+
+    def _image_of_originals(self) -> NDArray[np.intp]:
+        return self.originals if self.image is None else self.image[self.originals]
 
 
 class FeatureExtractor:
@@ -51,9 +149,14 @@ class FeatureExtractor:
         layers: name of the layer, or names of several.
         pool: edge of the pooling windows, in locations of the feature map.
         size: height and width of the input.
+        fit: how images are brought to that size.
+        tiling: how they are cut into tiles of that size instead.
+        roi: the part of the images that is looked at; ``None`` is all.
         threads: threads of the network; 0 takes all cores.
 
     Attributes:
+        geometry: how an image meets the input.
+        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
         network: the backbone's graph up to the deepest layer.
         layouts: how the features of each layer are made up; a flat feature is those of all
             layers, one after the other.
@@ -73,10 +176,16 @@ class FeatureExtractor:
         *,
         pool: int,
         size: tuple[int, int],
+        fit: Fit = "stretch",
+        tiling: Tiling | None = None,
+        roi: Roi | None = None,
         threads: int = 0,
     ) -> None:
         self.backbone = backbone
-        self.size = size
+        self.geometry = Geometry(size, fit, tiling)
+        self.roi = roi
+        # Tiles differ in what they show of the region: it is applied before an image is cut.
+        self.inspected = None if roi is None or tiling else roi.at_input(self.geometry)
         names = [layers] if isinstance(layers, str) else list(layers)
         self.network = backbone.graph(names, size)
         # The network itself knows best how large its feature maps are.
@@ -86,7 +195,12 @@ class FeatureExtractor:
             FeatureLayout(name, shape[1], (shape[2], shape[3]), pool)
             for name, shape in zip(names, shapes, strict=True)
         )
-        model = feature_model(self.network, backbone.normalisation, self.layouts, size)
+        grids = [layout.grid for layout in self.layouts]
+        if self.inspected is not None and not any(cells(self.inspected, g).any() for g in grids):
+            raise OptionError(too_small_a_region(size))
+        model = feature_model(
+            self.network, backbone.normalisation, self.layouts, size, self.inspected
+        )
         self._runtime = open_runtime(model.SerializeToString(), [FEATURES], threads=threads)
 
     @property
@@ -113,6 +227,7 @@ class FeatureExtractor:
         self,
         sources: Sequence[ImageSource],
         *,
+        augmentation: Augmentation | None = None,
         skip_unreadable: bool = False,
         progress: Progress | None = None,
     ) -> Features:
@@ -120,52 +235,217 @@ class FeatureExtractor:
 
         Args:
             sources: files, or arrays, uint8 (H, W, 3).
+            augmentation: makes further rows of each image; ``None`` makes none.
             skip_unreadable: leave out images that can't be read, instead of stopping.
             progress: called after each image.
 
         Raises:
-            ImageError: an image can't be read.
-            DatasetError: none of them can.
+            ImageError: an image can't be read, or the region of interest does not fit it.
+            DatasetError: none of them can be read, or they have more rows than were reserved.
         """
-        X = np.empty((len(sources), self.dimension), np.float32)
-        batch: list[NDArray[np.uint8]] = []
-        digests: list[str] = []
-        skipped: list[ImageError] = []
-        rows: list[int] = []
-        thumbnails: list[NDArray[np.uint8]] = []
-
-        def flush() -> None:
-            if batch:
-                X[len(digests) - len(batch) : len(digests)] = self.run(np.stack(batch))
-                batch.clear()
-
-        loaded = iter_loaded(
-            sources, self.size, workers=available_cores(), ahead=2 * BATCH, digest=True
+        stream = FeatureStream(
+            self,
+            sources,
+            augmentation=augmentation,
+            skip_unreadable=skip_unreadable,
+            progress=progress,
         )
-        for done, image in enumerate(loaded, start=1):
-            if isinstance(image, ImageError):
-                if not skip_unreadable:
-                    raise image
-                skipped.append(image)
-            else:
-                batch.append(image.pixels)
-                digests.append(image.sha256)
-                rows.append(done - 1)
-                thumbnails.append(duplicate_thumbnail(image.pixels))
-            if len(batch) == BATCH:
-                flush()
-            if progress:
-                progress("Extracting features", done, len(sources))
-        flush()
-        if sources and not digests:
-            raise DatasetError(f"none of the {len(sources)} images can be read: {skipped[0]}")
+        X = np.empty((self._capacity(sources, augmentation), self.dimension), np.float32)
+        batches: list[FeatureBatch] = []
+        filled = 0
+        for batch in stream:
+            stop = filled + len(batch.X)
+            if stop > len(X):
+                X = np.concatenate([X[:filled], np.empty_like(X)])
+            X[filled:stop] = batch.X
+            filled = stop
+            batches.append(replace(batch, X=batch.X[:0]))
+        if sources and not stream.images:
+            raise DatasetError(
+                f"none of the {len(sources)} images can be read: {stream.skipped[0]}"
+            )
+
+        def joined(column: Callable[[FeatureBatch], NDArray[np.intp]]) -> NDArray[np.intp]:
+            return np.concatenate([np.empty(0, np.intp), *map(column, batches)])
+
         return Features(
-            X[: len(digests)],
-            tuple(digests),
-            tuple(skipped),
-            tuple(rows),
-            np.stack(thumbnails) if thumbnails else None,
+            X[:filled],
+            tuple(image.sha256 for image in stream.images),
+            tuple(stream.skipped),
+            tuple(image.place for image in stream.images),
+            np.stack([image.thumbnail for image in stream.images]) if stream.images else None,
+            joined(lambda batch: batch.image),
+            joined(lambda batch: batch.tile),
+            joined(lambda batch: batch.copy),
+            tuple(image.size for image in stream.images),
         )
+
+    def _capacity(self, sources: Sequence[ImageSource], augmentation: Augmentation | None) -> int:
+        """Rows to reserve; of images in tiles as many as if all were like the first."""
+        return max(1, self.rows(sources, augmentation))
+
+    def rows(self, sources: Sequence[ImageSource], augmentation: Augmentation | None = None) -> int:
+        """How many rows of features the images make, if all are of the size of the first.
+
+        Raises:
+            ImageError: tiles are to be counted, and the first image can't be read.
+        """
+        copies = 1 if augmentation is None else 1 + augmentation.copies
+        tiles = 1
+        if self.geometry.tiling is not None and sources:
+            tiles = self.geometry.count(image_size(sources[0]))
+        return len(sources) * copies * tiles
+
+    def check(self, image: LoadedImage) -> None:
+        """Refuse an image that the region of interest does not fit.
+
+        Raises:
+            ImageError: it does not.
+        """
+        if self.roi is not None:
+            source = image.source
+            self.roi.check(image.original_size, None if isinstance(source, np.ndarray) else source)
+
+    def inputs(
+        self, image: LoadedImage, augmentation: Augmentation | None
+    ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+        """What the network is given of an image: numbers of copy and tile, and pixels.
+
+        Raises:
+            OptionError: none of its tiles shows anything inspected.
+        """
+        pixels, shown = image.pixels, None
+        if self.roi is not None:
+            # Before it is moved about, what is ignored must not reach what is inspected.
+            pixels = self.roi.cover(pixels)
+            if self.geometry.tiling is not None:
+                shown = self.roi.shown_by(self.geometry.grid(image.original_size))
+                if not any(shown):
+                    raise OptionError("the masks leave nothing to inspect: mark a larger region")
+        variants = [pixels]
+        if augmentation is not None:
+            copies = augmentation.of(pixels, image.sha256)
+            variants += copies if self.roi is None else map(self.roi.cover, copies)
+        for copy, variant in enumerate(variants):
+            inputs = self.geometry.inputs(variant, image.original_size)
+            for index, tile in enumerate(inputs):
+                if shown is None or shown[index]:
+                    yield copy, index, tile
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """An image whose features were computed.
+
+    Attributes:
+        place: its place among those that were asked for.
+        sha256: digest of its file, in hexadecimal.
+        size: its original height and width.
+        thumbnail: uint8 (64, 64).
+    """
+
+    place: int
+    sha256: str
+    size: tuple[int, int]
+    thumbnail: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Some rows of features.
+
+    Attributes:
+        X: float32 (b, D).
+        image: (b,), the place of each row's image among those that were seen.
+        tile: (b,), which of the image's tiles it is.
+        copy: (b,), 0 for a row of an image as it is, above that for an augmented copy.
+    """
+
+    X: FloatArray
+    image: NDArray[np.intp]
+    tile: NDArray[np.intp]
+    copy: NDArray[np.intp]
+
+
+class FeatureStream:
+    """Features of images, a batch at a time, while further images are read on other threads.
+
+    Args:
+        extractor: computes them.
+        sources: files, or arrays, uint8 (H, W, 3).
+        augmentation: makes further rows of each image; ``None`` makes none.
+        skip_unreadable: leave out images that can't be read, instead of stopping.
+        progress: called after each image.
+
+    Attributes:
+        images: those that were seen so far.
+        skipped: errors of those that were left out.
+    """
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        sources: Sequence[ImageSource],
+        *,
+        augmentation: Augmentation | None = None,
+        skip_unreadable: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        self.images: list[SeenImage] = []
+        self.skipped: list[ImageError] = []
+        self._extractor = extractor
+        self._sources = sources
+        self._augmentation = augmentation
+        self._skip_unreadable = skip_unreadable
+        self._progress = progress
+
+    def __iter__(self) -> Iterator[FeatureBatch]:
+        """Yields batches; raises ImageError for an image that is not to be left out."""
+        waiting: list[tuple[int, int, int]] = []
+        pixels: list[NDArray[np.uint8]] = []
+        for image, copy, tile, values in self._inputs():
+            waiting.append((image, tile, copy))
+            pixels.append(values)
+            if len(pixels) == BATCH:
+                yield self._batch(waiting, pixels)
+                waiting, pixels = [], []
+        if pixels:
+            yield self._batch(waiting, pixels)
+
+    def _batch(
+        self, rows: list[tuple[int, int, int]], pixels: list[NDArray[np.uint8]]
+    ) -> FeatureBatch:
+        image, tile, copy = np.array(rows, np.intp).T
+        return FeatureBatch(self._extractor.run(np.stack(pixels)), image, tile, copy)
+
+    def _inputs(self) -> Iterator[tuple[int, int, int, NDArray[np.uint8]]]:
+        extractor = self._extractor
+        loaded = iter_loaded(
+            self._sources,
+            extractor.geometry.target,
+            workers=available_cores(),
+            ahead=2 * BATCH if extractor.geometry.tiling is None else 2,
+            digest=True,
+        )
+        for place, image in enumerate(loaded):
+            try:
+                if isinstance(image, ImageError):
+                    raise image
+                extractor.check(image)
+                number = len(self.images)
+                self.images.append(
+                    SeenImage(
+                        place, image.sha256, image.original_size, duplicate_thumbnail(image.pixels)
+                    )
+                )
+                for copy, tile, pixels in extractor.inputs(image, self._augmentation):
+                    yield number, copy, tile, pixels
+            except ImageError as error:
+                if not self._skip_unreadable:
+                    raise
+                self.skipped.append(error)
+            if self._progress:
+                self._progress("Extracting features", place + 1, len(self._sources))
 
 
 def pool_features(X: FloatArray, fine: FeatureLayout, coarse: FeatureLayout) -> FloatArray:

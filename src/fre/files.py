@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from fre.errors import OutputError
 
-__all__ = ["check_writable", "staged_folder", "write_atomic"]
+__all__ = ["atomic_file", "check_writable", "staged_folder", "write_atomic"]
 
 
 def _explain(path: Path, error: OSError) -> OutputError:
@@ -46,6 +47,17 @@ def write_atomic(path: Path | str, data: bytes, *, parents: bool = False) -> Non
         OutputError: the place can't be written; nothing is left behind, and a file that was
             there before is unharmed.
     """
+    with atomic_file(path, parents=parents) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: Path | str, *, parents: bool = False) -> Iterator[IO[bytes]]:
+    """The same for what is written piece by piece: a file that is there once the block ends.
+
+    Raises:
+        OutputError: as for `write_atomic`.
+    """
     path = Path(path)
     try:
         if parents:
@@ -56,7 +68,7 @@ def write_atomic(path: Path | str, data: bytes, *, parents: bool = False) -> Non
     beside = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.chmod(0o666 & ~_umask())

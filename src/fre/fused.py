@@ -1,10 +1,12 @@
-"""Fit the default detector: three layers, each with a subspace of its own kind."""
+"""Fit the default detector: several layers, each with a subspace of its own kind."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,95 +14,209 @@ from numpy.typing import NDArray
 from fre.backbones import Backbone
 from fre.errors import OptionError
 from fre.features import FeatureExtractor, Features, pool_features
-from fre.fusion import Fusion
-from fre.graph import FeatureLayout
+from fre.fusion import Fusion, Reading
+from fre.graph import FeatureLayout, LayerSubspace
+from fre.presets import Configuration, Scope, resolve
+from fre.roi import cells
+from fre.subspace.crossfit import extrapolate
+from fre.subspace.patch import PatchStatistics
 from fre.subspace.pca import Gram, Subspace
-from fre.subspace.position import PositionStatistics, PositionSubspace
+from fre.subspace.position import PositionStatistics
 from fre.subspace.threads import on_all_cores
-from fre.types import FloatArray, Progress
+from fre.types import FloatArray, MaskArray, Progress
 
-__all__ = ["FusedDetector", "FusedLayers", "choose_layers", "fit_fused"]
+__all__ = [
+    "FusedDetector",
+    "FusedHead",
+    "FusedPlan",
+    "LayerPlan",
+    "as_stored",
+    "detector_of",
+    "fit_fused",
+    "fuse",
+    "places",
+    "plan_layers",
+]
+
+Statistics = TypeVar("Statistics", PositionStatistics, PatchStatistics)
 
 RANK_LIMIT = 256
 """Of image-wide subspaces. With half of it large defects go unseen (docs/ablation.md)."""
+
+OVERALL_POOL = 2
+"""Edge of the pooling windows of the overall residual: the reference preset's."""
 
 HEAT_RANGE = (0.75, 3.0)
 """Where heat maps begin and are brightest, as multiples of a good image's largest value."""
 
 
 @dataclass(frozen=True)
-class FusedLayers:
-    """Which layers the default detector reads.
+class LayerPlan:
+    """How one layer is read.
 
     Attributes:
-        fine: a subspace per position, for the map only; ``None`` where the backbone has no layer
-            of stride 8.
-        middle: a subspace per position, for score and map; and, pooled, the overall residual.
-        coarse: a subspace per image, for score and map.
-        coarse_pool: edge of the pooling windows over it.
+        layer: its name.
+        scope: of its subspaces.
+        pool: edge of the pooling windows over it.
+        in_score: whether it counts for the score.
+        in_map: whether it counts for the map.
     """
 
-    fine: str | None
-    middle: str
-    coarse: str
-    coarse_pool: int
+    layer: str
+    scope: Scope
+    pool: int
+    in_score: bool
+    in_map: bool
+
+
+@dataclass(frozen=True)
+class FusedPlan:
+    """What the default detector reads.
+
+    Attributes:
+        layers: fine to coarse.
+        overall: the layer whose image-wide residual is the overall one.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    overall: str
 
     @property
     def names(self) -> list[str]:
         """The layers to extract, each once."""
-        wanted = (self.fine, self.middle, self.coarse)
-        return list(dict.fromkeys(name for name in wanted if name))
+        return list(dict.fromkeys([*(part.layer for part in self.layers), self.overall]))
 
 
-def choose_layers(backbone: Backbone, layers: Sequence[str] | None, pool: int) -> FusedLayers:
-    """The layers of stride 8, 16 and 32.
+def plan_layers(
+    backbone: Backbone,
+    layers: Sequence[str] | None = None,
+    settings: Configuration | None = None,
+) -> FusedPlan:
+    """Which layers the default detector reads, and how.
 
-    The middle one is the backbone's reference layer. Where that is a ResNet's ``layer3``, or
-    there is no layer of stride 32, it is pooled in the place of the coarse one.
+    By default the layers of stride 8, 16 and 32; the middle one is the backbone's reference
+    layer. Where that is a ResNet's ``layer3``, or there is no layer of stride 32, it is pooled
+    in the place of the coarse one. All have a subspace per position but the last of several,
+    which has one per image; of three or more the first is for the map alone, and the last for
+    the score alone: a location of stride 32 smears what finer layers see (docs/ablation.md).
 
     Args:
         backbone: the frozen network.
-        layers: the names of the fine, the middle and the coarse layer instead, or ``None``.
-        pool: edge of the pooling windows.
+        layers: names of layers instead, fine to coarse, or ``None``.
+        settings: their pooling, scopes and roles, as far as they were given; ``None`` leaves
+            all to the preset.
 
     Raises:
         BackboneError: an unknown layer.
-        OptionError: other than three layers.
+        OptionError: no layer, or settings that do not fit the layers.
     """
-    if layers is not None:
-        if isinstance(layers, str) or len(layers) != 3:
-            raise OptionError(
-                "the default preset reads three layers, of about stride 8, 16 and 32, "
-                f"not {layers!r}"
-            )
-        fine, middle, coarse = (backbone.layer(name).name for name in layers)
-        return FusedLayers(fine, middle, coarse, pool if coarse == middle else 1)
+    if settings is None:
+        settings = resolve(preset="default", backbone=None, default_backbone=backbone.name)
+    if layers is None:
+        names = _default_layers(backbone)
+    elif isinstance(layers, str) or not layers:
+        raise OptionError(f"layers must be a list of names, not {layers!r}")
+    else:
+        names = [backbone.layer(name).name for name in layers]
+    count = len(names)
+    overall = names[max(0, count - 2)]
+    repeated = [name in names[:index] for index, name in enumerate(names)]
+    pools = _for_each(settings.pool, names, "pool") or [2 if again else 1 for again in repeated]
+    scopes: list[Scope] = _for_each(settings.scope, names, "scope") or [
+        "image" if count > 1 and index == count - 1 else "position" for index in range(count)
+    ]
+    in_score = _roles(settings.score_layers, names, "score") or [
+        count < 3 or index > 0 for index in range(count)
+    ]
+    in_map = _roles(settings.map_layers, names, "map") or [
+        count < 3 or index < count - 1 for index in range(count)
+    ]
+    return FusedPlan(
+        tuple(
+            LayerPlan(*part) for part in zip(names, scopes, pools, in_score, in_map, strict=True)
+        ),
+        overall,
+    )
+
+
+def _default_layers(backbone: Backbone) -> list[str]:
     reference = backbone.layer(backbone.reference_layer)
     finer = [layer.name for layer in backbone.layers if layer.stride * 2 == reference.stride]
     coarser = [layer.name for layer in backbone.layers if layer.stride == reference.stride * 2]
-    deepest_fine = finer[-1] if finer else None
-    if reference.name == "layer3" or not coarser:
-        return FusedLayers(deepest_fine, reference.name, reference.name, pool)
-    return FusedLayers(deepest_fine, reference.name, coarser[0], 1)
+    deep = reference.name if reference.name == "layer3" or not coarser else coarser[0]
+    return [*finer[-1:], reference.name, deep]
+
+
+def _roles(chosen: Sequence[str] | None, names: Sequence[str], what: str) -> list[bool]:
+    """For each layer whether it was chosen; nothing if none was given."""
+    if chosen is None:
+        return []
+    if unknown := [name for name in chosen if name not in names]:
+        raise OptionError(
+            f"{unknown[0]!r} can't count for the {what}: it is not one of the layers that are "
+            f"read, {', '.join(names)}"
+        )
+    if not chosen:
+        raise OptionError(f"one layer at least has to count for the {what}")
+    return [name in chosen for name in names]
+
+
+def _for_each(given: tuple[Any, ...] | None, names: Sequence[str], what: str) -> list[Any]:
+    """One setting for all layers, or one for each; nothing if none was given."""
+    if given is None:
+        return []
+    if len(given) not in (1, len(names)):
+        raise OptionError(
+            f"{what} takes one value, or one for each of the {len(names)} layers "
+            f"({', '.join(names)}), not {len(given)}"
+        )
+    return list(given) * (len(names) if len(given) == 1 else 1)
+
+
+@dataclass(frozen=True)
+class FusedHead:
+    """Everything after the backbone, and what it was calibrated on.
+
+    Attributes:
+        layouts: of each layer that is read.
+        subspaces: of each layer.
+        overall: layout and subspace of the overall residual.
+        fusion: how they become one score and one map.
+        energies: of each layer, float32 (r, P), what the residuals of the good images would be
+            if each had been left out.
+        mean_energy: float64 (r,), their overall residual, likewise.
+        folds: the rows of each fold.
+    """
+
+    layouts: tuple[FeatureLayout, ...]
+    subspaces: tuple[LayerSubspace, ...]
+    overall: tuple[FeatureLayout, Subspace]
+    fusion: Fusion
+    energies: tuple[FloatArray, ...]
+    mean_energy: NDArray[np.float64]
+    folds: list[NDArray[np.intp]]
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Float64 (r,), what each image would score if it had been left out."""
+        return self.fusion.left_out_scores(self.energies, self.mean_energy, self.folds)
+
+    def maps(self) -> Iterator[FloatArray]:
+        """Float32 (H, W) each, the maps that they would have."""
+        return self.fusion.left_out_maps(self.energies, self.folds)
 
 
 @dataclass(frozen=True)
 class FusedDetector:
-    """The fitted parts of a default detector, and what good images score.
+    """A fitted default detector, and what good images score.
 
     Attributes:
-        layouts: of each layer: fine if there is one, middle, coarse.
-        subspaces: of each layer.
-        overall: layout and subspace of the overall residual.
-        fusion: how they become one score and one map.
-        scores: float64 (n,), cross-fitted.
-        map_maxima: float64 (n,), the largest value of each cross-fitted map.
+        heads: one; or one for each tile of an image that shows something inspected.
+        scores: float64 (n,), what each image would score if it had been left out.
+        map_maxima: float64 (n,), the largest value of the map that it would have.
     """
 
-    layouts: tuple[FeatureLayout, ...]
-    subspaces: tuple[Subspace | PositionSubspace, ...]
-    overall: tuple[FeatureLayout, Subspace]
-    fusion: Fusion
+    heads: tuple[FusedHead, ...]
     scores: NDArray[np.float64]
     map_maxima: NDArray[np.float64]
 
@@ -114,96 +230,248 @@ class FusedDetector:
 def fit_fused(
     extractor: FeatureExtractor,
     features: Features,
-    layers: FusedLayers,
+    plan: FusedPlan,
     folds: list[NDArray[np.intp]],
     *,
-    pool: int,
-    variance: float,
-    rank: int | None,
+    variance: float = 0.97,
+    rank: int | None = None,
+    reading: Reading | None = None,
+    position_folds: list[NDArray[np.intp]] | None = None,
     progress: Progress | None = None,
 ) -> FusedDetector:
     """Fit every subspace, cross-fit their residuals, and fuse them.
 
     Args:
-        extractor: of the layers, without pooling.
+        extractor: of the plan's layers, without pooling.
         features: of good images.
-        layers: their parts.
-        folds: the rows of each fold.
-        pool: edge of the pooling windows of the overall residual.
+        plan: what is read.
+        folds: the images of each fold.
         variance: share of the energy that each subspace keeps.
         rank: limit of the image-wide subspaces' dimensions; 256, if ``None``.
+        reading: how residuals become a score and a map; the preset's way, if ``None``.
+        position_folds: for the subspaces per position, whose fits cost more; ``folds``, if
+            ``None``.
         progress: called after each part.
+
+    Raises:
+        OptionError: a pool that does not fit a feature map, or too small a region of interest.
     """
-    blocks = dict(zip(layers.names, extractor.split(features.X), strict=True))
-    plain = {layout.layer: layout for layout in extractor.layouts}
-    layouts: list[FeatureLayout] = []
-    subspaces: list[Subspace | PositionSubspace] = []
-    energies: list[FloatArray] = []
+    geometry = extractor.geometry
+    parts = [features]
+    if geometry.tiling is not None and geometry.tiling.per_tile:
+        parts = features.by_tile()
+    steps = len(parts) * (len(plan.layers) + 1)
+    done = 0
 
-    def step(done: int) -> None:
+    def advance() -> None:
+        nonlocal done
+        done += 1
         if progress:
-            progress("Fitting", done, 4)
+            progress("Fitting", done, steps)
 
-    step(0)
-    for name in filter(None, (layers.fine, layers.middle)):
-        subspace, residuals = _fit_positions(blocks[name], plain[name].grid, folds, variance)
-        layouts.append(plain[name])
-        subspaces.append(subspace)
-        energies.append(residuals)
-        step(len(layouts))
-    middle = _pooled(features, blocks[layers.middle], plain[layers.middle], pool)
-    tasks = [partial(_fit_image, *middle, folds, variance, rank or RANK_LIMIT)]
-    coarsest = middle
-    if (layers.coarse, layers.coarse_pool) != (layers.middle, pool):
-        coarsest = _pooled(
-            features, blocks[layers.coarse], plain[layers.coarse], layers.coarse_pool
+    if progress:
+        progress("Fitting", 0, steps)
+    heads = tuple(
+        _fit_head(
+            extractor,
+            part,
+            plan,
+            folds,
+            position_folds or folds,
+            variance,
+            rank or RANK_LIMIT,
+            reading or Reading(),
+            advance,
         )
-        tasks.append(partial(_fit_image, *coarsest, folds, variance, rank or RANK_LIMIT))
-    fitted = on_all_cores(tasks)
-    overall, overall_maps = fitted[0]
-    coarse, coarse_maps = fitted[-1]
-    step(3)
-    layouts.append(coarsest[0])
-    subspaces.append(coarse)
-    energies.append(coarse_maps)
-    mean_energy = overall_maps.sum(axis=1, dtype=np.float64) / middle[0].dimension
+        for part in parts
+    )
+    return detector_of(heads, features, extractor)
+
+
+def detector_of(
+    heads: Sequence[FusedHead], features: Features, extractor: FeatureExtractor
+) -> FusedDetector:
+    """The calibrated detector of some heads.
+
+    Args:
+        heads: one, or one for each tile.
+        features: whose rows the heads were calibrated on.
+        extractor: that made them.
+    """
+    if len(heads) == 1:
+        (head,) = heads
+        scores, maps = head.scores, head.maps()
+    else:
+        # In the order of the rows: the tiles of the first image, then those of the second.
+        scores = np.ravel(np.stack([head.scores for head in heads], axis=1))
+        maps = chain.from_iterable(zip(*(head.maps() for head in heads), strict=True))
+    maxima = features.map_maxima(maps, extractor.geometry, extractor.roi)
+    return FusedDetector(tuple(heads), features.largest(scores), maxima)
+
+
+def _fit_head(
+    extractor: FeatureExtractor,
+    features: Features,
+    plan: FusedPlan,
+    folds: list[NDArray[np.intp]],
+    position_folds: list[NDArray[np.intp]],
+    variance: float,
+    at_most: int,
+    reading: Reading,
+    advance: Callable[[], None],
+) -> FusedHead:
+    """`fit_fused` for one head."""
+    rows, few_rows = (
+        [features.rows_of(fold) for fold in images] for images in (folds, position_folds)
+    )
+    blocks = dict(zip(plan.names, extractor.split(features.X), strict=True))
+    plain = {layout.layer: layout for layout in extractor.layouts}
+    inspected = extractor.inspected
+
+    def pooled(name: str, pool: int) -> tuple[FeatureLayout, FloatArray]:
+        layout = replace(plain[name], pool=pool)
+        if pool == 1:
+            return layout, blocks[name]
+        return layout, pool_features(blocks[name], plain[name], layout)
+
+    overall_key = (plan.overall, OVERALL_POOL)
+    keys = sorted({(p.layer, p.pool) for p in plan.layers if p.scope == "image"} | {overall_key})
+    fitted = on_all_cores(
+        partial(_fit_image, *pooled(*key), rows, variance, at_most) for key in keys
+    )
+    image_wide = dict(zip(keys, fitted, strict=True))
+    advance()
+    parts: list[tuple[FeatureLayout, LayerSubspace, FloatArray]] = []
+    for part in plan.layers:
+        if part.scope == "image":
+            key = (part.layer, part.pool)
+            parts.append((replace(plain[key[0]], pool=key[1]), *image_wide[key]))
+        else:
+            layout, X = pooled(part.layer, part.pool)
+            fit = _fit_positions if part.scope == "position" else _fit_patches
+            fitted_part = fit(
+                X, layout.pooled, few_rows, variance, reading.prior, places(layout, inspected)
+            )
+            parts.append((layout, *fitted_part))
+        advance()
+    originals = features.originals
+    overall, overall_maps = image_wide[overall_key]
+    return fuse(
+        extractor,
+        plan,
+        [(layout, subspace, energies[originals]) for layout, subspace, energies in parts],
+        (replace(plain[plan.overall], pool=OVERALL_POOL), overall, overall_maps[originals]),
+        features.originals_of(folds),
+        reading,
+    )
+
+
+def fuse(
+    extractor: FeatureExtractor,
+    plan: FusedPlan,
+    parts: Sequence[tuple[FeatureLayout, LayerSubspace, FloatArray]],
+    overall: tuple[FeatureLayout, Subspace, FloatArray],
+    folds: list[NDArray[np.intp]],
+    reading: Reading,
+) -> FusedHead:
+    """Make one score and one map of the residuals of several layers.
+
+    Args:
+        extractor: of the layers.
+        plan: what is read.
+        parts: for each layer of the plan its layout, the subspace of all images, and float32
+            (r, P), the residuals of good images as if each had been left out.
+        overall: the same of the overall residual.
+        folds: the rows of each fold.
+        reading: how residuals become a score and a map.
+
+    Raises:
+        OptionError: too small a region of interest.
+    """
+    inspected = extractor.inspected
+    energies = [_inspected(values, layout, inspected) for layout, _, values in parts]
+    overall_layout, overall_subspace, overall_maps = overall
+    mean_energy = overall_maps.sum(axis=1, dtype=np.float64) / overall_layout.dimension
     fusion = Fusion.fit(
         energies,
         mean_energy,
-        grids=[layout.pooled for layout in layouts],
-        in_score=[name != layers.fine for name in (layout.layer for layout in layouts)],
-        size=extractor.size,
+        grids=[layout.pooled for layout, _, _ in parts],
+        in_score=[part.in_score for part in plan.layers],
+        in_map=[part.in_map for part in plan.layers],
+        size=extractor.geometry.size,
+        reading=reading,
+        inspected=inspected,
     )
-    step(4)
-    return FusedDetector(
-        tuple(layouts),
-        tuple(subspaces),
-        (middle[0], overall),
+    return FusedHead(
+        tuple(layout for layout, _, _ in parts),
+        tuple(subspace for _, subspace, _ in parts),
+        (overall_layout, overall_subspace),
         fusion,
-        fusion.scores(energies, mean_energy),
-        np.array([float(anomaly_map.max()) for anomaly_map in fusion.maps(energies)]),
+        tuple(energies),
+        mean_energy,
+        folds,
     )
 
 
-def _pooled(
-    features: Features, X: FloatArray, layout: FeatureLayout, pool: int
-) -> tuple[FeatureLayout, FloatArray]:
-    if pool == 1:
-        return layout, np.ascontiguousarray(X)
-    coarse = FeatureLayout(layout.layer, layout.channels, layout.grid, pool)
-    return coarse, pool_features(X, layout, coarse)
+def places(layout: FeatureLayout, inspected: MaskArray | None) -> MaskArray | None:
+    """Bool (P,), the locations of a layer that are looked at; ``None`` is all."""
+    return None if inspected is None else np.ravel(cells(inspected, layout.pooled))
+
+
+def _inspected(
+    energies: FloatArray, layout: FeatureLayout, inspected: MaskArray | None
+) -> FloatArray:
+    """The residuals as the graph has them: 0 where nothing is looked at."""
+    looked_at = places(layout, inspected)
+    return energies if looked_at is None else energies * looked_at
+
+
+Cross: TypeAlias = tuple[LayerSubspace, FloatArray]
+"""A subspace of all images, and what each row's residual would be without its image."""
 
 
 def _fit_positions(
-    X: FloatArray, grid: tuple[int, int], folds: list[NDArray[np.intp]], variance: float
-) -> tuple[PositionSubspace, FloatArray]:
-    """The subspaces of all images, and each image's residual under those of the other folds."""
-    parts = [PositionStatistics.of(X[fold], grid) for fold in folds]
-    energies = np.empty((len(X), grid[0] * grid[1]), np.float32)
-    for fold, held in zip(folds, parts, strict=True):
-        first, *rest = (part for part in parts if part is not held)
-        energies[fold] = first.merge(*rest).fit(variance=variance).energies(X[fold])
-    return parts[0].merge(*parts[1:]).fit(variance=variance), energies
+    X: FloatArray,
+    grid: tuple[int, int],
+    folds: list[NDArray[np.intp]],
+    variance: float,
+    prior: float,
+    _: MaskArray | None,
+) -> Cross:
+    statistics = [PositionStatistics.of(X[fold], grid) for fold in folds]
+    return _fit_statistics(X, statistics, folds, variance, prior)
+
+
+def _fit_patches(
+    X: FloatArray,
+    grid: tuple[int, int],
+    folds: list[NDArray[np.intp]],
+    variance: float,
+    prior: float,
+    places: MaskArray | None,
+) -> Cross:
+    if places is not None and not places.any():
+        places = None
+    statistics = [PatchStatistics.of(X[fold], grid, places) for fold in folds]
+    return _fit_statistics(X, statistics, folds, variance, prior)
+
+
+def _fit_statistics(
+    X: FloatArray,
+    statistics: list[Statistics],
+    folds: list[NDArray[np.intp]],
+    variance: float,
+    prior: float,
+) -> Cross:
+    subspace = statistics[0].merge(*statistics[1:]).fit(variance=variance, prior=prior)
+    energies = subspace.energies(X)
+    for fold, held in zip(folds, statistics, strict=True):
+        rest = [part for part in statistics if part is not held]
+        others = rest[0].merge(*rest[1:]).fit(variance=variance, prior=prior)
+        energies[fold] = extrapolate(
+            others.energies(X[fold]), energies[fold], fitted_on=others.n, of=len(X)
+        )
+    return subspace, energies
 
 
 def _fit_image(
@@ -213,13 +481,16 @@ def _fit_image(
     variance: float,
     at_most: int,
 ) -> tuple[Subspace, FloatArray]:
-    gram = Gram(X)
-    maps = np.empty((len(X), layout.pooled[0] * layout.pooled[1]), np.float32)
+    gram = Gram(np.ascontiguousarray(X))
+    subspace = gram.fit(variance=variance, at_most=at_most)
+    maps = subspace.energies(X, layout.channels)
     for rows, residuals in gram.cross_fit(
         folds, channels=layout.channels, variance=variance, at_most=at_most
     ):
-        maps[rows] = residuals
-    subspace = gram.fit(variance=variance, at_most=at_most)
-    # As the model file stores it, so that whoever computes with it computes what the graph does.
-    rounded = subspace.basis.astype(np.float16).astype(np.float64)
-    return replace(subspace, basis=rounded), maps
+        maps[rows] = extrapolate(residuals, maps[rows], fitted_on=len(X) - len(rows), of=len(X))
+    return as_stored(subspace), maps
+
+
+def as_stored(subspace: Subspace) -> Subspace:
+    """The subspace as the model file has it, so that computing with it is what the graph does."""
+    return replace(subspace, basis=subspace.basis.astype(np.float16).astype(np.float64))

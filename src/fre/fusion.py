@@ -10,24 +10,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.types import FloatArray
+from fre.errors import OptionError
+from fre.roi import cells
+from fre.subspace.position import PRIOR_IMAGES
+from fre.types import FloatArray, MaskArray
 
 __all__ = [
+    "STANDARDS",
     "Enlargement",
     "Fusion",
+    "Reading",
     "Standard",
+    "Standardise",
     "Veto",
     "fine_grid",
     "interpolation_matrix",
     "smoothing_matrix",
+    "too_small_a_region",
 ]
 
 Float64: TypeAlias = NDArray[np.float64]
+Value = TypeVar("Value")
+
+Standardise: TypeAlias = Literal["position", "layer", "none"]
+STANDARDS: tuple[Standardise, ...] = ("position", "layer", "none")
 
 SIGMA = 4.0
 """Of the Gaussian that smooths maps, in pixels of the input."""
@@ -40,6 +51,35 @@ VETO_DEVIATIONS = 2.0
 """An image whose overall residual is further from the normal ones than this adds to its score."""
 VETO_IMAGES = 100
 """Fewer training images say too little of the overall residual."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the residuals of several layers are read: as one score and one map.
+
+    Attributes:
+        standardise: what sets the scale of a residual: ``"position"``, good images' residuals at
+            its location, half-and-half with those of its layer; ``"layer"``, those of its layer;
+            ``"none"``, nothing, residuals are added as they are.
+        top: share of the score map's pixels whose mean is the score, in (0, 1]: the largest ones.
+        smoothing: standard deviation of the Gaussian that smooths maps, in pixels of the input;
+            0 does without.
+        prior: weight of the neighbourhood in the subspace of a position, in images.
+        overall: whether the overall residual adds to the score; ``None``: from 100 images on.
+    """
+
+    standardise: Standardise = "position"
+    top: float = TOP_SHARE
+    smoothing: float = SIGMA
+    prior: float = PRIOR_IMAGES
+    overall: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.top <= 1:
+            raise OptionError(f"top must be above 0 and at most 1, not {self.top}")
+        for name in ("smoothing", "prior"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise OptionError(f"{name} must be 0 or more, not {getattr(self, name)}")
 
 
 def interpolation_matrix(source: int, target: int) -> FloatArray:
@@ -115,7 +155,14 @@ class Standard:
     deviation: Float64
 
     @classmethod
-    def of(cls, values: FloatArray, *, positional_mean: bool) -> Standard:
+    def of(
+        cls,
+        values: FloatArray,
+        *,
+        positional_mean: bool,
+        kind: Standardise = "position",
+        inspected: MaskArray | None = None,
+    ) -> Standard:
         """Statistics of good images' maps.
 
         Each location's deviation is averaged half-and-half with that of all locations: by itself
@@ -125,12 +172,26 @@ class Standard:
         Args:
             values: float32 (n, P).
             positional_mean: whether locations differ in what is normal.
+            kind: as for `Reading`.
+            inspected: bool (P,), the locations that are looked at; elsewhere ``apply`` gives 0
+                for a 0. ``None`` is all.
         """
-        mean = np.full(values.shape[1], values.mean(dtype=np.float64))
-        if positional_mean:
-            mean = (mean + values.mean(axis=0, dtype=np.float64)) / 2
+        places = values.shape[1]
+        if inspected is not None and not inspected.all():
+            mean, deviation = np.zeros(places), np.ones(places)
+            if inspected.any():
+                part = cls.of(values[:, inspected], positional_mean=positional_mean, kind=kind)
+                mean[inspected], deviation[inspected] = part.mean, part.deviation
+            return cls(mean, deviation)
+        if kind == "none":
+            return cls(np.zeros(places), np.ones(places))
+        mean = np.full(places, values.mean(dtype=np.float64))
         overall = float(values.std(dtype=np.float64))
-        deviation = (values.std(axis=0, dtype=np.float64) + overall) / 2
+        deviation = np.full(places, overall)
+        if kind == "position":
+            deviation = (values.std(axis=0, dtype=np.float64) + overall) / 2
+            if positional_mean:
+                mean = (mean + values.mean(axis=0, dtype=np.float64)) / 2
         # Constant images have no deviation: then any difference at all is a large one.
         least = max(1e-6 * float(np.abs(values).max(initial=0)), 1e-12)
         return cls(mean, np.maximum(deviation, least))
@@ -138,6 +199,40 @@ class Standard:
     def apply(self, values: FloatArray) -> FloatArray:
         """Float32 (n, P) to the same in normal deviations."""
         return np.asarray((values - self.mean) / self.deviation, np.float32)
+
+    @classmethod
+    def left_out(
+        cls,
+        values: FloatArray,
+        folds: list[NDArray[np.intp]],
+        *,
+        positional_mean: bool,
+        kind: Standardise = "position",
+        inspected: MaskArray | None = None,
+    ) -> FloatArray:
+        """Each fold in normal deviations of the other folds.
+
+        In deviations to which an image has contributed itself it is less extraordinary than it
+        would be if it were new.
+
+        Args:
+            values: float32 (n, P), of good images.
+            folds: the rows of each fold; two folds or more.
+            positional_mean: as for `of`, like all that follow.
+            kind: as for `of`.
+            inspected: as for `of`.
+
+        Returns:
+            float32 (n, P).
+        """
+        deviations = np.empty_like(values)
+        for fold in folds:
+            others = np.delete(values, fold, axis=0)
+            standard = cls.of(
+                others, positional_mean=positional_mean, kind=kind, inspected=inspected
+            )
+            deviations[fold] = standard.apply(values[fold])
+        return deviations
 
 
 @dataclass(frozen=True)
@@ -170,12 +265,14 @@ class Fusion:
     Attributes:
         grids: of each layer.
         in_score: for each layer, whether it counts for the score.
+        in_map: for each layer, whether it counts for the map.
         score_standards: of the squared residuals of the layers that count for the score.
-        map_standards: of the roots of the squared residuals of all layers.
+        map_standards: of the roots of the squared residuals of those that count for the map.
         score_enlargements: to `fine_grid`, smoothed; for the layers that count for the score.
-        map_alignments: to the finest grid, for all layers.
+        map_alignments: to the finest grid of the map's layers, for these.
         map_enlargement: from there to the size of the input, smoothed.
         top: number of pixels whose mean is the raw score.
+        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
         raw_mean: of the good images' raw scores.
         raw_deviation: of them.
         veto: on the overall residual; ``None`` with few training images.
@@ -183,6 +280,7 @@ class Fusion:
 
     grids: tuple[tuple[int, int], ...]
     in_score: tuple[bool, ...]
+    in_map: tuple[bool, ...]
     score_standards: tuple[Standard, ...]
     map_standards: tuple[Standard, ...]
     score_enlargements: tuple[Enlargement, ...]
@@ -192,6 +290,8 @@ class Fusion:
     raw_mean: float
     raw_deviation: float
     veto: Veto | None
+    inspected: MaskArray | None = None
+    standardise: Standardise = "position"
 
     @classmethod
     def fit(
@@ -201,7 +301,10 @@ class Fusion:
         *,
         grids: Sequence[tuple[int, int]],
         in_score: Sequence[bool],
+        in_map: Sequence[bool] | None = None,
         size: tuple[int, int],
+        reading: Reading | None = None,
+        inspected: MaskArray | None = None,
     ) -> Fusion:
         """Take the scales from cross-fitted residuals of good images.
 
@@ -210,32 +313,64 @@ class Fusion:
             overall: float64 (n,), mean residual energy of the image-wide reference subspace.
             grids: height and width of each layer's map.
             in_score: for each layer, whether it counts for the score; one does at least.
+            in_map: for each layer, whether it counts for the map; all do, if ``None``.
             size: height and width of the input.
+            reading: what is not left to the defaults.
+            inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
         """
+        reading = reading or Reading()
         scoring = [i for i, counts in enumerate(in_score) if counts]
         common = grids[scoring[0]]
         fine = fine_grid(size)
-        finest = max(grids, key=lambda grid: grid[0] * grid[1])
+        in_map = tuple(in_map or (True,) * len(grids))
+        mapped = [i for i, counts in enumerate(in_map) if counts]
+        finest = max((grids[i] for i in mapped), key=lambda grid: grid[0] * grid[1])
+        looked_at = [None if inspected is None else np.ravel(cells(inspected, g)) for g in grids]
         unscaled = cls(
             grids=tuple(grids),
             in_score=tuple(in_score),
-            score_standards=tuple(Standard.of(energies[i], positional_mean=True) for i in scoring),
+            in_map=in_map,
+            score_standards=tuple(
+                Standard.of(
+                    energies[i],
+                    positional_mean=True,
+                    kind=reading.standardise,
+                    inspected=looked_at[i],
+                )
+                for i in scoring
+            ),
             map_standards=tuple(
-                Standard.of(np.sqrt(values), positional_mean=False) for values in energies
+                Standard.of(
+                    np.sqrt(energies[i]),
+                    positional_mean=False,
+                    kind=reading.standardise,
+                    inspected=looked_at[i],
+                )
+                for i in mapped
             ),
             score_enlargements=tuple(
-                Enlargement.through(grids[i], common, fine, sigma=SIGMA / SHRINK) for i in scoring
+                Enlargement.through(grids[i], common, fine, sigma=reading.smoothing / SHRINK)
+                for i in scoring
             ),
-            map_alignments=tuple(Enlargement.through(grid, finest) for grid in grids),
-            map_enlargement=Enlargement.through(finest, size, sigma=SIGMA),
-            top=max(1, round(TOP_SHARE * fine[0] * fine[1])),
+            map_alignments=tuple(Enlargement.through(grids[i], finest) for i in mapped),
+            map_enlargement=Enlargement.through(finest, size, sigma=reading.smoothing),
+            top=0,
             raw_mean=0.0,
             raw_deviation=1.0,
             veto=None,
+            inspected=inspected,
+            standardise=reading.standardise,
         )
+        ranked = unscaled.ranked
+        pixels = fine[0] * fine[1] if ranked is None else int(ranked.sum())
+        seen = any(places is None or places.any() for places in (looked_at[i] for i in scoring))
+        if pixels == 0 or not seen:
+            raise OptionError(too_small_a_region(size))
+        unscaled = replace(unscaled, top=max(1, round(reading.top * pixels)))
         raw = unscaled.raw_scores(energies)
         veto = None
-        if len(raw) >= VETO_IMAGES:
+        wanted = len(raw) >= VETO_IMAGES if reading.overall is None else reading.overall
+        if wanted:
             veto = Veto(float(overall.mean()), _positive(float(overall.std())))
         return replace(
             unscaled,
@@ -244,37 +379,113 @@ class Fusion:
             veto=veto,
         )
 
+    @property
+    def ranked(self) -> MaskArray | None:
+        """Bool, the pixels of the score map that may count for the score; ``None`` is all."""
+        if self.inspected is None:
+            return None
+        rows, columns = self.score_enlargements[0].rows, self.score_enlargements[0].columns
+        return cells(self.inspected, (len(rows), len(columns)))
+
     def raw_scores(self, energies: Sequence[FloatArray]) -> Float64:
         """Float64 (n,): mean of the largest pixels of each score map."""
-        scoring = [i for i, counts in enumerate(self.in_score) if counts]
-        raw = np.empty(len(energies[0]))
+        standards = zip(self.score_standards, self._scoring(energies), strict=True)
+        return self._raw_scores([standard.apply(values) for standard, values in standards])
+
+    def _scoring(self, values: Sequence[Value]) -> list[Value]:
+        """What belongs to the layers that count for the score."""
+        return [value for value, counts in zip(values, self.in_score, strict=True) if counts]
+
+    def _mapped(self, values: Sequence[Value]) -> list[Value]:
+        """What belongs to the layers that count for the map."""
+        return [value for value, counts in zip(values, self.in_map, strict=True) if counts]
+
+    def _raw_scores(self, deviations: Sequence[FloatArray]) -> Float64:
+        grids, ranked = self._scoring(self.grids), self.ranked
+        raw = np.empty(len(deviations[0]))
         # One image at a time: all maps at once would be larger than all features.
         for row in range(len(raw)):
-            score_map = sum(
-                enlargement.apply(standard.apply(energies[i][row : row + 1]).reshape(self.grids[i]))
-                for i, standard, enlargement in zip(
-                    scoring, self.score_standards, self.score_enlargements, strict=True
+            terms = (
+                enlargement.apply(values[row].reshape(grid))
+                for values, grid, enlargement in zip(
+                    deviations, grids, self.score_enlargements, strict=True
                 )
             )
-            flat = np.ravel(np.asarray(score_map))
+            score_map = np.asarray(sum(terms))
+            flat = np.ravel(score_map if ranked is None else score_map[ranked])
             raw[row] = np.partition(flat, flat.size - self.top)[flat.size - self.top :].mean()
         return raw
 
     def scores(self, energies: Sequence[FloatArray], overall: Float64) -> Float64:
         """Float64 (n,): in standard deviations of a normal image."""
-        z = (self.raw_scores(energies) - self.raw_mean) / self.raw_deviation
+        return self._scores(self.raw_scores(energies), overall)
+
+    def left_out_scores(
+        self, energies: Sequence[FloatArray], overall: Float64, folds: list[NDArray[np.intp]]
+    ) -> Float64:
+        """Scores of the images that were fitted on, by what is normal in the other folds."""
+        deviations = [
+            Standard.left_out(
+                values,
+                folds,
+                positional_mean=True,
+                kind=self.standardise,
+                inspected=self._places(grid),
+            )
+            for values, grid in zip(self._scoring(energies), self._scoring(self.grids), strict=True)
+        ]
+        return self._scores(self._raw_scores(deviations), overall)
+
+    def _places(self, grid: tuple[int, int]) -> MaskArray | None:
+        return None if self.inspected is None else np.ravel(cells(self.inspected, grid))
+
+    def _scores(self, raw: Float64, overall: Float64) -> Float64:
+        z = (raw - self.raw_mean) / self.raw_deviation
         return z if self.veto is None else z + self.veto.apply(overall)
 
     def maps(self, energies: Sequence[FloatArray]) -> Iterator[FloatArray]:
         """For each image float32 (H, W): 0 is typical of good images."""
-        for row in range(len(energies[0])):
+        standards = zip(self.map_standards, self._mapped(energies), strict=True)
+        return self._maps([standard.apply(np.sqrt(values)) for standard, values in standards])
+
+    def left_out_maps(
+        self, energies: Sequence[FloatArray], folds: list[NDArray[np.intp]]
+    ) -> Iterator[FloatArray]:
+        """Maps of the images that were fitted on, by what is normal in the other folds."""
+        return self._maps(
+            [
+                Standard.left_out(
+                    np.sqrt(values),
+                    folds,
+                    positional_mean=False,
+                    kind=self.standardise,
+                    inspected=self._places(grid),
+                )
+                for values, grid in zip(
+                    self._mapped(energies), self._mapped(self.grids), strict=True
+                )
+            ]
+        )
+
+    def _maps(self, deviations: Sequence[FloatArray]) -> Iterator[FloatArray]:
+        for row in range(len(deviations[0])):
             aligned = sum(
-                alignment.apply(standard.apply(np.sqrt(values[row : row + 1])).reshape(grid))
-                for values, grid, standard, alignment in zip(
-                    energies, self.grids, self.map_standards, self.map_alignments, strict=True
+                alignment.apply(values[row].reshape(grid))
+                for values, grid, alignment in zip(
+                    deviations, self._mapped(self.grids), self.map_alignments, strict=True
                 )
             )
-            yield self.map_enlargement.apply(np.asarray(aligned, np.float32))
+            enlarged = self.map_enlargement.apply(np.asarray(aligned, np.float32))
+            yield enlarged if self.inspected is None else enlarged * self.inspected
+
+
+def too_small_a_region(size: tuple[int, int]) -> str:
+    """What to say of a region of interest that no location of a feature map looks at."""
+    return (
+        f"the inspected region is too small at the network's input of {size[0]} x {size[1]} pixels "
+        "(height x width): it covers half of no location that the score is made of; mark a "
+        "larger region, or use a larger size"
+    )
 
 
 def _positive(deviation: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 import onnx
@@ -19,26 +20,61 @@ from fre.backbones.base import Normalisation
 from fre.errors import OptionError
 from fre.fusion import VETO_DEVIATIONS, Enlargement, Fusion, Standard
 from fre.onnx_builder import GraphBuilder
+from fre.roi import cells
 from fre.subspace.autoencoder import LinearAutoencoder
+from fre.subspace.patch import PatchSubspace
 from fre.subspace.pca import Subspace
 from fre.subspace.position import PositionSubspace
-from fre.types import FloatArray
+from fre.types import FloatArray, MaskArray
 
 __all__ = [
     "FEATURES",
     "IMAGES",
     "MAP",
     "SCORE",
+    "TILE",
     "FeatureLayout",
+    "Head",
+    "LayerSubspace",
     "detector_model",
     "feature_model",
     "fused_model",
+    "layer_map",
     "pooling_matrix",
 ]
 
 IMAGES, FEATURES, SCORE, MAP = "images", "features", "score", "anomaly_map"
+TILE = "tile"
+"""The input of models with a head for each tile: int64 (N,), which tile each image is."""
+
+
+def layer_map(index: int) -> str:
+    """The name of the tensor that holds one layer's part of a fused map, before it is enlarged."""
+    return f"layer_map/{index}"
+
+
 BACKBONE = "backbone/"
 """Comes before the names of a backbone's tensors."""
+
+
+LayerSubspace: TypeAlias = Subspace | PositionSubspace | PatchSubspace
+Kind = TypeVar("Kind", Subspace, PositionSubspace, PatchSubspace)
+
+
+class Head(Protocol):
+    """What reads the layers of a default detector: see `fre.fused.FusedHead`."""
+
+    @property
+    def layouts(self) -> Sequence[FeatureLayout]: ...
+
+    @property
+    def subspaces(self) -> Sequence[LayerSubspace]: ...
+
+    @property
+    def overall(self) -> tuple[FeatureLayout, Subspace]: ...
+
+    @property
+    def fusion(self) -> Fusion: ...
 
 
 @dataclass(frozen=True)
@@ -95,10 +131,17 @@ class _Assembly:
     """The graph in the making, from the images on."""
 
     def __init__(
-        self, backbone: onnx.ModelProto, normalisation: Normalisation, size: tuple[int, int]
+        self,
+        backbone: onnx.ModelProto,
+        normalisation: Normalisation,
+        size: tuple[int, int],
+        inspected: MaskArray | None = None,
+        heads: int = 1,
     ) -> None:
         self.size = size
         self.backbone = backbone
+        self.inspected = inspected
+        self.heads = heads
         self.builder = GraphBuilder()
         # A layer of someone's network may well be called "features" or "score".
         network = add_prefix_graph(backbone.graph, BACKBONE)
@@ -111,12 +154,23 @@ class _Assembly:
         scale = build.constant("pixel_scale", 1 / _per_channel(normalisation.std))
         pixels = build.node("Cast", IMAGES, to=TensorProto.FLOAT)
         planes = build.node("Transpose", pixels, perm=[0, 3, 1, 2])
-        build.node("Mul", build.node("Sub", planes, mean), scale, output=output)
+        centred = build.node("Sub", planes, mean)
+        if self.inspected is None:
+            build.node("Mul", centred, scale, output=output)
+            return
+        # Whatever an ignored area shows, the network sees the mean colour there.
+        visible = build.constant("inspected", self.inspected)
+        scaled = build.node("Mul", centred, scale)
+        nothing = build.constant("mean_colour", np.zeros((), np.float32))
+        build.node("Where", visible, scaled, nothing, output=output)
 
-    def features(self, layout: FeatureLayout, output: str | None = None) -> str:
-        """Pool the feature map of a layer and flatten it: (N, D)."""
+    def feature_map(self, layout: FeatureLayout) -> str:
+        """The feature map of a layer, pooled: (N, C, h, w)."""
         build = self.builder
         x = BACKBONE + layout.layer
+        if self.inspected is not None:
+            mask = cells(self.inspected, layout.grid).astype(np.float32)
+            x = build.node("Mul", x, build.constant("inspected_cells", mask))
         if layout.pool > 1 and all(side % layout.pool == 0 for side in layout.grid):
             window = [layout.pool, layout.pool]
             x = build.node("AveragePool", x, kernel_shape=window, strides=window)
@@ -125,7 +179,11 @@ class _Assembly:
             columns = pooling_matrix(layout.grid[1], layout.pooled[1])
             x = build.node("MatMul", build.constant("pool_rows", rows), x)
             x = build.node("MatMul", x, build.constant("pool_columns", columns.T))
-        return build.node("Flatten", x, output=output, axis=1)
+        return x
+
+    def features(self, layout: FeatureLayout, output: str | None = None) -> str:
+        """The same, flattened: (N, D)."""
+        return self.builder.node("Flatten", self.feature_map(layout), output=output, axis=1)
 
     def residual_map(
         self,
@@ -139,11 +197,15 @@ class _Assembly:
 
         With ``half`` the basis is stored in half precision.
         """
-        build = self.builder
         if isinstance(subspace, LinearAutoencoder):
             residual = self._autoencoder_residual(features, subspace)
         else:
             residual = self._projection_residual(features, subspace, half)
+        return self._map_of(residual, layout)
+
+    def _map_of(self, residual: str, layout: FeatureLayout) -> str:
+        """The square of a residual (N, D), summed over the channels: (N, h, w)."""
+        build = self.builder
         squared = build.node("Mul", residual, residual)
         shape = np.array([-1, layout.channels, *layout.pooled], np.int64)
         shaped = build.node("Reshape", squared, build.constant("feature_shape", shape))
@@ -157,7 +219,7 @@ class _Assembly:
         if subspace.rank == 0:
             return centred
         if half:
-            basis = self.half_precision("basis", subspace.basis)
+            basis = self.half_precision("basis", [subspace.basis])
         else:
             basis = build.constant("basis", subspace.basis.astype(np.float32))
         code = build.node("MatMul", centred, basis)
@@ -193,63 +255,148 @@ class _Assembly:
         axes = build.constant("sum_axis", np.array([axis], np.int64))
         return build.node("ReduceSum", build.node("Mul", values, values), axes, keepdims=0)
 
-    def half_precision(self, name: str, values: NDArray[np.floating]) -> str:
-        """Store an array as float16; the name of its float32 form.
+    def constant(self, name: str, values: Sequence[NDArray[np.floating]]) -> str:
+        """Store an array as float32, one for all images; or, of several heads, each image's."""
+        return self._of_tile(name, np.stack(values).astype(np.float32))
 
-        Runtimes convert it once, when they load the model.
-        """
-        stored = self.builder.constant(name, values.astype(np.float16))
+    def half_precision(self, name: str, values: Sequence[NDArray[np.floating]]) -> str:
+        """The same, stored as float16. Of one head, runtimes convert it when they load it."""
+        stored = self._of_tile(name, np.stack(values).astype(np.float16))
         return self.builder.node("Cast", stored, to=TensorProto.FLOAT)
 
-    def position_energies(self, layout: FeatureLayout, subspace: PositionSubspace) -> str:
+    def _of_tile(self, name: str, stacked: NDArray[np.floating]) -> str:
+        if self.heads == 1:
+            return self.builder.constant(name, stacked[0])
+        return self.builder.node("Gather", self.builder.constant(name, stacked), TILE, axis=0)
+
+    def vectors(self, layout: FeatureLayout) -> str:
+        """The channels at each location of a layer: (N, C, P)."""
+        shape = np.array([0, layout.channels, layout.pooled[0] * layout.pooled[1]], np.int64)
+        places = self.builder.constant("places", shape)
+        return self.builder.node("Reshape", self.feature_map(layout), places)
+
+    def on_grid(self, energies: str, layout: FeatureLayout) -> str:
+        """(N, P) to (N, h, w)."""
+        grid = self.builder.constant("place_grid", np.array([-1, *layout.pooled], np.int64))
+        return self.builder.node("Reshape", energies, grid)
+
+    def position_energies(
+        self, layout: FeatureLayout, subspaces: Sequence[PositionSubspace]
+    ) -> str:
         """Squared residual at each location under its own subspace: (N, h, w)."""
         build = self.builder
-        places = layout.grid[0] * layout.grid[1]
-        shape = build.constant("places", np.array([0, layout.channels, places], np.int64))
-        vectors = build.node("Reshape", BACKBONE + layout.layer, shape)
+        mean = self.constant("place_mean", [subspace.mean for subspace in subspaces])
+        complement = self.half_precision(
+            "place_complement", _widened([subspace.complement for subspace in subspaces])
+        )
+        if self.heads > 1:
+            # For each image another matrix at each location: (N, P, 1, C) by (N, P, C, k)
+            vectors = build.node("Transpose", self.vectors(layout), perm=[0, 2, 1])
+            centred = build.node("Sub", vectors, mean)
+            row = build.constant("row_axis", np.array([2], np.int64))
+            outside = build.node("MatMul", build.node("Unsqueeze", centred, row), complement)
+            energies = self.sum_of_squares(build.node("Squeeze", outside, row), 2)
+            return self.on_grid(energies, layout)
         # One batched product for all locations: (P, N, C) by (P, C, k)
-        vectors = build.node("Transpose", vectors, perm=[2, 0, 1])
-        mean = build.constant("place_mean", subspace.mean[:, None, :].astype(np.float32))
-        complement = self.half_precision("place_complement", subspace.complement)
-        outside = build.node("MatMul", build.node("Sub", vectors, mean), complement)
+        vectors = build.node("Transpose", self.vectors(layout), perm=[2, 0, 1])
+        row = build.constant("row_axis", np.array([1], np.int64))
+        centred = build.node("Sub", vectors, build.node("Unsqueeze", mean, row))
+        outside = build.node("MatMul", centred, complement)
         energies = build.node("Transpose", self.sum_of_squares(outside, 2), perm=[1, 0])
-        grid = build.constant("place_grid", np.array([-1, *layout.grid], np.int64))
-        return build.node("Reshape", energies, grid)
+        return self.on_grid(energies, layout)
 
-    def overall_energy(self, layout: FeatureLayout, subspace: Subspace) -> str:
+    def patch_energies(self, layout: FeatureLayout, subspaces: Sequence[PatchSubspace]) -> str:
+        """Squared residual at each location under the subspace of all: (N, h, w)."""
+        build = self.builder
+        mean = self.constant("patch_mean", [subspace.mean[:, None] for subspace in subspaces])
+        widened = _widened([subspace.complement for subspace in subspaces])
+        complement = self.half_precision("patch_complement", [matrix.T for matrix in widened])
+        centred = build.node("Sub", self.vectors(layout), mean)
+        outside = build.node("MatMul", complement, centred)
+        return self.on_grid(self.sum_of_squares(outside, 1), layout)
+
+    def image_energies(self, layout: FeatureLayout, subspaces: Sequence[Subspace]) -> str:
+        """Squared residual at each location under the subspace of the whole map: (N, h, w)."""
+        if self.heads == 1:
+            return self.residual_map(self.features(layout), layout, subspaces[0], half=True)
+        build = self.builder
+        centred, basis, code = self._codes("basis", layout, subspaces)
+        back = build.node("Transpose", basis, perm=[0, 2, 1])
+        row = build.constant("row_axis", np.array([1], np.int64))
+        decoded = build.node("Squeeze", build.node("MatMul", code, back), row)
+        return self._map_of(build.node("Sub", centred, decoded), layout)
+
+    def _codes(
+        self, name: str, layout: FeatureLayout, subspaces: Sequence[Subspace]
+    ) -> tuple[str, str, str]:
+        """Of several heads: centred features (N, D), bases (N, D, k) and codes (N, 1, k)."""
+        build = self.builder
+        mean = self.constant(f"{name}_mean", [subspace.mean for subspace in subspaces])
+        centred = build.node("Sub", self.features(layout), mean)
+        bases = _widened([subspace.basis for subspace in subspaces])
+        basis = self.half_precision(name, bases)
+        row = build.constant("row_axis", np.array([1], np.int64))
+        return centred, basis, build.node("MatMul", build.node("Unsqueeze", centred, row), basis)
+
+    def energies(self, layout: FeatureLayout, subspaces: Sequence[LayerSubspace]) -> str:
+        """Squared residual at each location of a layer, 0 where nothing is inspected: (N, h, w)."""
+        if _all(subspaces, PositionSubspace):
+            energies = self.position_energies(layout, subspaces)
+        elif _all(subspaces, PatchSubspace):
+            energies = self.patch_energies(layout, subspaces)
+        else:
+            assert _all(subspaces, Subspace)
+            energies = self.image_energies(layout, subspaces)
+        if self.inspected is None:
+            return energies
+        mask = cells(self.inspected, layout.pooled).astype(np.float32)
+        return self.builder.node("Mul", energies, self.builder.constant("inspected_cells", mask))
+
+    def overall_energy(self, layout: FeatureLayout, subspaces: Sequence[Subspace]) -> str:
         """Mean squared residual of an image: (N,)."""
         build = self.builder
-        mean = build.constant("overall_mean", subspace.mean.astype(np.float32))
-        centred = build.node("Sub", self.features(layout), mean)
-        energy = self.sum_of_squares(centred, 1)
-        if subspace.rank:
-            basis = self.half_precision("overall_basis", subspace.basis)
-            # No map is needed, so the residual need not be decoded.
-            kept = self.sum_of_squares(build.node("MatMul", centred, basis), 1)
-            energy = build.node("Sub", energy, kept)
-        return self.affine(energy, np.array(1 / layout.dimension), np.array(0.0))
+        # No map is needed, so the residual need not be decoded.
+        if self.heads > 1:
+            centred, _, code = self._codes("overall_basis", layout, subspaces)
+            row = build.constant("row_axis", np.array([1], np.int64))
+            kept = self.sum_of_squares(build.node("Squeeze", code, row), 1)
+            energy = build.node("Sub", self.sum_of_squares(centred, 1), kept)
+        else:
+            (subspace,) = subspaces
+            mean = self.constant("overall_mean", [subspace.mean])
+            centred = build.node("Sub", self.features(layout), mean)
+            energy = self.sum_of_squares(centred, 1)
+            if subspace.rank:
+                basis = self.half_precision("overall_basis", [subspace.basis])
+                kept = self.sum_of_squares(build.node("MatMul", centred, basis), 1)
+                energy = build.node("Sub", energy, kept)
+        return self.affine(energy, [1 / layout.dimension] * self.heads, [0.0] * self.heads)
 
     def mean_energy(self, maps: str, layout: FeatureLayout) -> str:
         """The same of squared residuals that are there already, (N, h, w): (N,)."""
         axes = self.builder.constant("location_axes", np.array([1, 2], np.int64))
         total = self.builder.node("ReduceSum", maps, axes, keepdims=0)
-        return self.affine(total, np.array(1 / layout.dimension), np.array(0.0))
+        return self.affine(total, [1 / layout.dimension] * self.heads, [0.0] * self.heads)
 
     def affine(
         self,
         values: str,
-        gain: NDArray[np.floating],
-        offset: NDArray[np.floating],
+        gains: Sequence[NDArray[np.floating] | float],
+        offsets: Sequence[NDArray[np.floating] | float],
         output: str | None = None,
     ) -> str:
         build = self.builder
-        scaled = build.node("Mul", values, build.constant("gain", gain.astype(np.float32)))
-        shift = build.constant("offset", offset.astype(np.float32))
-        return build.node("Add", scaled, shift, output=output)
+        gain = self.constant("gain", [np.asarray(gain) for gain in gains])
+        offset = self.constant("offset", [np.asarray(offset) for offset in offsets])
+        return build.node("Add", build.node("Mul", values, gain), offset, output=output)
 
-    def standardise(self, maps: str, standard: Standard, grid: tuple[int, int]) -> str:
-        gain = (1 / standard.deviation).reshape(grid)
-        return self.affine(maps, gain, -standard.mean.reshape(grid) * gain)
+    def standardise(self, maps: str, standards: Sequence[Standard], grid: tuple[int, int]) -> str:
+        gains = [(1 / standard.deviation).reshape(grid) for standard in standards]
+        offsets = [
+            -standard.mean.reshape(grid) * gain
+            for standard, gain in zip(standards, gains, strict=True)
+        ]
+        return self.affine(maps, gains, offsets)
 
     def add(self, terms: Sequence[str], output: str | None = None) -> str:
         total = terms[0]
@@ -259,64 +406,76 @@ class _Assembly:
             return self.builder.node("Add", total, terms[-1], output=output)
         return self.builder.node("Identity", total, output=output) if output else total
 
-    def fused_score(self, maps: Sequence[str], fusion: Fusion, overall: str) -> None:
+    def fused_score(self, maps: Sequence[str], fusions: Sequence[Fusion], overall: str) -> None:
         """The output ``score`` from the energies of the layers that count for it: (N,)."""
         build = self.builder
-        scoring = [maps[i] for i, counts in enumerate(fusion.in_score) if counts]
-        grids = [fusion.grids[i] for i, counts in enumerate(fusion.in_score) if counts]
+        common = fusions[0]
+        scoring = [i for i, counts in enumerate(common.in_score) if counts]
         score_map = self.add(
             [
-                self.enlarge(self.standardise(energies, standard, grid), enlargement)
-                for energies, grid, standard, enlargement in zip(
-                    scoring,
-                    grids,
-                    fusion.score_standards,
-                    fusion.score_enlargements,
-                    strict=True,
+                self.enlarge(
+                    self.standardise(maps[i], standards, common.grids[i]),
+                    common.score_enlargements[place],
                 )
+                for place, i in enumerate(scoring)
+                for standards in [[fusion.score_standards[place] for fusion in fusions]]
             ]
         )
+        ranked = common.ranked
+        if ranked is not None:
+            lowest = build.constant("lowest", np.array(np.finfo(np.float32).min))
+            score_map = build.node("Where", build.constant("ranked", ranked), score_map, lowest)
         pixels = build.node("Flatten", score_map, axis=1)
-        count = build.constant("top", np.array([fusion.top], np.int64))
+        count = build.constant("top", np.array([common.top], np.int64))
         largest = build.node("TopK", pixels, count, unused=1, axis=1, largest=1, sorted=0)
         axis = build.constant("top_axis", np.array([1], np.int64))
         raw = build.node("ReduceMean", largest, axis, keepdims=0)
-        gain, offset = 1 / fusion.raw_deviation, -fusion.raw_mean / fusion.raw_deviation
-        if fusion.veto is None:
-            self.affine(raw, np.array(gain), np.array(offset), SCORE)
+        gains = [1 / fusion.raw_deviation for fusion in fusions]
+        offsets = [-fusion.raw_mean / fusion.raw_deviation for fusion in fusions]
+        vetoes = [fusion.veto for fusion in fusions if fusion.veto is not None]
+        if not vetoes:
+            self.affine(raw, gains, offsets, SCORE)
             return
-        score = self.affine(raw, np.array(gain), np.array(offset))
-        veto_gain = 1 / fusion.veto.deviation
+        score = self.affine(raw, gains, offsets)
         beyond = self.affine(
             overall,
-            np.array(veto_gain),
-            np.array(-fusion.veto.mean * veto_gain - VETO_DEVIATIONS),
+            [1 / veto.deviation for veto in vetoes],
+            [-veto.mean / veto.deviation - VETO_DEVIATIONS for veto in vetoes],
         )
         build.node("Add", score, build.node("Relu", beyond), output=SCORE)
 
-    def fused_map(self, maps: Sequence[str], fusion: Fusion) -> None:
-        """The output ``anomaly_map`` from the energies of all layers: (N, H, W)."""
-        aligned = self.add(
-            [
-                self.enlarge(
-                    self.standardise(self.builder.node("Sqrt", energies), standard, grid),
-                    alignment,
-                )
-                for energies, grid, standard, alignment in zip(
-                    maps,
-                    fusion.grids,
-                    fusion.map_standards,
-                    fusion.map_alignments,
-                    strict=True,
-                )
-            ]
-        )
-        self.enlarge(aligned, fusion.map_enlargement, MAP)
+    def fused_map(self, maps: Sequence[str], fusions: Sequence[Fusion]) -> None:
+        """The output ``anomaly_map`` from the energies of the layers that count: (N, H, W)."""
+        common = fusions[0]
+        mapped = [i for i, counts in enumerate(common.in_map) if counts]
+        parts = [
+            self.enlarge(
+                self.standardise(
+                    self.builder.node("Sqrt", maps[i]),
+                    [fusion.map_standards[place] for fusion in fusions],
+                    common.grids[i],
+                ),
+                common.map_alignments[place],
+                layer_map(i),
+            )
+            for place, i in enumerate(mapped)
+        ]
+        self.finish_map(self.add(parts), common.map_enlargement)
+
+    def finish_map(self, maps: str, enlargement: Enlargement) -> None:
+        """The output ``anomaly_map``, 0 where nothing is inspected."""
+        if self.inspected is None:
+            self.enlarge(maps, enlargement, MAP)
+            return
+        mask = self.builder.constant("inspected_pixels", self.inspected.astype(np.float32))
+        self.builder.node("Mul", self.enlarge(maps, enlargement), mask, output=MAP)
 
     def model(self, outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
-        images = helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["N", *self.size, 3])
+        inputs = [helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["N", *self.size, 3])]
+        if self.heads > 1:
+            inputs.append(helper.make_tensor_value_info(TILE, TensorProto.INT64, ["N"]))
         model = self.builder.model(
-            [images],
+            inputs,
             outputs,
             name="fre",
             opsets=self.backbone.opset_import,
@@ -335,6 +494,7 @@ def feature_model(
     normalisation: Normalisation,
     layouts: Sequence[FeatureLayout],
     size: tuple[int, int],
+    inspected: MaskArray | None = None,
 ) -> onnx.ModelProto:
     """Images to flat features: the left part of a detector.
 
@@ -343,12 +503,13 @@ def feature_model(
         normalisation: of its input.
         layouts: which layers, and how they are pooled.
         size: height and width of the input.
+        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
 
     Returns:
         A model from ``images``, uint8 (N, H, W, 3), to ``features``, float32 (N, D): those of
         the layouts, one after the other.
     """
-    assembly = _Assembly(backbone, normalisation, size)
+    assembly = _Assembly(backbone, normalisation, size, inspected)
     if len(layouts) == 1:
         assembly.features(layouts[0], FEATURES)
     else:
@@ -364,6 +525,7 @@ def detector_model(
     layout: FeatureLayout,
     size: tuple[int, int],
     subspace: Subspace | LinearAutoencoder,
+    inspected: MaskArray | None = None,
 ) -> onnx.ModelProto:
     """Images to scores and anomaly maps.
 
@@ -373,59 +535,72 @@ def detector_model(
         layout: which layer, and how it is pooled.
         size: height and width of the input.
         subspace: of the features of good images, in closed form or trained.
+        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all. Not
+            for an autoencoder, whose reconstruction of nothing is not quite nothing.
 
     Returns:
         A model from ``images``, uint8 (N, H, W, 3), to ``score``, float32 (N,), the sum of the
         squared residual, and ``anomaly_map``, float32 (N, H, W), the squared residual in place.
     """
-    assembly = _Assembly(backbone, normalisation, size)
+    assembly = _Assembly(backbone, normalisation, size, inspected)
     residuals = assembly.residual_map(assembly.features(layout), layout, subspace)
     assembly.total(residuals)
-    assembly.enlarge(residuals, Enlargement.through(layout.pooled, size), MAP)
+    assembly.finish_map(residuals, Enlargement.through(layout.pooled, size))
     return assembly.model(_outputs(size))
 
 
 def fused_model(
     backbone: onnx.ModelProto,
     normalisation: Normalisation,
-    layouts: Sequence[FeatureLayout],
-    subspaces: Sequence[Subspace | PositionSubspace],
-    overall: tuple[FeatureLayout, Subspace],
-    fusion: Fusion,
+    heads: Sequence[Head],
     size: tuple[int, int],
 ) -> onnx.ModelProto:
     """Images to scores and anomaly maps of several layers.
 
     Args:
-        backbone: a model as `Backbone.graph` returns it, with the layers of ``layouts``.
+        backbone: a model as `Backbone.graph` returns it, with the layers of the heads.
         normalisation: of its input.
-        layouts: of each layer.
-        subspaces: of each layer.
-        overall: layout and image-wide subspace of the overall residual.
-        fusion: how they become one score and one map.
+        heads: what reads them: one; or several, of which the input ``tile``, int64 (N,), chooses
+            each image's. They differ in nothing but numbers.
         size: height and width of the input.
 
     Returns:
         A model from ``images``, uint8 (N, H, W, 3), to ``score``, float32 (N,), in standard
         deviations of a normal image, and ``anomaly_map``, float32 (N, H, W), in normal standard
-        deviations, 0 is typical.
+        deviations, 0 is typical. `layer_map` names each layer's part of the latter, float32
+        (N, h, w), before it is enlarged and smoothed.
     """
-    assembly = _Assembly(backbone, normalisation, size)
+    fusions = [head.fusion for head in heads]
+    common = heads[0]
+    assembly = _Assembly(backbone, normalisation, size, fusions[0].inspected, len(heads))
     maps = [
-        assembly.position_energies(layout, subspace)
-        if isinstance(subspace, PositionSubspace)
-        else assembly.residual_map(assembly.features(layout), layout, subspace, half=True)
-        for layout, subspace in zip(layouts, subspaces, strict=True)
+        assembly.energies(layout, [head.subspaces[i] for head in heads])
+        for i, layout in enumerate(common.layouts)
     ]
-    if fusion.veto is None:
+    overall, layout = [head.overall[1] for head in heads], common.overall[0]
+    shared = [i for i, subspace in enumerate(common.subspaces) if subspace is overall[0]]
+    if fusions[0].veto is None:
         energy = ""
-    elif overall[1] is subspaces[-1]:
-        energy = assembly.mean_energy(maps[-1], overall[0])
+    elif shared:
+        energy = assembly.mean_energy(maps[shared[0]], layout)
     else:
-        energy = assembly.overall_energy(*overall)
-    assembly.fused_score(maps, fusion, energy)
-    assembly.fused_map(maps, fusion)
+        energy = assembly.overall_energy(layout, overall)
+    assembly.fused_score(maps, fusions, energy)
+    assembly.fused_map(maps, fusions)
     return assembly.model(_outputs(size))
+
+
+def _all(subspaces: Sequence[LayerSubspace], kind: type[Kind]) -> TypeGuard[Sequence[Kind]]:
+    return all(isinstance(subspace, kind) for subspace in subspaces)
+
+
+def _widened(matrices: Sequence[NDArray[np.floating]]) -> list[NDArray[np.floating]]:
+    """Matrices of equal width, filled up with columns of zeros; at least one column."""
+    width = max(1, *(matrix.shape[-1] for matrix in matrices))
+    return [
+        np.pad(matrix, [(0, 0)] * (matrix.ndim - 1) + [(0, width - matrix.shape[-1])])
+        for matrix in matrices
+    ]
 
 
 def _outputs(size: tuple[int, int]) -> list[onnx.ValueInfoProto]:

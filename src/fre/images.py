@@ -7,12 +7,13 @@ Pillow decodes: it refuses a truncated file where other decoders fill the rest w
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,16 @@ from fre.folders import SUFFIXES
 from fre.types import ImageArray
 
 __all__ = [
+    "FORMATS",
     "ImageSource",
     "LoadedImage",
+    "Target",
+    "decode_resized",
     "find_images",
+    "image_size",
     "iter_loaded",
     "pixel_limit",
+    "probe",
     "read_image",
     "read_resized",
     "set_pixel_limit",
@@ -36,6 +42,8 @@ __all__ = [
 
 ImageSource: TypeAlias = "Path | str | ImageArray"
 """A file, or an image as uint8 RGB (H, W, 3)."""
+Target: TypeAlias = "tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int] | None]"
+"""A height and width to resize to; or what says so of an image's own, ``None`` to leave it."""
 
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {
@@ -47,6 +55,9 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+"""What is decoded of data that strangers send; Pillow knows more, some with long histories."""
+
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
 
@@ -126,10 +137,16 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _resolve(target: Target | None, original: tuple[int, int]) -> tuple[int, int] | None:
+    return target(original) if callable(target) else target
+
+
 def _decode(
-    source: Path | str, size: tuple[int, int] | None
+    source: Path | str | BinaryIO,
+    wanted: Target | None,
+    formats: tuple[str, ...] | None = None,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    with Image.open(source) as image:
+    with Image.open(source, formats=formats) as image:
         width, height = image.size
         if width * height > pixel_limit():
             raise ValueError(_too_large(width, height))
@@ -142,7 +159,7 @@ def _decode(
             orientation = image.getexif().get(ORIENTATION_TAG, 1)
         sideways = orientation in SIDEWAYS
         original = (width, height) if sideways else (height, width)
-        target = None
+        target, size = None, _resolve(wanted, original)
         if size is not None:
             target = size if sideways else (size[1], size[0])
             image.draft(image.mode, (JPEG_MARGIN * target[0], JPEG_MARGIN * target[1]))
@@ -159,10 +176,11 @@ def _decode(
 
 
 def _load(
-    source: Path | str, size: tuple[int, int] | None
+    source: Path | str, target: Target | None, data: bytes | None = None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """An image from a file, or from what was read of it."""
     try:
-        return _decode(source, size)
+        return _decode(source if data is None else io.BytesIO(data), target)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         reason = f"more pixels than the limit of {pixel_limit():,}; raise it with --max-pixels"
         raise ImageError(source, reason) from None
@@ -204,29 +222,111 @@ def read_image(source: ImageSource) -> ImageArray:
     return _load(source, None)[0]
 
 
-def read_resized(source: ImageSource, size: tuple[int, int]) -> tuple[ImageArray, tuple[int, int]]:
-    """An image, upright, stretched to the size of a model's input.
+def read_resized(source: ImageSource, target: Target) -> tuple[ImageArray, tuple[int, int]]:
+    """An image, upright, stretched to some size.
 
-    Bilinear with antialiasing. A JPEG much larger than ``size`` is decoded at reduced scale.
+    Bilinear with antialiasing. A JPEG much larger than that is decoded at reduced scale.
 
     Args:
         source: a file, or uint8 (H, W, 3).
-        size: height and width of the result.
+        target: height and width of the result; or a function from the image's own to those, or
+            to ``None`` for an image that is left as it is.
 
     Returns:
-        uint8 (size[0], size[1], 3), RGB; and the original height and width.
+        uint8 (h, w, 3), RGB; and the original height and width.
 
     Raises:
         ImageError: the file can't be read, is damaged, or exceeds the pixel limit.
     """
     if not isinstance(source, np.ndarray):
-        return _load(source, size)
+        return _load(source, target)
     image = check_array(source)
     original = (image.shape[0], image.shape[1])
-    if original == size:
+    size = _resolve(target, original)
+    if size is None or original == size:
         return image, original
     small = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(small), original
+
+
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Height and width of an image, upright; of a file from its header.
+
+    Raises:
+        ImageError: the file can't be read.
+    """
+    if isinstance(source, np.ndarray):
+        height, width, _ = check_array(source).shape
+        return height, width
+    try:
+        with Image.open(source) as image:
+            width, height = image.size
+            sideways = image.getexif().get(ORIENTATION_TAG, 1) in SIDEWAYS
+    except Exception:
+        height, width, _ = read_image(source).shape  # which says what is wrong with the file
+        return height, width
+    return (width, height) if sideways else (height, width)
+
+
+def probe(data: bytes, *, name: str) -> tuple[str, tuple[int, int]]:
+    """What the first bytes of an image say of it; its pixels are not decoded.
+
+    Args:
+        data: a file's content.
+        name: what to call it in errors.
+
+    Returns:
+        One of `FORMATS` (or ``"MPO"``, a JPEG with more behind it), and the height and width as
+        stored.
+
+    Raises:
+        ImageError: it is none of `FORMATS`, or exceeds the pixel limit.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            form = image.format or ""
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        reason = f"more pixels than the limit of {pixel_limit():,}"
+        raise ImageError(name, reason) from None
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged data
+        raise ImageError(name, _not_an_image(data)) from error
+    if width * height > pixel_limit():
+        reason = f"{width} x {height} pixels is more than the limit of {pixel_limit():,}"
+        raise ImageError(name, reason)
+    return form, (height, width)
+
+
+def _not_an_image(data: bytes) -> str:
+    if not data:
+        return "not a readable image: it is empty"
+    return f"not a readable image: expected {', '.join(FORMATS)}, found something else"
+
+
+def decode_resized(
+    data: bytes, target: Target | None, *, name: str
+) -> tuple[ImageArray, tuple[int, int]]:
+    """`read_resized` for the content of a file, of one of `FORMATS`.
+
+    Args:
+        data: the content.
+        target: of the result, as for `read_resized`; ``None`` keeps the image as it is.
+        name: what to call it in errors.
+
+    Returns:
+        uint8 (h, w, 3), RGB; and the original height and width.
+
+    Raises:
+        ImageError: the data are damaged, none of `FORMATS`, or exceed the pixel limit.
+    """
+    probe(data, name=name)
+    try:
+        return _decode(io.BytesIO(data), target, FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(name, f"more pixels than the limit of {pixel_limit():,}") from None
+    except Exception as error:  # as in _load
+        reason = str(error).strip() or type(error).__name__
+        raise ImageError(name, f"not a readable image: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -235,7 +335,7 @@ class LoadedImage:
 
     Attributes:
         source: where it came from.
-        pixels: uint8 (H, W, 3) at the model's input size.
+        pixels: uint8 (h, w, 3), at the size that was asked for.
         original_size: height and width before it was resized.
         sha256: digest of the file (of the pixels, for an array) in hexadecimal; empty unless
             asked for.
@@ -247,15 +347,23 @@ class LoadedImage:
     sha256: str = ""
 
 
-def _digest(source: ImageSource) -> str:
+def _read_with_digest(
+    source: ImageSource, target: Target
+) -> tuple[ImageArray, tuple[int, int], str]:
     if isinstance(source, np.ndarray):
-        return hashlib.sha256(source.tobytes()).hexdigest()
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+        pixels, original = read_resized(source, target)
+        return pixels, original, hashlib.sha256(source.tobytes()).hexdigest()
+    try:
+        data = Path(source).read_bytes()
+    except OSError:
+        return (*_load(source, target), "")  # which says what is wrong with the file
+    pixels, original = _load(source, target, data)
+    return pixels, original, hashlib.sha256(data).hexdigest()
 
 
 def iter_loaded(
     sources: Iterable[ImageSource],
-    size: tuple[int, int],
+    target: Target,
     *,
     workers: int,
     ahead: int,
@@ -265,7 +373,7 @@ def iter_loaded(
 
     Args:
         sources: files or arrays; consumed lazily.
-        size: height and width of the results.
+        target: of the results, as for `read_resized`.
         workers: threads.
         ahead: images that are read before the caller asks for them.
         digest: whether to compute the digests.
@@ -276,10 +384,11 @@ def iter_loaded(
 
     def read(source: ImageSource) -> LoadedImage | ImageError:
         try:
-            pixels, original = read_resized(source, size)
+            if digest:
+                return LoadedImage(source, *_read_with_digest(source, target))
+            return LoadedImage(source, *read_resized(source, target))
         except ImageError as error:
             return error
-        return LoadedImage(source, pixels, original, _digest(source) if digest else "")
 
     pending: deque[Future[LoadedImage | ImageError]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="fre-decode")

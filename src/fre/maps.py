@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["resize_map"]
+__all__ = ["resize_map", "row_bands"]
+
+BAND_PIXELS = 2**20
+
+
+def row_bands(size: tuple[int, int]) -> Iterator[slice]:
+    """The rows of an image, a million pixels or so at a time.
+
+    Images may have a hundred million: what takes several copies of its input works on bands.
+
+    Args:
+        size: height and width.
+    """
+    step = max(1, BAND_PIXELS // max(1, size[1]))
+    for start in range(0, size[0], step):
+        yield slice(start, min(start + step, size[0]))
 
 
 def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -13,24 +14,31 @@ import onnx
 from fre.backbones import Backbone
 from fre.calibration import Calibration
 from fre.features import combined_digest
-from fre.graph import FeatureLayout
+from fre.fused import LayerPlan
+from fre.fusion import Reading
+from fre.geometry import Geometry
+from fre.graph import FeatureLayout, LayerSubspace, layer_map
 from fre.model import FORMAT, METADATA_KEY
+from fre.roi import Roi
 from fre.subspace.autoencoder import LinearAutoencoder
 from fre.subspace.fitting import AnySubspace
+from fre.subspace.patch import PatchSubspace
 from fre.subspace.position import PositionSubspace
 from fre.version import __version__
 
-__all__ = ["attach", "describe", "provenance"]
+__all__ = ["FusedNotes", "attach", "describe", "provenance"]
 
 
 def describe(
     *,
     preset: str,
     backbone: Backbone,
-    parts: Sequence[tuple[FeatureLayout, AnySubspace | PositionSubspace]],
-    size: tuple[int, int],
+    parts: Sequence[tuple[FeatureLayout, AnySubspace | LayerSubspace]],
+    geometry: Geometry,
     calibration: Calibration,
     origin: dict[str, Any],
+    roi: Roi | None = None,
+    fused: FusedNotes | None = None,
 ) -> dict[str, Any]:
     """The document; docs/model-file.md says what each key means.
 
@@ -38,9 +46,11 @@ def describe(
         preset: name of the preset.
         backbone: the frozen network.
         parts: each layer that is read, how it is pooled, and the subspace of its features.
-        size: height and width of the input.
+        geometry: how an image meets the input.
         calibration: on good images.
         origin: from `provenance`.
+        roi: the part of the images that is looked at; ``None`` is all.
+        fused: of the default preset.
     """
     return {
         "format": FORMAT,
@@ -52,23 +62,59 @@ def describe(
             "weights_sha256": backbone.weights_sha256,
         },
         "preprocessing": {
-            "size": list(size),
-            "resize": "stretch, bilinear, antialiased",
+            **geometry.to_dict(),
+            "resize": "bilinear, antialiased",
             "mean": list(backbone.normalisation.mean),
             "std": list(backbone.normalisation.std),
         },
+        **({} if roi is None else {"roi": roi.to_dict()}),
+        **({} if fused is None else fused.to_dict()),
         "subspaces": [_describe_subspace(subspace, layout) for layout, subspace in parts],
         "calibration": calibration.to_dict(),
         "provenance": origin,
     }
 
 
+@dataclass(frozen=True)
+class FusedNotes:
+    """What a model of several layers says of how it reads them.
+
+    Attributes:
+        reading: how their residuals become a score and a map.
+        layers: what each is read for.
+    """
+
+    reading: Reading
+    layers: Sequence[LayerPlan]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values; with the tensors of the layers' parts of the map."""
+        names = [part.layer for part in self.layers]
+        tensors: dict[str, str] = {}
+        for index, part in enumerate(self.layers):
+            label = part.layer if names.count(part.layer) == 1 else f"{part.layer}/{part.scope}"
+            if part.in_map:
+                tensors[f"{label}/{index}" if label in tensors else label] = layer_map(index)
+        return {
+            "reading": asdict(self.reading),
+            "score_layers": [part.layer for part in self.layers if part.in_score],
+            "map_layers": [part.layer for part in self.layers if part.in_map],
+            "layer_maps": tensors,
+        }
+
+
+def _scope(subspace: AnySubspace | LayerSubspace) -> str:
+    if isinstance(subspace, PositionSubspace):
+        return "position"
+    return "patch" if isinstance(subspace, PatchSubspace) else "image"
+
+
 def _describe_subspace(
-    subspace: AnySubspace | PositionSubspace, layout: FeatureLayout
+    subspace: AnySubspace | LayerSubspace, layout: FeatureLayout
 ) -> dict[str, Any]:
     common = {
         "layer": layout.layer,
-        "scope": "position" if isinstance(subspace, PositionSubspace) else "image",
+        "scope": _scope(subspace),
         "kind": subspace.kind if isinstance(subspace, LinearAutoencoder) else "pca",
         "channels": layout.channels,
         "grid": list(layout.pooled),
@@ -83,6 +129,8 @@ def _describe_subspace(
         return {**common, "epochs": subspace.epochs, "loss": loss}
     if isinstance(subspace, PositionSubspace):
         return {**common, "mean_rank": float(subspace.ranks.mean())}
+    if isinstance(subspace, PatchSubspace):
+        return common
     return {
         **common,
         "singular_values": [float(value) for value in subspace.singular_values],

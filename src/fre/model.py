@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -16,10 +16,12 @@ from fre.calibration import Calibration
 from fre.cores import available_cores
 from fre.errors import ImageError, ModelFileError, OptionError
 from fre.files import write_atomic
+from fre.geometry import Geometry
 from fre.images import ImageSource, LoadedImage, find_images, iter_loaded, read_resized
 from fre.regions import find_regions
-from fre.runtime import RUNTIMES, Runtime, open_runtime, read_metadata
-from fre.types import Prediction
+from fre.roi import Roi
+from fre.runtime import RUNTIMES, Runtime, open_runtime, read_metadata, with_outputs
+from fre.types import FloatArray, ImageArray, Prediction
 
 __all__ = ["FORMAT", "METADATA_KEY", "Model", "load"]
 
@@ -28,6 +30,8 @@ FORMAT = 1
 
 METADATA_KEY = "fre"
 OUTPUTS = ("score", "anomaly_map")
+TILE_BATCH = 8
+"""Tiles to a run of the network."""
 
 
 def _parse_metadata(data: bytes, origin: str) -> dict[str, Any]:
@@ -68,7 +72,9 @@ class Model:
         data: the serialised ONNX model.
         metadata: what the file says of itself: backbone, subspaces, calibration, provenance.
         calibration: scores of good images, and the thresholds that follow from them.
+        geometry: how an image is brought to the input.
         size: height and width of the input, in pixels.
+        roi: the part of the images that is looked at; ``None`` is all.
 
     Raises:
         ModelFileError: the data are damaged, not ONNX, not ours, or of an unknown format.
@@ -88,16 +94,24 @@ class Model:
         self.metadata = _parse_metadata(data, origin)
         try:
             self.calibration = Calibration.from_dict(self.metadata["calibration"])
-            height, width = self.metadata["preprocessing"]["size"]
+            self.geometry = Geometry.from_dict(self.metadata["preprocessing"])
+            self.roi = Roi.from_dict(self.metadata["roi"]) if "roi" in self.metadata else None
+            self._layer_maps = dict(self.metadata.get("layer_maps", {}))
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"{origin}: its metadata lack {error}") from error
-        self.size = (int(height), int(width))
+        self.size = self.geometry.size
         self._runtime_name = runtime
         self._threads = threads
 
     @cached_property
     def _runtime(self) -> Runtime:
-        return open_runtime(self.data, OUTPUTS, runtime=self._runtime_name, threads=self._threads)
+        tensors = list(self._layer_maps.values())
+        return open_runtime(
+            with_outputs(self.data, tensors) if tensors else self.data,
+            [*OUTPUTS, *tensors],
+            runtime=self._runtime_name,
+            threads=self._threads,
+        )
 
     @property
     def threshold(self) -> float:
@@ -123,8 +137,9 @@ class Model:
         Raises:
             ImageError: the image can't be read.
         """
-        pixels, original = read_resized(image, self.size)
-        return self._predict_batch([LoadedImage(image, pixels, original)])[0]
+        loaded = LoadedImage(image, *read_resized(image, self.geometry.target))
+        self.check(loaded.original_size, _path(image))
+        return self._predict_batch([loaded])[0]
 
     @overload
     def predict_many(
@@ -175,13 +190,22 @@ class Model:
         if batch_size < 1 or workers < 1:
             raise OptionError("batch_size and workers must be at least 1")
         sources = find_images(images) if isinstance(images, (str, Path)) else images
-        loaded = iter_loaded(sources, self.size, workers=workers, ahead=2 * batch_size)
+        # A large image that is cut into tiles is a batch by itself.
+        whole = self.geometry.tiling is None
+        batch_size = batch_size if whole else 1
+        loaded = iter_loaded(
+            sources, self.geometry.target, workers=workers, ahead=2 * batch_size if whole else 1
+        )
         batch: list[LoadedImage] = []
         for item in loaded:
-            if isinstance(item, ImageError):
-                if errors == "raise":
+            try:
+                if isinstance(item, ImageError):
                     raise item
-                yield from chain(self._predict_batch(batch), [item])
+                self.check(item.original_size, _path(item.source))
+            except ImageError as error:
+                if errors == "raise":
+                    raise
+                yield from chain(self._predict_batch(batch), [error])
                 batch = []
                 continue
             batch.append(item)
@@ -190,24 +214,128 @@ class Model:
                 batch = []
         yield from self._predict_batch(batch)
 
+    def check(self, image_size: tuple[int, int], source: Path | str | None) -> None:
+        """Refuse an image that the region of interest does not fit.
+
+        Args:
+            image_size: its height and width.
+            source: what to call it in the error.
+
+        Raises:
+            ImageError: it does not.
+        """
+        if self.roi is not None:
+            self.roi.check(image_size, source)
+            if self.geometry.tiling is not None:
+                grid = self.geometry.grid(image_size)
+                if not any(self.roi.shown_by(grid)):
+                    raise ImageError(
+                        source,
+                        f"at {image_size[1]} x {image_size[0]} pixels nothing of the inspected "
+                        "region is left; give a larger image",
+                    )
+
+    def warm_up(self) -> None:
+        """Make the network ready to run, which the first prediction would do otherwise.
+
+        Raises:
+            MissingDependencyError: the runtime is not installed.
+            InternalError: the runtime refuses the model.
+        """
+        _ = self._runtime
+
+    def predict_loaded(self, batch: Sequence[LoadedImage]) -> list[Prediction]:
+        """Score images that are decoded already, in one run of the network.
+
+        Args:
+            batch: images at the size that ``geometry.target`` says, which `check` has passed.
+
+        Returns:
+            A prediction for each, in order.
+        """
+        return self._predict_batch(list(batch))
+
     def _predict_batch(self, batch: list[LoadedImage]) -> list[Prediction]:
         if not batch:
             return []
-        scores, maps = self._runtime.run(np.stack([image.pixels for image in batch]))
-        return [
-            Prediction(
-                path=None if isinstance(image.source, np.ndarray) else Path(image.source),
-                score=float(score),
-                p_value=self.calibration.p_value(float(score)),
-                anomalous=float(score) > self.threshold,
-                regions=find_regions(
-                    anomaly_map, self.calibration.pixel_threshold, image.original_size
-                ),
-                image_size=image.original_size,
-                input_map=anomaly_map,
-            )
-            for image, score, anomaly_map in zip(batch, scores, maps, strict=True)
+        if self.geometry.tiling is not None:
+            return [self._predict_tiles(image) for image in batch]
+        inputs = [
+            pixels
+            for image in batch
+            for pixels in self.geometry.inputs(image.pixels, image.original_size)
         ]
+        scores, *maps = self._runtime.run(np.stack(inputs))
+        return [
+            self._prediction(
+                image,
+                float(score),
+                *(self.geometry.content([part], image.original_size) for part in parts),
+            )
+            for image, score, *parts in zip(batch, scores, *maps, strict=True)
+        ]
+
+    def _predict_tiles(self, image: LoadedImage) -> Prediction:
+        """The score of the worst tile, and one map of all."""
+        pixels, size = image.pixels, image.original_size
+        grid = self.geometry.grid(size)
+        shown = [True] * len(grid)
+        if self.roi is not None:
+            pixels, shown = self.roi.cover(pixels), self.roi.shown_by(grid)
+        scores: list[float] = []
+        layers: list[list[FloatArray | None]] = [[] for _ in self._layer_maps]
+
+        def maps() -> Iterator[FloatArray | None]:
+            for outputs in self._outputs_of(self.geometry.inputs(pixels, size), shown):
+                score, anomaly_map, *parts = outputs or [None] * (2 + len(layers))
+                if score is not None:
+                    scores.append(float(score))
+                for kept, part in zip(layers, parts, strict=True):
+                    kept.append(part)
+                yield anomaly_map
+
+        # Each map is added to that of the image as soon as it is there: all would be too many.
+        blended = grid.blend(maps())
+        if self.roi is not None:
+            blended *= self.roi.at_size(grid.image_size)
+        parts = [self.geometry.content(kept, size) for kept in layers]
+        return self._prediction(image, max(scores), blended, *parts)
+
+    def _outputs_of(
+        self, tiles: Iterator[ImageArray], shown: Sequence[bool]
+    ) -> Iterator[tuple[FloatArray, ...] | None]:
+        """The outputs for each tile; ``None`` for those that show nothing that is inspected."""
+        pairs = zip(tiles, shown, strict=True)
+        per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
+        head = 0
+        while group := list(islice(pairs, TILE_BATCH)):
+            wanted = [tile for tile, counts in group if counts]
+            # Tiles that show nothing have no head.
+            heads = np.arange(head, head + len(wanted), dtype=np.int64) if per_tile else None
+            head += len(wanted)
+            outputs = self._runtime.run(np.stack(wanted), heads) if wanted else []
+            rows = zip(*outputs, strict=True)
+            for _, counts in group:
+                yield next(rows) if counts else None
+
+    def _prediction(
+        self, image: LoadedImage, score: float, anomaly_map: FloatArray, *layers: FloatArray
+    ) -> Prediction:
+        return Prediction(
+            path=_path(image.source),
+            score=score,
+            p_value=self.calibration.p_value(score),
+            anomalous=score > self.threshold,
+            regions=find_regions(
+                anomaly_map,
+                self.calibration.pixel_threshold,
+                image.original_size,
+                dict(zip(self._layer_maps, layers, strict=True)),
+            ),
+            image_size=image.original_size,
+            input_map=anomaly_map,
+            pixel_threshold=self.calibration.pixel_threshold,
+        )
 
     def with_data(self, data: bytes) -> Model:
         """A model of other data, on the same runtime and threads.
@@ -228,6 +356,10 @@ class Model:
         """
         write_atomic(path, self.data)
         return Path(path)
+
+
+def _path(source: ImageSource) -> Path | None:
+    return None if isinstance(source, np.ndarray) else Path(source)
 
 
 def load(path: Path | str, *, runtime: str = "onnxruntime", threads: int = 0) -> Model:

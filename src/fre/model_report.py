@@ -52,6 +52,7 @@ def report_on(
         calibration_scores=model.calibration.scores,
         threshold=model.threshold,
         false_alarm_rate=model.calibration.false_alarm_rate,
+        threshold_chosen=metadata["provenance"].get("threshold"),
         scale=model.map_range,
         gallery=gallery,
         notes=dataset.notes,

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from fre.errors import ImageError, OptionError
 from fre.files import write_atomic
 from fre.images import read_image
+from fre.maps import row_bands
 from fre.types import FloatArray, Prediction
 from fre.visualize import Scale, overlay
 
@@ -51,28 +53,41 @@ def encode_map(anomaly_map: FloatArray, form: str, scale: Scale) -> bytes:
         Image.fromarray(anomaly_map).save(buffer, "TIFF", compression="tiff_deflate")
     elif form == "png":
         low, high = scale
-        share = np.clip((anomaly_map - low) / (high - low), 0, 1)
-        Image.fromarray(np.rint(share * 65535).astype(np.uint16)).save(buffer, "PNG")
+        grey = np.empty(anomaly_map.shape, np.uint16)
+        for rows in row_bands(anomaly_map.shape):
+            # In float64: the scale of a model of equal images is too small for float32.
+            share = np.clip((anomaly_map[rows].astype(np.float64) - low) / (high - low), 0, 1)
+            grey[rows] = np.rint(share * 65535)
+        Image.fromarray(grey).save(buffer, "PNG")
     else:
         raise OptionError(f"no map format is called {form!r}; choose from: {MAP_FORMATS}")
     return buffer.getvalue()
 
 
 class FolderWriter:
-    """Writes the overlay and the map of each prediction into a folder.
+    """Writes the overlay of each prediction into a folder; its map and its mask if wanted.
 
     Args:
-        folder: where ``overlays/`` and ``maps/`` go.
+        folder: where ``overlays/``, ``maps/`` and ``masks/`` go.
         roots: folders that the images came from; names below them are kept.
         scale: the model's range of the map: one scale for every picture.
         maps: format of the maps, or ``None`` for none.
+        masks: whether to write masks: PNG, 255 at or above the pixel threshold, 0 elsewhere.
     """
 
-    def __init__(self, folder: Path, roots: Sequence[Path], scale: Scale, maps: str | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        roots: Sequence[Path],
+        scale: Scale,
+        maps: str | None,
+        masks: bool = False,
+    ) -> None:
         self.folder = folder
         self.roots = [root for root in roots if root.is_dir()]
         self.scale = scale
         self.maps = maps
+        self.masks = masks
         self._taken: set[Path] = set()
 
     def _name(self, path: Path) -> Path:
@@ -90,7 +105,7 @@ class FolderWriter:
         return name
 
     def add(self, prediction: Prediction) -> None:
-        """Write one image's overlay, and its map if they are wanted.
+        """Write one image's overlay, and its map and its mask if they are wanted.
 
         Raises:
             ImageError: the image is gone.
@@ -99,12 +114,19 @@ class FolderWriter:
         assert prediction.path is not None
         name = self._name(prediction.path)
         picture = overlay(read_image(prediction.path), prediction.anomaly_map, self.scale)
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
-        self._write(Path("overlays", f"{name}.png"), buffer.getvalue())
+        self._write(Path("overlays", f"{name}.png"), _png(picture, compress_level=1))
         if self.maps:
             data = encode_map(prediction.anomaly_map, self.maps, self.scale)
             self._write(Path("maps", f"{name}.{self.maps}"), data)
+        if self.masks:
+            mask = np.where(prediction.mask, np.uint8(255), np.uint8(0))
+            self._write(Path("masks", f"{name}.png"), _png(mask))
 
     def _write(self, name: Path, data: bytes) -> None:
         write_atomic(self.folder / name, data, parents=True)
+
+
+def _png(pixels: NDArray[np.uint8], **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", **options)
+    return buffer.getvalue()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from fre.errors import OptionError
+from fre.fusion import STANDARDS, Reading
 
-__all__ = ["PRESETS", "SUBSPACES", "Configuration", "SubspaceKind", "resolve"]
+__all__ = ["PRESETS", "SCOPES", "SUBSPACES", "Configuration", "Scope", "SubspaceKind", "resolve"]
 
 SubspaceKind: TypeAlias = Literal["pca", "tied", "plain"]
+Scope: TypeAlias = Literal["image", "position", "patch"]
+Choice = TypeVar("Choice", bound=str)
 
-PRESETS = ("reference", "default")
+PRESETS = ("default", "reference")
 SUBSPACES: tuple[SubspaceKind, ...] = ("pca", "tied", "plain")
+SCOPES: tuple[Scope, ...] = ("image", "position", "patch")
 
 REFERENCE_BACKBONE = "resnet50"
 LATENT_DIMENSION = 220
@@ -21,23 +26,33 @@ LATENT_DIMENSION = 220
 
 @dataclass(frozen=True)
 class Configuration:
-    """The settings of one training, all of them decided but the layer and the size.
+    """The settings of one training, all of them decided but the layers and the geometry.
 
     Attributes:
         preset: its name.
         backbone: name of the backbone.
-        pool: edge of the pooling windows.
+        pool: edge of the pooling windows, one or one for each layer; ``None`` leaves it to the
+            default preset.
         subspace: ``"pca"``, the closed form; ``"tied"`` or ``"plain"``, a trained autoencoder.
         variance: share of the energy that the closed form keeps, unless there is a rank.
         rank: dimensions of the subspace, or ``None`` to go by the variance.
+        scope: of the default preset's subspaces, one or one for each layer; ``None`` leaves it
+            to the preset.
+        score_layers: those of the layers that count for the score; ``None`` likewise.
+        map_layers: those that count for the map; ``None`` likewise.
+        reading: how the default preset makes a score and a map of residuals.
     """
 
     preset: str
     backbone: str
-    pool: int
+    pool: tuple[int, ...] | None
     subspace: SubspaceKind
     variance: float
     rank: int | None
+    scope: tuple[Scope, ...] | None
+    score_layers: tuple[str, ...] | None
+    map_layers: tuple[str, ...] | None
+    reading: Reading
 
 
 def resolve(
@@ -45,53 +60,121 @@ def resolve(
     preset: str | None,
     backbone: str | None,
     default_backbone: str,
-    pool: int | None,
-    subspace: str | None,
-    variance: float | None,
-    rank: int | None,
+    pool: int | Sequence[int] | None = None,
+    subspace: str | None = None,
+    variance: float | None = None,
+    rank: int | None = None,
+    scope: str | Sequence[str] | None = None,
+    score_layers: Sequence[str] | None = None,
+    map_layers: Sequence[str] | None = None,
+    standardise: str | None = None,
+    top: float | None = None,
+    smoothing: float | None = None,
+    prior: float | None = None,
+    overall: bool | None = None,
 ) -> Configuration:
     """Fill in what was not given.
 
     The preset ``reference`` by itself is FRE as documented: ResNet-50, pooling by 2, and a tied
     autoencoder with a latent dimension of 220, trained. With a backbone of your choice it is
-    pooling by 2 and the closed form at 97 % of the variance.
+    pooling by 2 and the closed form at 97 % of the variance. Without a preset, an autoencoder
+    means the reference preset, and everything else the default one.
 
     Args:
-        preset: its name; ``None`` is the preset ``reference`` with the default backbone.
+        preset: its name.
         backbone: the one that was asked for, if any.
-        default_backbone: the one where neither preset nor backbone was asked for.
+        default_backbone: the one where neither it nor the reference preset was asked for.
         pool: as asked for, or ``None``; the other arguments likewise.
         subspace: as asked for, or ``None``.
         variance: as asked for, or ``None``.
         rank: as asked for, or ``None``.
+        scope: as asked for, or ``None``.
+        score_layers: as asked for, or ``None``.
+        map_layers: as asked for, or ``None``.
+        standardise: see `fre.fusion.Reading`, like all that follow.
+        top: as asked for, or ``None``.
+        smoothing: as asked for, or ``None``.
+        prior: as asked for, or ``None``.
+        overall: as asked for, or ``None``.
 
     Raises:
-        OptionError: an unknown preset or subspace, or a variance for an autoencoder.
+        OptionError: an unknown preset, subspace or scope, a value out of range, or options that
+            do not go together.
     """
     if preset is not None and preset not in PRESETS:
         raise OptionError(f"no preset is called {preset!r}; choose from: {', '.join(PRESETS)}")
     documented = preset == "reference" and backbone is None
-    kind = _kind(subspace, "tied" if documented else "pca")
+    kind = _choose(subspace, SUBSPACES, "subspace") or ("tied" if documented else "pca")
+    preset = preset or ("default" if kind == "pca" else "reference")
+    given: dict[str, Any] = {
+        "scope": scope,
+        "score_layers": score_layers,
+        "map_layers": map_layers,
+        "standardise": standardise,
+        "top": top,
+        "smoothing": smoothing,
+        "prior": prior,
+        "overall": overall,
+    }
     if preset == "default" and kind != "pca":
         raise OptionError(f"the default preset has subspaces in closed form, not {kind}")
+    if preset == "reference":
+        for name, value in given.items():
+            if value is not None:
+                raise OptionError(
+                    f"{name.replace('_', '-')} belongs to the default preset, not to the reference"
+                )
     if kind != "pca":
         if variance is not None:
             raise OptionError(f"a {kind} autoencoder has a rank, not a variance: give the rank")
         rank = LATENT_DIMENSION if rank is None else rank
+    pools = None if pool is None else (pool,) if isinstance(pool, int) else tuple(pool)
+    if preset == "reference":
+        pools = pools or (2,)
+        if len(pools) != 1:
+            raise OptionError(f"the reference preset reads one layer, with one pool, not {pools}")
     return Configuration(
-        preset=preset or "reference",
+        preset=preset,
         backbone=backbone or (REFERENCE_BACKBONE if documented else default_backbone),
-        pool=2 if pool is None else pool,
+        pool=pools,
         subspace=kind,
         variance=0.97 if variance is None else variance,
         rank=rank,
+        scope=_scopes(scope),
+        score_layers=None if score_layers is None else tuple(score_layers),
+        map_layers=None if map_layers is None else tuple(map_layers),
+        reading=_reading(standardise, top, smoothing, prior, overall),
     )
 
 
-def _kind(asked: str | None, default: SubspaceKind) -> SubspaceKind:
+def _scopes(asked: str | Sequence[str] | None) -> tuple[Scope, ...] | None:
     if asked is None:
-        return default
-    for kind in SUBSPACES:
-        if kind == asked:
-            return kind
-    raise OptionError(f"no subspace is called {asked!r}; choose from: {', '.join(SUBSPACES)}")
+        return None
+    names = [asked] if isinstance(asked, str) else list(asked)
+    return tuple(scope for name in names if (scope := _choose(name, SCOPES, "scope")))
+
+
+def _reading(
+    standardise: str | None,
+    top: float | None,
+    smoothing: float | None,
+    prior: float | None,
+    overall: bool | None,
+) -> Reading:
+    plain = Reading()
+    return Reading(
+        standardise=_choose(standardise, STANDARDS, "standard") or plain.standardise,
+        top=plain.top if top is None else top,
+        smoothing=plain.smoothing if smoothing is None else smoothing,
+        prior=plain.prior if prior is None else prior,
+        overall=overall,
+    )
+
+
+def _choose(asked: str | None, choices: tuple[Choice, ...], what: str) -> Choice | None:
+    if asked is None:
+        return None
+    for choice in choices:
+        if choice == asked:
+            return choice
+    raise OptionError(f"no {what} is called {asked!r}; choose from: {', '.join(choices)}")

@@ -6,10 +6,13 @@ AD benchmark.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import OptionError
+from fre.maps import row_bands
 from fre.types import FloatArray, MaskArray, Region
 
 __all__ = ["find_regions", "label"]
@@ -46,7 +49,10 @@ def label(mask: MaskArray) -> tuple[NDArray[np.int32], int]:
 
 
 def find_regions(
-    anomaly_map: FloatArray, threshold: float, image_size: tuple[int, int]
+    anomaly_map: FloatArray,
+    threshold: float,
+    image_size: tuple[int, int],
+    layer_maps: Mapping[str, FloatArray] | None = None,
 ) -> tuple[Region, ...]:
     """Describe the connected regions of a map at or above a threshold.
 
@@ -60,6 +66,7 @@ def find_regions(
         anomaly_map: float32, (h, w); infinities are allowed.
         threshold: on the scale of the map.
         image_size: height and width of the original image.
+        layer_maps: float32 (h', w') each, parts of which the map is the sum; of any size.
 
     Returns:
         The regions by their peak, highest first; equal peaks in raster order of the regions'
@@ -69,8 +76,7 @@ def find_regions(
         OptionError: the map is not two-dimensional, the map or the threshold is NaN, or a size
             is not positive.
     """
-    # float64, because NumPy would round the threshold to float32 to compare it.
-    values = np.asarray(anomaly_map, dtype=np.float64)
+    values = np.asarray(anomaly_map)
     if values.ndim != 2:
         raise OptionError(f"anomaly_map must have shape (h, w), found {values.shape}")
     if np.isnan(values).any():
@@ -81,24 +87,41 @@ def find_regions(
     if height < 1 or width < 1:
         raise OptionError(f"image_size must be positive, found {height} x {width}")
 
-    mask = values >= threshold
+    mask = values >= _rounded_up(threshold, values.dtype)
     labels, count = label(mask)
     if count == 0:
         return ()
-    y, x = np.nonzero(mask)
-    member = labels[mask] - 1
-    value = values[mask]
-
-    area = np.bincount(member, minlength=count)
-    mean_x = np.bincount(member, weights=x, minlength=count) / area
-    mean_y = np.bincount(member, weights=y, minlength=count) / area
-    left, right = _extent(x, member, count)
-    top, bottom = _extent(y, member, count)
+    area = np.zeros(count, np.intp)
+    mean_x, mean_y = np.zeros((2, count))
+    left, top = np.full((2, count), np.iinfo(np.intp).max, np.intp)
+    right, bottom, peak_x, peak_y = np.zeros((4, count), np.intp)
     peak = np.full(count, -np.inf)
-    np.maximum.at(peak, member, value)
-    at_peak = np.flatnonzero(value == peak[member])
-    _, first = np.unique(member[at_peak], return_index=True)
-    peak_x, peak_y = x[at_peak[first]], y[at_peak[first]]
+    shares = {name: np.zeros(count) for name in layer_maps or {}}
+    # By bands: the coordinates of all pixels would be many times the size of a large map.
+    for rows in row_bands((values.shape[0], values.shape[1])):
+        inside = mask[rows]
+        y, x = np.nonzero(inside)
+        y += rows.start
+        member = labels[rows][inside] - 1
+        value = values[rows][inside].astype(np.float64)
+
+        new = area == 0
+        area += np.bincount(member, minlength=count)
+        mean_x += np.bincount(member, weights=x, minlength=count)
+        mean_y += np.bincount(member, weights=y, minlength=count)
+        for position, low, high in ((x, left, right), (y, top, bottom)):
+            np.minimum.at(low, member, position)
+            np.maximum.at(high, member, position + 1)
+        before = peak.copy()
+        np.maximum.at(peak, member, value)
+        at_peak = np.flatnonzero((value == peak[member]) & (new | (peak > before))[member])
+        higher, first = np.unique(member[at_peak], return_index=True)
+        peak_x[higher], peak_y[higher] = x[at_peak[first]], y[at_peak[first]]
+        for name, part in (layer_maps or {}).items():
+            sampled = _sampled(part, y, x, values.shape)
+            shares[name] += np.bincount(member, weights=sampled, minlength=count)
+    mean_x /= area
+    mean_y /= area
 
     map_height, map_width = values.shape
     regions = []
@@ -119,9 +142,32 @@ def find_regions(
                     _scale_mean(float(mean_x[i]), map_width, width),
                     _scale_mean(float(mean_y[i]), map_height, height),
                 ),
+                layers={name: float(total[i] / area[i]) for name, total in shares.items()},
             )
         )
     return tuple(regions)
+
+
+def _rounded_up(threshold: float, dtype: np.dtype[np.floating]) -> np.floating:
+    """The smallest value of a type that is no less than the threshold.
+
+    NumPy would round the threshold to the map's type to compare it, up or down; and a copy of the
+    map in float64 would take twice its memory.
+    """
+    with np.errstate(over="ignore"):
+        rounded = dtype.type(threshold)
+        if float(rounded) < threshold:
+            rounded = np.nextafter(rounded, dtype.type(np.inf))
+    return rounded
+
+
+def _sampled(
+    part: FloatArray, y: IndexArray, x: IndexArray, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """The values of a smaller map under the centres of some pixels."""
+    rows = (2 * y + 1) * part.shape[0] // (2 * shape[0])
+    columns = (2 * x + 1) * part.shape[1] // (2 * shape[1])
+    return np.asarray(part[rows, columns], np.float64)
 
 
 def _runs(mask: MaskArray) -> tuple[IndexArray, IndexArray]:
@@ -164,17 +210,6 @@ def _components(n: int, u: IndexArray, v: IndexArray) -> IndexArray:
         apart = parent[u] != parent[v]
         u, v = u[apart], v[apart]
     return parent
-
-
-def _extent(
-    position: IndexArray, member: NDArray[np.int32], count: int
-) -> tuple[IndexArray, IndexArray]:
-    """Smallest and one past the largest position of each region."""
-    low = np.full(count, np.iinfo(np.intp).max, dtype=np.intp)
-    high = np.zeros(count, dtype=np.intp)
-    np.minimum.at(low, member, position)
-    np.maximum.at(high, member, position + 1)
-    return low, high
 
 
 def _scale_extent(start: int, stop: int, old: int, new: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fre.errors import InternalError, MissingDependencyError, ModelFileError, OptionError
 
-__all__ = ["RUNTIMES", "Runtime", "open_runtime", "read_metadata"]
+__all__ = ["RUNTIMES", "Runtime", "open_runtime", "read_metadata", "with_outputs"]
 
 RUNTIMES = ("onnxruntime", "openvino")
 
@@ -21,11 +21,14 @@ class Runtime(Protocol):
 
     name: str
 
-    def run(self, images: NDArray[Any]) -> list[NDArray[np.float32]]:
+    def run(
+        self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
+    ) -> list[NDArray[np.float32]]:
         """The model's outputs, in the order that was asked for.
 
         Args:
-            images: the model's input.
+            images: the model's first input.
+            tiles: its second, if it has one.
         """
 
 
@@ -46,11 +49,14 @@ class _OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = list(outputs)
 
-    def run(self, images: NDArray[Any]) -> list[NDArray[np.float32]]:
-        result: list[NDArray[np.float32]] = self._session.run(self._outputs, {self._input: images})
+    def run(
+        self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
+    ) -> list[NDArray[np.float32]]:
+        feed = dict(zip(self._inputs, (images, tiles), strict=False))
+        result: list[NDArray[np.float32]] = self._session.run(self._outputs, feed)
         return result
 
 
@@ -74,8 +80,10 @@ class _OpenVINO:
         self._request = core.compile_model(network, "CPU", config).create_infer_request()
         self._outputs = list(outputs)
 
-    def run(self, images: NDArray[Any]) -> list[NDArray[np.float32]]:
-        self._request.infer([images])
+    def run(
+        self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
+    ) -> list[NDArray[np.float32]]:
+        self._request.infer([images] if tiles is None else [images, tiles])
         return [self._request.get_tensor(name).data.copy() for name in self._outputs]
 
 
@@ -101,6 +109,35 @@ def open_runtime(
         return (_OnnxRuntime if runtime == "onnxruntime" else _OpenVINO)(model, outputs, threads)
     except RuntimeError as error:
         raise InternalError(f"{runtime} can't load the model: {error}") from error
+
+
+def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
+    """A serialised ONNX model with some of its tensors as further outputs.
+
+    Messages of Protocol Buffers that are written one after the other are read as one, their
+    repeated fields joined (its encoding guide, "Last One Wins"). So what is added is another
+    model, of a graph that has outputs and nothing else; and neither the package onnx nor a
+    second copy of the weights is needed.
+    """
+    outputs = b"".join(_field(GRAPH_OUTPUT, _field(VALUE_NAME, name.encode())) for name in names)
+    return model + _field(MODEL_GRAPH, outputs)
+
+
+MODEL_GRAPH, GRAPH_OUTPUT, VALUE_NAME = 7, 12, 1
+"""Numbers of the fields in onnx.proto: ModelProto, GraphProto, ValueInfoProto."""
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """A length-delimited field."""
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*encoded, value])
 
 
 def read_metadata(model: bytes) -> dict[str, str]:

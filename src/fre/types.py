@@ -47,6 +47,9 @@ class Region:
         peak: the largest value of the anomaly map in the region.
         peak_xy: where the peak is.
         centroid: mean x and mean y.
+        layers: what each layer of a model of several adds to the map, on average over the
+            region and before it is smoothed, in normal deviations. Fine layers see texture,
+            coarse ones arrangement.
     """
 
     bbox: tuple[int, int, int, int]
@@ -54,6 +57,7 @@ class Region:
     peak: float
     peak_xy: tuple[int, int]
     centroid: tuple[float, float]
+    layers: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The region as plain JSON values."""
@@ -63,6 +67,7 @@ class Region:
             "peak": self.peak,
             "peak_xy": list(self.peak_xy),
             "centroid": list(self.centroid),
+            "layers": dict(self.layers),
         }
 
 
@@ -79,8 +84,9 @@ class Prediction:
             ``p_value`` is at most its false-alarm rate.
         regions: connected parts of the map above the pixel threshold, largest peak first.
         image_size: height and width of the original image, in pixels.
-        input_map: float32, (H, W) at the model's input size: the anomaly map as the model
-            gives it.
+        input_map: float32 (h, w): the anomaly map as the model gives it, without padding; at the
+            size of its input, or, of an image that was cut into tiles, at the image's.
+        pixel_threshold: a pixel of the anomaly map at or above it belongs to a region.
     """
 
     path: Path | None
@@ -90,6 +96,7 @@ class Prediction:
     regions: tuple[Region, ...]
     image_size: tuple[int, int]
     input_map: FloatArray = field(repr=False, compare=False)
+    pixel_threshold: float = float("inf")
 
     @cached_property
     def anomaly_map(self) -> FloatArray:
@@ -98,6 +105,11 @@ class Prediction:
         One absolute scale for every image of a model, never rescaled per image.
         """
         return resize_map(self.input_map, self.image_size)
+
+    @property
+    def mask(self) -> MaskArray:
+        """Bool, (height, width) of the original image: the pixels at or above the threshold."""
+        return np.asarray(self.anomaly_map >= self.pixel_threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction as one JSON line of ``fre predict``: without the map."""
@@ -180,6 +192,11 @@ class Evaluation:
         aupimo: mean over the defective images of the area under the per-image overlap curve,
             between false-positive rates of 1e-5 and 1e-4 on good images.
         images: a row an image, in the order of the dataset.
+        intervals: by the name of a figure, its 95 % interval, low and high: by the choice of test
+            images, not of training images. Wilson's for ``false_alarm_rate_observed``, bootstrap
+            percentiles of whole images for the others. Speed is of one run and has none.
+        resamples: by the name of a figure, float64 (n,): its values in the bootstrap resamples.
+            Evaluations of the same test images have the same draws, in order.
 
     The pixel figures are ``None`` where there are no masks; a figure that needs both good and
     defective images is ``None`` where there is only one kind.
@@ -197,6 +214,10 @@ class Evaluation:
     images_per_second: float
     aupimo: float | None = None
     images: tuple[ScoredImage, ...] = field(repr=False, default=())
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    resamples: dict[str, NDArray[np.float64]] = field(
+        repr=False, compare=False, default_factory=dict
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as the JSON of ``fre evaluate``: without the rows."""
@@ -212,4 +233,5 @@ class Evaluation:
             "false_alarm_rate_observed": self.false_alarm_rate_observed,
             "images_per_second": self.images_per_second,
             "aupimo": self.aupimo,
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
         }

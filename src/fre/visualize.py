@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from fre.errors import OptionError
+from fre.maps import row_bands
 from fre.types import FloatArray, ImageArray, MaskArray
 
 __all__ = [
@@ -116,10 +117,13 @@ def overlay(image: ImageArray, anomaly_map: FloatArray, scale: Scale) -> ImageAr
         OptionError: as for `colorize`, or the image and the map differ in size.
     """
     _require_same_size(image, anomaly_map, "anomaly map")
-    layer = heat_layer(anomaly_map, scale)
-    alpha = layer[..., 3:].astype(np.float32) / 255
-    blended = image + alpha * (layer[..., :3].astype(np.float32) - image)
-    return np.rint(blended).astype(np.uint8)
+    result = np.empty_like(image)
+    for rows in row_bands(anomaly_map.shape):
+        layer = heat_layer(anomaly_map[rows], scale)
+        alpha = layer[..., 3:].astype(np.float32) / 255
+        blended = image[rows] + alpha * (layer[..., :3].astype(np.float32) - image[rows])
+        result[rows] = np.rint(blended)
+    return result
 
 
 def outline(
@@ -220,7 +224,9 @@ def _heat(anomaly_map: FloatArray, scale: Scale) -> FloatArray:
         raise OptionError(f"anomaly map: expected shape (H, W), got {anomaly_map.shape}")
     if np.isnan(anomaly_map).any():
         raise OptionError("anomaly map: expected numbers, found NaN")
-    heat: FloatArray = ((anomaly_map - low) / (high - low)).clip(0, 1).astype(np.float32)
+    # In float64: the scale of a model of equal images is too small for float32.
+    values = anomaly_map.astype(np.float64)
+    heat: FloatArray = ((values - low) / (high - low)).clip(0, 1).astype(np.float32)
     return heat
 
 

@@ -17,8 +17,10 @@ from fre.cli.evaluate import evaluate
 from fre.cli.import_ import import_
 from fre.cli.info import info
 from fre.cli.predict import predict
+from fre.cli.serve import serve
 from fre.cli.threshold import threshold
 from fre.cli.train import train
+from fre.cli.watch import watch
 from fre.errors import FREError
 from fre.version import __version__
 
@@ -70,5 +72,17 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-for command in (benchmark, compare, demo, evaluate, import_, info, predict, threshold, train):
+for command in (
+    benchmark,
+    compare,
+    demo,
+    evaluate,
+    import_,
+    info,
+    predict,
+    serve,
+    threshold,
+    train,
+    watch,
+):
     cli.add_command(command)

@@ -13,7 +13,7 @@ from fre.cli.common import (
     json_option,
     max_pixels_option,
     note,
-    parse_layers,
+    parse_names,
     parse_size,
     progress_bar,
 )
@@ -59,7 +59,21 @@ class _SpreadCommand(click.Command):
     multiple=True,
     help="A file of weights for a backbone; the name may be left out where only one needs a file.",
 )
-@click.option("--pool", "pools", type=int, multiple=True, default=(2,), show_default=True)
+@click.option(
+    "--preset",
+    "presets",
+    type=click.Choice(["default", "reference"]),
+    multiple=True,
+    default=("default",),
+    show_default=True,
+)
+@click.option(
+    "--pool",
+    "pools",
+    type=int,
+    multiple=True,
+    help="One or more, for tables of the reference.  [default: the preset's]",
+)
 @click.option(
     "--subspace",
     "subspaces",
@@ -67,9 +81,10 @@ class _SpreadCommand(click.Command):
     multiple=True,
     default=("pca",),
     show_default=True,
+    help="Autoencoders are trained with the reference preset.",
 )
 @click.option("--category", "categories", multiple=True, help="Only these.  [default: all]")
-@click.option("--layers", callback=parse_layers, help="The layer to read.")
+@click.option("--layers", callback=parse_names, help="The layer to read.")
 @click.option("--size", callback=parse_size, help="256, or HxW.  [default: the backbone's]")
 @click.option("--variance", type=float, help="Share of the energy that pca keeps.")
 @click.option("--rank", type=int, help="A fixed number of dimensions.")
@@ -97,6 +112,7 @@ def benchmark(
     root: Path,
     backbones: tuple[str, ...],
     weights: tuple[str, ...],
+    presets: tuple[str, ...],
     pools: tuple[int, ...],
     subspaces: tuple[str, ...],
     output: Path,
@@ -115,17 +131,18 @@ def benchmark(
     \b
     Example: fre benchmark mvtec --backbone efficientnet_lite0 resnet18 --against published
     """
-    from fre.benchmark import Variant, assign_weights, run_benchmark
+    from fre.benchmark import assign_weights, make_variant, run_benchmark
     from fre.tables import benchmark_tables
 
     interruption.aftermath = f"what is finished is kept in {output}: the same command goes on"
     files = assign_weights(backbones, weights)
-    variants = [
-        Variant(name, files.get(name), pool, subspace)
+    variants = dict.fromkeys(
+        make_variant(name, files.get(name), preset, pool, subspace)
         for name in backbones
-        for pool in pools
+        for preset in presets
+        for pool in pools or (None,)
         for subspace in subspaces
-    ]
+    )
 
     def report(cell: dict[str, Any], known: bool) -> None:
         auroc = cell["figures"]["image_auroc"]
@@ -139,7 +156,7 @@ def benchmark(
         cells = run_benchmark(
             root,
             output,
-            variants=variants,
+            variants=list(variants),
             parameters=parameters,
             seed=seed,
             categories=categories,

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+FIGURE_TITLES = {
+    "image_auroc": "image AUROC",
+    "image_aupr": "image AUPR",
+    "image_f1": "image F1",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_f1": "pixel F1",
+    "aupro": "AUPRO",
+    "aupimo": "AUPIMO",
+}
+"""Names of the figures of an evaluation, in the order in which they are printed."""
+
 
 class Interrupted(BaseException):
     """What Ctrl-C raises here: click would print a line of its own on a KeyboardInterrupt."""
@@ -103,7 +114,9 @@ def write_text(file: str, text: str) -> None:
 
 def describe_rank(subspace: dict[str, Any]) -> str:
     """How large a subspace of the metadata is, in words."""
-    if subspace["scope"] == "position":
+    if subspace["scope"] == "patch":
+        size = f"{subspace['rank']} of {subspace['channels']} dimensions for all positions"
+    elif subspace["scope"] == "position":
         size = f"up to {subspace['rank']} of {subspace['channels']} dimensions at each position"
     else:
         size = f"{subspace['rank']} of {subspace['dimension']:,} dimensions"
@@ -120,8 +133,17 @@ def parse_size(_: click.Context, __: click.Parameter, value: str | None) -> Any:
     return (int(sides[0]), int(sides[-1]))
 
 
-def parse_layers(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+def parse_names(_: click.Context, __: click.Parameter, value: str | None) -> Any:
     return None if value is None else [name.strip() for name in value.split(",")]
+
+
+def parse_numbers(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"expected a number, or several as in 1,1,2, not {value!r}")
+    return [int(part) for part in parts]
 
 
 def set_pixel_limit(_: click.Context, __: click.Parameter, value: int | None) -> None:

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fre.cli.common import emit, json_option, max_pixels_option, note, progress_bar, runtime_options
+from fre.cli.common import (
+    FIGURE_TITLES,
+    emit,
+    json_option,
+    max_pixels_option,
+    note,
+    progress_bar,
+    runtime_options,
+)
 
 if TYPE_CHECKING:
     from fre.comparison import Comparison, Difference, Disagreement
-
-TITLES = {
-    "image_auroc": "image AUROC",
-    "image_aupr": "image AUPR",
-    "image_f1": "image F1",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_f1": "pixel F1",
-    "aupro": "AUPRO",
-    "aupimo": "AUPIMO",
-}
 
 
 @click.command()
@@ -79,7 +77,7 @@ def comparison_text(result: Comparison, a: Path, b: Path, root: Path, limit: int
         "",
         f"{'':11}      A      B   B - A   95% interval",
     ]
-    for name, title in TITLES.items():
+    for name, title in FIGURE_TITLES.items():
         difference = result.differences[name]
         if difference is not None:
             figures = f"{getattr(result.a, name):.3f}  {getattr(result.b, name):.3f}"
@@ -89,11 +87,8 @@ def comparison_text(result: Comparison, a: Path, b: Path, root: Path, limit: int
 
 
 def _difference_text(difference: Difference) -> str:
-    text = f"{difference.value:+.3f}"
-    if difference.interval is None:
-        return text
     low, high = difference.interval
-    return f"{text}   {low:+.3f} to {high:+.3f}"
+    return f"{difference.value:+.3f}   {low:+.3f} to {high:+.3f}"
 
 
 def _disagreement_lines(found: tuple[Disagreement, ...], root: Path, limit: int) -> list[str]:

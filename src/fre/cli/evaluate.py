@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fre.cli.common import emit, json_option, max_pixels_option, note, progress_bar, runtime_options
+from fre.cli.common import (
+    FIGURE_TITLES,
+    emit,
+    json_option,
+    max_pixels_option,
+    note,
+    progress_bar,
+    runtime_options,
+)
 
 if TYPE_CHECKING:
     from fre.types import Evaluation
@@ -31,6 +39,9 @@ def evaluate(
     json_file: str | None,
 ) -> None:
     """Measure a model on the test images of a dataset.
+
+    The 95 % intervals are by the choice of test images, not of training images; images/s is of
+    this one run.
 
     \b
     Example: fre evaluate part.onnx parts --report part.html
@@ -57,20 +68,18 @@ def evaluate(
 
 
 def evaluation_text(result: Evaluation) -> str:
-    def cell(value: float | None) -> str:
-        return "-" if value is None else f"{value:.3f}"
-
-    return "\n".join(
-        [
-            f"{result.n_good} good and {result.n_defect} defective images, "
-            f"{result.images_per_second:.1f} images/s",
-            "",
-            "         AUROC   AUPR     F1  AUPRO  AUPIMO",
-            f"image    {cell(result.image_auroc):>5}  {cell(result.image_aupr):>5}  "
-            f"{cell(result.image_f1):>5}",
-            f"pixel    {cell(result.pixel_auroc):>5}         {cell(result.pixel_f1):>5}  "
-            f"{cell(result.aupro):>5}  {cell(result.aupimo):>6}",
-            "",
-            f"false-alarm rate observed: {cell(result.false_alarm_rate_observed)}",
-        ]
-    )
+    lines = [
+        f"{result.n_good} good and {result.n_defect} defective images, "
+        f"{result.images_per_second:.1f} images/s",
+        "",
+        f"{'':25}  figure   95% interval",
+    ]
+    titles = {**FIGURE_TITLES, "false_alarm_rate_observed": "false-alarm rate observed"}
+    for name, title in titles.items():
+        value = getattr(result, name)
+        line = f"{title:25}  {'-' if value is None else f'{value:.3f}':>6}"
+        if name in result.intervals:
+            low, high = result.intervals[name]
+            line += f"   {low:.3f} to {high:.3f}"
+        lines.append(line)
+    return "\n".join(lines)

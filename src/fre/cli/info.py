@@ -41,8 +41,12 @@ def _info_text(values: dict[str, Any], model: Model) -> str:
         ("sha256", values["sha256"]),
         ("written by", f"fre {values['fre_version']}, format {values['format']}"),
         ("backbone", f"{backbone['name']} (weights {backbone['weights_sha256'][:12]})"),
-        ("input", "{} x {} pixels".format(*model.size)),
+        ("input", _input_in_words(model)),
     ]
+    if model.roi is not None:
+        height, width = model.roi.inspected.shape
+        share = model.roi.inspected.mean()
+        rows.append(("inspected", f"{share:.1%} of the image, by a mask of {height} x {width}"))
     rows += [
         (
             "subspace",
@@ -60,6 +64,20 @@ def _info_text(values: dict[str, Any], model: Model) -> str:
         _origin_row(provenance),
     ]
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
+
+
+def _input_in_words(model: Model) -> str:
+    """How an image meets the input; sizes are height x width."""
+    geometry, size = model.geometry, "{} x {}".format(*model.size)
+    if geometry.tiling is not None:
+        whole = geometry.tiling.image_size
+        images = "at their own size" if whole is None else "stretched to {} x {}".format(*whole)
+        return (
+            f"tiles of {size} pixels (height x width), {geometry.tiling.overlap} or more shared, "
+            f"of images {images}"
+        )
+    how = "stretched" if geometry.fit == "stretch" else "scaled with their aspect kept, and padded"
+    return f"{size} pixels (height x width), images {how}"
 
 
 def _chosen(provenance: dict[str, Any]) -> str:

@@ -25,12 +25,17 @@ from fre.errors import ImageError, InputError, OptionError
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="A folder for overlays, maps and predictions.jsonl.",
+    help="A folder for overlays, maps, masks and predictions.jsonl.",
 )
 @click.option(
     "--maps",
     type=click.Choice(["tiff", "npy", "png"]),
     help="Write the anomaly maps, too (with -o): float32, or 16-bit grey for png.",
+)
+@click.option(
+    "--masks",
+    is_flag=True,
+    help="Write binary masks, too (with -o): 255 where a pixel is anomalous, 0 elsewhere.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it is not empty.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
@@ -42,6 +47,7 @@ def predict(
     images: tuple[Path, ...],
     output: Path | None,
     maps: str | None,
+    masks: bool,
     overwrite: bool,
     batch_size: int,
     runtime: str,
@@ -62,8 +68,9 @@ def predict(
     from fre.model import load
     from fre.output import FolderWriter, json_line
 
-    if maps and not output:
-        raise OptionError("--maps needs a folder to write to: add -o FOLDER")
+    for option, wanted in (("--maps", maps), ("--masks", masks)):
+        if wanted and not output:
+            raise OptionError(f"{option} needs a folder to write to: add -o FOLDER")
     loaded = load(model, runtime=runtime, threads=threads)
     paths = [path for source in images for path in find_images(source)]
     lines: list[str] = []
@@ -71,7 +78,7 @@ def predict(
     reader_left = False
     staging = staged_folder(output, overwrite=overwrite) if output else nullcontext()
     with staging as folder, progress_bar() as progress:
-        writer = FolderWriter(folder, images, loaded.map_range, maps) if folder else None
+        writer = FolderWriter(folder, images, loaded.map_range, maps, masks) if folder else None
         results = loaded.predict_many(paths, batch_size=batch_size, errors="return")
         for done, result in enumerate(results, start=1):
             lines.append(json_line(result))

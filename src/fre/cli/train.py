@@ -10,10 +10,12 @@ import click
 from fre.cli.common import (
     describe_rank,
     emit,
+    interruption,
     json_option,
     max_pixels_option,
     note,
-    parse_layers,
+    parse_names,
+    parse_numbers,
     parse_size,
     progress_bar,
 )
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--preset",
-    type=click.Choice(["reference", "default"]),
-    help="reference by itself is FRE as documented: ResNet-50, pool 2, a tied autoencoder of rank "
-    "220. default reads three layers, and is more accurate.",
+    type=click.Choice(["default", "reference"]),
+    help="default reads three layers. reference by itself is FRE as documented: ResNet-50, pool 2, "
+    "a tied autoencoder of rank 220.  [default: default]",
 )
 @click.option(
     "--backbone",
@@ -43,10 +45,52 @@ if TYPE_CHECKING:
     "--weights", type=click.Path(path_type=Path), help="A file of weights for the backbone."
 )
 @click.option(
-    "--layers", callback=parse_layers, help="The layer to read.  [default: the backbone's own]"
+    "--layers",
+    callback=parse_names,
+    help="The layers to read, fine to coarse.  [default: the preset's]",
 )
-@click.option("--size", callback=parse_size, help="256, or HxW.  [default: the backbone's]")
-@click.option("--pool", type=int, help="Edge of the pooling windows.  [default: 2]")
+@click.option(
+    "--size",
+    callback=parse_size,
+    help="256, or HxW, of the network's input; with --tile, of the whole image.  [default: the "
+    "backbone's; with --tile, the image's own]",
+)
+@click.option(
+    "--fit",
+    "image_fit",
+    type=click.Choice(["stretch", "letterbox"]),
+    default="stretch",
+    show_default=True,
+    help="How images are brought to that size; letterbox keeps their aspect and pads.",
+)
+@click.option(
+    "--tile",
+    callback=parse_size,
+    help="Cut large images into tiles of this size, 256 or HxW, at full resolution.",
+)
+@click.option("--overlap", default=64, show_default=True, help="Pixels that tiles share.")
+@click.option(
+    "--per-tile",
+    is_flag=True,
+    help="Give each place of a tile a model of its own: for a camera and parts that do not move.",
+)
+@click.option(
+    "--roi",
+    type=click.Path(path_type=Path),
+    help="A mask, the size of the images: only what is white is learnt and scored.",
+)
+@click.option(
+    "--ignore",
+    type=click.Path(path_type=Path),
+    help="A mask: what is white is neither learnt nor scored.",
+)
+@click.option(
+    "--augment",
+    default=0,
+    metavar="COPIES",
+    help="Shifted and turned copies of each image, for when there are few.",
+)
+@click.option("--flip", is_flag=True, help="Mirror every second copy.")
 @click.option(
     "--subspace",
     type=click.Choice(["pca", "tied", "plain"]),
@@ -54,7 +98,53 @@ if TYPE_CHECKING:
 )
 @click.option("--variance", type=float, help="Share of the energy that pca keeps.  [default: 0.97]")
 @click.option(
-    "--rank", type=int, help="A fixed number of dimensions.  [default: 220 for an autoencoder]"
+    "--rank",
+    type=int,
+    help="A fixed number of dimensions; in the default preset the limit of those of a whole image. "
+    " [default: 220 for an autoencoder; 256]",
+)
+@click.option(
+    "--pool",
+    callback=parse_numbers,
+    help="Edge of the pooling windows, one or one for each layer.  [default: 1; 2 in the "
+    "reference]",
+)
+@click.option(
+    "--scope",
+    callback=parse_names,
+    help="Of the default preset's subspaces, one or one for each layer: position, image, or patch, "
+    "one for all positions.  [default: position, and image for the last layer]",
+)
+@click.option(
+    "--score-layers",
+    callback=parse_names,
+    help="Those layers that count for the score.  [default: all but the first of three]",
+)
+@click.option(
+    "--map-layers",
+    callback=parse_names,
+    help="Those that count for the anomaly map.  [default: all but the last of three]",
+)
+@click.option(
+    "--standardise",
+    type=click.Choice(["position", "layer", "none"]),
+    help="What sets the scale of a residual.  [default: position]",
+)
+@click.option(
+    "--top",
+    type=float,
+    help="Share of the map's largest pixels, whose mean is the score.  [default: 0.05]",
+)
+@click.option("--smoothing", type=float, help="Of maps, in pixels.  [default: 4]")
+@click.option(
+    "--prior",
+    type=float,
+    help="Weight of a position's neighbourhood, in images.  [default: 32]",
+)
+@click.option(
+    "--overall/--no-overall",
+    default=None,
+    help="Let a large overall residual add to the score.  [default: with 100 images or more]",
 )
 @click.option("--epochs", default=220, show_default=True, help="Of an autoencoder.")
 @click.option("--learning-rate", default=1e-3, show_default=True, help="Of an autoencoder.")
@@ -84,6 +174,13 @@ if TYPE_CHECKING:
     "an image's folder; a number, that of the folder so many levels up; or a regular expression "
     "with one capture group for the file's name, such as '^(part[0-9]+)_'.",
 )
+@click.option(
+    "--memory",
+    default=2.0,
+    show_default=True,
+    help="Gigabytes of features that are held at once; of more, images are read twice, and a "
+    "training that is stopped goes on from OUTPUT.partial.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of folds and autoencoders.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
 @click.option("--skip-unreadable", is_flag=True, help="Leave out images that can't be read.")
@@ -112,11 +209,21 @@ def train(
     for remark in open_dataset(data).notes:
         note(remark)
     detector = FRE(**parameters)
-    with progress_bar() as progress:
-        model = detector.fit(
-            data, skip_unreadable=skip_unreadable, threads=threads, progress=progress
-        )
+    checkpoint = output.with_name(f"{output.name}.partial")
+    try:
+        with progress_bar() as progress:
+            model = detector.fit(
+                data,
+                skip_unreadable=skip_unreadable,
+                checkpoint=checkpoint,
+                threads=threads,
+                progress=progress,
+            )
+    finally:
+        if checkpoint.exists():
+            interruption.aftermath = f"the same command goes on from {checkpoint}"
     model.save(output)
+    checkpoint.unlink(missing_ok=True)
     for skipped in detector.skipped_:
         note(f"left out: {skipped}")
     if caveat := model.calibration.caveat():

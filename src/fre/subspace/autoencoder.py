@@ -103,6 +103,23 @@ class LinearAutoencoder:
         """
         return _residual(X, self.encoder, self.encoder_bias, self.decoder, self.decoder_bias)
 
+    def energies(self, X: NDArray[np.floating], channels: int) -> FloatArray:
+        """Squared residual at every location.
+
+        Args:
+            X: float (n, D), flattened from (channels, locations).
+            channels: number of channels.
+
+        Returns:
+            float32 (n, locations): the squared residual, summed over the channels.
+        """
+        maps = np.empty((len(X), X.shape[1] // channels), np.float32)
+        # One by one: residuals are in float64, and would need twice the memory of the features.
+        for row, feature in enumerate(X):
+            residual = self.residual(feature[None])
+            maps[row] = np.square(residual).reshape(channels, -1).sum(axis=0)
+        return maps
+
 
 def _residual(
     X: NDArray[np.floating],

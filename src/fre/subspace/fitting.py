@@ -108,11 +108,7 @@ class Trained:
             others = np.setdiff1d(np.arange(len(self._X)), held)
             task = f"Calibrating, fold {number} of {len(folds)}"
             autoencoder = self._train(self._X[others], task)
-            maps = np.empty((len(held), self._X.shape[1] // channels), np.float32)
-            for row, index in enumerate(held):
-                residual = autoencoder.residual(self._X[index : index + 1])
-                maps[row] = np.square(residual).reshape(channels, -1).sum(axis=0)
-            yield held, maps
+            yield held, autoencoder.energies(self._X[held], channels)
 
     def _train(self, X: FloatArray, task: str) -> LinearAutoencoder:
         progress = self._progress

@@ -73,8 +73,55 @@ class Subspace:
         centred = X - self.mean
         return np.asarray(centred - (centred @ self.basis) @ self.basis.T)
 
+    def energies(self, X: NDArray[np.floating], channels: int) -> FloatArray:
+        """Squared residual at every location, without a copy of the features.
 
-def choose_rank(energies: Float64, *, variance: float, rank: int | None, tolerance: float) -> int:
+        Deviations from the mean are taken in float64 and multiplied in float32.
+
+        Args:
+            X: float (n, D), flattened from (channels, locations).
+            channels: number of channels.
+
+        Returns:
+            float32 (n, locations): the squared residual, summed over the channels.
+
+        Raises:
+            OptionError: features of another length, or not of so many channels.
+        """
+        n, dimension = X.shape
+        if dimension != self.dimension or channels < 1 or dimension % channels:
+            raise OptionError(
+                f"the features have {dimension} entries in {channels} channels; the subspace is "
+                f"of features with {self.dimension}"
+            )
+        locations = dimension // channels
+        step = max(1, BLOCK_BYTES // (8 * max(1, n) * locations)) * locations
+        parts = [slice(start, start + step) for start in range(0, dimension, step)]
+        basis = self.basis.astype(np.float32)
+
+        def centred(part: slice) -> FloatArray:
+            return np.asarray(X[:, part] - self.mean[part], np.float32)
+
+        codes = np.zeros((n, self.rank), np.float32)
+        for part in parts:
+            codes += centred(part) @ basis[part]
+        energies = np.zeros((n, locations), np.float32)
+        for part in parts:
+            residual = centred(part)
+            residual -= codes @ basis[part].T
+            np.square(residual, out=residual)
+            energies += residual.reshape(n, residual.shape[1] // locations, locations).sum(axis=1)
+        return energies
+
+
+def choose_rank(
+    energies: Float64,
+    *,
+    variance: float,
+    rank: int | None,
+    tolerance: float,
+    beyond: float = 0.0,
+) -> int:
     """How many principal components to keep.
 
     Args:
@@ -82,6 +129,7 @@ def choose_rank(energies: Float64, *, variance: float, rank: int | None, toleran
         variance: share of the energy to keep, in (0, 1].
         rank: a fixed number instead, or ``None``.
         tolerance: energies up to this are rounding, not signal.
+        beyond: energy that there is besides, in directions that are not known.
 
     Raises:
         OptionError: ``rank`` is more than the data allow.
@@ -98,7 +146,8 @@ def choose_rank(energies: Float64, *, variance: float, rank: int | None, toleran
         return 0
     cumulative = np.cumsum(energies[:available])
     # The last of the cumulative sums may miss its own total by a rounding error.
-    return min(int(np.searchsorted(cumulative, variance * cumulative[-1])) + 1, available)
+    wanted = variance * (cumulative[-1] + beyond)
+    return min(int(np.searchsorted(cumulative, wanted)) + 1, available)
 
 
 def _columns(n_rows: int, n_columns: int) -> Iterator[slice]:
@@ -148,14 +197,20 @@ def _descending(symmetric: Float64) -> tuple[Float64, Float64]:
     return values, vectors * np.where(largest < 0, -1.0, 1.0)
 
 
-def _tolerance(energies: Float64, n: int, mean: Float64) -> float:
+def rounding_energy(largest: float, size: int, n: int, mean: Float64) -> float:
     """The largest energy that rounding alone may show in a direction without any.
 
     Rounding comes from the decomposition, relative to the largest energy, and from the
     subtraction of the mean, relative to the mean.
+
+    Args:
+        largest: energy of the strongest direction.
+        size: of the Gram matrix.
+        n: number of features.
+        mean: float64 (D,).
     """
     epsilon = float(np.finfo(np.float64).eps)
-    decomposition = float(energies[0]) * energies.size * 4 * epsilon
+    decomposition = largest * size * 4 * epsilon
     return decomposition + n * float(mean @ mean) * (4 * epsilon) ** 2
 
 
@@ -257,9 +312,7 @@ class Gram:
         check_rank(variance, rank)
         n, dimension = self.X.shape
         energies, U = _descending(self.products)
-        k = choose_rank(
-            energies, variance=variance, rank=rank, tolerance=_tolerance(energies, n, self.mean)
-        )
+        k = choose_rank(energies, variance=variance, rank=rank, tolerance=self._rounding(energies))
         k = _limited(k, at_most)
         singular_values = np.sqrt(energies[:k])
         if self.wide:
@@ -308,6 +361,9 @@ class Gram:
             else:
                 yield held, self._held_out_map(held, channels, variance, rank, at_most)
 
+    def _rounding(self, energies: Float64) -> float:
+        return rounding_energy(float(energies[0]), energies.size, len(self.X), self.mean)
+
     def _reconstruction_weights(
         self,
         others: NDArray[np.intp],
@@ -336,7 +392,7 @@ class Gram:
 
     def _cut(self, energies: Float64, variance: float, rank: int | None) -> int:
         """The rank for a part of the features: a fixed one is cut to what they allow."""
-        tolerance = _tolerance(energies, len(self.X), self.mean)
+        tolerance = self._rounding(energies)
         if rank is not None:
             return min(rank, int(np.count_nonzero(energies > tolerance)))
         return choose_rank(energies, variance=variance, rank=None, tolerance=tolerance)
@@ -364,8 +420,7 @@ class Gram:
             np.sqrt(energies[:k]),
             float(energies[k:].sum()),
         )
-        residual = subspace.residual(self.X[held]).reshape(len(held), channels, -1)
-        return np.asarray(np.square(residual).sum(axis=1), np.float32)
+        return subspace.energies(self.X[held], channels)
 
 
 def _residual_map_from_rows(

@@ -1,0 +1,113 @@
+"""From fitted parts to a model: graph, calibration and metadata in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import onnx
+
+from fre.calibration import Calibration
+from fre.features import FeatureExtractor
+from fre.fused import FusedDetector, FusedPlan
+from fre.graph import FeatureLayout, LayerSubspace, detector_model, fused_model
+from fre.metadata import FusedNotes, attach, describe
+from fre.model import Model
+from fre.presets import Configuration
+from fre.subspace.fitting import AnySubspace
+
+__all__ = ["Assembled", "assemble_fused", "assemble_reference", "finish"]
+
+Parts: TypeAlias = Sequence[tuple[FeatureLayout, AnySubspace | LayerSubspace]]
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A model but for its provenance.
+
+    Attributes:
+        graph: from images to scores and maps.
+        parts: layout and subspace of each layer that it reads.
+        calibration: on good images.
+        fused: how several layers are read; ``None`` for the reference preset.
+    """
+
+    graph: onnx.ModelProto
+    parts: Parts
+    calibration: Calibration
+    fused: FusedNotes | None = None
+
+
+def assemble_reference(
+    extractor: FeatureExtractor, subspace: AnySubspace, calibration: Calibration
+) -> Assembled:
+    """The reference preset: one layer, one subspace."""
+    layout = extractor.layout
+    graph = detector_model(
+        extractor.network,
+        extractor.backbone.normalisation,
+        layout,
+        extractor.geometry.size,
+        subspace,
+        extractor.inspected,
+    )
+    return Assembled(graph, [(layout, subspace)], calibration)
+
+
+def assemble_fused(
+    extractor: FeatureExtractor,
+    fitted: FusedDetector,
+    plan: FusedPlan,
+    settings: Configuration,
+    false_alarm_rate: float,
+) -> Assembled:
+    """The default preset: several layers, fused."""
+    graph = fused_model(
+        extractor.network,
+        extractor.backbone.normalisation,
+        fitted.heads,
+        extractor.geometry.size,
+    )
+    calibration = Calibration.fit(
+        fitted.scores, fitted.map_maxima, false_alarm_rate, map_range=fitted.map_range
+    )
+    # Of several heads the first stands for all: they differ in nothing but numbers.
+    head = fitted.heads[0]
+    parts: list[tuple[FeatureLayout, AnySubspace | LayerSubspace]] = [
+        *zip(head.layouts, head.subspaces, strict=True)
+    ]
+    if not any(subspace is head.overall[1] for subspace in head.subspaces):
+        parts.append(head.overall)
+    notes = FusedNotes(settings.reading, plan.layers)
+    return Assembled(graph, parts, calibration, notes)
+
+
+def finish(
+    extractor: FeatureExtractor,
+    assembled: Assembled,
+    settings: Configuration,
+    origin: dict[str, Any],
+    *,
+    threads: int,
+) -> Model:
+    """The model, ready to be saved.
+
+    Args:
+        extractor: of the features that the parts were fitted to.
+        assembled: the parts.
+        settings: of the training.
+        origin: from `fre.metadata.provenance`.
+        threads: of the model; 0 takes all cores.
+    """
+    document = describe(
+        preset=settings.preset,
+        backbone=extractor.backbone,
+        parts=assembled.parts,
+        geometry=extractor.geometry,
+        roi=extractor.roi,
+        fused=assembled.fused,
+        calibration=assembled.calibration,
+        origin=origin,
+    )
+    return Model(attach(assembled.graph, document), threads=threads)

@@ -1,0 +1,191 @@
+"""``fre watch``."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shlex
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fre.cli.common import Interrupted, max_pixels_option, note, print_line, runtime_options
+from fre.errors import OptionError
+
+if TYPE_CHECKING:
+    from fre.watch import Journal, Line
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--on-anomalous",
+    "command",
+    metavar="COMMAND",
+    help="Run this for each anomalous image, without a shell: the path and the score become its "
+    "last two arguments, and FRE_PATH, FRE_SCORE, FRE_P_VALUE and FRE_MODEL its environment.",
+)
+@click.option(
+    "--command-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds after which the command is killed.",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="Remembers what was judged.  [default: a hidden file in DIR]",
+)
+@click.option("--skip-existing", is_flag=True, help="At the first start, only what is new counts.")
+@click.option("--once", is_flag=True, help="End when everything that is there has been judged.")
+@click.option(
+    "--settle",
+    type=click.FloatRange(min=0),
+    default=0.5,
+    show_default=True,
+    help="Seconds without a change after which a file is complete.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="Seconds without a change after which a file that can't be read is given up.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@runtime_options
+@max_pixels_option
+def watch(
+    model: Path,
+    folder: Path,
+    command: str | None,
+    command_timeout: float,
+    state: Path | None,
+    skip_existing: bool,
+    once: bool,
+    settle: float,
+    patience: float,
+    batch_size: int,
+    runtime: str,
+    threads: int,
+) -> int:
+    """Judge every image that arrives in a folder, once: a line of JSON for each.
+
+    Images may be written slowly, renamed into place, or come in bursts; what is below DIR counts,
+    too. After a crash or a restart it goes on where it was. A line that may have been printed
+    before a crash is printed again with "redelivered": true; no image is judged twice.
+
+    \b
+    Example: fre watch part.onnx incoming --on-anomalous './reject --station 3'
+    """
+    from fre.model import load
+    from fre.watch import Journal, default_state, watch_folder
+
+    words = _split(command)
+    loaded = load(model, runtime=runtime, threads=threads)
+    if not folder.is_dir():
+        raise OptionError(f"{folder}: expected a folder to watch")
+    journal = Journal(state or default_state(folder, model))
+    runner = _Runner(words, str(model), journal, command_timeout) if words else None
+    n = anomalous = 0
+    lines = watch_folder(
+        loaded,
+        folder,
+        journal,
+        settle=settle,
+        patience=patience,
+        batch_size=batch_size,
+        command=runner is not None,
+        skip_existing=skip_existing,
+        once=once,
+    )
+    try:
+        if runner:
+            for line in journal.uncommanded():
+                runner.add(line)
+        for line in lines:
+            if not print_line(line.text()):
+                break
+            journal.printed(line.key)
+            n += not line.repeated
+            if line.values.get("anomalous"):
+                anomalous += not line.repeated
+                if runner and not line.repeated:
+                    runner.add(line)
+        if runner:
+            runner.finish()
+    except Interrupted:
+        # The only way to end it: not a failure. Commands that were not run are run next time.
+        pass
+    note(f"{n} images judged, {anomalous} of them anomalous")
+    return 0
+
+
+def _split(command: str | None) -> list[str]:
+    if command is None:
+        return []
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise OptionError(f"--on-anomalous: {error}: {command}") from error
+    if not words:
+        raise OptionError("--on-anomalous: expected a command")
+    return words
+
+
+class _Runner:
+    """Runs the command, one at a time, while images are judged."""
+
+    def __init__(self, words: list[str], model: str, journal: Journal, timeout: float) -> None:
+        self.words = words
+        self.model = model
+        self.journal = journal
+        self.timeout = timeout
+        self._waiting: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def add(self, line: Line) -> None:
+        self._waiting.put(line)
+
+    def finish(self) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (line := self._waiting.get()) is not None:
+            self._run(line)
+            self.journal.commanded(line.key)
+
+    def _run(self, line: Line) -> None:
+        path, score = line.values["path"], repr(line.values["score"])
+        environment = {
+            **os.environ,
+            "FRE_PATH": path,
+            "FRE_SCORE": score,
+            "FRE_P_VALUE": repr(line.values["p_value"]),
+            "FRE_MODEL": self.model,
+        }
+        try:
+            # Its output goes to stderr: stdout is for the lines of JSON.
+            done = subprocess.run(
+                [*self.words, path, score],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
+                timeout=self.timeout,
+                check=False,
+            )
+        except (OSError, ValueError) as error:
+            note(f"--on-anomalous: {self.words[0]}: {error}")
+        except subprocess.TimeoutExpired:
+            note(f"--on-anomalous: {self.words[0]}: killed after {self.timeout:g} s, for {path}")
+        else:
+            if done.returncode:
+                note(f"--on-anomalous: {self.words[0]}: exit code {done.returncode}, for {path}")

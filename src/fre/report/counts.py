@@ -1,0 +1,102 @@
+"""What the decisions came to: the confusion table, and what was found of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fre.metrics import wilson_interval
+from fre.report.wording import percent
+from fre.types import ScoredImage
+
+
+@dataclass(frozen=True)
+class Share:
+    """So many of so many, with the Wilson interval.
+
+    Not the bootstrap: that would claim certainty, an interval of no width, for 0 of 41.
+    """
+
+    part: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        return self.part / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.part, self.total)
+
+    @property
+    def text(self) -> str:
+        return percent(self.value)
+
+    @property
+    def interval_text(self) -> str:
+        low, high = self.interval
+        return f"{percent(low)} to {percent(high)}"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The confusion table."""
+
+    found: int
+    missed: int
+    false_alarms: int
+    passed: int
+
+    @classmethod
+    def of(cls, rows: Iterable[ScoredImage]) -> Counts:
+        cells = [(row.sample.good, row.anomalous) for row in rows]
+        return cls(
+            found=cells.count((False, True)),
+            missed=cells.count((False, False)),
+            false_alarms=cells.count((True, True)),
+            passed=cells.count((True, False)),
+        )
+
+    @property
+    def defects(self) -> int:
+        return self.found + self.missed
+
+    @property
+    def good(self) -> int:
+        return self.false_alarms + self.passed
+
+    @property
+    def recall(self) -> Share | None:
+        """Defects that are found."""
+        return Share(self.found, self.defects) if self.defects else None
+
+    @property
+    def false_alarm_rate(self) -> Share | None:
+        """Good parts that raise an alarm."""
+        return Share(self.false_alarms, self.good) if self.good else None
+
+    @property
+    def miss_rate(self) -> Share | None:
+        """Defects that are missed."""
+        return Share(self.missed, self.defects) if self.defects else None
+
+    @property
+    def pass_rate(self) -> Share | None:
+        """Good parts that pass."""
+        return Share(self.passed, self.good) if self.good else None
+
+
+@dataclass(frozen=True)
+class Kind:
+    name: str
+    share: Share
+
+
+def kinds(rows: Iterable[ScoredImage]) -> list[Kind]:
+    """The kinds of defect, the one that is found least first."""
+    by_kind: dict[str, list[bool]] = {}
+    for row in rows:
+        if not row.sample.good:
+            by_kind.setdefault(row.sample.kind, []).append(row.anomalous)
+    kinds = [Kind(name, Share(sum(found), len(found))) for name, found in by_kind.items()]
+    return sorted(kinds, key=lambda kind: (kind.share.value, -kind.share.total, kind.name))

@@ -1,0 +1,107 @@
+"""The threshold: where it comes from, and whether it kept its word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.charts import number
+from fre.report.counts import Counts
+from fre.report.wording import percent
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How images are decided on.
+
+    Attributes:
+        threshold: above this score an image is called anomalous.
+        false_alarm_rate: the rate the threshold was set for, or ``None``.
+        chosen: how it was set instead, in words.
+        calibration: float64 (m,), scores of good images; may be empty.
+    """
+
+    threshold: float
+    false_alarm_rate: float | None
+    chosen: str | None
+    calibration: NDArray[np.float64]
+
+    @property
+    def promised_rate(self) -> float | None:
+        """The false-alarm rate that the good images were asked for; ``None`` if they weren't."""
+        return self.false_alarm_rate if self.calibration.size else None
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether somebody named the threshold itself."""
+        return self.false_alarm_rate is None and self.chosen in (None, "by hand")
+
+    @property
+    def caution(self) -> str | None:
+        """A sentence, if the threshold is not from good images alone."""
+        if self.promised_rate is not None:
+            return None
+        if self.by_hand:
+            return "The threshold was set by hand, not from the scores of good images."
+        if self.chosen is not None:
+            return (
+                f"The threshold was chosen with known defects ({self.chosen}), not from good "
+                "images alone. On those same images the decisions look better than they will on "
+                "others, and defects of another kind may be missed."
+            )
+        return (
+            "The threshold came with the model. No good images were calibrated on, so it promises "
+            "no rate of false alarms."
+        )
+
+    @property
+    def source(self) -> str:
+        """Where the threshold comes from, for a table."""
+        if self.promised_rate is not None:
+            return f"good images, for {percent(self.promised_rate)} false alarms"
+        if self.by_hand:
+            return "set by hand"
+        return "came with the model" if self.chosen is None else self.chosen
+
+    def sentences(self, counts: Counts) -> list[str]:
+        """What the threshold is and promises, and what the test shows."""
+        m = self.calibration.size
+        called = f"An image is called anomalous above a score of {number(self.threshold)}."
+        sentences = [called]
+        rate = self.promised_rate
+        if rate is not None:
+            sentences.append(
+                f"This is set for {percent(rate)} false alarms, from the scores of {m:,} good "
+                "images."
+            )
+            finest = 1 / (m + 1)
+            if rate < finest:
+                sentences.append(
+                    f"So few images cannot promise fewer than {percent(finest)} false alarms."
+                )
+        elif m:
+            above = int(np.count_nonzero(self.calibration > self.threshold))
+            sentences.append(
+                f"By the scores of {m:,} good images, about {percent((1 + above) / (m + 1))} "
+                "false alarms are to be expected."
+            )
+        observed = counts.false_alarm_rate
+        if observed is None:
+            sentences.append("No good images were tested, so the false alarms are unknown.")
+        else:
+            shown = f"The test shows {observed.text} (95% interval {observed.interval_text})"
+            sentences.append(f"{shown}{_agreement(observed.interval, rate)}.")
+        if not counts.defects:
+            sentences.append("No defective images were tested, so what it misses is unknown.")
+        return sentences
+
+
+def _agreement(interval: tuple[float, float], rate: float | None) -> str:
+    if rate is None:
+        return ""
+    low, high = interval
+    if low > rate:
+        return ", more than what was set"
+    return ", fewer than what was set" if high < rate else ", in agreement with what was set"

@@ -1,0 +1,122 @@
+"""The images, sorted by what matters first, and as many as the page has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+
+import numpy as np
+
+from fre.errors import ImageError
+from fre.report.pictures import QUALITIES, GalleryItem, Picture, draw
+from fre.types import Progress, ScoredImage
+from fre.visualize import Scale
+
+N_BORDERLINE = 6
+
+GROUPS = {
+    "missed": ("Missed defects", "Defective, but scored below the threshold. Lowest score first."),
+    "false-alarms": ("False alarms", "Good, but called anomalous. Highest score first."),
+    "borderline": ("Close calls", "Decided correctly, with the least margin."),
+    "found": ("Defects found", "The rest of the defective images. Lowest score first."),
+    "passed": ("Good parts passed", "The rest of the good images. Highest score first."),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image of the gallery; without a picture, ``reason`` says why."""
+
+    group: str
+    row: ScoredImage
+    picture: Picture | None
+    reason: str = ""
+
+    @property
+    def p_text(self) -> str:
+        p = self.row.p_value
+        return f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
+
+
+@dataclass(frozen=True)
+class Group:
+    key: str
+    title: str
+    note: str
+    cards: list[Card]
+    total: int
+
+
+def group_rows(rows: Iterable[ScoredImage]) -> dict[str, list[ScoredImage]]:
+    """The rows by GROUPS, each group in its order of importance."""
+    by_outcome: dict[tuple[bool, bool], list[ScoredImage]] = {}
+    for row in sorted(rows, key=lambda row: row.score):
+        by_outcome.setdefault((row.sample.good, row.anomalous), []).append(row)
+    found = by_outcome.get((False, True), [])
+    passed = by_outcome.get((True, False), [])[::-1]
+    return {
+        "missed": by_outcome.get((False, False), []),
+        "false-alarms": by_outcome.get((True, True), [])[::-1],
+        # Nearness by rank: distances between scores mean little where they span magnitudes.
+        "borderline": found[:N_BORDERLINE] + passed[:N_BORDERLINE],
+        "found": found[N_BORDERLINE:],
+        "passed": passed[N_BORDERLINE:],
+    }
+
+
+def ranked(rows: Iterable[ScoredImage], limit: int) -> list[tuple[str, ScoredImage]]:
+    """The most important rows with their groups.
+
+    Taken in turns from groups of equal weight, so that a hundred missed defects don't hide the
+    false alarms.
+    """
+    groups = {key: [(key, row) for row in members] for key, members in group_rows(rows).items()}
+    wrong = _in_turns(groups["missed"], groups["false-alarms"])
+    right = _in_turns(groups["found"], groups["passed"])
+    return [*wrong, *groups["borderline"], *right][:limit]
+
+
+def _in_turns(
+    first: list[tuple[str, ScoredImage]], second: list[tuple[str, ScoredImage]]
+) -> list[tuple[str, ScoredImage]]:
+    pairs = chain.from_iterable(zip_longest(first, second))
+    return [item for item in pairs if item is not None]
+
+
+def draw_cards(
+    ranked: Sequence[tuple[str, ScoredImage]],
+    gallery: Callable[[ScoredImage], GalleryItem],
+    scale: Scale,
+    progress: Progress | None,
+) -> list[Card]:
+    cards = []
+    for done, (group, row) in enumerate(ranked, start=1):
+        try:
+            cards.append(Card(group, row, draw(gallery(row), scale)))
+        except ImageError as error:
+            cards.append(Card(group, row, None, error.reason))
+        if progress is not None:
+            progress("report", done, len(ranked))
+    return cards
+
+
+def fit(cards: list[Card], max_bytes: int) -> tuple[int, list[Card]]:
+    """The best quality at which all cards fit; else the worst, and as many as fit at it."""
+    pictures = [card.picture for card in cards]
+    for level in range(len(QUALITIES)):
+        sizes = np.cumsum([0 if picture is None else picture.size(level) for picture in pictures])
+        if not cards or sizes[-1] <= max_bytes:
+            return level, cards
+    return level, cards[: int(np.searchsorted(sizes, max_bytes, side="right"))]
+
+
+def grouped(rows: Iterable[ScoredImage], cards: Iterable[Card]) -> list[Group]:
+    shown: dict[str, list[Card]] = {key: [] for key in GROUPS}
+    for card in cards:
+        shown[card.group].append(card)
+    return [
+        Group(key, *GROUPS[key], shown[key], len(members))
+        for key, members in group_rows(rows).items()
+        if members
+    ]

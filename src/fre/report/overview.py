@@ -1,0 +1,76 @@
+"""The verdict in one line, and the figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fre.report.counts import Counts, Share
+from fre.report.wording import DASH, unit
+from fre.types import Evaluation
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of the overview; ``note`` explains it, or says why there is none."""
+
+    label: str
+    value: str
+    note: str
+    interval: str = ""
+
+
+def verdict(counts: Counts) -> str:
+    alarms = f"{counts.false_alarms} false alarm{'' if counts.false_alarms == 1 else 's'}"
+    good = f"{counts.good} good part{'' if counts.good == 1 else 's'}"
+    if not counts.defects:
+        return f"Raises {alarms} in {good}"
+    defects = f"Finds {counts.found} of {counts.defects} defect{'' if counts.defects == 1 else 's'}"
+    return f"{defects} at {alarms} in {good}" if counts.good else defects
+
+
+def figures(evaluation: Evaluation, counts: Counts) -> list[Figure]:
+    both = "needs good and defective images"
+    if not counts.defects:
+        no_pixels = "no defective images were tested"
+    elif any(row.sample.masks for row in evaluation.images):
+        no_pixels = "was not computed"
+    else:
+        no_pixels = "the dataset has no masks"
+    no_aupimo = no_pixels if counts.good else "no good images were tested"
+
+    def figure(name: str, label: str, note: str, reason: str) -> Figure:
+        value = getattr(evaluation, name)
+        if value is None:
+            return Figure(label, DASH, reason)
+        if name not in evaluation.intervals:
+            return Figure(label, unit(value), note)
+        low, high = evaluation.intervals[name]
+        return Figure(label, unit(value), note, f"{unit(low)} to {unit(high)}")
+
+    return [
+        _share_figure("Defects found", counts.recall, "no defective images were tested"),
+        _share_figure("False alarms", counts.false_alarm_rate, "no good images were tested"),
+        figure("image_auroc", "Image AUROC", "chance that a defect outscores a good part", both),
+        figure("image_aupr", "Average precision", "area under the precision-recall curve", both),
+        figure("image_f1", "Best F1", "at the threshold that suits this test best", both),
+        figure(
+            "pixel_auroc",
+            "Pixel AUROC",
+            "chance that a defect pixel outscores a good one",
+            no_pixels,
+        ),
+        figure("pixel_f1", "Pixel F1", "overlap of map and mask, at best", no_pixels),
+        figure("aupro", "AUPRO", "share of each defect that is covered", no_pixels),
+        figure(
+            "aupimo",
+            "AUPIMO",
+            "share of each image's defect that is covered, at nearly no false alarm",
+            no_aupimo,
+        ),
+    ]
+
+
+def _share_figure(label: str, share: Share | None, reason: str) -> Figure:
+    if share is None:
+        return Figure(label, DASH, reason)
+    return Figure(label, share.text, f"{share.part} of {share.total}", share.interval_text)

@@ -1,0 +1,115 @@
+"""An image, its map and its mask, small enough for a page of hundreds."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from fre.maps import resize_map
+from fre.types import FloatArray, ImageArray, MaskArray
+from fre.visualize import Scale, colorize, heat_layer, thumbnail
+
+# Longest side and JPEG quality, best first: the first at which all images fit is taken.
+QUALITIES = ((320, 82), (320, 65), (256, 60), (192, 50))
+# Maps are smooth: half the resolution of their image is enough.
+HEAT_SIDE = 160
+HEAT_QUALITY = 70
+N_SWATCHES = 12
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """What the report shows of one image.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        anomaly_map: float32, of any size; it covers the whole image.
+        mask: bool (H, W), True where there is a defect, or ``None``.
+    """
+
+    image: ImageArray
+    anomaly_map: FloatArray
+    mask: MaskArray | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Encoded parts of a picture; ``images`` has a JPEG for each of QUALITIES."""
+
+    width: int
+    height: int
+    images: tuple[bytes, ...]
+    heat: bytes
+    outline: str
+
+    def size(self, level: int) -> int:
+        """Bytes in the page: base64 takes four for three, and the outline is drawn on a casing."""
+        return (len(self.images[level]) + len(self.heat)) * 4 // 3 + 2 * len(self.outline)
+
+
+def draw(item: GalleryItem, scale: Scale) -> Picture:
+    image = thumbnail(item.image, QUALITIES[0][0])
+    height, width = image.shape[:2]
+    return Picture(
+        width=width,
+        height=height,
+        images=tuple(_jpeg(thumbnail(image, side), quality) for side, quality in QUALITIES),
+        heat=_encode_heat(item.anomaly_map, (height, width), scale),
+        outline="" if item.mask is None else _outline_path(_reduced(item.mask, (height, width))),
+    )
+
+
+def _encode_heat(anomaly_map: FloatArray, size: tuple[int, int], scale: Scale) -> bytes:
+    factor = min(1.0, HEAT_SIDE / max(size))
+    height, width = (max(1, round(side * factor)) for side in size)
+    layer = Image.fromarray(heat_layer(resize_map(anomaly_map, (height, width)), scale))
+    buffer = io.BytesIO()
+    layer.save(buffer, "WEBP", quality=HEAT_QUALITY)
+    return buffer.getvalue()
+
+
+def _jpeg(image: ImageArray, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
+
+
+def _reduced(mask: MaskArray, size: tuple[int, int]) -> MaskArray:
+    """The mask at another size; a pixel is set if any part of it is, so nothing gets lost."""
+    reduced: MaskArray = resize_map(mask.astype(np.float32), size) > 0
+    return reduced
+
+
+def _outline_path(mask: MaskArray) -> str:
+    """The contour of a mask as the ``d`` of an SVG path: runs of pixel edges."""
+    padded = np.pad(mask, 1)
+    across = _edge_runs(padded[1:, 1:-1] != padded[:-1, 1:-1])
+    down = _edge_runs((padded[1:-1, 1:] != padded[1:-1, :-1]).T)
+    return "".join(
+        [f"M{start} {line}h{length}" for line, start, length in across]
+        + [f"M{line} {start}v{length}" for line, start, length in down]
+    )
+
+
+def _edge_runs(edges: MaskArray) -> list[tuple[int, int, int]]:
+    """Line, start and length of each run of True along the lines."""
+    steps = np.diff(np.pad(edges, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    starts, ends = np.argwhere(steps == 1), np.argwhere(steps == -1)
+    return [
+        (int(line), int(start), int(end - start))
+        for (line, start), (_, end) in zip(starts, ends, strict=True)
+    ]
+
+
+def swatches() -> list[str]:
+    """Colours of the heat map from low to high, as CSS."""
+    colours = colorize(np.linspace(0, 1, N_SWATCHES, dtype=np.float32)[None], (0, 1))[0]
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours.tolist()]
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,78 @@
+"""The charts of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.charts import curve_chart, number, score_histogram
+from fre.metrics import precision_recall_curve, roc_curve
+from fre.report.counts import Counts
+from fre.report.wording import percent
+from fre.types import Evaluation, MaskArray, ScoredImage
+
+
+def histogram(
+    rows: Iterable[ScoredImage], calibration: NDArray[np.float64], threshold: float
+) -> str:
+    scores, labels = scores_and_labels(rows)
+    return score_histogram(
+        "histogram",
+        "Scores of good and of defective images",
+        f"{np.count_nonzero(~labels)} good and {np.count_nonzero(labels)} defective images; "
+        f"the threshold is {number(threshold)}.",
+        good=scores[~labels],
+        defect=scores[labels],
+        calibration=calibration,
+        threshold=threshold,
+    )
+
+
+def curves(evaluation: Evaluation, counts: Counts, threshold: float) -> tuple[str, str] | None:
+    """ROC and precision-recall curve, or None where there is only one kind of image."""
+    recall, false_alarms = counts.recall, counts.false_alarm_rate
+    if recall is None or false_alarms is None:
+        return None
+    scores, labels = scores_and_labels(evaluation.images)
+    mark = f"threshold {number(threshold)}"
+    fpr, tpr, _ = roc_curve(scores, labels)
+    roc = curve_chart(
+        "roc",
+        "ROC curve",
+        f"At the threshold, {recall.text} of the defects are found "
+        f"and {false_alarms.text} of the good parts raise an alarm.",
+        x=fpr,
+        y=tpr,
+        x_label="good parts called anomalous",
+        y_label="defects found",
+        point=(false_alarms.value, recall.value),
+        point_label=mark,
+        guess=((0, 0), (1, 1)),
+    )
+    alarms = counts.found + counts.false_alarms
+    # Without alarms precision is 1 by convention: the curve begins there.
+    precision = counts.found / alarms if alarms else 1.0
+    trust = f"{percent(precision)} of the alarms are defects" if alarms else "no alarm is raised"
+    precisions, recalls, _ = precision_recall_curve(scores, labels)
+    share = counts.defects / len(evaluation.images)
+    pr = curve_chart(
+        "pr",
+        "Precision-recall curve",
+        f"At the threshold, {recall.text} of the defects are found and {trust}.",
+        x=recalls,
+        y=precisions,
+        x_label="defects found",
+        y_label="alarms that are defects",
+        point=(recall.value, precision),
+        point_label=mark,
+        guess=((0, share), (1, share)),
+    )
+    return roc, pr
+
+
+def scores_and_labels(rows: Iterable[ScoredImage]) -> tuple[NDArray[np.float64], MaskArray]:
+    rows = list(rows)
+    scores = np.array([row.score for row in rows], np.float64)
+    return scores, np.array([not row.sample.good for row in rows], np.bool_)

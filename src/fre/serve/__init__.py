@@ -1,0 +1,1 @@
+"""The detector as a service: REST for machines, a page for people. Needs ``fre[serve]``."""

@@ -1,0 +1,315 @@
+"""The application: which handler answers where, and what its documentation says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
+from starlette.staticfiles import StaticFiles
+
+from fre.errors import FREError
+from fre.serve import schemas
+from fre.serve.gate import Access, App, Gate
+from fre.serve.problems import Problem, from_error, problem_body
+from fre.serve.routes import PAGE, Routes
+from fre.serve.service import Service
+from fre.version import __version__
+
+__all__ = ["create_app"]
+
+CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+MESSAGES = {
+    400: "the request can't be understood",
+    401: "the token is missing or wrong",
+    403: "the request comes from a page or for a name that is not allowed",
+    404: "there is no such thing",
+    408: "the body stalled",
+    409: "it can't be done as things are",
+    413: "the body is too large, or holds too many images",
+    415: "a body of another type is expected",
+    422: "a parameter is not acceptable, or no image can be read",
+    429: "too many jobs wait",
+    503: "too much is waiting, or the service is ending",
+}
+
+BINARY = {"type": "string", "format": "binary"}
+FORM = {
+    "schema": {
+        "type": "object",
+        "properties": {"files": {"type": "array", "items": BINARY}},
+        "required": ["files"],
+    }
+}
+IMAGE_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": FORM,
+        "application/octet-stream": {"schema": BINARY},
+        "image/*": {"schema": BINARY},
+    },
+}
+TRAIN_BODY = {
+    "required": False,
+    "content": {"multipart/form-data": FORM, "application/zip": {"schema": BINARY}},
+}
+
+
+def create_app(service: Service) -> App:
+    """The application of a service, with everything around it.
+
+    Args:
+        service: is started and closed with the application.
+    """
+    settings = service.settings
+    access = Access(settings.token, settings.host, settings.cors)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.hub.bind(asyncio.get_running_loop())
+        service.start()
+        yield
+        await asyncio.to_thread(service.close)
+
+    api = FastAPI(
+        title="fre",
+        version=__version__,
+        description="Visual anomaly detection from good images alone. Every error has the shape "
+        'of {"error": {"code": ..., "message": ...}}.',
+        docs_url=None,  # those pages load scripts from other hosts
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    api.add_exception_handler(Problem, _on_problem)
+    api.add_exception_handler(FREError, _on_error)
+    api.add_exception_handler(HTTPException, _on_http)
+    api.add_exception_handler(RequestValidationError, _on_invalid)
+    api.add_exception_handler(Exception, _on_fault)
+    _add_routes(api, Routes(service, access))
+    if PAGE.is_dir():
+        api.mount("/static", StaticFiles(directory=PAGE), name="static")
+    _secure(api, settings.token is not None)
+    app: App = api
+    if settings.cors:
+        app = CORSMiddleware(
+            api,
+            allow_origins=list(settings.cors),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Location", "Retry-After"],
+        )
+    return Gate(
+        app,
+        access=access,
+        metrics=service.metrics,
+        pause=settings.limits.body_seconds,
+        is_upload=lambda path: path == "/v1/train" or path.endswith("/predict"),
+    )
+
+
+def _add_routes(api: FastAPI, routes: Routes) -> None:
+    def add(
+        method: str,
+        path: str,
+        handler: Callable[..., Any],
+        answer: type[Any] | dict[str, Any] | None,
+        *errors: int,
+        status: int = 200,
+        **options: Any,
+    ) -> None:
+        responses: dict[int | str, dict[str, Any]] = {
+            code: {"model": schemas.ErrorBody, "description": MESSAGES[code]}
+            for code in sorted({400, 401, 403, 422, *errors})
+        }
+        if isinstance(answer, dict):
+            responses[status] = {"content": answer, "description": "As asked for."}
+        elif answer is not None:
+            responses[status] = {"model": answer, "description": "As asked for."}
+        api.add_api_route(
+            path,
+            handler,
+            methods=[method],
+            response_class=Response if answer is None else JSONResponse,
+            response_model=None,
+            status_code=status,
+            responses=responses,
+            operation_id=handler.__name__,
+            summary=(handler.__doc__ or "").strip().splitlines()[0],
+            **options,
+        )
+
+    def picture(*types: str) -> dict[str, Any]:
+        return {kind: {"schema": BINARY} for kind in types}
+
+    api.add_api_route("/", routes.page, methods=["GET"], include_in_schema=False)
+    add("GET", "/healthz", routes.healthz, schemas.StatusBody)
+    add("GET", "/readyz", routes.readyz, schemas.StatusBody, 503)
+    add("GET", "/metrics", routes.metrics, {"text/plain": {"schema": {"type": "string"}}})
+    add("GET", "/v1/service", routes.describe, schemas.ServiceBody)
+    add("POST", "/v1/session", routes.open_session, None, 408, 413, status=204)
+    add("DELETE", "/v1/session", routes.close_session, None, 408, 413, status=204)
+    add("GET", "/v1/models", routes.list_models, schemas.ModelsBody)
+    add("GET", "/v1/models/{model}", routes.get_model, schemas.ModelBody, 404)
+    add(
+        "GET",
+        "/v1/models/{model}/calibration",
+        routes.get_calibration,
+        schemas.CalibrationBody,
+        404,
+    )
+    add(
+        "PUT",
+        "/v1/models/{model}/threshold",
+        routes.set_threshold,
+        schemas.CalibrationBody,
+        404,
+        408,
+        409,
+        413,
+    )
+    add(
+        "POST",
+        "/v1/models/{model}/predict",
+        routes.predict,
+        schemas.PredictBody,
+        404,
+        408,
+        413,
+        415,
+        503,
+        openapi_extra={"requestBody": IMAGE_BODY},
+    )
+    add("GET", "/v1/models/{model}/rate", routes.get_rate, schemas.RateBody, 404)
+    add("GET", "/v1/models/{model}/drift", routes.get_drift, schemas.DriftBody, 404)
+    add(
+        "POST",
+        "/v1/train",
+        routes.train,
+        schemas.JobBody,
+        408,
+        409,
+        413,
+        415,
+        429,
+        503,
+        status=202,
+        openapi_extra={"requestBody": TRAIN_BODY},
+    )
+    add("GET", "/v1/jobs", routes.list_jobs, schemas.JobsBody)
+    add("GET", "/v1/jobs/{job}", routes.get_job, schemas.JobBody, 404)
+    add("DELETE", "/v1/jobs/{job}", routes.cancel_job, schemas.JobBody, 404, 408, 409, 413)
+    add("GET", "/v1/results", routes.list_results, schemas.ResultsBody)
+    add(
+        "GET",
+        "/v1/results.csv",
+        routes.export_results,
+        {"text/csv": {"schema": {"type": "string"}}},
+    )
+    add("GET", "/v1/results/{result}", routes.get_result, schemas.ResultBody, 404)
+    add(
+        "PUT",
+        "/v1/results/{result}/verdict",
+        routes.set_verdict,
+        schemas.ResultBody,
+        404,
+        408,
+        413,
+    )
+    path = "/v1/results/{result}"
+    shown = picture("image/jpeg", "image/png", "image/webp", "image/bmp")
+    maps = picture("image/png", "image/tiff", "application/octet-stream")
+    add("GET", f"{path}/image", routes.get_image, shown, 404)
+    add("GET", f"{path}/overlay", routes.get_overlay, picture("image/jpeg"), 404)
+    add("GET", f"{path}/heat", routes.get_heat, picture("image/png"), 404)
+    add("GET", f"{path}/map", routes.get_map, maps, 404)
+    add("GET", "/v1/samples", routes.list_samples, schemas.SamplesBody)
+    add("GET", "/v1/samples/{sample}.png", routes.get_sample, picture("image/png"), 404)
+    add(
+        "GET",
+        "/v1/events",
+        routes.events,
+        {"text/event-stream": {"schema": {"type": "string"}}},
+        503,
+    )
+
+
+def _secure(api: FastAPI, needed: bool) -> None:
+    """Say in the documentation how to present the token."""
+    make = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        document: dict[str, Any] = make()
+        if needed:
+            document.setdefault("components", {})["securitySchemes"] = {
+                "token": {"type": "http", "scheme": "bearer"}
+            }
+            document["security"] = [{"token": []}]
+            for path in ("/healthz", "/readyz", "/v1/session"):
+                for operation in document["paths"][path].values():
+                    operation["security"] = []
+        return document
+
+    setattr(api, "openapi", openapi)  # noqa: B010  (a method of the library, replaced as it says)
+
+
+def _problem_response(problem: Problem) -> Response:
+    return JSONResponse(
+        problem_body(problem.code, problem.message),
+        status_code=problem.status,
+        headers=problem.headers(),
+    )
+
+
+async def _on_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return _problem_response(error)
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, FREError)
+    return _problem_response(from_error(error))
+
+
+async def _on_fault(_: Request, error: Exception) -> Response:
+    # It is raised again afterwards, and logged by whoever catches it.
+    message = f"{type(error).__name__}: a fault of fre; its log has more"
+    return _problem_response(Problem(500, "internal", message))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = {
+        404: f"nothing is at {request.url.path}",
+        405: f"{request.method} is not what {request.url.path} is for",
+    }.get(error.status_code, str(error.detail))
+    code = CODES.get(error.status_code, "bad_request")
+    response = JSONResponse(problem_body(code, message), status_code=error.status_code)
+    for key, value in (error.headers or {}).items():
+        response.headers[key] = value
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(_allowed(request))
+    return response
+
+
+def _allowed(request: Request) -> list[str]:
+    """All methods of a path, each of which is a route of its own."""
+    methods: set[str] = set()
+    for route in request.app.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    return sorted(methods)
+
+
+async def _on_invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return JSONResponse(problem_body("invalid", f"{where}: {first['msg']}"), status_code=422)

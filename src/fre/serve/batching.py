@@ -1,0 +1,326 @@
+"""Images of concurrent requests are scored together, a few to a run of the network.
+
+Decoding happens before that, on threads of its own, and very large images have a lane for
+themselves, so that neither a slow client nor a huge image holds up the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from fre.cores import available_cores
+from fre.errors import FREError, ImageError, InternalError
+from fre.images import LoadedImage, decode_resized, probe
+from fre.serve.problems import Problem
+from fre.serve.registry import Entry
+from fre.serve.results import NewResult, Results
+from fre.types import Prediction
+
+__all__ = ["Batcher", "Job", "Observer", "Outcome"]
+
+log = logging.getLogger("fre.serve")
+
+Observer = Callable[[str, list["Outcome"], int], None]
+"""Called with a model's name, what was scored, and the size of the batch."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A result that is safe on the disk.
+
+    Attributes:
+        result: the row, as the service shows it.
+        prediction: with its map.
+        seconds: from admission to the disk.
+    """
+
+    result: dict[str, Any]
+    prediction: Prediction
+    seconds: float
+
+
+@dataclass
+class Job:
+    """An image on its way.
+
+    Attributes:
+        entry: the model that it was admitted for.
+        name: of the image.
+        source: what it belongs to.
+        data: its file.
+        watch_key: identity of a file of the watched folder.
+        future: gets the outcome, or an `ImageError`.
+    """
+
+    entry: Entry
+    name: str
+    source: str
+    data: bytes
+    watch_key: str | None
+    future: Future[Outcome]
+    began: float
+    image: LoadedImage | None = None
+    form: str = ""
+
+
+class Batcher:
+    """The way of images from bytes to stored results.
+
+    Args:
+        results: where results go.
+        batch_size: images to a run of the network.
+        batch_wait: seconds that a batch waits for images that are being decoded.
+        max_queue: images of one model that may be on their way at once.
+        large_pixels: images of more than this have a lane for themselves.
+        observer: is told of everything that was scored, before clients are.
+    """
+
+    def __init__(
+        self,
+        results: Results,
+        *,
+        batch_size: int,
+        batch_wait: float,
+        max_queue: int,
+        large_pixels: int,
+        observer: Observer,
+    ) -> None:
+        self.results = results
+        self.batch_size = batch_size
+        self.batch_wait = batch_wait
+        self.max_queue = max_queue
+        self.large_pixels = large_pixels
+        self.observer = observer
+        self._small = ThreadPoolExecutor(available_cores(), thread_name_prefix="fre-decode")
+        self._large = ThreadPoolExecutor(1, thread_name_prefix="fre-decode-large")
+        self._lanes: dict[str, _Lane] = {}
+        self._lock = threading.Lock()
+        self._closing = False
+
+    def depths(self) -> dict[str, int]:
+        """For each model, how many images are on their way."""
+        return {name: lane.admitted for name, lane in list(self._lanes.items())}
+
+    def admit(
+        self,
+        entry: Entry,
+        images: list[tuple[str, bytes]],
+        *,
+        source: str,
+        watch_keys: list[str] | None = None,
+    ) -> list[Future[Outcome]]:
+        """Take images in, all or none.
+
+        Args:
+            entry: the model that scores them.
+            images: name and file of each.
+            source: what they belong to.
+            watch_keys: identities of files of the watched folder.
+
+        Returns:
+            For each its outcome, or an `ImageError`.
+
+        Raises:
+            Problem: too many are on their way, or the service ends.
+        """
+        with self._lock:
+            if self._closing:
+                raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
+            lane = self._lanes.get(entry.name)
+            if lane is None:
+                lane = self._lanes[entry.name] = _Lane(self, entry.name)
+        lane.reserve(len(images))
+        began = time.perf_counter()
+        jobs = [
+            Job(
+                entry,
+                name,
+                source,
+                data,
+                None if watch_keys is None else watch_keys[index],
+                Future(),
+                began,
+            )
+            for index, (name, data) in enumerate(images)
+        ]
+        for job in jobs:
+            # From here on it can't be cancelled: nobody's leaving may break a batch of others.
+            job.future.set_running_or_notify_cancel()
+            self._small.submit(self._prepare, job, lane)
+        return [job.future for job in jobs]
+
+    def _prepare(self, job: Job, lane: _Lane) -> None:
+        try:
+            job.form, (height, width) = probe(job.data, name=job.name)
+        except ImageError as error:
+            lane.give_up(job, error)
+            return
+        if height * width > self.large_pixels:
+            self._large.submit(self._decode, job, lane)
+        else:
+            self._decode(job, lane)
+
+    def _decode(self, job: Job, lane: _Lane) -> None:
+        try:
+            pixels, original = decode_resized(
+                job.data, job.entry.model.geometry.target, name=job.name
+            )
+            digest = hashlib.sha256(job.data).hexdigest()
+            job.image = LoadedImage(pixels, pixels, original, digest)
+        except ImageError as error:
+            lane.give_up(job, error)
+        except Exception as error:  # whoever waits must hear of it
+            lane.give_up(job, InternalError(f"{job.name}: {type(error).__name__}: {error}"))
+        else:
+            lane.put(job)
+
+    def close(self) -> None:
+        """Finish what was admitted, and stop."""
+        with self._lock:
+            self._closing = True
+        # In this order: the first hands over to the second.
+        self._small.shutdown(wait=True)
+        self._large.shutdown(wait=True)
+        for lane in self._lanes.values():
+            lane.close()
+
+
+class _Lane:
+    """The images of one model: a queue, and a thread that scores them."""
+
+    def __init__(self, batcher: Batcher, name: str) -> None:
+        self.batcher = batcher
+        self.name = name
+        self.admitted = 0
+        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._undecoded = 0
+        self._count = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=f"fre-score-{name}", daemon=True)
+        self._thread.start()
+
+    def reserve(self, n: int) -> None:
+        with self._count:
+            if self.admitted + n > self.batcher.max_queue:
+                raise Problem(
+                    503,
+                    "queue_full",
+                    f"{self.admitted} images wait for the model {self.name}, and at most "
+                    f"{self.batcher.max_queue} may; try again in a second",
+                    retry_after=1,
+                )
+            self.admitted += n
+            self._undecoded += n
+
+    def give_up(self, job: Job, error: FREError) -> None:
+        with self._count:
+            self.admitted -= 1
+            self._undecoded -= 1
+        job.future.set_exception(error)
+
+    def put(self, job: Job) -> None:
+        # Counted down after the job is in the queue: who sees no undecoded ones sees them all.
+        self._waiting.put(job)
+        with self._count:
+            self._undecoded -= 1
+
+    def close(self) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        left: Job | None = None
+        while True:
+            first = left if left is not None else self._waiting.get()
+            if first is None:
+                return
+            batch, left, ended = self._gather(first)
+            self._score(batch)
+            if ended:
+                return
+
+    def _gather(self, first: Job) -> tuple[list[Job], Job | None, bool]:
+        """A batch for one model; and what came next, if it is for another version of it."""
+        batch = [first]
+        deadline = time.perf_counter() + self.batcher.batch_wait
+        while len(batch) < self.batcher.batch_size:
+            remaining = deadline - time.perf_counter()
+            try:
+                if remaining > 0 and self._undecoded > 0:
+                    job = self._waiting.get(timeout=remaining)
+                else:
+                    job = self._waiting.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                return batch, None, True
+            if job.entry.model is not first.entry.model:
+                return batch, job, False
+            batch.append(job)
+        return batch, None, False
+
+    def _score(self, batch: list[Job]) -> None:
+        entry = batch[0].entry
+        try:
+            images = [job.image for job in batch if job.image is not None]
+            predictions = entry.model.predict_loaded(images)
+            new = [
+                NewResult(
+                    model=entry.name,
+                    model_sha256=entry.model.sha256,
+                    calibration_sha256=entry.calibration_sha256,
+                    threshold=entry.model.threshold,
+                    map_range=entry.model.map_range,
+                    name=job.name,
+                    source=job.source,
+                    image_sha256=image.sha256,
+                    form=job.form,
+                    prediction=prediction,
+                    data=job.data,
+                    watch_key=job.watch_key,
+                )
+                for job, image, prediction in zip(batch, images, predictions, strict=True)
+            ]
+        except Exception as error:  # whoever waits must hear of it, and the thread must live
+            self._release(len(batch))
+            for job in batch:
+                job.future.set_exception(InternalError(f"{type(error).__name__}: {error}"))
+            return
+        # The next batch is scored while this one is written to the disk.
+        written = self.batcher.results.add(new)
+        written.add_done_callback(lambda future: self._answer(batch, predictions, future))
+
+    def _answer(
+        self,
+        batch: list[Job],
+        predictions: list[Prediction],
+        written: Future[list[dict[str, Any]]],
+    ) -> None:
+        self._release(len(batch))
+        error = written.exception()
+        if error is not None:
+            for job in batch:
+                job.future.set_exception(error)
+            return
+        end = time.perf_counter()
+        outcomes = [
+            Outcome(result, prediction, end - job.began)
+            for job, prediction, result in zip(batch, predictions, written.result(), strict=True)
+        ]
+        try:
+            self.batcher.observer(self.name, outcomes, len(batch))
+        except Exception:  # clients wait, whatever becomes of the figures
+            log.exception("the figures of %s", self.name)
+        for job, outcome in zip(batch, outcomes, strict=True):
+            job.future.set_result(outcome)
+
+    def _release(self, n: int) -> None:
+        with self._count:
+            self.admitted -= n

@@ -1,0 +1,229 @@
+"""What every request passes: who may ask, from which page, how much, and how long it took."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import urlsplit
+
+from fre.serve.metrics import Metrics
+from fre.serve.problems import Problem, problem_body
+from fre.serve.uploads import body_chunks
+
+__all__ = ["COOKIE", "Access", "Gate"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+COOKIE = "fre_session"
+OPEN = ("/", "/healthz", "/readyz", "/v1/session", "/favicon.ico")
+OPEN_BELOW = "/static/"
+SAFE = ("GET", "HEAD", "OPTIONS")
+METHODS = (*SAFE, "POST", "PUT", "DELETE", "PATCH")
+LOCAL = ("localhost", "127.0.0.1", "::1")
+SMALL_BODY = 65536
+
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
+        b"object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    ),
+)
+
+log = logging.getLogger("fre.serve")
+
+
+class Access:
+    """Who may ask.
+
+    Args:
+        token: that clients must present; ``None`` asks for none, and then the service answers
+            to its local names only, so that no page on the web can reach it by a name of its own.
+        host: the address that is bound.
+        cors: origins whose pages may call.
+    """
+
+    def __init__(self, token: str | None, host: str, cors: tuple[str, ...]) -> None:
+        self.token = token
+        self.hosts = {*LOCAL, host}
+        self.cors = cors
+
+    def session(self) -> str:
+        """The value of the cookie: it proves the token without holding it."""
+        assert self.token is not None
+        return hmac.new(self.token.encode(), b"fre session", hashlib.sha256).hexdigest()
+
+    def is_token(self, given: str) -> bool:
+        """Whether it is the token, in a time that does not depend on where it differs."""
+        return self.token is None or _equal(given, self.token)
+
+    def check(self, method: str, path: str, headers: dict[str, str]) -> None:
+        """Refuse who may not ask.
+
+        Raises:
+            Problem: the host, the origin or the token is not acceptable.
+        """
+        host = headers.get("host", "")
+        if self.token is None and _hostname(host) not in self.hosts:
+            raise Problem(403, "forbidden", f"the service does not answer to the name {host!r}")
+        origin = headers.get("origin")
+        if (
+            origin is not None
+            and method not in SAFE
+            and origin not in self.cors
+            and _authority(origin) != host
+        ):
+            raise Problem(403, "forbidden", f"pages of {origin!r} may not change anything here")
+        if self.token is None or path in OPEN or path.startswith(OPEN_BELOW):
+            return
+        if method == "OPTIONS" and origin in self.cors:
+            return  # a browser asks before it sends the token
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self.is_token(given.strip()):
+            return
+        if _equal(_cookie(headers.get("cookie", "")), self.session()):
+            return
+        raise Problem(
+            401, "unauthorized", "the token is missing or wrong: send Authorization: Bearer TOKEN"
+        )
+
+
+def _equal(given: str, expected: str) -> bool:
+    return hmac.compare_digest(
+        given.encode("utf-8", "surrogateescape"), expected.encode("utf-8", "surrogateescape")
+    )
+
+
+def _hostname(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _authority(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None
+
+
+def _cookie(header: str) -> str:
+    try:
+        morsel = SimpleCookie(header).get(COOKIE)
+    except CookieError:
+        return ""
+    return morsel.value if morsel else ""
+
+
+class Gate:
+    """Wraps the application.
+
+    Args:
+        app: the application.
+        access: who may ask.
+        metrics: count and measure.
+        pause: seconds that a body may stall.
+        is_upload: whether a path takes bodies that its handler limits itself; other bodies are
+            read here.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        access: Access,
+        metrics: Metrics,
+        pause: float,
+        is_upload: Callable[[str], bool],
+    ) -> None:
+        self.app = app
+        self.access = access
+        self.metrics = metrics
+        self.pause = pause
+        self.is_upload = is_upload
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection of ASGI."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 0
+
+        async def watched_send(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                present = {key for key, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *(header for header in HEADERS if header[0] not in present),
+                ]
+                if b"cache-control" not in present:
+                    message["headers"].append((b"cache-control", b"no-store"))
+            await send(message)
+
+        headers = {
+            key.decode("latin-1").lower(): value.decode("latin-1")
+            for key, value in scope["headers"]
+        }
+        try:
+            self.access.check(scope["method"], scope["path"], headers)
+            if scope["method"] not in SAFE and not self.is_upload(scope["path"]):
+                receive = await self._small_body(headers, receive)
+            await self.app(scope, receive, watched_send)
+        except Problem as problem:
+            if status == 0:
+                await _answer(watched_send, problem)
+        except Exception as error:
+            log.exception("%s %s", scope["method"], scope["path"])
+            if status == 0:
+                message = f"{type(error).__name__}: a fault of fre; its log has more"
+                await _answer(watched_send, Problem(500, "internal", message))
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self.metrics.request(method, route, status, time.perf_counter() - began)
+
+    async def _small_body(self, headers: dict[str, str], receive: Receive) -> Receive:
+        body = bytearray()
+        chunks = body_chunks(headers, receive, limit=SMALL_BODY, pause=self.pause)
+        async for chunk in chunks:
+            body += chunk
+        sent = False
+
+        async def replay() -> Any:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        return replay
+
+
+async def _answer(send: Send, problem: Problem) -> None:
+    body = json.dumps(problem_body(problem.code, problem.message)).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    headers.update(problem.headers())
+    await send(
+        {
+            "type": "http.response.start",
+            "status": problem.status,
+            "headers": [(key.lower().encode(), value.encode()) for key, value in headers.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

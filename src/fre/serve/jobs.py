@@ -1,0 +1,237 @@
+"""Work that takes longer than a request: one job at a time, with progress, on the record."""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fre.errors import FREError
+from fre.serve.clock import now
+from fre.serve.database import Database
+from fre.serve.problems import Problem, from_error
+from fre.types import Progress
+
+__all__ = ["Cancelled", "Jobs", "Work"]
+
+log = logging.getLogger("fre.serve")
+
+PUBLISH_SECONDS = 0.2
+SHOWN = 50
+
+
+class Cancelled(BaseException):
+    """Raised inside a job that is to end; not an `Exception`, so that nothing swallows it."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does.
+
+    Attributes:
+        run: does it, given a function to report progress to, and returns the result.
+        clean_up: is called when the job has ended, however it did.
+    """
+
+    run: Callable[[Progress], dict[str, Any]]
+    clean_up: Callable[[], None]
+
+
+class Jobs:
+    """Jobs, one after another, on a thread of their own.
+
+    Jobs that a crash cut short are marked as failed at the next start.
+
+    Args:
+        database: that remembers them.
+        max_waiting: jobs that may wait at once.
+        publish: is told of every change.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_waiting: int,
+        publish: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.database = database
+        self.max_waiting = max_waiting
+        self.publish = publish
+        self._waiting: queue.SimpleQueue[tuple[int, Work] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._progress: dict[int, dict[str, Any]] = {}
+        self._live: set[int] = set()
+        self._to_cancel: set[int] = set()
+        self._closing = False
+        database.write(_mark_interrupted)
+        self._thread = threading.Thread(target=self._run, name="fre-jobs", daemon=True)
+        self._thread.start()
+
+    def check_room(self) -> None:
+        """Refuse a job before its data are taken in.
+
+        Raises:
+            Problem: too many wait.
+        """
+        if self._closing:
+            raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
+        if len(self._live) > self.max_waiting:
+            raise Problem(
+                429,
+                "busy",
+                f"{self.max_waiting} jobs wait already; try again later",
+                retry_after=10,
+            )
+
+    def add(self, kind: str, model: str, work: Work) -> dict[str, Any]:
+        """Queue a job.
+
+        Raises:
+            Problem: too many wait.
+        """
+        with self._lock:
+            self.check_room()
+            created = now()
+
+            def insert(connection: sqlite3.Connection) -> int:
+                cursor = connection.execute(
+                    "INSERT INTO jobs (kind, model, state, created) VALUES (?, ?, 'queued', ?)",
+                    (kind, model, created),
+                )
+                assert cursor.lastrowid is not None
+                return cursor.lastrowid
+
+            identity = self.database.write(insert)
+            self._live.add(identity)
+        self._waiting.put((identity, work))
+        return self._announce(identity)
+
+    def get(self, identity: int) -> dict[str, Any]:
+        """One job.
+
+        Raises:
+            Problem: there is none of that id.
+        """
+        row = None
+        if identity < 2**63:
+            row = (
+                self.database.read()
+                .execute("SELECT * FROM jobs WHERE id = ?", (identity,))
+                .fetchone()
+            )
+        if row is None:
+            raise Problem(404, "not_found", f"no job has the id {identity}")
+        return self._shown(row)
+
+    def list(self) -> list[dict[str, Any]]:
+        """The last jobs, newest first."""
+        rows = self.database.read().execute("SELECT * FROM jobs ORDER BY id DESC LIMIT ?", (SHOWN,))
+        return [self._shown(row) for row in rows.fetchall()]
+
+    def cancel(self, identity: int) -> dict[str, Any]:
+        """End a job as soon as it reports progress.
+
+        Raises:
+            Problem: there is none of that id, or it has ended.
+        """
+        job = self.get(identity)
+        if identity not in self._live:
+            raise Problem(409, "conflict", f"job {identity} has ended already: {job['state']}")
+        self._to_cancel.add(identity)
+        return job
+
+    def close(self) -> None:
+        """Cancel what runs and waits, and stop."""
+        self._closing = True
+        self._to_cancel |= self._live
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _shown(self, row: sqlite3.Row) -> dict[str, Any]:
+        return {
+            "id": row["id"],
+            "kind": row["kind"],
+            "model": row["model"],
+            "state": row["state"],
+            "progress": self._progress.get(row["id"]),
+            "created": row["created"],
+            "started": row["started"],
+            "finished": row["finished"],
+            "error": row["error"] and json.loads(row["error"]),
+            "result": row["result"] and json.loads(row["result"]),
+        }
+
+    def _announce(self, identity: int) -> dict[str, Any]:
+        job = self.get(identity)
+        self.publish(job)
+        return job
+
+    def _set(self, identity: int, **values: Any) -> None:
+        columns = ", ".join(f"{column} = :{column}" for column in values)
+        self.database.write(
+            lambda connection: connection.execute(
+                f"UPDATE jobs SET {columns} WHERE id = :id", {**values, "id": identity}
+            )
+        )
+        self._announce(identity)
+
+    def _run(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            identity, work = item
+            try:
+                self._do(identity, work)
+            except FREError:  # the database can't be written; the next job may fare better
+                log.exception("job %d", identity)
+            finally:
+                work.clean_up()
+                self._live.discard(identity)
+                self._to_cancel.discard(identity)
+                self._progress.pop(identity, None)
+
+    def _do(self, identity: int, work: Work) -> None:
+        last = 0.0
+
+        def progress(task: str, done: int, total: int) -> None:
+            nonlocal last
+            if identity in self._to_cancel:
+                raise Cancelled
+            self._progress[identity] = {"task": task, "done": done, "total": total}
+            moment = time.monotonic()
+            if moment - last >= PUBLISH_SECONDS:
+                last = moment
+                self._announce(identity)
+
+        try:
+            if identity in self._to_cancel:
+                raise Cancelled
+            self._set(identity, state="running", started=now())
+            result = work.run(progress)
+            self._set(identity, state="done", finished=now(), result=json.dumps(result))
+        except Cancelled:
+            self._set(identity, state="cancelled", finished=now())
+        except Problem as problem:
+            self._fail(identity, problem.code, problem.message)
+        except FREError as error:
+            self._fail(identity, from_error(error).code, str(error))
+        except Exception as error:  # a fault of ours, on the record of the job
+            self._fail(identity, "internal", f"{type(error).__name__}: {error}")
+
+    def _fail(self, identity: int, code: str, message: str) -> None:
+        error = json.dumps({"code": code, "message": " ".join(message.split())})
+        self._set(identity, state="failed", finished=now(), error=error)
+
+
+def _mark_interrupted(connection: sqlite3.Connection) -> None:
+    error = json.dumps({"code": "interrupted", "message": "the service ended before the job did"})
+    connection.execute(
+        "UPDATE jobs SET state = 'failed', finished = ?, error = ? "
+        "WHERE state IN ('queued', 'running')",
+        (now(), error),
+    )

@@ -1,0 +1,195 @@
+"""Figures for Prometheus."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fre.calibration import Calibration
+from fre.serve.batching import Outcome
+from fre.serve.registry import Entry
+
+__all__ = ["Metrics", "score_bounds"]
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+P_VALUES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+BATCHES = (1, 2, 4, 8, 16, 32)
+RECENT = 1000
+
+
+def score_bounds(calibration: Calibration) -> list[float]:
+    """Bounds of a model's histogram of scores, rising: its scores have a scale of their own.
+
+    Quantiles of the calibration scores, the threshold, and steps beyond it of half, one, two,
+    four and eight times the way from the median to the threshold.
+    """
+    scores, threshold = calibration.scores, calibration.threshold
+    quantiles: list[float] = []
+    step = abs(threshold)
+    if len(scores):
+        quantiles = np.quantile(scores, [0.05, 0.25, 0.5, 0.75, 0.95]).tolist()
+        step = threshold - float(np.median(scores))
+    step = step if step > 0 else 1.0
+    beyond = [threshold + factor * step for factor in (0, 0.5, 1, 2, 4, 8)]
+    return sorted({float(f"{value:.6g}") for value in (*quantiles, *beyond)})
+
+
+class _Scores:
+    """The histogram of one model's scores."""
+
+    def __init__(self, bounds: list[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+        self.recent: deque[bool] = deque(maxlen=RECENT)
+
+    def add(self, score: float, anomalous: bool) -> None:
+        self.counts[bisect_left(self.bounds, score)] += 1
+        self.total += score
+        self.recent.append(anomalous)
+
+
+class Metrics:
+    """What the service counts and measures.
+
+    Args:
+        depths: gives for each model how many images are on their way.
+        entries: gives the models.
+    """
+
+    def __init__(
+        self, depths: Callable[[], dict[str, int]], entries: Callable[[], list[Entry]]
+    ) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Histogram
+
+        self._depths = depths
+        self._entries = entries
+        self._scores: dict[str, _Scores] = {}
+        self._lock = threading.Lock()
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "fre_http_requests",
+            "Answered requests.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "fre_http_request_seconds",
+            "From the first byte of a request to the last of its answer.",
+            ["route"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.predictions = Counter(
+            "fre_predictions",
+            "Images judged.",
+            ["model", "decision"],
+            registry=self.registry,
+        )
+        self.unreadable = Counter(
+            "fre_unreadable_images",
+            "Images that could not be read.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.prediction_seconds = Histogram(
+            "fre_prediction_seconds",
+            "From the admission of an image to its result on the disk.",
+            ["model"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.batch_images = Histogram(
+            "fre_batch_images",
+            "Images to a run of the network.",
+            ["model"],
+            buckets=BATCHES,
+            registry=self.registry,
+        )
+        self.p_values = Histogram(
+            "fre_p_value",
+            "Conformal p-values of the images judged.",
+            ["model"],
+            buckets=P_VALUES,
+            registry=self.registry,
+        )
+        self.registry.register(_Collector(self))
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answered request."""
+        self.requests.labels(method, route, str(status)).inc()
+        self.request_seconds.labels(route).observe(seconds)
+
+    def scored(self, model: str, outcomes: list[Outcome], batch: int) -> None:
+        """Count images that were judged together."""
+        self.batch_images.labels(model).observe(batch)
+        with self._lock:
+            scores = self._scores.get(model) or self._new_scores(model)
+            for outcome in outcomes:
+                scores.add(outcome.prediction.score, outcome.prediction.anomalous)
+        for outcome in outcomes:
+            decision = "anomalous" if outcome.prediction.anomalous else "good"
+            self.predictions.labels(model, decision).inc()
+            self.prediction_seconds.labels(model).observe(outcome.seconds)
+            self.p_values.labels(model).observe(outcome.prediction.p_value)
+
+    def _new_scores(self, model: str) -> _Scores:
+        bounds = [0.0]
+        for entry in self._entries():
+            if entry.name == model:
+                bounds = score_bounds(entry.model.calibration)
+        self._scores[model] = _Scores(bounds)
+        return self._scores[model]
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        from prometheus_client import generate_latest
+
+        text: bytes = generate_latest(self.registry)
+        return text
+
+    def families(self) -> Iterator[Any]:
+        """What is computed when it is asked for."""
+        from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+
+        depth = GaugeMetricFamily("fre_queue_depth", "Images on their way.", labels=["model"])
+        for model, images in sorted(self._depths().items()):
+            depth.add_metric([model], images)
+        yield depth
+        loaded = GaugeMetricFamily("fre_model", "Models that serve.", labels=["model", "sha256"])
+        for entry in self._entries():
+            loaded.add_metric([entry.name, entry.model.sha256], 1)
+        yield loaded
+        histogram = HistogramMetricFamily(
+            "fre_score", "Scores of the images judged, on the model's own scale.", labels=["model"]
+        )
+        rate = GaugeMetricFamily(
+            "fre_anomalous_rate",
+            f"Share of the last {RECENT} images that were anomalous.",
+            labels=["model"],
+        )
+        with self._lock:
+            for model, scores in sorted(self._scores.items()):
+                running, buckets = 0, []
+                for bound, count in zip(
+                    [*map(repr, scores.bounds), "+Inf"], scores.counts, strict=True
+                ):
+                    running += count
+                    buckets.append((bound, running))
+                histogram.add_metric([model], buckets, scores.total)
+                rate.add_metric([model], sum(scores.recent) / len(scores.recent))
+        yield histogram
+        yield rate
+
+
+class _Collector:
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+
+    def collect(self) -> Iterator[Any]:
+        return self.metrics.families()

@@ -1,0 +1,152 @@
+// The service, as functions. Every failure is an ApiError whose message is for people.
+
+export class ApiError extends Error {
+  constructor(message, { status = 0, code = "unreachable", retryAfter = null } = {}) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.retryAfter = retryAfter;
+  }
+
+  /** Whether the same request may succeed a little later. */
+  get passing() {
+    return this.status === 429 || this.status === 503;
+  }
+}
+
+let askForToken = null;
+
+/** How to get a session when the service wants a token: resolves once there is one. */
+export function onUnauthorized(ask) {
+  askForToken = ask;
+}
+
+export async function get(path, query, options = {}) {
+  return request("GET", path, { query, ...options });
+}
+
+export async function send(method, path, body, options = {}) {
+  return request(method, path, {
+    ...options,
+    body: body === undefined ? undefined : JSON.stringify(body),
+    headers: body === undefined ? {} : { "Content-Type": "application/json" },
+  });
+}
+
+export async function request(method, path, { query, body, headers = {}, signal } = {}) {
+  const address = path + search(query);
+  for (;;) {
+    let response;
+    try {
+      response = await fetch(address, { method, body, headers, signal });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new ApiError("The service can't be reached. Is fre serve still running?");
+    }
+    if (response.status === 401 && askForToken) {
+      await askForToken();
+      continue;
+    }
+    if (!response.ok) throw await failure(response);
+    if (response.status === 204) return null;
+    return response.json();
+  }
+}
+
+async function failure(response) {
+  let told = null;
+  try {
+    told = (await response.json()).error;
+  } catch {
+    // A proxy may answer with a page of its own.
+  }
+  const retryAfter = Number(response.headers.get("Retry-After"));
+  return new ApiError(told?.message ?? `The service answered ${response.status}.`, {
+    status: response.status,
+    code: told?.code ?? "unknown",
+    retryAfter: Number.isFinite(retryAfter) && retryAfter > 0 ? retryAfter : null,
+  });
+}
+
+export function search(query) {
+  const parameters = new URLSearchParams();
+  for (const [key, value] of Object.entries(query ?? {})) {
+    if (value !== null && value !== undefined && value !== "") parameters.set(key, String(value));
+  }
+  const text = parameters.toString();
+  return text && `?${text}`;
+}
+
+const model = (name) => `/v1/models/${encodeURIComponent(name)}`;
+
+export const service = () => get("/v1/service");
+export const models = async () => (await get("/v1/models")).models;
+export const calibration = (name) => get(`${model(name)}/calibration`);
+export const rate = (name, query) => get(`${model(name)}/rate`, query);
+export const drift = (name, query) => get(`${model(name)}/drift`, query);
+export const samples = async () => (await get("/v1/samples")).samples;
+export const results = (query) => get("/v1/results", query);
+export const jobs = async () => (await get("/v1/jobs")).jobs;
+export const cancelJob = async (id) => (await send("DELETE", `/v1/jobs/${id}`)).job;
+
+export async function setThreshold(name, threshold, sha256) {
+  return send("PUT", `${model(name)}/threshold`, { threshold, sha256 });
+}
+
+export async function setVerdict(id, verdict) {
+  return (await send("PUT", `/v1/results/${id}/verdict`, { verdict })).result;
+}
+
+export async function predict(name, files, { signal } = {}) {
+  const body = form(files);
+  return request("POST", `${model(name)}/predict`, { query: { source: "page" }, body, signal });
+}
+
+export async function train(query, files, { signal } = {}) {
+  const body = files.length ? form(files) : undefined;
+  return (await request("POST", "/v1/train", { query, body, signal })).job;
+}
+
+/** Good images, and results that were good after all, for an existing model. */
+export async function update(name, { files = [], results: ids = [] }) {
+  const body = form(files);
+  if (ids.length) body.append("results", JSON.stringify(ids));
+  return (await request("POST", `${model(name)}/update`, { body })).job;
+}
+
+export async function openSession(token) {
+  const response = await fetch("/v1/session", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ token }),
+  });
+  if (!response.ok) throw await failure(response);
+}
+
+export const picture = {
+  image: (id, size) => `/v1/results/${id}/image${search({ size })}`,
+  overlay: (id, size) => `/v1/results/${id}/overlay${search({ size })}`,
+  heat: (id) => `/v1/results/${id}/heat`,
+};
+
+export const csv = (query) => `/v1/results.csv${search(query)}`;
+
+/** Every page of results up to a number, oldest pages last; `onpage` sees each as it comes. */
+export async function allResults(query, { most, onpage, signal }) {
+  let cursor = null;
+  let seen = 0;
+  for (;;) {
+    const limit = Math.min(250, most - seen);
+    const page = await get("/v1/results", { ...query, limit, cursor }, { signal });
+    seen += page.results.length;
+    onpage(page.results, page.total);
+    cursor = page.next;
+    if (!cursor || seen >= most || page.results.length === 0) return;
+  }
+}
+
+function form(files) {
+  const body = new FormData();
+  for (const { file, name } of files) body.append("files", file, name);
+  return body;
+}

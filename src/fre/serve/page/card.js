@@ -1,0 +1,112 @@
+// One result in a grid.
+
+import { h, icon, put, say, svg } from "./dom.js";
+import * as format from "./format.js";
+import { picture } from "./api.js";
+
+const WORDS = { anomalous: "Anomalous", good: "Good", error: "Not read" };
+
+/** `"anomalous"`, `"good"` or `"error"`; a threshold of `null` takes the decision of its time. */
+export function decision(result, threshold) {
+  if (result.error) return "error";
+  const anomalous = threshold === null ? result.anomalous : result.score > threshold;
+  return anomalous ? "anomalous" : "good";
+}
+
+/** What a reviewer's word means beside a decision, or `null`. */
+export function correction(result, decided) {
+  if (!result.verdict) return null;
+  if (result.verdict === "good") return decided === "anomalous" ? "Good after all" : "Confirmed good";
+  return decided === "anomalous" ? "Confirmed defect" : "Missed defect";
+}
+
+export const isWrong = (result, decided) =>
+  (result.verdict === "good" && decided === "anomalous") || (result.verdict === "defect" && decided === "good");
+
+/** The mark of a decision: a shape and a word. */
+export function verdictMark(kind) {
+  return h("span", { class: `verdict ${kind}` }, icon(kind), h("span", {}, WORDS[kind]));
+}
+
+/** Boxes of the regions, to lay over a picture of the same proportions. */
+export function boxes(result) {
+  const [height, width] = result.image_size ?? [1, 1];
+  return svg("svg", { class: "boxes", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
+    (result.regions ?? []).flatMap(({ bbox: [x, y, w, hgt] }) => ["casing", "box"].map((name) =>
+      svg("rect", { class: name, x, y, width: w, height: hgt }))));
+}
+
+/**
+ * @param {() => {threshold: number | null, heat: boolean, boxes: boolean, time: boolean}} look
+ */
+export function makeCard(result, look) {
+  const frame = h("span", { class: "picture" });
+  const mark = h("span", { class: "mark" });
+  const score = h("span", { class: "score" });
+  const name = h("span", { class: "name" });
+  const detail = h("span", { class: "detail" });
+  const flag = h("span", { class: "flag" });
+  const button = h("button", { class: "card", type: "button", tabindex: "-1" },
+    frame, h("span", { class: "caption" },
+      h("span", { class: "row" }, mark, score),
+      h("span", { class: "row" }, name, detail)),
+    flag);
+  const element = h("div", { class: "cell", role: "listitem" }, button);
+  let shown = {};
+
+  function update(item) {
+    const { threshold, heat, boxes: withBoxes, time } = look();
+    const kind = decision(item, threshold);
+    const corrected = correction(item, kind);
+    const wanted = { kind, heat, withBoxes, verdict: item.verdict ?? null, item: item.id };
+    if (wanted.heat !== shown.heat || wanted.withBoxes !== shown.withBoxes || wanted.item !== shown.item) {
+      draw(item, heat, withBoxes);
+    }
+    if (kind !== shown.kind) {
+      button.className = `card ${kind}`;
+      put(mark, verdictMark(kind));
+    }
+    const short = item.name.split("/").at(-1);
+    say(score, item.error ? "" : format.score(item.score));
+    say(name, short);
+    if (name.title !== item.name) name.title = item.name;
+    say(detail, item.error ? "" : time ? format.time(item.created) : `p ${format.pValue(item.p_value)}`);
+    say(flag, corrected ?? "");
+    flag.hidden = !corrected;
+    flag.classList.toggle("wrong", isWrong(item, kind));
+    const label = item.error
+      ? `${item.name}: ${item.error}`
+      : [item.name, WORDS[kind].toLowerCase(), `score ${format.score(item.score)}`,
+        `p-value ${format.pValue(item.p_value)}`, format.many(item.regions.length, "region"), corrected]
+        .filter(Boolean).join(", ");
+    if (button.getAttribute("aria-label") !== label) button.setAttribute("aria-label", label);
+    shown = wanted;
+  }
+
+  function draw(item, heat, withBoxes) {
+    if (item.error) {
+      put(frame, h("span", { class: "absent" }, item.error));
+      return;
+    }
+    if (item.kept === false) {
+      put(frame, h("span", { class: "absent" }, "The picture is no longer kept"));
+      return;
+    }
+    const old = frame.querySelector("img");
+    const source = heat ? picture.overlay(item.id, 320) : picture.image(item.id, 320);
+    const image = h("img", { alt: "", decoding: "async", draggable: "false" });
+    image.addEventListener("load", () => frame.classList.add("loaded"));
+    image.addEventListener("error", () => put(frame, h("span", { class: "absent" }, "The picture can't be loaded")));
+    image.src = source;
+    const overlay = withBoxes ? boxes(item) : null;
+    if (old && shown.item === item.id) {
+      // The old picture stays until the new one is there, so that nothing flashes.
+      image.decode().catch(() => {}).then(() => put(frame, image, overlay));
+    } else {
+      put(frame, image, overlay);
+    }
+  }
+
+  update(result);
+  return { element, focusable: button, update };
+}

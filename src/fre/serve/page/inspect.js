@@ -1,0 +1,504 @@
+// Drop images, see them worst first, move the threshold.
+
+import * as api from "./api.js";
+import { decision, isWrong, makeCard } from "./card.js";
+import { h, icon, put, say, show } from "./dom.js";
+import { events } from "./events.js";
+import { fromInput } from "./files.js";
+import * as format from "./format.js";
+import { Grid } from "./grid.js";
+import { Histogram } from "./histogram.js";
+import { announce, failed, message } from "./messages.js";
+import { pickSamples } from "./samples.js";
+import { state } from "./state.js";
+import { countAbove, expectedRate } from "./statistics.js";
+import { Upload } from "./upload.js";
+
+const MOST = 2000;
+const CLEARED_KEY = "fre.batch-since";
+
+const FILTERS = {
+  all: { label: "All", keep: () => true },
+  anomalous: { label: "Anomalous", keep: (kind) => kind === "anomalous" },
+  good: { label: "Good", keep: (kind) => kind === "good" },
+  wrong: { label: "Marked wrong", keep: (kind, result) => isWrong(result, kind) },
+  error: { label: "Not read", keep: (kind) => kind === "error" },
+};
+const worstFirst = (a, b) => (b.score ?? -Infinity) - (a.score ?? -Infinity) || compareIds(a, b);
+const ORDERS = {
+  worst: { label: "Worst first", compare: worstFirst },
+  newest: { label: "Newest first", compare: (a, b) => compareIds(b, a) },
+  name: { label: "By name", compare: (a, b) => a.name.localeCompare(b.name, "en", { numeric: true }) || compareIds(a, b) },
+};
+
+export class Inspect {
+  constructor(viewer, judge) {
+    this.viewer = viewer;
+    this.results = new Map();
+    this.threshold = NaN;
+    this.filter = "all";
+    this.order = "worst";
+    this.heat = true;
+    this.boxes = true;
+    this.localErrors = 0;
+    this.loading = null;
+    this.stage = document.getElementById("inspect-stage");
+    this.grid = new Grid({
+      label: "Results",
+      card: (item) => makeCard(item, () => ({ threshold: this.threshold, heat: this.heat, boxes: this.boxes, time: false })),
+      onopen: (item) => this.#open(item),
+      onkey: (item, key) => {
+        const verdicts = { g: "good", d: "defect", u: null };
+        if (!(key.toLowerCase() in verdicts) || item.error) return false;
+        judge(item, verdicts[key.toLowerCase()]);
+        return true;
+      },
+    });
+    this.#buildDecision();
+    this.#buildToolbar();
+    this.#buildStage();
+    state.addEventListener("model", () => this.load());
+    state.addEventListener("calibration", () => this.#calibrated());
+    events.addEventListener("result", ({ detail }) => {
+      if (detail.source === "page" && this.#current(detail)) this.#add([detail]);
+    });
+    events.addEventListener("verdict", ({ detail }) => this.changed(detail));
+  }
+
+  get dirty() {
+    return state.calibration !== null && this.threshold !== state.calibration.threshold;
+  }
+
+  /** Results of the chosen model, from the service. */
+  async load() {
+    this.loading?.abort();
+    this.upload?.stop();
+    this.results.clear();
+    this.localErrors = 0;
+    this.held = 0;
+    this.failure = null;
+    this.#calibrated();
+    if (!state.model) {
+      this.#update();
+      return;
+    }
+    const loading = new AbortController();
+    this.loading = loading;
+    this.#update();
+    try {
+      await api.allResults({ model: state.model.name, source: "page", since: this.since }, {
+        most: MOST,
+        signal: loading.signal,
+        onpage: (results, total) => {
+          if (this.loading !== loading) return;
+          this.earlier = Math.max(0, total - MOST);
+          for (const result of results) this.results.set(result.id, result);
+          this.#update();
+        },
+      });
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      this.failure = error.message;
+    }
+    if (this.loading === loading) this.loading = null;
+    this.#update();
+  }
+
+  /** The service did not answer at the start; it is asked again. */
+  unreachable(reason) {
+    this.failure = reason;
+    this.#update();
+  }
+
+  /** Scores of images by this model, but not those by another of the same name. */
+  get since() {
+    const cleared = localStorage.getItem(`${CLEARED_KEY}.${state.model.name}`);
+    const fitted = state.model.created;
+    return cleared && (!fitted || new Date(cleared) > new Date(fitted)) ? cleared : fitted;
+  }
+
+  /** A result has another verdict now. */
+  changed(result) {
+    if (!this.results.has(result.id)) return;
+    this.results.set(result.id, result);
+    this.viewer.refresh(result);
+    this.#update();
+  }
+
+  /** Images to inspect: `{file, name}`. */
+  async inspect(files) {
+    if (!state.model) {
+      message("There is no model yet. Train one from good images first.", { kind: "error", action: { label: "Train", run: () => { location.hash = "#/train"; } } });
+      return;
+    }
+    if (files.length === 0) {
+      message("There are no images in that. JPEG, PNG, BMP, TIFF and WebP are read.", { kind: "error" });
+      return;
+    }
+    if (this.upload) {
+      message("Wait until the images before are done, or stop them.", { kind: "error" });
+      return;
+    }
+    if (this.filter !== "all") this.#setFilter("all");
+    const upload = new Upload(state.model.name, files, state.service.limits);
+    this.upload = upload;
+    this.started = performance.now();
+    this.offer.hidden = true;
+    const target = state.model;
+    upload.addEventListener("items", ({ detail }) => {
+      if (state.model?.name !== target.name) return;
+      this.#add(detail.map((item) => (item.error
+        ? { ...item, id: `error-${(this.localErrors += 1)}` }
+        : { verdict: null, kept: true, source: "page", model: target.name, ...item })));
+    });
+    upload.addEventListener("progress", () => this.#progress());
+    this.#update();
+    await upload.run();
+    this.upload = null;
+    this.#release();
+    const errors = [...this.results.values()].filter((result) => result.error).length;
+    announce(`${format.many(upload.done, "image")} inspected, ${this.counts.anomalous} anomalous${errors ? `, ${errors} not read` : ""}`);
+    this.#progress(upload);
+  }
+
+  #current(result) {
+    return result.model === state.model?.name && (!this.since || new Date(result.created) >= new Date(this.since));
+  }
+
+  #add(items) {
+    for (const item of items) {
+      const known = this.results.get(item.id);
+      this.results.set(item.id, known ? { ...item, verdict: known.verdict } : item);
+      if (!known) this.held = (this.held ?? 0) + 1;
+    }
+    this.#later();
+  }
+
+  /** New results come into the grid at most three times a second. */
+  #later() {
+    if (this.timer) return;
+    this.timer = setTimeout(() => {
+      this.timer = null;
+      this.#update();
+    }, 330);
+  }
+
+  #release() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    this.#update();
+  }
+
+  // The decision ------------------------------------------------------------------------------
+
+  #buildDecision() {
+    const counted = (kind, word) => {
+      const value = h("strong", {}, "0");
+      const share = h("span", { class: "muted small" });
+      return { kind, value, share, element: h("div", { class: `count ${kind}` }, h("p", { class: "count-name" }, icon(kind), word), h("p", { class: "count-value" }, value, share)) };
+    };
+    this.counters = [counted("anomalous", "Anomalous"), counted("good", "Good")];
+    put(document.getElementById("inspect-counts"), this.counters.map(({ element }) => element));
+    this.histogram = new Histogram({
+      label: "Histogram",
+      onmove: (threshold) => this.#moveThreshold(threshold),
+      inWords: (threshold) => this.#inWords(threshold),
+    });
+    put(document.getElementById("inspect-histogram"), h("h2", { class: "panel-title" }, "Scores"), this.histogram.element);
+    this.field = h("input", {
+      class: "field", id: "threshold-value", type: "number", step: "any",
+      onchange: () => {
+        const value = this.field.valueAsNumber;
+        if (Number.isFinite(value)) this.#moveThreshold(value);
+        else this.#decided();
+      },
+    });
+    this.rate = h("strong", { class: "rate" });
+    this.rateWords = h("span", { class: "small muted" });
+    this.save = h("button", { class: "button primary", type: "button", onclick: () => this.#save() }, "Save into the model");
+    this.undo = h("button", { class: "button", type: "button", onclick: () => this.#moveThreshold(state.calibration.threshold) }, "Undo");
+    this.saveNote = h("p", { class: "small muted note", role: "status" });
+    put(document.getElementById("inspect-threshold"),
+      h("div", { class: "threshold-row" },
+        h("div", {}, h("label", { for: "threshold-value", class: "small muted" }, "Threshold"), this.field),
+        h("div", {}, h("p", { class: "small muted" }, "Expected false alarms"), h("p", { class: "rate-line" }, this.rate, " ", this.rateWords))),
+      h("div", { class: "buttons" }, this.save, this.undo),
+      this.saveNote);
+  }
+
+  #calibrated() {
+    if (state.calibration) this.#decide(state.calibration.threshold);
+    else this.threshold = NaN;
+    this.#update();
+  }
+
+  #moveThreshold(threshold) {
+    this.#decide(threshold);
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      this.histogram.move(this.threshold);
+      this.#decided();
+      this.#toolbarCounts();
+      if (this.filter === "all") this.grid.refresh();
+      else this.#arrange();
+    });
+  }
+
+  #decide(threshold) {
+    this.threshold = threshold;
+  }
+
+  #decided() {
+    const { calibration } = state;
+    const total = this.counts.anomalous + this.counts.good;
+    for (const { kind, value, share } of this.counters) {
+      say(value, format.count(this.counts[kind]));
+      say(share, total ? format.percent(this.counts[kind] / total) : "");
+    }
+    const ready = calibration !== null && Number.isFinite(this.threshold);
+    for (const control of [this.field, this.save, this.undo]) control.disabled = !ready;
+    if (!ready) {
+      say(this.rate, "–");
+      say(this.rateWords, "");
+      say(this.saveNote, "");
+      return;
+    }
+    if (document.activeElement !== this.field || this.field.valueAsNumber !== this.threshold) {
+      this.field.value = String(Number(this.threshold.toPrecision(6)));
+    }
+    const expected = expectedRate(calibration.scores, this.threshold);
+    const floor = countAbove(calibration.scores, this.threshold) === 0;
+    say(this.rate, expected === null ? "unknown" : `${floor ? "≤ " : ""}${format.percent(expected)}`);
+    say(this.rateWords, expected === null ? "the model has no calibrated images" : `${floor ? "at most" : "about"} 1 in ${format.count(Math.round(1 / expected))} good parts`);
+    this.save.disabled = !this.dirty || this.saving;
+    this.undo.disabled = !this.dirty || this.saving;
+    say(this.saveNote, this.dirty
+      ? `Not saved. ${state.model.name} decides by ${format.score(calibration.threshold)}.`
+      : calibration.caveat ? sentence(calibration.caveat) : `${state.model.name} decides by this threshold.`);
+    this.viewer.refresh();
+  }
+
+  #inWords(threshold) {
+    const expected = expectedRate(state.calibration?.scores ?? [], threshold);
+    return `${format.score(threshold)}, ${this.counts.anomalous} anomalous, ${this.counts.good} good${expected === null ? "" : `, expected false alarms ${format.percent(expected)}`}`;
+  }
+
+  async #save() {
+    this.saving = true;
+    this.#decided();
+    try {
+      const calibration = await api.setThreshold(state.model.name, this.threshold, state.calibration.sha256);
+      state.saved(calibration);
+      message(`Saved into ${state.model.name}. New images are decided by it.`);
+    } catch (error) {
+      failed(error);
+      if (error.code === "conflict") await state.load().catch(failed);
+    } finally {
+      this.saving = false;
+      this.#decided();
+    }
+  }
+
+  // The results -------------------------------------------------------------------------------
+
+  #buildToolbar() {
+    this.filters = Object.entries(FILTERS).map(([name, { label }]) => {
+      const number = h("span", { class: "number" }, "0");
+      const button = h("button", {
+        type: "button", "aria-pressed": String(name === this.filter), onclick: () => this.#setFilter(name),
+      }, label, " ", number);
+      return { name, number, button };
+    });
+    const order = h("select", { "aria-label": "Order", onchange: () => { this.order = order.value; this.#arrange(); } },
+      Object.entries(ORDERS).map(([name, { label }]) => h("option", { value: name }, label)));
+    const toggle = (what, label) => {
+      const button = h("button", { class: "button quiet", type: "button", "aria-pressed": "true", onclick: () => {
+        this[what] = !this[what];
+        button.setAttribute("aria-pressed", String(this[what]));
+        this.grid.refresh();
+      } }, label);
+      return button;
+    };
+    this.images = h("input", { type: "file", multiple: true, accept: "image/*", hidden: true, onchange: () => this.inspect(fromInput(this.images)) });
+    this.folder = h("input", { type: "file", webkitdirectory: true, hidden: true, onchange: () => this.inspect(fromInput(this.folder)) });
+    this.again = h("button", { class: "button quiet", type: "button", onclick: () => this.#newBatch() }, "New batch");
+    this.adders = h("div", { class: "adders" },
+      this.images, this.folder, this.again,
+      h("button", { class: "button", type: "button", onclick: () => this.folder.click() }, "Folder…"),
+      h("button", { class: "button", type: "button", onclick: () => this.#samples() }, "Samples…"),
+      h("button", { class: "button primary", type: "button", onclick: () => this.images.click() }, icon("plus"), "Images…"));
+    this.toolbar = h("div", { class: "toolbar-row" },
+      h("div", { class: "segments", role: "group", "aria-label": "Which to show" }, this.filters.map(({ button }) => button)),
+      h("div", { class: "looks" }, order, toggle("heat", "Heat map"), toggle("boxes", "Boxes")));
+    this.bar = h("progress", { "aria-label": "Inspected", max: "1", value: "0" });
+    this.words = h("p", { class: "small", role: "status" });
+    this.stopper = h("button", { class: "button quiet", type: "button", onclick: () => this.upload?.stop() }, "Stop");
+    this.offer = h("button", { class: "button quiet offer", type: "button", hidden: true, onclick: () => { this.held = 0; this.#arrange(); window.scrollTo({ top: 0 }); } });
+    put(document.getElementById("inspect-toolbar"), this.toolbar,
+      h("div", { class: "strip" }, this.words, this.stopper, this.offer, this.adders, this.bar));
+    this.#progress();
+  }
+
+  #buildStage() {
+    this.empty = h("div", { class: "empty" });
+    this.waiting = h("div", { class: "skeleton", "aria-label": "Loading results", role: "status" },
+      Array.from({ length: 12 }, () => h("div", { class: "ghost" })));
+    put(this.stage, this.waiting, this.empty, this.grid.element);
+  }
+
+  #setFilter(name) {
+    this.filter = name;
+    for (const filter of this.filters) filter.button.setAttribute("aria-pressed", String(filter.name === name));
+    this.#arrange();
+  }
+
+  get counts() {
+    const counts = { all: 0, anomalous: 0, good: 0, wrong: 0, error: 0 };
+    for (const result of this.results.values()) {
+      const kind = decision(result, this.threshold);
+      counts.all += 1;
+      counts[kind] += 1;
+      if (isWrong(result, kind)) counts.wrong += 1;
+    }
+    return counts;
+  }
+
+  #toolbarCounts() {
+    const { counts } = this;
+    for (const { name, number, button } of this.filters) {
+      say(number, format.count(counts[name]));
+      if (name === "error") show(button, counts.error > 0);
+    }
+  }
+
+  /** After results came, changed or went. */
+  #update() {
+    const calibration = state.calibration?.scores ?? [];
+    const scores = [...this.results.values()].filter((result) => !result.error).map(({ score }) => score);
+    this.histogram.update({ calibration, scores, threshold: this.threshold, saved: state.calibration?.threshold });
+    this.#decided();
+    this.#toolbarCounts();
+    this.#stages();
+    // Nobody's card moves away from under the pointer or the focus while results stream in.
+    const hold = this.upload && this.grid.items.length > 0 && this.grid.busy;
+    show(this.offer, Boolean(hold && this.held));
+    if (hold) {
+      say(this.offer, `Show ${format.many(this.held, "new result")}`);
+      this.grid.refresh();
+    } else {
+      this.held = 0;
+      this.#arrange();
+    }
+  }
+
+  #arrange() {
+    const { keep } = FILTERS[this.filter];
+    const items = [...this.results.values()]
+      .filter((result) => keep(decision(result, this.threshold), result))
+      .sort(ORDERS[this.order].compare);
+    this.grid.update(items);
+    this.grid.refresh();
+    show(this.nothing, items.length === 0 && this.results.size > 0);
+    show(this.offer, false);
+  }
+
+  #stages() {
+    const bare = this.results.size === 0;
+    show(this.waiting, bare && (this.loading !== null || (this.upload ?? null) !== null));
+    show(this.empty, bare && this.loading === null && !this.upload);
+    show(this.grid.element, !bare);
+    show(this.toolbar.parentElement, state.model !== null);
+    show(this.again, !bare);
+    show(this.adders, this.empty.hidden);
+    if (!this.nothing) {
+      this.nothing = h("p", { class: "nothing muted", hidden: true }, "None of the results.");
+      this.stage.append(this.nothing);
+    }
+    if (!this.empty.hidden) this.#emptiness();
+  }
+
+  #emptiness() {
+    const kind = this.failure ? "failure" : !state.service ? "loading" : state.model ? "drop" : "model";
+    const key = `${kind} ${state.model?.name} ${this.failure}`;
+    if (this.empty.dataset.key === key) return;
+    this.empty.dataset.key = key;
+    if (kind === "loading") {
+      put(this.empty, h("p", { class: "muted" }, "Loading…"));
+    } else if (kind === "failure") {
+      put(this.empty, h("h2", {}, "The results can't be loaded"), h("p", { class: "muted" }, this.failure),
+        state.service ? h("button", { class: "button primary", type: "button", onclick: () => this.load() }, "Try again") : h("p", { class: "muted" }, "Trying again…"));
+    } else if (kind === "model") {
+      put(this.empty, icon("drop", "big"), h("h2", {}, "No model yet"),
+        h("p", { class: "muted" }, "A model learns from images of good parts alone. A dozen will do to begin with; a hundred are better."),
+        h("a", { class: "button primary", href: "#/train" }, "Train a model"));
+    } else {
+      put(this.empty, icon("drop", "big"), h("h2", {}, "Drop images or a folder here"),
+        h("p", { class: "muted" }, `Each is compared with the good parts that ${state.model.name} has learnt. The most anomalous come first.`),
+        h("div", { class: "buttons" },
+          h("button", { class: "button primary", type: "button", onclick: () => this.images.click() }, "Choose images…"),
+          h("button", { class: "button", type: "button", onclick: () => this.folder.click() }, "Choose a folder…"),
+          h("button", { class: "button", type: "button", onclick: () => this.#samples() }, "Try a sample…")),
+        localStorage.getItem(`${CLEARED_KEY}.${state.model.name}`)
+          ? h("button", { class: "button quiet small", type: "button", onclick: () => this.#earlier() }, "Show earlier batches") : null);
+    }
+  }
+
+  #progress(ended = null) {
+    const { upload } = this;
+    show(this.bar, upload !== null && upload !== undefined);
+    show(this.stopper, Boolean(upload));
+    if (upload) {
+      const seconds = (performance.now() - this.started) / 1000;
+      const speed = upload.done > 8 && seconds > 1 ? `, ${Math.max(1, Math.round(upload.done / seconds))} a second` : "";
+      say(this.words, upload.waiting ? `${format.count(upload.done)} of ${format.many(upload.total, "image")}. The service is busy; waiting.` : `${format.count(upload.done)} of ${format.many(upload.total, "image")}${speed}`);
+      this.bar.max = upload.total;
+      this.bar.value = upload.done;
+    } else if (ended) {
+      say(this.words, ended.stopped ? `Stopped after ${format.count(ended.done)} of ${format.many(ended.total, "image")}.` : `${format.many(ended.done, "image")} inspected.`);
+    } else {
+      say(this.words, "");
+    }
+  }
+
+  #open(item) {
+    if (item.error) {
+      message(`${item.name}: ${item.error}`, { kind: "error" });
+      return;
+    }
+    this.viewer.show(item, {
+      items: () => this.grid.items.filter((result) => !result.error).map(({ id }) => this.results.get(id)),
+      threshold: () => this.threshold,
+      onclose: (last) => last && this.grid.focus(last.id),
+    });
+  }
+
+  #newBatch() {
+    localStorage.setItem(`${CLEARED_KEY}.${state.model.name}`, new Date().toISOString());
+    this.load();
+    message("A new batch. What was before stays in the history of the service.", { action: { label: "Bring it back", run: () => this.#earlier() } });
+  }
+
+  #earlier() {
+    localStorage.removeItem(`${CLEARED_KEY}.${state.model.name}`);
+    this.load();
+  }
+
+  async #samples() {
+    try {
+      const files = await pickSamples();
+      if (files.length) await this.inspect(files);
+    } catch (error) {
+      failed(error);
+    }
+  }
+}
+
+function sentence(text) {
+  return `${text[0].toUpperCase()}${text.slice(1)}.`;
+}
+
+function compareIds(a, b) {
+  if (typeof a.id === "number" && typeof b.id === "number") return a.id - b.id;
+  return String(a.id).localeCompare(String(b.id), "en", { numeric: true });
+}

@@ -1,0 +1,296 @@
+// Parts as they come: newest first, the anomalous rate over time, and whether they drift.
+
+import * as api from "./api.js";
+import { makeCard } from "./card.js";
+import { h, icon, put, say, show, svg } from "./dom.js";
+import { events } from "./events.js";
+import * as format from "./format.js";
+import { Grid } from "./grid.js";
+import { failed } from "./messages.js";
+import { state } from "./state.js";
+
+const MOST = 300;
+const SPANS = {
+  600: { label: "10 minutes", buckets: 60 },
+  3600: { label: "1 hour", buckets: 60 },
+  28800: { label: "8 hours", buckets: 96 },
+  86400: { label: "24 hours", buckets: 96 },
+};
+
+export class Live {
+  constructor(viewer, judge) {
+    this.viewer = viewer;
+    this.results = new Map();
+    this.span = 3600;
+    this.source = "";
+    this.paused = false;
+    this.fresh = 0;
+    this.visible = false;
+    this.grid = new Grid({
+      label: "Newest parts",
+      card: (item) => makeCard(item, () => ({ threshold: null, heat: true, boxes: true, time: true })),
+      onopen: (item) => this.viewer.show(item, {
+        items: () => this.grid.items.map(({ id }) => this.results.get(id) ?? item),
+        threshold: () => null,
+        onclose: (last) => last && this.grid.focus(last.id),
+      }),
+      onkey: (item, key) => {
+        const verdicts = { g: "good", d: "defect", u: null };
+        if (!(key.toLowerCase() in verdicts)) return false;
+        judge(item, verdicts[key.toLowerCase()]);
+        return true;
+      },
+    });
+    this.#build();
+    state.addEventListener("model", () => { this.stale = true; if (this.visible) this.load(); });
+    events.addEventListener("result", ({ detail }) => this.#arrive(detail));
+    events.addEventListener("verdict", ({ detail }) => this.changed(detail));
+    for (const name of ["lagged", "open"]) events.addEventListener(name, () => { this.stale = true; if (this.visible) this.load(); });
+    this.stale = true;
+  }
+
+  enter() {
+    this.visible = true;
+    if (this.stale) this.load();
+    else this.#figures();
+    clearInterval(this.clock);
+    this.clock = setInterval(() => this.#figures(), 15000);
+  }
+
+  leave() {
+    this.visible = false;
+    clearInterval(this.clock);
+  }
+
+  async load() {
+    this.stale = false;
+    this.#follow();
+    if (!state.model) {
+      this.results.clear();
+      this.#update();
+      return;
+    }
+    const { name } = state.model;
+    this.loading = true;
+    this.#update();
+    try {
+      const found = [];
+      await api.allResults({ model: name, source: this.source }, { most: MOST, onpage: (results) => found.push(...results) });
+      if (state.model?.name !== name) return;
+      this.results = new Map(found.map((result) => [result.id, result]));
+      this.fresh = 0;
+    } catch (error) {
+      failed(error);
+      this.stale = true;
+    } finally {
+      this.loading = false;
+    }
+    this.#sources();
+    this.#arrange();
+    await this.#figures();
+  }
+
+  changed(result) {
+    if (!this.results.has(result.id)) return;
+    this.results.set(result.id, result);
+    this.viewer.refresh(result);
+    this.grid.update(this.grid.items.map((item) => (item.id === result.id ? result : item)));
+  }
+
+  #build() {
+    this.sourceSelect = h("select", { id: "live-source", onchange: () => { this.source = this.sourceSelect.value; this.load(); } },
+      h("option", { value: "" }, "All sources"));
+    const span = h("select", { id: "live-span", onchange: () => { this.span = Number(span.value); this.#figures(); } },
+      Object.entries(SPANS).map(([seconds, { label }]) => h("option", { value: seconds, selected: Number(seconds) === this.span }, label)));
+    this.pause = h("button", { class: "button", type: "button", "aria-pressed": "false", onclick: () => this.#setPaused(!this.paused) }, "Pause");
+    this.offer = h("button", { class: "button quiet offer", type: "button", hidden: true, onclick: () => {
+      if (this.paused) this.#setPaused(false);
+      document.activeElement.blur();
+      window.scrollTo({ top: 0 });
+      this.#arrange();
+    } });
+    this.follows = h("p", { class: "muted" });
+    this.rateValue = h("strong", { class: "figure-value" }, "–");
+    this.rateNote = h("p", { class: "small muted" });
+    this.chart = svg("svg", { class: "chart", role: "img", height: 132, "aria-label": "Anomalous rate over time: loading" });
+    this.chartBox = h("div", { class: "plot" }, this.chart);
+    new ResizeObserver(() => this.#draw()).observe(this.chartBox);
+    this.driftTitle = h("p", { class: "drift-title" });
+    this.driftText = h("p", {});
+    this.driftTest = h("p", { class: "small muted" });
+    this.drift = h("section", { class: "panel drift", "aria-label": "Drift", role: "status" },
+      h("h2", { class: "panel-title" }, "Drift"), this.driftTitle, this.driftText, this.driftTest);
+    this.empty = h("div", { class: "empty", hidden: true });
+    put(document.getElementById("view-live"),
+      h("header", { class: "view-head" },
+        h("div", {}, h("h1", { id: "title-live" }, "Live"), this.follows),
+        h("div", { class: "looks" },
+          h("label", { class: "inline-label" }, h("span", { class: "visually-hidden" }, "Source"), this.sourceSelect), this.pause)),
+      h("div", { class: "live-figures" },
+        h("section", { class: "panel", "aria-label": "Anomalous rate" },
+          h("div", { class: "panel-head" }, h("h2", { class: "panel-title" }, "Anomalous rate"), h("label", { class: "inline-label" }, h("span", { class: "visually-hidden" }, "Time span"), span)),
+          h("div", { class: "figure-row" }, this.rateValue, this.rateNote), this.chartBox),
+        this.drift),
+      h("div", { class: "strip" }, this.offer),
+      this.empty, this.grid.element);
+  }
+
+  #follow() {
+    const watch = state.service?.watch;
+    say(this.follows, watch ? `Follows ${watch.folder}, decided by ${watch.model}, and every image that is posted.` : "Follows every image that is posted to the service.");
+  }
+
+  #arrive(result) {
+    if (result.model !== state.model?.name) return;
+    this.#offerSource(result.source);
+    if (this.source && result.source !== this.source) return;
+    if (!this.results.has(result.id)) this.fresh += 1;
+    this.results.set(result.id, result);
+    if (this.results.size > 2 * MOST) {
+      const old = [...this.results.keys()].sort((a, b) => b - a).slice(MOST);
+      for (const id of old) this.results.delete(id);
+    }
+    if (this.timer) return;
+    this.timer = setTimeout(() => {
+      this.timer = null;
+      this.#update();
+    }, 250);
+    this.#figuresSoon();
+  }
+
+  #update() {
+    if (!this.visible) {
+      this.pendingArrange = true;
+      return;
+    }
+    const hold = this.paused || (this.grid.items.length > 0 && this.grid.busy);
+    if (hold) {
+      say(this.offer, `Show ${format.many(this.fresh, "new part")}`);
+      show(this.offer, this.fresh > 0);
+    } else {
+      this.#arrange();
+    }
+  }
+
+  #arrange() {
+    this.fresh = 0;
+    show(this.offer, false);
+    const items = [...this.results.values()].sort((a, b) => b.id - a.id).slice(0, MOST);
+    this.grid.update(items);
+    const bare = items.length === 0;
+    show(this.grid.element, !bare);
+    show(this.empty, bare);
+    if (bare) this.#emptiness();
+  }
+
+  #emptiness() {
+    put(this.empty, icon("drop", "big"),
+      h("h2", {}, this.loading ? "Loading…" : "Nothing has come yet"),
+      this.loading ? null : h("p", { class: "muted" }, "Parts appear here as soon as they are scored. To follow a folder, start the service with"),
+      this.loading ? null : h("pre", {}, `fre serve MODELS --watch FOLDER`),
+      this.loading || !state.model ? null : h("p", { class: "muted" }, "or post each frame of a camera:"),
+      this.loading || !state.model ? null : h("pre", {}, `curl --data-binary @frame.jpg -H 'Content-Type: image/jpeg' \\\n  '${location.origin}/v1/models/${state.model.name}/predict?source=camera-1'`));
+  }
+
+  #setPaused(paused) {
+    this.paused = paused;
+    this.pause.setAttribute("aria-pressed", String(paused));
+    say(this.pause, paused ? "Paused" : "Pause");
+    this.#update();
+  }
+
+  #sources() {
+    for (const { source } of this.results.values()) this.#offerSource(source);
+    if (state.service?.watch?.model === state.model?.name) this.#offerSource("watch");
+  }
+
+  #offerSource(source) {
+    const names = { watch: "Watched folder", page: "This page", api: "Posted" };
+    if ([...this.sourceSelect.options].some(({ value }) => value === source)) return;
+    this.sourceSelect.append(h("option", { value: source }, names[source] ?? source));
+  }
+
+  #figuresSoon() {
+    if (this.figuresTimer || !this.visible) return;
+    this.figuresTimer = setTimeout(() => {
+      this.figuresTimer = null;
+      this.#figures();
+    }, 2000);
+  }
+
+  async #figures() {
+    if (!state.model || !this.visible) return;
+    const { name } = state.model;
+    const { buckets } = SPANS[this.span];
+    try {
+      const [rate, drift] = await Promise.all([
+        api.rate(name, { seconds: this.span, buckets, source: this.source }),
+        api.drift(name, { n: 200, source: this.source }),
+      ]);
+      if (state.model?.name !== name) return;
+      this.buckets = rate.buckets;
+      this.#draw();
+      this.#drifted(drift);
+    } catch (error) {
+      // The connection's state is shown at the top; a figure that is late needs no alarm.
+      if (error.status) failed(error);
+    }
+  }
+
+  #drifted(drift) {
+    this.drift.dataset.state = drift.warning ? "warning" : drift.enough ? "fine" : "waiting";
+    put(this.driftTitle, icon(drift.warning ? "anomalous" : "good"),
+      drift.warning ? "Parts have drifted" : drift.enough ? "No drift seen" : "Too few parts to tell");
+    say(this.driftText, drift.message ?? "");
+    say(this.driftTest, drift.enough
+      ? `${drift.test}: D = ${drift.statistic.toFixed(3)}, p = ${format.pValue(drift.p_value)}, over the last ${format.many(drift.n, "part")}; a warning below ${drift.significance}.`
+      : drift.test);
+  }
+
+  #draw() {
+    const width = Math.round(this.chartBox.clientWidth);
+    if (!width || !this.buckets) return;
+    const height = 132;
+    const base = height - 20;
+    const top = 8;
+    const left = 44;
+    const n = this.buckets.reduce((sum, bucket) => sum + bucket.n, 0);
+    const anomalous = this.buckets.reduce((sum, bucket) => sum + bucket.n_anomalous, 0);
+    const expected = state.model?.expected_false_alarm_rate ?? null;
+    say(this.rateValue, n ? format.percent(anomalous / n) : "–");
+    say(this.rateNote, n
+      ? `${format.count(anomalous)} of ${format.many(n, "part")} in the last ${SPANS[this.span].label}${expected === null ? "" : `; ${format.percent(expected)} are expected if all are good`}`
+      : `no parts in the last ${SPANS[this.span].label}`);
+    const highest = Math.max(0.05, expected ?? 0, ...this.buckets.map(({ rate }) => rate ?? 0));
+    const limit = highest > 0.5 ? 1 : highest > 0.2 ? 0.5 : highest > 0.1 ? 0.2 : highest > 0.05 ? 0.1 : 0.05;
+    const most = Math.max(1, ...this.buckets.map((bucket) => bucket.n));
+    const step = (width - left) / this.buckets.length;
+    const y = (rate) => base - (base - top) * (rate / limit);
+    const lines = [];
+    let run = [];
+    this.buckets.forEach(({ rate }, i) => {
+      if (rate === null) {
+        if (run.length) lines.push(run);
+        run = [];
+      } else {
+        run.push([left + (i + 0.5) * step, y(rate)]);
+      }
+    });
+    if (run.length) lines.push(run);
+    const clock = (bucket) => format.time(bucket.start).replace(/:\d\d$/, "");
+    put(this.chart,
+      [0, limit / 2, limit].map((rate) => [
+        svg("path", { class: "gridline", d: `M${left} ${Math.round(y(rate)) + 0.5}H${width}` }),
+        svg("text", { class: "tick", x: left - 8, y: y(rate) + 4, "text-anchor": "end" }, format.percent(rate)),
+      ]),
+      this.buckets.map((bucket, i) => (bucket.n ? svg("rect", { class: "volume", x: left + i * step + 0.5, width: Math.max(1, step - 1), y: base - 0.6 * (base - top) * (bucket.n / most), height: 0.6 * (base - top) * (bucket.n / most) }) : null)).filter(Boolean),
+      expected === null ? [] : svg("path", { class: "expected", d: `M${left} ${y(expected)}H${width}` }),
+      lines.map((points) => svg("path", { class: "rate-curve", d: `M${points.map(([px, py]) => `${px.toFixed(1)} ${py.toFixed(1)}`).join("L")}` })),
+      lines.flat().map(([px, py]) => svg("circle", { class: "rate-point", cx: px.toFixed(1), cy: py.toFixed(1), r: 2.5 })),
+      svg("text", { class: "tick", x: left, y: height - 3 }, clock(this.buckets[0])),
+      svg("text", { class: "tick", x: width, y: height - 3, "text-anchor": "end" }, "now"));
+    this.chart.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.chart.setAttribute("width", width);
+    this.chart.setAttribute("aria-label", `Anomalous rate over the last ${SPANS[this.span].label}: ${this.rateValue.textContent}, ${this.rateNote.textContent}`);
+  }
+}

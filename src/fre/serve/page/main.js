@@ -1,0 +1,174 @@
+// The start: which view, which model, whether the service is there, and where a drop goes.
+
+import * as api from "./api.js";
+import { h, put, say, show } from "./dom.js";
+import { events } from "./events.js";
+import { fromDrop } from "./files.js";
+import { Inspect } from "./inspect.js";
+import { Live } from "./live.js";
+import { failed } from "./messages.js";
+import { Review } from "./review.js";
+import { state } from "./state.js";
+import { Train } from "./train.js";
+import { Viewer } from "./viewer.js";
+
+const viewer = new Viewer(document.getElementById("viewer"), judge);
+const views = { inspect: new Inspect(viewer, judge), live: new Live(viewer, judge), review: new Review(viewer, judge), train: new Train() };
+let current = null;
+
+/** A reviewer's word: shown at once, taken back if the service refuses it. */
+async function judge(result, verdict) {
+  const told = (changed) => {
+    for (const view of [views.inspect, views.live, views.review]) view.changed(changed);
+  };
+  told({ ...result, verdict });
+  try {
+    told(await api.setVerdict(result.id, verdict));
+  } catch (error) {
+    told(result);
+    failed(error);
+  }
+}
+
+function route() {
+  const name = location.hash.replace(/^#\//, "");
+  const next = name in views ? name : "inspect";
+  if (next === current) return;
+  if (current) views[current].leave?.();
+  current = next;
+  for (const view of Object.keys(views)) show(document.getElementById(`view-${view}`), view === current);
+  for (const link of document.querySelectorAll(".views a")) {
+    if (link.hash === `#/${current}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  const titles = { inspect: "Inspect", live: "Live", review: "Review", train: "Train" };
+  document.title = `${titles[current]}: fre`;
+  window.scrollTo({ top: 0 });
+  views[current].enter?.();
+}
+
+// The header ----------------------------------------------------------------------------------
+
+const picker = document.getElementById("model");
+picker.addEventListener("change", () => state.select(picker.value).catch(failed));
+state.addEventListener("models", () => {
+  const names = state.models.map(({ name }) => name);
+  const shown = [...picker.options].map(({ value }) => value);
+  if (names.join("\n") !== shown.join("\n") || names.length === 0) {
+    put(picker, names.length ? names.map((name) => h("option", { value: name }, name)) : h("option", {}, "No model"));
+  }
+  picker.disabled = names.length === 0;
+  if (state.model) picker.value = state.model.name;
+});
+
+const service = document.getElementById("service");
+function connection(connected) {
+  service.dataset.state = connected ? "ready" : "lost";
+  say(service, connected ? "Connected" : "No connection");
+}
+
+// Drops ---------------------------------------------------------------------------------------
+
+const dropping = document.getElementById("dropping");
+let inside = 0;
+const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+window.addEventListener("dragenter", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  inside += 1;
+  say(document.getElementById("dropping-text"), current === "train" ? "Drop good images to train on" : state.model ? `Drop to inspect with ${state.model.name}` : "Drop images");
+  show(dropping, true);
+});
+window.addEventListener("dragover", (event) => {
+  if (hasFiles(event)) event.preventDefault();
+});
+window.addEventListener("dragleave", (event) => {
+  if (!hasFiles(event)) return;
+  inside -= 1;
+  if (inside <= 0) show(dropping, false);
+});
+window.addEventListener("drop", async (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  inside = 0;
+  show(dropping, false);
+  try {
+    const files = await fromDrop(event.dataTransfer);
+    if (current === "train") {
+      views.train.add(files);
+    } else {
+      location.hash = "#/inspect";
+      await views.inspect.inspect(files);
+    }
+  } catch (error) {
+    failed(error);
+  }
+});
+
+// The token -----------------------------------------------------------------------------------
+
+let asking = null;
+api.onUnauthorized(() => {
+  asking ??= askForToken().finally(() => { asking = null; });
+  return asking;
+});
+
+function askForToken() {
+  const dialog = document.getElementById("token-dialog");
+  const field = h("input", { class: "field", id: "token", type: "password", autocomplete: "current-password", required: true, "aria-describedby": "token-note" });
+  const note = h("p", { class: "small muted note", id: "token-note", role: "status" }, "Whoever started fre serve knows it.");
+  return new Promise((done) => {
+    const form = h("form", { onsubmit: async (event) => {
+      event.preventDefault();
+      try {
+        await api.openSession(field.value);
+      } catch (error) {
+        field.setAttribute("aria-invalid", "true");
+        say(note, error.message);
+        field.select();
+        return;
+      }
+      dialog.removeEventListener("cancel", stay);
+      dialog.close();
+      events.start();
+      done();
+    } },
+    h("h2", { id: "token-title" }, "This service wants a token"),
+    h("div", { class: "labelled" }, h("label", { for: "token" }, "Token"), field, note),
+    h("div", { class: "buttons" }, h("button", { class: "button primary", type: "submit" }, "Open")));
+    const stay = (event) => event.preventDefault();
+    dialog.addEventListener("cancel", stay);
+    put(dialog, form);
+    dialog.showModal();
+    field.focus();
+  });
+}
+
+// Go ------------------------------------------------------------------------------------------
+
+let retry = 1000;
+async function begin() {
+  try {
+    await state.load();
+    retry = 1000;
+  } catch (error) {
+    connection(false);
+    views.inspect.unreachable(error.message);
+    setTimeout(begin, retry);
+    retry = Math.min(10000, 2 * retry);
+    return;
+  }
+  if (!state.model) views.inspect.load();
+  connection(true);
+  events.start();
+}
+
+events.addEventListener("open", () => {
+  connection(true);
+  state.load().catch(failed);
+});
+events.addEventListener("lost", () => connection(false));
+events.addEventListener("models", () => state.load().catch(failed));
+window.addEventListener("hashchange", route);
+route();
+begin();

@@ -1,0 +1,157 @@
+// What reviewers said: kept by the service, exported as CSV, offered for the next update.
+
+import * as api from "./api.js";
+import { decision, isWrong, makeCard } from "./card.js";
+import { h, icon, put, say, show } from "./dom.js";
+import { events } from "./events.js";
+import * as format from "./format.js";
+import { Grid } from "./grid.js";
+import { failed, message } from "./messages.js";
+import { state } from "./state.js";
+
+const MOST = 2000;
+
+const GROUPS = {
+  false_alarm: { label: "Good after all", note: "called anomalous, and are good", keep: (result) => result.verdict === "good" && result.anomalous },
+  missed: { label: "Missed defects", note: "called good, and are not", keep: (result) => result.verdict === "defect" && !result.anomalous },
+  confirmed: { label: "Confirmed", note: "decided as the reviewer says", keep: (result) => !isWrong(result, decision(result, null)) },
+};
+
+export class Review {
+  constructor(viewer, judge) {
+    this.viewer = viewer;
+    this.results = new Map();
+    this.group = null;
+    this.stale = true;
+    this.grid = new Grid({
+      label: "Reviewed results",
+      card: (item) => makeCard(item, () => ({ threshold: null, heat: true, boxes: true, time: true })),
+      onopen: (item) => this.viewer.show(item, {
+        items: () => this.grid.items.map((shown) => this.results.get(shown.id) ?? shown),
+        threshold: () => null,
+        onclose: (last) => last && this.grid.focus(last.id),
+      }),
+      onkey: (item, key) => {
+        const verdicts = { g: "good", d: "defect", u: null };
+        if (!(key.toLowerCase() in verdicts)) return false;
+        judge(item, verdicts[key.toLowerCase()]);
+        return true;
+      },
+    });
+    this.#build();
+    state.addEventListener("model", () => { this.stale = true; if (this.visible) this.load(); });
+    events.addEventListener("verdict", ({ detail }) => this.changed(detail));
+    events.addEventListener("open", () => { this.stale = true; if (this.visible) this.load(); });
+  }
+
+  enter() {
+    this.visible = true;
+    if (this.stale) this.load();
+    else this.#update();
+  }
+
+  leave() {
+    this.visible = false;
+  }
+
+  async load() {
+    this.stale = false;
+    this.results.clear();
+    if (!state.model) {
+      this.#update();
+      return;
+    }
+    const { name } = state.model;
+    this.loading = true;
+    this.#update();
+    try {
+      const found = [];
+      await api.allResults({ model: name, verdict: "any" }, { most: MOST, onpage: (results) => found.push(...results) });
+      if (state.model?.name === name) this.results = new Map(found.map((result) => [result.id, result]));
+    } catch (error) {
+      this.stale = true;
+      failed(error);
+    } finally {
+      this.loading = false;
+    }
+    this.#update();
+  }
+
+  changed(result) {
+    if (result.model !== state.model?.name || this.stale) return;
+    if (result.verdict) this.results.set(result.id, result);
+    else this.results.delete(result.id);
+    if (this.visible) {
+      this.viewer.refresh(result);
+      this.#update();
+    }
+  }
+
+  #build() {
+    this.buttons = Object.entries(GROUPS).map(([name, { label, note }]) => {
+      const value = h("strong", { class: "figure-value" }, "0");
+      const button = h("button", { class: "figure", type: "button", "aria-pressed": "false", onclick: () => {
+        this.group = this.group === name ? null : name;
+        this.#update();
+      } }, h("span", { class: "figure-name" }, label), value, h("span", { class: "small muted" }, note));
+      return { name, value, button };
+    });
+    this.csv = h("a", { class: "button", download: "" }, "Export as CSV");
+    this.update = h("button", { class: "button primary", type: "button", hidden: true, onclick: () => this.#teach() });
+    this.updateNote = h("p", { class: "small muted" });
+    this.empty = h("div", { class: "empty", hidden: true });
+    put(document.getElementById("view-review"),
+      h("header", { class: "view-head" },
+        h("div", {}, h("h1", { id: "title-review" }, "Review"),
+          h("p", { class: "muted" }, "Results that somebody has marked. They are kept with who was right, and serve the next update.")),
+        h("div", { class: "buttons" }, this.csv, this.update)),
+      h("div", { class: "figures", role: "group", "aria-label": "Which to show" }, this.buttons.map(({ button }) => button)),
+      this.updateNote, this.empty, this.grid.element);
+  }
+
+  #update() {
+    const all = [...this.results.values()];
+    for (const { name, value, button } of this.buttons) {
+      say(value, format.count(all.filter(GROUPS[name].keep).length));
+      button.setAttribute("aria-pressed", String(this.group === name));
+    }
+    const items = all.filter((result) => this.group === null || GROUPS[this.group].keep(result)).sort((a, b) => b.id - a.id);
+    this.grid.update(items);
+    this.grid.refresh();
+    show(this.grid.element, items.length > 0);
+    show(this.empty, items.length === 0);
+    show(this.csv, state.model !== null && all.length > 0);
+    if (state.model) this.csv.href = api.csv({ model: state.model.name, verdict: "any" });
+    const lessons = this.#lessons();
+    show(this.update, Boolean(state.service?.can_update) && lessons.length > 0);
+    say(this.update, `Teach ${format.many(lessons.length, "good part")} to ${state.model?.name ?? ""}`);
+    say(this.updateNote, lessons.length === 0 ? "" : state.service?.can_update
+      ? "The parts that were good after all join the good images of the model; its calibration then includes them."
+      : `${format.many(lessons.length, "part that was", "parts that were")} good after all: kept for the next update of ${state.model.name}. Their names are in the CSV.`);
+    if (!this.empty.hidden) this.#emptiness(all.length);
+  }
+
+  #lessons() {
+    return [...this.results.values()].filter((result) => GROUPS.false_alarm.keep(result) && result.kept !== false);
+  }
+
+  #emptiness(marked) {
+    put(this.empty, icon("corrected", "big"),
+      h("h2", {}, this.loading ? "Loading…" : marked ? "None of this kind" : "Nothing is marked yet"),
+      this.loading || marked ? null : h("p", { class: "muted" }, "Open a result and say whether the part is good or has a defect; in the grid, the keys G and D do the same. What the model got wrong is collected here."),
+      this.loading || marked ? null : h("a", { class: "button", href: "#/inspect" }, "To the results"));
+  }
+
+  async #teach() {
+    this.update.disabled = true;
+    try {
+      await api.update(state.model.name, { results: this.#lessons().map(({ id }) => id) });
+      message("The update has begun. Its progress is under Train.");
+      location.hash = "#/train";
+    } catch (error) {
+      failed(error);
+    } finally {
+      this.update.disabled = false;
+    }
+  }
+}

@@ -1,0 +1,304 @@
+// A new model from good images, watched until it can be used.
+
+import * as api from "./api.js";
+import { h, icon, put, say, show } from "./dom.js";
+import { events } from "./events.js";
+import { fromInput } from "./files.js";
+import * as format from "./format.js";
+import { Histogram } from "./histogram.js";
+import { announce, failed, message } from "./messages.js";
+import { state } from "./state.js";
+
+const SHOWN = 24;
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+const ENDED = ["done", "failed", "cancelled"];
+
+export class Train {
+  constructor() {
+    this.files = [];
+    this.jobs = new Map();
+    this.cards = new Map();
+    this.#build();
+    events.addEventListener("job", ({ detail }) => this.#job(detail));
+    events.addEventListener("open", () => this.load());
+    state.addEventListener("models", () => this.#check());
+  }
+
+  enter() {
+    this.visible = true;
+    this.load();
+    this.#check();
+  }
+
+  leave() {
+    this.visible = false;
+  }
+
+  async load() {
+    try {
+      for (const job of await api.jobs()) this.#job(job);
+    } catch (error) {
+      if (this.visible) failed(error);
+    }
+  }
+
+  /** Good images from a drop: `{file, name}`. */
+  add(files) {
+    const known = new Set(this.files.map(key));
+    const fresh = files.filter((item) => !known.has(key(item)));
+    this.files.push(...fresh);
+    this.samples.checked = false;
+    if (files.length === 0) message("There are no images in that. JPEG, PNG, BMP, TIFF and WebP are read.", { kind: "error" });
+    this.#check();
+  }
+
+  #build() {
+    this.name = h("input", { class: "field", id: "train-name", type: "text", autocomplete: "off", spellcheck: "false", maxlength: "64", placeholder: "bracket-left", "aria-describedby": "train-name-note", oninput: () => { this.replacing.checked = false; this.#check(); } });
+    this.nameNote = h("p", { class: "small muted note", id: "train-name-note" });
+    this.replacing = h("input", { type: "checkbox", onchange: () => this.#check() });
+    this.replaceLabel = h("label", { class: "check", hidden: true }, this.replacing, "Replace the model of that name");
+    this.images = h("input", { type: "file", multiple: true, accept: "image/*", hidden: true, onchange: () => this.add(fromInput(this.images)) });
+    this.folder = h("input", { type: "file", webkitdirectory: true, hidden: true, onchange: () => this.add(fromInput(this.folder)) });
+    this.total = h("p", { class: "train-total" });
+    this.clear = h("button", { class: "button quiet", type: "button", onclick: () => { this.#empty(); this.#check(); } }, "Remove all");
+    this.thumbs = h("div", { class: "thumbs" });
+    this.samples = h("input", { type: "checkbox", onchange: () => { if (this.samples.checked) this.#empty(); this.#check(); } });
+    this.dropText = h("p", {}, "Drop images of good parts here, or a folder of them");
+    const drop = h("div", { class: "drop-box" }, icon("drop", "big"), this.dropText, this.images, this.folder,
+      h("div", { class: "buttons" },
+        h("button", { class: "button", type: "button", onclick: () => this.images.click() }, "Choose images…"),
+        h("button", { class: "button", type: "button", onclick: () => this.folder.click() }, "Choose a folder…")),
+      h("label", { class: "check small" }, this.samples, "None at hand: draw 60 sample plates"));
+    const preset = (value, label, note, checked) => h("label", { class: "choice" },
+      h("input", { type: "radio", name: "preset", value, checked }), h("span", {}, h("strong", {}, label), h("span", { class: "small muted" }, note)));
+    this.presets = h("fieldset", { class: "choices" }, h("legend", {}, "How"),
+      preset("default", "More accurate", "reads three layers of the network; for small and faint defects", true),
+      preset("reference", "Faster", "reads one layer; smaller file, quicker answers", false));
+    this.rate = h("select", { id: "train-rate" },
+      [["0.05", "1 in 20 good parts"], ["0.02", "1 in 50"], ["0.01", "1 in 100"], ["0.002", "1 in 500"], ["0.001", "1 in 1,000"]]
+        .map(([value, label]) => h("option", { value, selected: value === "0.01" }, label)));
+    this.start = h("button", { class: "button primary", type: "submit" }, "Train");
+    this.startNote = h("p", { class: "small muted note", role: "status" });
+    const form = h("form", { class: "panel train-form", novalidate: true, onsubmit: (event) => { event.preventDefault(); this.#start(); } },
+      h("h2", {}, "A new model"),
+      h("div", { class: "labelled" }, h("label", { for: "train-name" }, "Product or camera"), this.name, this.nameNote, this.replaceLabel),
+      h("div", { class: "labelled" }, h("p", { class: "label" }, "Good images"), drop,
+        h("div", { class: "train-chosen" }, this.total, this.clear), this.thumbs),
+      this.presets,
+      h("div", { class: "labelled" }, h("label", { for: "train-rate" }, "False alarms to accept"), this.rate),
+      h("div", { class: "train-start" }, this.start, this.startNote));
+    this.list = h("div", { class: "jobs" });
+    this.noJobs = h("div", { class: "empty small-empty" }, h("h3", {}, "Nothing trained yet"),
+      h("p", { class: "muted" }, "Progress and the calibration of new models appear here. Ten good images make a first model; a hundred or more can promise few false alarms."));
+    this.unable = h("p", { class: "notice", hidden: true }, "This service serves one model file, and can't train others. Start it with a folder: fre serve FOLDER");
+    this.form = form;
+    put(document.getElementById("view-train"),
+      h("header", { class: "view-head" }, h("div", {}, h("h1", { id: "title-train" }, "Train"),
+        h("p", { class: "muted" }, "From images of good parts alone. Nothing leaves this service."))),
+      this.unable,
+      h("div", { class: "train-columns" }, h("div", { class: "train-left" }, form, this.#updater()),
+        h("section", { "aria-label": "Training runs" }, h("h2", {}, "Runs"), this.noJobs, this.list)));
+  }
+
+  /** Good images for a model that exists; shown if the service can. */
+  #updater() {
+    this.moreImages = h("input", { type: "file", multiple: true, accept: "image/*", hidden: true, onchange: () => this.#add(fromInput(this.moreImages)) });
+    this.moreTitle = h("h2", {});
+    this.more = h("section", { class: "panel", hidden: true, "aria-label": "Add good images" }, this.moreTitle,
+      h("p", { class: "muted" }, "They are scored before they are learnt, so that the calibration stays honest."),
+      this.moreImages,
+      h("button", { class: "button", type: "button", onclick: () => this.moreImages.click() }, icon("plus"), "Choose good images…"));
+    return this.more;
+  }
+
+  async #add(files) {
+    if (files.length === 0) return;
+    try {
+      this.#job(await api.update(state.model.name, { files }));
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  #empty() {
+    this.files = [];
+  }
+
+  #check() {
+    const able = state.service?.can_train !== false;
+    show(this.unable, !able);
+    show(this.form, able);
+    show(this.more, Boolean(state.service?.can_update && state.model));
+    say(this.moreTitle, `Add good images to ${state.model?.name ?? ""}`);
+    const name = this.name.value.trim();
+    const taken = state.models.some((model) => model.name === name);
+    const badName = name !== "" && !NAME.test(name);
+    show(this.replaceLabel, taken);
+    this.name.setAttribute("aria-invalid", String(badName || (taken && !this.replacing.checked)));
+    say(this.nameNote, badName ? "Letters, digits, dot, dash and underscore, with a letter or digit first."
+      : taken ? "There is a model of that name." : "The name of the model file.");
+    const n = this.files.length;
+    const size = this.files.reduce((sum, { file }) => sum + file.size, 0);
+    const limit = state.service?.limits.max_train_bytes ?? Infinity;
+    say(this.total, this.samples.checked ? "60 sample plates, drawn by the service" : n ? `${format.many(n, "image")}, ${format.bytes(size)}` : "No images yet");
+    show(this.clear, n > 0);
+    this.#thumbnails();
+    const wrong = name === "" ? "Name the product first."
+      : badName ? "The name has other characters than it may."
+      : taken && !this.replacing.checked ? "Choose another name, or replace the model."
+      : this.samples.checked ? null
+      : n === 0 ? "Add good images first."
+      : n < 2 ? "At least two images are needed."
+      : size > limit ? `These are ${format.bytes(size)}; the service takes ${format.bytes(limit)} at once.` : null;
+    this.start.disabled = wrong !== null || this.sending;
+    say(this.startNote, this.sending ? "Sending the images…" : wrong ?? (n && n < 20 ? "That is few: twenty or more give a steadier model." : ""));
+  }
+
+  #thumbnails() {
+    const wanted = this.files.slice(0, SHOWN);
+    const shown = wanted.map(key).join("\n") + this.files.length;
+    if (shown === this.shown) return;
+    this.shown = shown;
+    for (const image of this.thumbs.querySelectorAll("img")) URL.revokeObjectURL(image.src);
+    put(this.thumbs, wanted.map(({ file, name }) => h("img", { src: URL.createObjectURL(file), alt: "", title: name, decoding: "async" })),
+      this.files.length > SHOWN ? h("span", { class: "muted small" }, `and ${format.count(this.files.length - SHOWN)} more`) : null);
+  }
+
+  async #start() {
+    if (this.start.disabled) return;
+    const name = this.name.value.trim();
+    this.sending = true;
+    this.#check();
+    try {
+      const job = await api.train({
+        name,
+        preset: this.presets.querySelector("input:checked").value,
+        false_alarm_rate: this.rate.value,
+        overwrite: this.replacing.checked || null,
+        samples: this.samples.checked ? 60 : null,
+      }, this.files);
+      this.name.value = "";
+      this.replacing.checked = false;
+      this.samples.checked = false;
+      this.#empty();
+      this.#job(job);
+      this.cards.get(job.id)?.element.scrollIntoView({ block: "nearest" });
+    } catch (error) {
+      failed(error);
+    } finally {
+      this.sending = false;
+      this.#check();
+    }
+  }
+
+  // Runs --------------------------------------------------------------------------------------
+
+  #job(job) {
+    const before = this.jobs.get(job.id);
+    // A slow answer must not undo what an event has told already.
+    if (before && ENDED.includes(before.state) && !ENDED.includes(job.state)) return;
+    this.jobs.set(job.id, job);
+    let card = this.cards.get(job.id);
+    if (!card) {
+      card = this.#card();
+      this.cards.set(job.id, card);
+      card.element.dataset.job = job.id;
+      const after = [...this.list.children].find((element) => Number(element.dataset.job) < job.id);
+      this.list.insertBefore(card.element, after ?? null);
+    }
+    this.#fill(card, job);
+    show(this.noJobs, this.jobs.size === 0);
+    if (before && before.state !== job.state && job.state === "done") announce(`${job.model} is trained`);
+    if (before && before.state !== job.state && job.state === "failed") announce(`Training ${job.model} failed`);
+    this.#poll();
+  }
+
+  /** A lost event must not leave a bar standing for ever. */
+  #poll() {
+    clearTimeout(this.polling);
+    if (![...this.jobs.values()].some((job) => !ENDED.includes(job.state))) return;
+    this.polling = setTimeout(() => this.load().then(() => this.#poll()), 2000);
+  }
+
+  #card() {
+    const card = {
+      title: h("h3", {}), state: h("p", { class: "job-state small" }), bar: h("progress", { max: "1", "aria-label": "Progress of the training" }),
+      task: h("p", { class: "small muted" }), body: h("div", { class: "job-body" }), buttons: h("div", { class: "buttons" }),
+    };
+    card.element = h("article", { class: "panel job" }, h("header", { class: "job-head" }, card.title, card.state), card.bar, card.task, card.body, card.buttons);
+    return card;
+  }
+
+  #fill(card, job) {
+    const words = { queued: "Waiting", running: job.kind === "update" ? "Updating" : "Training", done: "Ready", failed: "Failed", cancelled: "Cancelled" };
+    say(card.title, job.model);
+    say(card.state, words[job.state]);
+    card.element.dataset.state = job.state;
+    const running = !ENDED.includes(job.state);
+    show(card.bar, running);
+    show(card.task, running);
+    if (running) {
+      const { progress } = job;
+      if (progress && progress.total > 0) {
+        card.bar.max = progress.total;
+        card.bar.value = progress.done;
+      } else {
+        card.bar.removeAttribute("value");
+      }
+      say(card.task, progress ? `${progress.task}, ${format.count(progress.done)} of ${format.count(progress.total)}` : "Waiting for its turn");
+    }
+    if (card.drawn === job.state) return;
+    card.drawn = job.state;
+    if (running) {
+      put(card.body);
+      put(card.buttons, h("button", { class: "button quiet", type: "button", onclick: () => this.#cancel(job) }, "Cancel"));
+    } else if (job.state === "done") {
+      this.#done(card, job);
+    } else {
+      put(card.body, job.error ? h("p", {}, job.error.message) : null);
+      put(card.buttons);
+    }
+  }
+
+  async #done(card, job) {
+    const { result } = job;
+    const skipped = result.skipped ?? [];
+    const chart = new Histogram({ label: `Calibration of ${job.model}` });
+    const facts = h("p", {}, `${format.many(result.n_images, "good image")} in ${format.duration(result.seconds)}. Threshold ${format.score(result.threshold)}.`);
+    put(card.body, facts, chart.element,
+      result.caveat ? h("p", { class: "caveat small" }, `${result.caveat[0].toUpperCase()}${result.caveat.slice(1)}.`) : null,
+      result.near_duplicates ? h("p", { class: "caveat small" }, `${format.many(result.near_duplicates, "image is", "images are")} nearly the same as another; the threshold may be too low.`) : null,
+      skipped.length ? h("details", { class: "small" }, h("summary", {}, `${format.many(skipped.length, "file")} left out`),
+        h("ul", {}, skipped.map(({ name, error }) => h("li", {}, `${name}: ${error}`)))) : null);
+    put(card.buttons, h("button", { class: "button primary", type: "button", onclick: () => this.#use(job.model) }, "Use this model"));
+    try {
+      const calibration = await api.calibration(job.model);
+      chart.update({ calibration: calibration.scores, scores: [], threshold: calibration.threshold });
+    } catch (error) {
+      // The model may have been removed since.
+      put(chart.element, h("p", { class: "small muted" }, error.message));
+    }
+  }
+
+  async #use(name) {
+    try {
+      await state.load();
+      await state.select(name);
+      location.hash = "#/inspect";
+    } catch (error) {
+      failed(error);
+    }
+  }
+
+  async #cancel(job) {
+    try {
+      this.#job(await api.cancelJob(job.id));
+    } catch (error) {
+      failed(error);
+    }
+  }
+}
+
+function key({ file, name }) {
+  return `${name} ${file.size} ${file.lastModified}`;
+}

@@ -1,0 +1,246 @@
+// One result, large: the original beside its heat map, and what the reviewer says of it.
+
+import { picture } from "./api.js";
+import { boxes, correction, decision, verdictMark } from "./card.js";
+import { h, icon, put, say } from "./dom.js";
+import * as format from "./format.js";
+import { Zoom } from "./zoom.js";
+
+const OPACITY_KEY = "fre.heat-opacity";
+
+export class Viewer {
+  /** @param {(result: object, verdict: string | null) => void} onverdict */
+  constructor(dialog, onverdict) {
+    this.dialog = dialog;
+    this.onverdict = onverdict;
+    this.zoom = new Zoom(() => this.zoomLevel && say(this.zoomLevel, `${Math.round(100 * this.zoom.scale)} %`));
+    this.opacity = Number(localStorage.getItem(OPACITY_KEY) ?? 0.8);
+    this.#build();
+    dialog.addEventListener("keydown", (event) => this.#key(event));
+    dialog.addEventListener("close", () => {
+      this.onclose?.(this.result);
+      this.result = null;
+    });
+    new ResizeObserver(() => this.#fit()).observe(this.left);
+  }
+
+  get open() {
+    return this.dialog.open;
+  }
+
+  /**
+   * @param {object} result
+   * @param {object} list
+   * @param {() => object[]} list.items what "previous" and "next" walk through
+   * @param {() => number | null} list.threshold by which it is decided
+   * @param {(result: object) => void} list.onclose gets the result that was looked at last
+   */
+  show(result, { items, threshold, onclose }) {
+    Object.assign(this, { items, threshold, onclose });
+    if (!this.dialog.open) this.dialog.showModal();
+    this.#load(result);
+    this.next.focus();
+  }
+
+  /** The result changed elsewhere, or the threshold did. */
+  refresh(result) {
+    if (this.result && (!result || result.id === this.result.id)) {
+      if (result) this.result = result;
+      this.#facts();
+    }
+  }
+
+  #build() {
+    this.title = h("h2", { id: "viewer-name" });
+    this.place = h("p", { class: "place muted small" });
+    this.previous = h("button", { class: "button icon-only", type: "button", "aria-label": "Previous image", onclick: () => this.#step(-1) }, icon("left"));
+    this.next = h("button", { class: "button icon-only", type: "button", "aria-label": "Next image", onclick: () => this.#step(1) }, icon("right"));
+    const close = h("button", { class: "button icon-only", type: "button", "aria-label": "Close", onclick: () => this.dialog.close() }, icon("close"));
+    this.left = h("div", { class: "pane", role: "img", tabindex: "0" }, h("div", { class: "sheet" }));
+    this.right = h("div", { class: "pane", role: "img", tabindex: "0" }, h("div", { class: "sheet" }));
+    this.zoom.attach(this.left);
+    this.zoom.attach(this.right);
+    this.zoomLevel = h("output", { class: "zoom-level", "aria-label": "Zoom" }, "100 %");
+    this.slider = h("input", {
+      type: "range", id: "heat-opacity", min: "0", max: "1", step: "0.05", value: String(this.opacity),
+      oninput: () => this.#setOpacity(Number(this.slider.value)),
+    });
+    this.withBoxes = h("input", { type: "checkbox", checked: true, onchange: () => this.#boxes() });
+    this.facts = h("div", { class: "facts-panel" });
+    put(this.dialog,
+      h("div", { class: "viewer-bar" },
+        h("div", { class: "viewer-title" }, this.title, this.place),
+        h("div", { class: "viewer-steps" }, this.previous, this.next, close)),
+      h("div", { class: "viewer-body" },
+        h("div", { class: "panes" },
+          h("figure", {}, this.left, h("figcaption", {}, "Original")),
+          h("figure", {}, this.right, h("figcaption", {}, "With its heat map"))),
+        h("div", { class: "viewer-side", role: "group", "aria-label": "Result" },
+          this.facts,
+          h("div", { class: "viewer-tools" },
+            h("div", { class: "labelled" }, h("label", { for: "heat-opacity" }, "Heat map"), this.slider),
+            h("label", { class: "check" }, this.withBoxes, "Boxes around the regions"),
+            h("div", { class: "zoom-tools" },
+              h("button", { class: "button icon-only", type: "button", "aria-label": "Zoom out", onclick: () => this.zoom.by(1 / 1.5) }, icon("minus")),
+              this.zoomLevel,
+              h("button", { class: "button icon-only", type: "button", "aria-label": "Zoom in", onclick: () => this.zoom.by(1.5) }, icon("plus")),
+              h("button", { class: "button", type: "button", onclick: () => this.zoom.reset() }, icon("fit"), "Fit"))),
+          h("details", { class: "keys small" }, h("summary", {}, "Keys"),
+            h("dl", {},
+              ...[["← →", "previous, next"], ["+ − 0", "zoom in, out, fit"], ["Shift + arrows", "move"], ["H", "heat map on, off"],
+                ["B", "boxes on, off"], ["G, D, U", "mark as good, as defect, unmark"], ["Esc", "close"]]
+                .flatMap(([keys, what]) => [h("dt", {}, keys), h("dd", {}, what)]))))));
+  }
+
+  #load(result) {
+    this.result = result;
+    this.zoom.reset();
+    for (const [pane, what] of [[this.left, "Original"], [this.right, "Heat map over"]]) {
+      pane.setAttribute("aria-label", `${what} ${result.name}`);
+      pane.classList.remove("failed");
+    }
+    if (result.kept === false) {
+      for (const pane of [this.left, this.right]) {
+        put(pane.firstElementChild);
+        pane.classList.add("failed");
+      }
+    } else {
+      const small = picture.image(result.id, 320);
+      const sheet = () => [
+        h("img", { class: "preview", alt: "", src: small, draggable: "false" }),
+        h("img", { class: "full", alt: "", src: picture.image(result.id), draggable: "false", decoding: "async" }),
+      ];
+      this.heat = h("img", { class: "heat", alt: "", src: picture.heat(result.id), draggable: "false" });
+      put(this.left.firstElementChild, sheet());
+      put(this.right.firstElementChild, sheet(), this.heat);
+      for (const pane of [this.left, this.right]) {
+        pane.querySelector(".full").addEventListener("error", () => pane.classList.add("failed"));
+      }
+      this.#setOpacity(this.opacity);
+      this.#boxes();
+    }
+    this.#fit();
+    this.#facts();
+    this.#preload();
+  }
+
+  /** Sheets as large as their panes allow, in the proportions of the image. */
+  #fit() {
+    if (!this.result?.image_size) return;
+    const [height, width] = this.result.image_size;
+    for (const pane of [this.left, this.right]) {
+      const box = pane.getBoundingClientRect();
+      const scale = Math.min(box.width / width, box.height / height);
+      const sheet = pane.firstElementChild;
+      sheet.style.width = `${width * scale}px`;
+      sheet.style.height = `${height * scale}px`;
+      sheet.style.left = `${(box.width - width * scale) / 2}px`;
+      sheet.style.top = `${(box.height - height * scale) / 2}px`;
+      // Positions count from the corner of the pane, so that zooming does.
+      sheet.style.transformOrigin = `${-(box.width - width * scale) / 2}px ${-(box.height - height * scale) / 2}px`;
+    }
+    this.zoom.apply();
+  }
+
+  #facts() {
+    const { result } = this;
+    const items = this.items();
+    const place = items.findIndex(({ id }) => id === result.id);
+    const kind = decision(result, this.threshold());
+    say(this.title, result.name);
+    say(this.place, place >= 0 ? `${format.count(place + 1)} of ${format.count(items.length)}` : "");
+    this.previous.disabled = place <= 0;
+    this.next.disabled = place < 0 || place >= items.length - 1;
+    const corrected = correction(result, kind);
+    // Buttons that had the focus keep it when they are made anew.
+    const focused = document.activeElement?.dataset?.verdict;
+    const verdictButton = (verdict, text) => h("button", {
+      class: "button", type: "button", "aria-pressed": String(result.verdict === verdict), data: { verdict },
+      onclick: () => this.#judge(verdict),
+    }, text);
+    put(this.facts,
+      h("p", { class: "viewer-verdict" }, verdictMark(kind), h("strong", { class: "score" }, format.score(result.score))),
+      h("dl", { class: "facts" },
+        fact("p-value", format.pValue(result.p_value), "of good parts, about this share scores as high"),
+        fact("Threshold", format.score(this.threshold() ?? result.threshold)),
+        fact("Size", result.image_size ? `${result.image_size[1]} × ${result.image_size[0]} px` : "–"),
+        fact("Seen", format.time(result.created), result.source && result.source !== "page" ? result.source : null)),
+      result.regions?.length ? h("div", { class: "regions" },
+        h("h3", {}, format.many(result.regions.length, "region")),
+        h("ul", {}, result.regions.slice(0, 6).map((region, i) => h("li", {},
+          h("button", { class: "button quiet", type: "button", onclick: () => this.#goTo(region) },
+            h("span", {}, `Region ${i + 1}`), h("span", { class: "muted" }, `${format.count(region.area)} px, peak ${format.score(region.peak)}`)))))) : null,
+      h("fieldset", { class: "judge" },
+        h("legend", {}, "What is this part really?"),
+        h("div", { class: "judge-buttons" }, verdictButton("good", "Good part"), verdictButton("defect", "Defect")),
+        h("p", { class: "small muted", role: "status" }, corrected ? `${corrected}. Press again to take it back.` : "Not reviewed yet.")));
+    if (focused) this.facts.querySelector(`[data-verdict="${focused}"]`)?.focus();
+  }
+
+  #judge(verdict) {
+    this.onverdict(this.result, this.result.verdict === verdict ? null : verdict);
+  }
+
+  #boxes() {
+    for (const pane of [this.left, this.right]) {
+      const sheet = pane.firstElementChild;
+      sheet.querySelector(".boxes")?.remove();
+      if (this.withBoxes.checked && this.result?.regions) sheet.append(boxes(this.result));
+    }
+  }
+
+  #setOpacity(value) {
+    this.opacity = value;
+    this.slider.value = String(value);
+    this.slider.setAttribute("aria-valuetext", `${Math.round(100 * value)} percent`);
+    localStorage.setItem(OPACITY_KEY, String(value));
+    if (this.heat) this.heat.style.opacity = String(value);
+  }
+
+  #goTo({ bbox: [x, y, width, height] }) {
+    const [rows, columns] = this.result.image_size;
+    const sheet = { width: this.left.firstElementChild.offsetWidth, height: this.left.firstElementChild.offsetHeight };
+    this.zoom.to({ x: x / columns, y: y / rows, width: width / columns, height: height / rows }, sheet, this.left.getBoundingClientRect());
+  }
+
+  #step(by) {
+    const items = this.items();
+    const next = items[items.findIndex(({ id }) => id === this.result.id) + by];
+    if (!next) return;
+    this.#load(next);
+  }
+
+  #preload() {
+    const items = this.items();
+    const place = items.findIndex(({ id }) => id === this.result.id);
+    for (const item of [items[place + 1], items[place - 1]]) {
+      if (item && item.kept !== false) new Image().src = picture.image(item.id);
+    }
+  }
+
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const onSlider = event.target === this.slider;
+    const arrows = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    if (key in arrows && event.shiftKey) this.zoom.pan(...arrows[key]);
+    else if (key === "ArrowLeft" && !onSlider) this.#step(-1);
+    else if (key === "ArrowRight" && !onSlider) this.#step(1);
+    else if (key === "+" || key === "=") this.zoom.by(1.5);
+    else if (key === "-") this.zoom.by(1 / 1.5);
+    else if (key === "0") this.zoom.reset();
+    else if (key === "h") this.#setOpacity(this.opacity > 0 ? 0 : 0.8);
+    else if (key === "b") {
+      this.withBoxes.checked = !this.withBoxes.checked;
+      this.#boxes();
+    } else if (key === "g") this.onverdict(this.result, "good");
+    else if (key === "d") this.onverdict(this.result, "defect");
+    else if (key === "u") this.onverdict(this.result, null);
+    else return;
+    event.preventDefault();
+  }
+}
+
+function fact(name, value, note) {
+  return h("div", {}, h("dt", {}, name), h("dd", {}, value, note ? h("span", { class: "muted small" }, ` ${note}`) : null));
+}

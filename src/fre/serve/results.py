@@ -1,0 +1,445 @@
+"""The history of results: what was judged, how, and what a reviewer says of it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from fre.serve.clock import now, stamp
+from fre.serve.database import Database
+from fre.serve.pictures import Pictures
+from fre.serve.problems import Problem
+from fre.types import FloatArray, Prediction
+
+__all__ = ["CSV_COLUMNS", "Filters", "NewResult", "Results"]
+
+CSV_COLUMNS = (
+    "id",
+    "model",
+    "model_sha256",
+    "name",
+    "source",
+    "image_sha256",
+    "score",
+    "p_value",
+    "threshold",
+    "anomalous",
+    "verdict",
+    "verdict_at",
+    "created",
+)
+
+
+@dataclass(frozen=True)
+class NewResult:
+    """A prediction on its way into the history.
+
+    Attributes:
+        model: name of the model.
+        model_sha256: digest of its file.
+        calibration_sha256: digest of its calibration scores; p-values of equal ones compare.
+        threshold: that the decision was made by.
+        map_range: the model's range of the map.
+        name: of the image, as the client gave it.
+        source: what the image belongs to.
+        image_sha256: digest of the image's file.
+        form: its format, by the name that Pillow has for it.
+        prediction: what the model said.
+        data: the image's file.
+        watch_key: identity of a file of the watched folder.
+    """
+
+    model: str
+    model_sha256: str
+    calibration_sha256: str
+    threshold: float
+    map_range: tuple[float, float]
+    name: str
+    source: str
+    image_sha256: str
+    form: str
+    prediction: Prediction
+    data: bytes
+    watch_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which results are wanted; ``None`` does not filter."""
+
+    model: str | None = None
+    source: str | None = None
+    anomalous: bool | None = None
+    verdict: str | None = None
+    wrong: bool | None = None
+    since: str | None = None
+    until: str | None = None
+    after: int | None = None
+
+    def where(self) -> tuple[str, list[Any]]:
+        """The condition in SQL, and its values."""
+        clauses, values = ["1"], list[Any]()
+        for column, value in (("model", self.model), ("source", self.source)):
+            if value is not None:
+                clauses.append(f"{column} = ?")
+                values.append(value)
+        if self.anomalous is not None:
+            clauses.append("anomalous = ?")
+            values.append(int(self.anomalous))
+        if self.verdict in ("good", "defect"):
+            clauses.append("verdict = ?")
+            values.append(self.verdict)
+        elif self.verdict is not None:
+            clauses.append(f"verdict IS {'NOT ' if self.verdict == 'any' else ''}NULL")
+        if self.wrong is not None:
+            is_wrong = "COALESCE(anomalous != (verdict = 'defect'), 0)"
+            clauses.append(f"{is_wrong} = ?")
+            values.append(int(self.wrong))
+        for condition, bound in (
+            ("created >= ?", self.since),
+            ("created < ?", self.until),
+            ("id > ?", self.after),
+        ):
+            if bound is not None:
+                clauses.append(condition)
+                values.append(bound)
+        return " AND ".join(clauses), values
+
+
+def to_result(row: sqlite3.Row) -> dict[str, Any]:
+    """A row as the service shows it."""
+    return {
+        "id": row["id"],
+        "model": row["model"],
+        "model_sha256": row["model_sha256"],
+        "name": row["name"],
+        "source": row["source"],
+        "image_sha256": row["image_sha256"],
+        "image_size": [row["height"], row["width"]],
+        "score": row["score"],
+        "p_value": row["p_value"],
+        "anomalous": bool(row["anomalous"]),
+        "threshold": row["threshold"],
+        "regions": json.loads(row["regions"]),
+        "created": row["created"],
+        "verdict": row["verdict"],
+        "verdict_at": row["verdict_at"],
+        "kept": row["kept_bytes"] > 0,
+    }
+
+
+class Results:
+    """The history of results and their pictures.
+
+    Args:
+        database: that holds the rows.
+        pictures: that hold the images and maps.
+    """
+
+    def __init__(self, database: Database, pictures: Pictures) -> None:
+        self.database = database
+        self.pictures = pictures
+        (kept,) = database.read().execute("SELECT TOTAL(kept_bytes) FROM results").fetchone()
+        self._kept = int(kept)
+
+    def add(self, new: Sequence[NewResult]) -> Future[list[dict[str, Any]]]:
+        """Write results; the future has them once they are safe."""
+        return self.database.submit(lambda connection: self._add(connection, new))
+
+    def _add(
+        self, connection: sqlite3.Connection, new: Sequence[NewResult]
+    ) -> list[dict[str, Any]]:
+        added = []
+        for item in new:
+            prediction = item.prediction
+            values: dict[str, Any] = {
+                "model": item.model,
+                "model_sha256": item.model_sha256,
+                "calibration_sha256": item.calibration_sha256,
+                "name": item.name,
+                "source": item.source,
+                "image_sha256": item.image_sha256,
+                "height": prediction.image_size[0],
+                "width": prediction.image_size[1],
+                "score": prediction.score,
+                "p_value": prediction.p_value,
+                "anomalous": int(prediction.anomalous),
+                "threshold": item.threshold,
+                "regions": json.dumps([region.to_dict() for region in prediction.regions]),
+                "created": now(),
+                "form": item.form,
+                "map_low": item.map_range[0],
+                "map_high": item.map_range[1],
+                "kept_bytes": 0,
+                "watch_key": item.watch_key,
+            }
+            columns = ", ".join(values)
+            marks = ", ".join(f":{column}" for column in values)
+            cursor = connection.execute(
+                f"INSERT INTO results ({columns}) VALUES ({marks}) "
+                "ON CONFLICT (watch_key) DO NOTHING",
+                values,
+            )
+            if cursor.rowcount == 0:
+                row = connection.execute(
+                    "SELECT * FROM results WHERE watch_key = ?", (item.watch_key,)
+                ).fetchone()
+                added.append(to_result(row))
+                continue
+            identity = cursor.lastrowid
+            assert identity is not None
+            kept = self.pictures.save(identity, item.data, prediction.input_map)
+            if kept:
+                connection.execute(
+                    "UPDATE results SET kept_bytes = ? WHERE id = ?", (kept, identity)
+                )
+            self._kept += kept
+            added.append({"id": identity, **_shown(values), "kept": kept > 0})
+        self._make_room(connection)
+        return added
+
+    def _make_room(self, connection: sqlite3.Connection) -> None:
+        """Drop the oldest pictures until nine tenths of the bound are left."""
+        if self._kept <= self.pictures.bound:
+            return
+        rows = connection.execute(
+            "SELECT id, kept_bytes FROM results WHERE kept_bytes > 0 ORDER BY id"
+        )
+        dropped = []
+        for identity, size in rows:
+            if self._kept <= 0.9 * self.pictures.bound:
+                break
+            self._kept -= size
+            dropped.append((identity,))
+            self.pictures.drop(identity)
+        rows.close()
+        connection.executemany("UPDATE results SET kept_bytes = 0 WHERE id = ?", dropped)
+
+    def get(self, identity: int) -> dict[str, Any]:
+        """One result.
+
+        Raises:
+            Problem: there is none.
+        """
+        return to_result(self._row(identity))
+
+    def _row(self, identity: int) -> sqlite3.Row:
+        row: sqlite3.Row | None = None
+        if identity < 2**63:
+            row = (
+                self.database.read()
+                .execute("SELECT * FROM results WHERE id = ?", (identity,))
+                .fetchone()
+            )
+        if row is None:
+            raise Problem(404, "not_found", f"no result has the id {identity}")
+        return row
+
+    def picture(self, identity: int) -> tuple[bytes, str, FloatArray, tuple[float, float]]:
+        """The file of an image, its format, its map at the model's size, and the map's range.
+
+        Raises:
+            Problem: there is no such result, or its pictures were dropped.
+        """
+        row = self._row(identity)
+        data, anomaly_map = self.pictures.load(identity)
+        return data, row["form"], anomaly_map, (row["map_low"], row["map_high"])
+
+    def page(
+        self, filters: Filters, *, order: str, limit: int, cursor: str | None
+    ) -> dict[str, Any]:
+        """A page of results, and where the next one begins.
+
+        Raises:
+            Problem: the cursor is not one of ours.
+        """
+        where, values = filters.where()
+        connection = self.database.read()
+        (total,) = connection.execute(
+            f"SELECT COUNT(*) FROM results WHERE {where}", values
+        ).fetchone()
+        if cursor is not None:
+            score, identity = _parse_cursor(cursor)
+            if order == "worst":
+                where += " AND (score, id) < (?, ?)"
+                values += [score, identity]
+            else:
+                where += " AND id < ?"
+                values.append(identity)
+        by = "score DESC, id DESC" if order == "worst" else "id DESC"
+        rows = connection.execute(
+            f"SELECT * FROM results WHERE {where} ORDER BY {by} LIMIT ?", [*values, limit + 1]
+        ).fetchall()
+        following = None
+        if len(rows) > limit:
+            rows = rows[:limit]
+            following = _cursor(rows[-1]["score"], rows[-1]["id"])
+        return {
+            "results": [to_result(row) for row in rows],
+            "next": following,
+            "total": total,
+        }
+
+    def csv(self, filters: Filters) -> Iterator[str]:
+        """Results as CSV, oldest first, a piece at a time."""
+        where, values = filters.where()
+        # A connection of its own: the pieces are made on whatever thread is free.
+        connection = sqlite3.connect(self.database.path, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        try:
+            buffer = io.StringIO()
+            writer = csv.writer(buffer)
+            writer.writerow(CSV_COLUMNS)
+            rows = connection.execute(f"SELECT * FROM results WHERE {where} ORDER BY id", values)
+            for row in rows:
+                shown = to_result(row)
+                writer.writerow([_cell(shown[column]) for column in CSV_COLUMNS])
+                if buffer.tell() > 65536:
+                    yield buffer.getvalue()
+                    buffer.seek(0)
+                    buffer.truncate()
+            yield buffer.getvalue()
+        finally:
+            connection.close()
+
+    def set_verdict(self, identity: int, verdict: str | None) -> dict[str, Any]:
+        """Keep what a reviewer says of a part.
+
+        Raises:
+            Problem: there is no such result.
+        """
+        self._row(identity)
+        moment = None if verdict is None else now()
+        self.database.write(
+            lambda connection: connection.execute(
+                "UPDATE results SET verdict = ?, verdict_at = ? WHERE id = ?",
+                (verdict, moment, identity),
+            )
+        )
+        return self.get(identity)
+
+    def count(self) -> int:
+        """How many results there are."""
+        (total,) = self.database.read().execute("SELECT COUNT(*) FROM results").fetchone()
+        return int(total)
+
+    def rate(
+        self, model: str, source: str | None, *, end: float, seconds: int, buckets: int
+    ) -> list[dict[str, Any]]:
+        """How many images were judged, and how many of them anomalous, in each span of time.
+
+        Args:
+            model: name of the model.
+            source: of the images, or all.
+            end: seconds since 1970; the last span holds it.
+            seconds: length of a span.
+            buckets: number of spans.
+        """
+        first = (int(end) // seconds - buckets + 1) * seconds
+        where, values = Filters(model=model, source=source, since=stamp(first)).where()
+        rows = self.database.read().execute(
+            "SELECT (CAST(strftime('%s', created) AS INTEGER) - ?) / ? AS bucket, "
+            f"COUNT(*), SUM(anomalous) FROM results WHERE {where} GROUP BY bucket",
+            [first, seconds, *values],
+        )
+        counts = {bucket: (n, anomalous) for bucket, n, anomalous in rows}
+        spans = []
+        for bucket in range(buckets):
+            n, anomalous = counts.get(bucket, (0, 0))
+            spans.append(
+                {
+                    "start": stamp(first + bucket * seconds),
+                    "n": n,
+                    "n_anomalous": anomalous,
+                    "rate": anomalous / n if n else None,
+                }
+            )
+        return spans
+
+    def recent_p_values(
+        self, model: str, calibration_sha256: str, source: str | None, n: int
+    ) -> list[float]:
+        """p-values of the last parts that are not known defects, by the present calibration."""
+        where, values = Filters(model=model, source=source).where()
+        rows = self.database.read().execute(
+            f"SELECT p_value FROM results WHERE {where} AND calibration_sha256 = ? "
+            "AND verdict IS NOT 'defect' ORDER BY id DESC LIMIT ?",
+            [*values, calibration_sha256, n],
+        )
+        return [p_value for (p_value,) in rows]
+
+    def watched(self) -> set[str]:
+        """Files of the watched folder that are done."""
+        rows = self.database.read().execute(
+            "SELECT watch_key FROM results WHERE watch_key IS NOT NULL "
+            "UNION SELECT watch_key FROM unreadable"
+        )
+        return {key for (key,) in rows}
+
+    def add_unreadable(self, watch_key: str, error: str) -> None:
+        """Remember that a file of the watched folder can't be read."""
+        self.database.write(
+            lambda connection: connection.execute(
+                "INSERT OR IGNORE INTO unreadable VALUES (?, ?)", (watch_key, error)
+            )
+        )
+
+
+def _shown(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{
+            key: values[key]
+            for key in (
+                "model",
+                "model_sha256",
+                "name",
+                "source",
+                "image_sha256",
+                "score",
+                "p_value",
+                "threshold",
+                "created",
+            )
+        },
+        "image_size": [values["height"], values["width"]],
+        "anomalous": bool(values["anomalous"]),
+        "regions": json.loads(values["regions"]),
+        "verdict": None,
+        "verdict_at": None,
+    }
+
+
+def _cell(value: Any) -> Any:
+    """A value for a spreadsheet, which would run a text that begins like a formula."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return "'" + value
+    return value
+
+
+def _cursor(score: float, identity: int) -> str:
+    return base64.urlsafe_b64encode(f"{score!r}:{identity}".encode()).decode().rstrip("=")
+
+
+def _parse_cursor(cursor: str) -> tuple[float, int]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        score, identity = base64.urlsafe_b64decode(padded.encode("ascii")).decode().split(":")
+        found = float(score), int(identity)
+    except ValueError as error:
+        raise Problem(
+            422, "invalid", "cursor: expected the value of 'next' of the page before"
+        ) from error
+    if not 0 <= found[1] < 2**63:
+        raise Problem(422, "invalid", "cursor: expected the value of 'next' of the page before")
+    return found

@@ -1,0 +1,95 @@
+"""Images that the service draws itself, for whoever has none at hand."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+from fre.datasets.synthetic import KINDS, draw_plate
+from fre.errors import OutputError
+from fre.files import write_atomic
+from fre.serve.problems import Problem
+from fre.types import ImageArray, Progress
+
+__all__ = ["Samples", "draw_good"]
+
+SEED = 20_000
+GOOD_SEED = 10_000
+PER_KIND = 2
+SEVERITY = 0.8
+
+
+class Samples:
+    """Plates to judge: good ones, and one or two with each kind of defect.
+
+    Args:
+        folder: where they are kept once they are drawn.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._seeds = {
+            f"{kind}-{number}": (kind, (SEED, index, number))
+            for index, kind in enumerate(("good", *KINDS))
+            for number in range(1, (3 if kind == "good" else PER_KIND) + 1)
+        }
+
+    def list(self) -> list[dict[str, str]]:
+        """What there is."""
+        return [
+            {"id": identity, "kind": kind, "url": f"/v1/samples/{identity}.png"}
+            for identity, (kind, _) in self._seeds.items()
+        ]
+
+    def png(self, identity: str) -> bytes:
+        """One sample as a file.
+
+        Raises:
+            Problem: there is none of that name.
+        """
+        if identity not in self._seeds:
+            raise Problem(404, "not_found", f"no sample is called {identity!r}")
+        path = self.folder / f"{identity}.png"
+        with self._lock:
+            try:
+                return path.read_bytes()
+            except OSError:
+                pass
+            kind, seed = self._seeds[identity]
+            severity = 0.5 if kind == "good" else SEVERITY
+            data = _png(draw_plate(seed, kind=kind, severity=severity)[0])
+            try:
+                write_atomic(path, data, parents=True)
+            except OutputError:
+                return data  # the next one who asks waits a little longer
+            return data
+
+
+def draw_good(folder: Path, n: int, progress: Progress) -> list[tuple[Path, str]]:
+    """Draw good plates to train on.
+
+    Args:
+        folder: where they go.
+        n: how many.
+        progress: called after each.
+
+    Returns:
+        The files and their names.
+    """
+    found = []
+    for number in range(n):
+        path = folder / f"{number:06d}"
+        path.write_bytes(_png(draw_plate((GOOD_SEED, number))[0]))
+        found.append((path, f"plate-{number:03d}.png"))
+        progress("Drawing samples", number + 1, n)
+    return found
+
+
+def _png(image: ImageArray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()

@@ -1,0 +1,152 @@
+"""The parts of a running service, and how they start and end."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+
+from fre.errors import OptionError, OutputError
+from fre.images import set_pixel_limit
+from fre.serve.batching import Batcher, Outcome
+from fre.serve.database import Database
+from fre.serve.events import Hub
+from fre.serve.jobs import Jobs
+from fre.serve.live import FolderWatch
+from fre.serve.metrics import Metrics
+from fre.serve.pictures import Pictures
+from fre.serve.registry import Entry, Registry
+from fre.serve.results import Results
+from fre.serve.samples import Samples
+from fre.serve.settings import Settings
+from fre.serve.uploads import Budget
+
+__all__ = ["Service"]
+
+
+class Service:
+    """Everything that runs, apart from HTTP.
+
+    Args:
+        settings: what it is told.
+
+    Attributes:
+        draining: whether it is about to end.
+
+    Raises:
+        ModelFileError: the models can't be loaded.
+        DatasetError: the watched folder is not there.
+        OptionError: it is not clear which model judges the watched folder.
+        OutputError: the folder for the data can't be used, or another service uses it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        limits = settings.limits
+        self.settings = settings
+        self.draining = False
+        set_pixel_limit(limits.max_pixels)
+        self.registry = Registry(
+            settings.models, runtime=settings.runtime, threads=settings.threads
+        )
+        self._check_watch()
+        try:
+            settings.data.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{settings.data}: can't be made: {error.strerror}") from error
+        self._lock = _lock(settings)
+        # What a crash left behind: the lock says that nobody else is at it.
+        shutil.rmtree(settings.data / "uploads", ignore_errors=True)
+        self.database = Database(settings.data / "results.sqlite3")
+        self.results = Results(
+            self.database, Pictures(settings.data / "pictures", limits.keep_bytes)
+        )
+        self.hub = Hub(limits.max_listeners)
+        self.batcher = Batcher(
+            self.results,
+            batch_size=settings.batch_size,
+            batch_wait=settings.batch_wait,
+            max_queue=limits.max_queue,
+            large_pixels=limits.large_pixels,
+            observer=self._scored,
+        )
+        self.metrics = Metrics(self.batcher.depths, self.registry.entries)
+        self.budget = Budget(limits.max_buffered_bytes)
+        self.jobs = Jobs(
+            self.database,
+            max_waiting=limits.max_jobs,
+            publish=lambda job: self.hub.publish("job", job),
+        )
+        self.samples = Samples(settings.data / "samples")
+        self.registry.changed = self._models_changed
+        self.watch: FolderWatch | None = None
+        if settings.watch is not None:
+            self.watch = FolderWatch(
+                settings.watch,
+                self.batcher,
+                self.results,
+                self.watch_entry,
+                chunk=min(4 * settings.batch_size, limits.max_queue),
+                max_bytes=limits.max_upload_bytes,
+            )
+
+    def _check_watch(self) -> None:
+        settings, names = self.settings, self.registry.names()
+        if settings.watch is None:
+            return
+        if settings.watch_model is None and len(names) > 1:
+            raise OptionError(
+                f"--watch: {len(names)} models could judge {settings.watch}; name one of them "
+                f"with --watch-model: {', '.join(names)}"
+            )
+
+    def watch_entry(self) -> Entry | None:
+        """The model of the watched folder, if it is there."""
+        name, entries = self.settings.watch_model, self.registry.entries()
+        if name is None:
+            return entries[0] if entries else None
+        return next((entry for entry in entries if entry.name == name), None)
+
+    def start(self) -> None:
+        """Begin to follow the models and the watched folder."""
+        self.registry.follow(self.settings.reload_seconds)
+        if self.watch is not None:
+            self.watch.start()
+
+    def drain(self) -> None:
+        """Say that it is about to end; on the event loop. What was admitted is finished."""
+        self.draining = True
+        self.hub.close()
+
+    def close(self) -> None:
+        """Finish what was admitted, cancel jobs, and stop."""
+        if self.watch is not None:
+            self.watch.close()
+        self.jobs.close()
+        self.batcher.close()
+        self.registry.close()
+        self.database.close()
+        self._lock.close()
+
+    def _scored(self, model: str, outcomes: list[Outcome], batch: int) -> None:
+        self.metrics.scored(model, outcomes, batch)
+        for outcome in outcomes:
+            self.hub.publish("result", outcome.result)
+
+    def _models_changed(self) -> None:
+        self.hub.publish("models", {"models": self.registry.names()})
+
+
+def _lock(settings: Settings) -> sqlite3.Connection:
+    """Held while the service runs, and let go of by the system however it ends."""
+    path = settings.data / "lock.sqlite3"
+    try:
+        connection = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=0.5
+        )
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        if "locked" in str(error):
+            raise OutputError(
+                f"{settings.data}: another fre serve uses it; give another folder with --data"
+            ) from error
+        raise OutputError(f"{path}: can't be used: {error}") from error
+    return connection

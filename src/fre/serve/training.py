@@ -1,0 +1,211 @@
+"""Training from uploads: files into a folder of ours, then a model beside the others."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fre.detector import FRE
+from fre.errors import DatasetError, ImageError
+from fre.images import probe
+from fre.serve.archives import is_zip, unpack
+from fre.serve.jobs import Work
+from fre.serve.problems import Problem
+from fre.serve.registry import Registry
+from fre.serve.samples import draw_good
+from fre.serve.settings import Limits
+from fre.types import Progress
+
+__all__ = ["NAME_PATTERN", "FileSink", "Staging", "Training"]
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+class FileSink:
+    """A file of an upload on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = path.open("wb")
+
+    def write(self, data: bytes) -> None:
+        """Take a piece."""
+        assert self._file is not None
+        self._file.write(data)
+
+    def close(self) -> None:
+        """It was the last piece."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+@dataclass
+class Staging:
+    """A folder for the files of one upload.
+
+    Attributes:
+        folder: that is ours alone.
+        files: what was uploaded, and the names that the client gave.
+    """
+
+    folder: Path
+    files: list[tuple[Path, str]] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, parent: Path) -> Staging:
+        """A new one."""
+        parent.mkdir(parents=True, exist_ok=True)
+        return cls(Path(tempfile.mkdtemp(dir=parent, prefix="upload-")))
+
+    def sink(self, name: str) -> FileSink:
+        """The place for one more file."""
+        path = self.folder / f"upload-{len(self.files):06d}"
+        self.files.append((path, name))
+        return FileSink(path)
+
+    def remove(self) -> None:
+        """Delete it all."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def unpack(self, limits: Limits) -> list[tuple[Path, str]]:
+        """The images of the upload; zip files are opened.
+
+        Raises:
+            Problem: a zip file is not acceptable, or there are too many images.
+        """
+        images: list[tuple[Path, str]] = []
+        room = limits.max_train_bytes
+        for path, name in self.files:
+            if is_zip(path):
+                found = unpack(
+                    path,
+                    self.folder,
+                    max_bytes=room,
+                    max_files=limits.max_train_images - len(images),
+                    first=len(images),
+                )
+                room -= sum(image.stat().st_size for image, _ in found)
+                path.unlink()
+                images += found
+            else:
+                images.append((path, name))
+        if len(images) > limits.max_train_images:
+            raise Problem(
+                413, "too_many", f"more than {limits.max_train_images:,} images in one request"
+            )
+        return images
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is to be trained.
+
+    Attributes:
+        name: of the model.
+        overwrite: whether one of that name may be replaced.
+        parameters: of `fre.FRE`.
+        threads: of the network; 0 takes all cores.
+    """
+
+    name: str
+    overwrite: bool
+    parameters: dict[str, Any]
+    threads: int
+
+    def check(self, registry: Registry) -> None:
+        """Refuse what can't end well.
+
+        Raises:
+            Problem: the name is not acceptable or taken, or no model can be added.
+        """
+        if not re.match(NAME_PATTERN, self.name):
+            raise Problem(
+                422,
+                "invalid",
+                "name: expected 1 to 64 letters, digits, dots, dashes or underscores, the first "
+                f"a letter or digit, not {self.name!r}",
+            )
+        if not registry.is_folder:
+            raise Problem(
+                409,
+                "conflict",
+                "the service was started with one model file; start it with a folder to train",
+            )
+        if not self.overwrite and registry.path(self.name).exists():
+            raise Problem(
+                409, "conflict", f"a model called {self.name} exists; choose another name"
+            )
+
+    def work(
+        self,
+        registry: Registry,
+        staging: Staging,
+        images: list[tuple[Path, str]],
+        samples: int,
+    ) -> Work:
+        """The job.
+
+        Args:
+            registry: that the model joins.
+            staging: holds the images, and is removed afterwards.
+            images: files and their names.
+            samples: good plates to draw, if there are no images.
+        """
+
+        def run(progress: Progress) -> dict[str, Any]:
+            found = images or draw_good(staging.folder, samples, progress)
+            return self._train(registry, found, progress)
+
+        return Work(run, staging.remove)
+
+    def _train(
+        self, registry: Registry, images: list[tuple[Path, str]], progress: Progress
+    ) -> dict[str, Any]:
+        usable, skipped = [], []
+        for path, name in images:
+            reason = _unusable(path, name)
+            if reason is None:
+                usable.append(path)
+            else:
+                skipped.append({"name": name, "error": reason})
+        if len(usable) < 2:
+            raise DatasetError(
+                f"training needs 2 good images or more; {len(usable)} of {len(images)} files "
+                "could be read"
+            )
+        names = dict(images)
+        detector = FRE(**self.parameters)
+        model = detector.fit(usable, skip_unreadable=True, threads=self.threads, progress=progress)
+        skipped += [
+            {"name": names[left_out.path] if left_out.path else "image", "error": left_out.reason}
+            for left_out in detector.skipped_
+        ]
+        # The last chance to cancel, and to find that somebody else took the name.
+        progress("Saving", 0, 1)
+        self.check(registry)
+        model.save(registry.path(self.name))
+        registry.refresh()
+        provenance = model.metadata["provenance"]
+        return {
+            "model": self.name,
+            "n_images": provenance["n_images"],
+            "seconds": detector.seconds_["total"],
+            "threshold": model.threshold,
+            "skipped": skipped,
+            "caveat": model.calibration.caveat(),
+            "near_duplicates": provenance.get("near_duplicates", 0),
+        }
+
+
+def _unusable(path: Path, name: str) -> str | None:
+    """Why a file is not an image that strangers may send."""
+    try:
+        probe(path.read_bytes(), name=name)
+    except ImageError as error:
+        return error.reason
+    return None

@@ -1,0 +1,373 @@
+"""Bodies of requests: read within their limits, a part at a time, trusting nothing in them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fre.serve.problems import Problem
+
+__all__ = [
+    "Budget",
+    "Lease",
+    "MemorySink",
+    "Part",
+    "Sink",
+    "body_chunks",
+    "clean_name",
+    "media_type",
+    "read_multipart",
+]
+
+Receive = Callable[[], Awaitable[Any]]
+
+MAX_HEADERS = 16
+MAX_HEADER_BYTES = 4096
+MAX_FIELD_BYTES = 65536
+MAX_NAME = 255
+
+DISCARD_BYTES = 64 * 1024 * 1024
+DISCARD_SECONDS = 5.0
+
+
+class Budget:
+    """Bytes of uploads that are in memory at once, over all requests.
+
+    Args:
+        limit: how many may be.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    @contextmanager
+    def lease(self) -> Iterator[Lease]:
+        """What one request takes, given back at its end."""
+        lease = Lease(self)
+        try:
+            yield lease
+        finally:
+            self.used -= lease.taken
+
+
+class Lease:
+    """What one request takes of a budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.taken = 0
+
+    async def count(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Pass a body on.
+
+        Raises:
+            Problem: there is no room for it.
+        """
+        async for chunk in chunks:
+            if self.budget.used + len(chunk) > self.budget.limit:
+                raise Problem(
+                    503, "queue_full", "too many uploads at once; try again shortly", retry_after=1
+                )
+            self.budget.used += len(chunk)
+            self.taken += len(chunk)
+            yield chunk
+
+
+def media_type(headers: Any) -> tuple[str, dict[str, str]]:
+    """The type of a body, in lower case, and its parameters."""
+    from python_multipart.multipart import parse_options_header
+
+    kind, options = parse_options_header(headers.get("content-type", ""))
+    return (
+        kind.decode("latin-1").strip().lower(),
+        {key.decode("latin-1"): value.decode("latin-1") for key, value in options.items()},
+    )
+
+
+def clean_name(name: str) -> str:
+    """A client's name of a file, for people to read: it is never used as a path."""
+    plain = "".join(
+        character if character.isprintable() and character not in "<>|" else "?"
+        for character in name.replace("\\", "/")
+    )
+    parts = [part for part in plain.split("/") if part not in ("", ".", "..")]
+    return "/".join(parts)[-MAX_NAME:] or "image"
+
+
+def declared_length(headers: Any) -> int | None:
+    """What a request says of the length of its body.
+
+    Raises:
+        Problem: it says nonsense.
+    """
+    text = headers.get("content-length")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise Problem(400, "bad_request", "Content-Length: expected a number")
+    return int(text)
+
+
+async def body_chunks(
+    headers: Any, receive: Receive, *, limit: int, pause: float
+) -> AsyncIterator[bytes]:
+    """The body of a request, as it comes.
+
+    Args:
+        headers: of the request.
+        receive: of the server.
+        limit: bytes.
+        pause: seconds that the client may take for the next piece.
+
+    Raises:
+        Problem: it is too large, or stalls, or ends before its end.
+    """
+    too_large = Problem(
+        413, "too_large", f"the request's body exceeds the limit of {limit:,} bytes"
+    )
+    declared = declared_length(headers)
+    if declared is not None and declared > limit:
+        await _discard(receive)
+        raise too_large
+    total = 0
+    while True:
+        try:
+            message = await asyncio.wait_for(receive(), pause)
+        except asyncio.TimeoutError:
+            raise Problem(
+                408, "timeout", f"the request's body stalled for {pause:g} seconds"
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "bad_request", "the request's body ended too early")
+        chunk = message.get("body", b"")
+        total += len(chunk)
+        if total > limit:
+            await _discard(receive)
+            raise too_large
+        if chunk:
+            yield chunk
+        if not message.get("more_body", False):
+            return
+
+
+async def _discard(receive: Receive) -> None:
+    """Read on for a while: many clients don't look for an answer before they have sent all."""
+    end = time.monotonic() + DISCARD_SECONDS
+    total = 0
+    while total < DISCARD_BYTES and (left := end - time.monotonic()) > 0:
+        try:
+            message = await asyncio.wait_for(receive(), left)
+        except asyncio.TimeoutError:
+            return
+        total += len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return
+
+
+async def _exhaust(chunks: AsyncIterator[bytes]) -> None:
+    """The same, for a body that is refused for what is in it."""
+    end = time.monotonic() + DISCARD_SECONDS
+    try:
+        async for _ in chunks:
+            if time.monotonic() > end:
+                return
+    except Problem:
+        return
+
+
+class Sink(Protocol):
+    """Where a file of an upload goes."""
+
+    def write(self, data: bytes) -> None:
+        """Take a piece."""
+
+    def close(self) -> None:
+        """It was the last piece."""
+
+
+@dataclass
+class MemorySink:
+    """A file of an upload in memory."""
+
+    data: bytearray = field(default_factory=bytearray)
+
+    def write(self, data: bytes) -> None:
+        """Take a piece."""
+        self.data += data
+
+    def close(self) -> None:
+        """It was the last piece."""
+
+
+@dataclass
+class Part:
+    """One part of a multipart body.
+
+    Attributes:
+        key: its name in the form.
+        filename: the client's name of the file; ``None`` for a plain field.
+        sink: where the file went.
+        value: of a plain field.
+    """
+
+    key: str
+    filename: str | None
+    sink: Sink | None = None
+    value: bytearray = field(default_factory=bytearray)
+
+    @property
+    def text(self) -> str:
+        """The value of a plain field.
+
+        Raises:
+            Problem: it is not UTF-8.
+        """
+        try:
+            return self.value.decode()
+        except UnicodeDecodeError as error:
+            raise Problem(422, "invalid", f"field {self.key!r}: expected UTF-8") from error
+
+
+class _Collector:
+    """What the parser calls while it reads: gathers headers, and starts and fills parts."""
+
+    def __init__(self, open_sink: Callable[[str], Sink], max_files: int) -> None:
+        self.open_sink = open_sink
+        self.max_files = max_files
+        self.parts: list[Part] = []
+        self.ended = False
+        self._files = 0
+        self._current: Part | None = None
+        self._name = bytearray()
+        self._value = bytearray()
+        self._headers: dict[bytes, bytes] = {}
+
+    def callbacks(self) -> dict[str, Callable[..., None]]:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_name,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._data,
+            "on_part_end": self._end,
+            "on_end": self._finish,
+        }
+
+    def _begin(self) -> None:
+        self._current = None
+        self._headers = {}
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+        self._check_header()
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+        self._check_header()
+
+    def _check_header(self) -> None:
+        if len(self._name) + len(self._value) > MAX_HEADER_BYTES:
+            raise Problem(400, "bad_request", "a part of the form has too long a header")
+
+    def _header_end(self) -> None:
+        self._headers[bytes(self._name).lower()] = bytes(self._value)
+        self._name.clear()
+        self._value.clear()
+        if len(self._headers) > MAX_HEADERS:
+            raise Problem(400, "bad_request", "a part of the form has too many headers")
+
+    def _headers_finished(self) -> None:
+        from python_multipart.multipart import parse_options_header
+
+        disposition = self._headers.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition)
+        if b"name" not in options:
+            raise Problem(
+                400, "bad_request", "a part of the form lacks a name in its Content-Disposition"
+            )
+        name = options[b"name"].decode("utf-8", "replace")
+        if b"filename" not in options:
+            if len(self.parts) - self._files >= MAX_HEADERS:
+                raise Problem(400, "bad_request", "the form has too many fields")
+            self._current = Part(name, None)
+        else:
+            self._files += 1
+            if self._files > self.max_files:
+                raise Problem(413, "too_many", f"more than {self.max_files} files in one request")
+            filename = clean_name(options[b"filename"].decode("utf-8", "replace"))
+            self._current = Part(name, filename, self.open_sink(filename))
+        self.parts.append(self._current)
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        part = self._current
+        if part is None:
+            return
+        if part.sink is not None:
+            part.sink.write(data[start:end])
+            return
+        part.value += data[start:end]
+        if len(part.value) > MAX_FIELD_BYTES:
+            raise Problem(413, "too_large", f"field {part.key!r} is too long")
+
+    def _end(self) -> None:
+        if self._current is not None and self._current.sink is not None:
+            self._current.sink.close()
+        self._current = None
+
+    def _finish(self) -> None:
+        self.ended = True
+
+
+async def read_multipart(
+    chunks: AsyncIterator[bytes],
+    boundary: str | None,
+    *,
+    open_sink: Callable[[str], Sink],
+    max_files: int,
+    threaded: bool = False,
+) -> list[Part]:
+    """The parts of a multipart body.
+
+    Args:
+        chunks: the body.
+        boundary: from its type.
+        open_sink: makes the place where a file goes, given its cleaned name.
+        max_files: that are allowed.
+        threaded: whether the sinks are slow, and must not hold up the event loop.
+
+    Raises:
+        Problem: it is damaged, incomplete, or has too many files.
+    """
+    from python_multipart.exceptions import FormParserError
+    from python_multipart.multipart import MultipartParser
+
+    collector = _Collector(open_sink, max_files)
+    try:
+        if not boundary or len(boundary) > 200:
+            raise Problem(400, "bad_request", "multipart/form-data needs a boundary")
+        parser = MultipartParser(boundary.encode("latin-1"), collector.callbacks())  # type: ignore[arg-type, unused-ignore]
+        async for chunk in chunks:
+            if threaded:
+                await asyncio.to_thread(parser.write, chunk)
+            else:
+                parser.write(chunk)
+        parser.finalize()
+        if not collector.ended:
+            raise Problem(400, "bad_request", "the multipart body ends before its last boundary")
+    except (FormParserError, UnicodeError) as error:
+        await _exhaust(chunks)
+        raise Problem(400, "bad_request", f"the multipart body is damaged: {error}") from error
+    except Problem:
+        await _exhaust(chunks)
+        raise
+    finally:
+        for part in collector.parts:
+            if part.sink is not None:
+                part.sink.close()
+    return collector.parts

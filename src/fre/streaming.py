@@ -1,0 +1,473 @@
+"""Training on more images than fit in memory: their features are never all held.
+
+A first pass absorbs every image into statistics of its fold. A second one looks once more at some
+of them, and computes what the residual of each would be if it had been left out, of which scales
+and thresholds are made. A checkpoint after every so many images lets a training that was stopped go
+on where it was, to the same model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.assembly import Assembled, assemble_fused, assemble_reference
+from fre.augmentation import Augmentation
+from fre.calibration import Calibration
+from fre.errors import DatasetError, ImageError, ModelFileError
+from fre.features import FeatureBatch, FeatureExtractor, Features, FeatureStream, SeenImage
+from fre.files import atomic_file
+from fre.fused import (
+    OVERALL_POOL,
+    RANK_LIMIT,
+    FusedPlan,
+    as_stored,
+    detector_of,
+    fuse,
+    places,
+)
+from fre.graph import LayerSubspace
+from fre.images import ImageSource
+from fre.learner import Learner, Part, fitted, joined, part_name
+from fre.presets import Configuration
+from fre.subspace.crossfit import extrapolate
+from fre.subspace.pca import Subspace
+from fre.types import FloatArray, Progress
+from fre.version import __version__
+
+__all__ = ["StreamOptions", "Streamed", "stream_fit"]
+
+CHUNK = 256
+"""Images between two moments at which a checkpoint may be written."""
+
+CHECKPOINT_SECONDS = 60.0
+"""A checkpoint is not written more often than this."""
+
+CAPACITY = 1024
+"""Directions that are kept of the reference's subspace while it grows."""
+
+CALIBRATION_ROWS = 8192
+"""Rows that the second pass looks at: enough for a false-alarm rate of 0.001."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How images become statistics, and those subspaces.
+
+    Attributes:
+        variance: share of the energy that a subspace keeps.
+        rank: a fixed number of dimensions of an image-wide subspace instead.
+        at_most: their limit.
+        prior: weight of the neighbourhood of a position, in images.
+        capacity: directions that are kept of an image-wide subspace while it grows.
+        half: whether bases will be stored in half precision.
+        augmentation: makes further rows of each image; ``None`` makes none.
+        skip_unreadable: leave out images that can't be read, instead of stopping.
+        checkpoint: the file that lets a stopped training go on; ``None`` writes none.
+        checkpoint_seconds: it is not written more often than this.
+    """
+
+    variance: float
+    rank: int | None
+    at_most: int | None
+    prior: float
+    capacity: int
+    half: bool
+    augmentation: Augmentation | None = None
+    skip_unreadable: bool = False
+    checkpoint: Path | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """What two passes over the images have found.
+
+    Attributes:
+        subspaces: of all images, for each part.
+        energies: for each part float32 (r, P), the residuals of the rows that were looked at
+            again, as if each of their images had been left out.
+        calibration: those rows, without features.
+        folds: the images of each fold, among those that were looked at again.
+        images: all that were absorbed.
+        skipped: errors of those that were left out.
+    """
+
+    subspaces: list[LayerSubspace]
+    energies: list[FloatArray]
+    calibration: Features
+    folds: list[NDArray[np.intp]]
+    images: tuple[SeenImage, ...]
+    skipped: tuple[ImageError, ...]
+
+
+def stream_plan(
+    extractor: FeatureExtractor,
+    plan: FusedPlan | None,
+    settings: Configuration,
+    *,
+    augmentation: Augmentation | None = None,
+    skip_unreadable: bool = False,
+    checkpoint: Path | None = None,
+) -> tuple[list[Part], StreamOptions]:
+    """What a training has to fit, and how.
+
+    Args:
+        extractor: of the layers.
+        plan: what the default preset reads; ``None`` for the reference.
+        settings: of the training.
+        augmentation: makes further rows of each image; ``None`` makes none.
+        skip_unreadable: leave out images that can't be read, instead of stopping.
+        checkpoint: the file that lets a stopped training go on; ``None`` writes none.
+    """
+    if plan is None:
+        parts = [Part(extractor.layout, "image")]
+        at_most, half = None, False
+        capacity = max(CAPACITY, settings.rank or 0)
+    else:
+        plain = {layout.layer: layout for layout in extractor.layouts}
+        wanted = [(part.layer, part.scope, part.pool) for part in plan.layers]
+        wanted.append((plan.overall, "image", OVERALL_POOL))
+        parts = [
+            Part(layout, scope, places(layout, extractor.inspected))
+            for name, scope, pool in dict.fromkeys(wanted)
+            for layout in [replace(plain[name], pool=pool)]
+        ]
+        at_most, half = settings.rank or RANK_LIMIT, True
+        capacity = 2 * at_most
+    options = StreamOptions(
+        variance=settings.variance,
+        rank=settings.rank if plan is None else None,
+        at_most=at_most,
+        prior=settings.reading.prior,
+        capacity=capacity,
+        half=half,
+        augmentation=augmentation,
+        skip_unreadable=skip_unreadable,
+        checkpoint=checkpoint,
+    )
+    return parts, options
+
+
+def assemble_streamed(
+    extractor: FeatureExtractor,
+    streamed: Streamed,
+    parts: Sequence[Part],
+    plan: FusedPlan | None,
+    settings: Configuration,
+    false_alarm_rate: float,
+) -> Assembled:
+    """The model of what two passes over the images have found.
+
+    Args:
+        extractor: of the parts' layers.
+        streamed: what was found.
+        parts: from `stream_plan`, like the plan.
+        plan: what the default preset reads; ``None`` for the reference.
+        settings: of the training.
+        false_alarm_rate: in (0, 1).
+
+    Raises:
+        OptionError: too small a region of interest.
+    """
+    calibration = streamed.calibration
+    if plan is None:
+        ((energies,), (subspace,)) = (streamed.energies, streamed.subspaces)
+        assert isinstance(subspace, Subspace)
+        by_image = Calibration.fit(
+            calibration.largest(energies.sum(axis=1, dtype=np.float64)),
+            calibration.largest(energies.max(axis=1)),
+            false_alarm_rate,
+        )
+        return assemble_reference(extractor, subspace, by_image)
+    found = {
+        part.name: (part.layout, subspace, energies)
+        for part, subspace, energies in zip(
+            parts, streamed.subspaces, streamed.energies, strict=True
+        )
+    }
+    layout, overall, energies = found[part_name(plan.overall, "image", OVERALL_POOL)]
+    assert isinstance(overall, Subspace)
+    head = fuse(
+        extractor,
+        plan,
+        [found[part_name(part.layer, part.scope, part.pool)] for part in plan.layers],
+        (layout, overall, energies),
+        calibration.originals_of(streamed.folds),
+        settings.reading,
+    )
+    fitted = detector_of([head], calibration, extractor)
+    return assemble_fused(extractor, fitted, plan, settings, false_alarm_rate)
+
+
+def stream_fit(
+    extractor: FeatureExtractor,
+    sources: Sequence[ImageSource],
+    parts: Sequence[Part],
+    folds: Sequence[NDArray[np.intp]],
+    options: StreamOptions,
+    *,
+    identity: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> Streamed:
+    """Fit subspaces to images whose features are let go of.
+
+    Args:
+        extractor: of the parts' layers.
+        sources: files, or arrays, uint8 (H, W, 3).
+        parts: what is to be fitted.
+        folds: the places of each fold among the sources.
+        options: of the fit.
+        identity: what must be the same for a checkpoint to be of this training; the files'
+            names, sizes and times are added.
+        progress: called after each image.
+
+    Raises:
+        ImageError: an image can't be read.
+        DatasetError: fewer than two images can be read.
+        OptionError: a rank that the images do not allow.
+    """
+    fold_of = np.empty(len(sources), np.intp)
+    for number, fold in enumerate(folds):
+        fold_of[fold] = number
+    learner = Learner(parts, extractor.layouts, folds=len(folds), capacity=options.capacity)
+    state = _State(learner, options, _identity(identity, sources, options))
+    state.resume()
+    _absorb(extractor, sources, fold_of, state, options, progress)
+    if len(state.images) < 2:
+        raise DatasetError(
+            f"training needs 2 good images or more; {len(state.images)} of {len(sources)} could "
+            "be read"
+        )
+    return _look_again(extractor, sources, fold_of, state, options, progress)
+
+
+class _State:
+    """How far the first pass has come."""
+
+    def __init__(self, learner: Learner, options: StreamOptions, identity: str | None) -> None:
+        self.learner = learner
+        self.consumed = 0
+        self.images: list[SeenImage] = []
+        self.skipped: list[ImageError] = []
+        self._file = options.checkpoint if identity else None
+        self._pause = options.checkpoint_seconds
+        self._identity = identity
+        self._written = time.monotonic()
+
+    def resume(self) -> None:
+        """Take up what a checkpoint of the same training holds, if there is one."""
+        if self._file is None or not self._file.is_file():
+            return
+        try:
+            with np.load(self._file, allow_pickle=False) as stored:
+                arrays = dict(stored)
+            notes = json.loads(str(arrays.pop("notes")))
+            if notes["identity"] != self._identity:
+                return
+            self.learner.restore(arrays)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, ModelFileError):
+            return  # damaged, or not ours: the training starts anew and writes over it
+        self.consumed = notes["consumed"]
+        nothing = np.zeros((0, 0), np.uint8)
+        self.images = [
+            SeenImage(place, sha256, (height, width), nothing)
+            for place, sha256, height, width in notes["images"]
+        ]
+        self.skipped = [ImageError(path, reason) for path, reason in notes["skipped"]]
+
+    def checkpoint(self) -> None:
+        """Write the checkpoint, unless that was done a moment ago."""
+        if self._file is None or time.monotonic() - self._written < self._pause:
+            return
+        notes = {
+            "identity": self._identity,
+            "consumed": self.consumed,
+            "images": [(image.place, image.sha256, *image.size) for image in self.images],
+            "skipped": [
+                (None if error.path is None else str(error.path), error.reason)
+                for error in self.skipped
+            ],
+        }
+        with atomic_file(self._file) as file:
+            arrays: dict[str, Any] = self.learner.to_arrays()
+            np.savez(file, notes=np.array(json.dumps(notes)), **arrays)
+        self._written = time.monotonic()
+
+
+def _identity(
+    settings: Mapping[str, Any], sources: Sequence[ImageSource], options: StreamOptions
+) -> str | None:
+    """Digest of everything that a training depends on; ``None`` where that is not known."""
+    digest = hashlib.sha256(repr((__version__, dict(settings))).encode())
+    digest.update(repr((options.capacity, options.augmentation, options.skip_unreadable)).encode())
+    for source in sources:
+        if isinstance(source, np.ndarray):
+            return None
+        try:
+            found = Path(source).stat()
+        except OSError:
+            digest.update(f"{source}\tmissing\n".encode())
+        else:
+            digest.update(f"{source}\t{found.st_size}\t{found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _absorb(
+    extractor: FeatureExtractor,
+    sources: Sequence[ImageSource],
+    fold_of: NDArray[np.intp],
+    state: _State,
+    options: StreamOptions,
+    progress: Progress | None,
+) -> None:
+    """The first pass."""
+    while state.consumed < len(sources):
+        start = state.consumed
+        stream = FeatureStream(
+            extractor,
+            sources[start : start + CHUNK],
+            augmentation=options.augmentation,
+            skip_unreadable=options.skip_unreadable,
+            progress=_offset(progress, "Learning", start, len(sources)),
+        )
+        for batch in stream:
+            at = np.array([stream.images[number].place for number in batch.image])
+            state.learner.add(batch.X, fold_of[start + at])
+        state.images += [_moved(image, start) for image in stream.images]
+        state.skipped += stream.skipped
+        state.consumed = min(start + CHUNK, len(sources))
+        state.checkpoint()
+
+
+def _moved(image: SeenImage, by: int) -> SeenImage:
+    nothing = image.thumbnail[:0, :0]
+    return SeenImage(image.place + by, image.sha256, image.size, nothing)
+
+
+def _offset(progress: Progress | None, task: str, start: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+
+    def show(_: str, done: int, __: int) -> None:
+        progress(task, start + done, total)
+
+    return show
+
+
+class _Judges:
+    """The subspaces of all images, and of all folds but one."""
+
+    def __init__(self, learner: Learner, options: StreamOptions) -> None:
+        statistics = learner.statistics()
+        indices = range(len(learner.parts))
+
+        def fit(without: int | None) -> list[LayerSubspace]:
+            return [
+                fitted(
+                    joined(statistics, index, without=without),
+                    variance=options.variance,
+                    rank=_allowed(options.rank, without),
+                    at_most=options.at_most,
+                    prior=options.prior,
+                )
+                for index in indices
+            ]
+
+        self.learner = learner
+        self.own = fit(None)
+        self.others = {fold: fit(fold) for fold in statistics}
+        if options.half:
+            self.own = [_stored(subspace) for subspace in self.own]
+
+    def energies(self, batch: FeatureBatch, fold: NDArray[np.intp]) -> list[FloatArray]:
+        """For each part the residuals of some rows, as if their images had been left out."""
+        of = int(self.learner.rows.sum())
+        results = []
+        for index, block in enumerate(self.learner.split(batch.X)):
+            channels = self.learner.parts[index].layout.channels
+            values = _energies(self.own[index], block, channels)
+            for number in np.unique(fold):
+                rows = fold == number
+                others = _energies(self.others[number][index], block[rows], channels)
+                fitted_on = of - int(self.learner.rows[number])
+                values[rows] = extrapolate(others, values[rows], fitted_on=fitted_on, of=of)
+            results.append(values)
+        return results
+
+
+def _allowed(rank: int | None, without: int | None) -> int | None:
+    # Of a part of the images the rank may be out of reach: there the variance decides.
+    return rank if without is None else None
+
+
+def _stored(subspace: LayerSubspace) -> LayerSubspace:
+    return as_stored(subspace) if isinstance(subspace, Subspace) else subspace
+
+
+def _energies(subspace: LayerSubspace, X: FloatArray, channels: int) -> FloatArray:
+    if isinstance(subspace, Subspace):
+        return subspace.energies(X, channels)
+    return subspace.energies(np.ascontiguousarray(X))
+
+
+def _look_again(
+    extractor: FeatureExtractor,
+    sources: Sequence[ImageSource],
+    fold_of: NDArray[np.intp],
+    state: _State,
+    options: StreamOptions,
+    progress: Progress | None,
+) -> Streamed:
+    """The second pass, over as many images as make enough rows."""
+    judges = _Judges(state.learner, options)
+    chosen = _chosen(state, extractor)
+    stream = FeatureStream(
+        extractor,
+        [sources[place] for place in chosen],
+        skip_unreadable=options.skip_unreadable,
+        progress=_offset(progress, "Calibrating", 0, len(chosen)),
+    )
+    energies: list[list[FloatArray]] = [[] for _ in state.learner.parts]
+    rows: list[FeatureBatch] = []
+    for batch in stream:
+        at = np.array([chosen[stream.images[number].place] for number in batch.image])
+        for kept, values in zip(energies, judges.energies(batch, fold_of[at]), strict=True):
+            kept.append(values)
+        rows.append(batch)
+    image = np.concatenate([batch.image for batch in rows])
+    calibration = Features(
+        np.zeros((len(image), 0), np.float32),
+        tuple(seen.sha256 for seen in stream.images),
+        (),
+        image=image,
+        tile=np.concatenate([batch.tile for batch in rows]),
+        copy=np.zeros(len(image), np.intp),
+        sizes=tuple(seen.size for seen in stream.images),
+    )
+    folds = fold_of[[chosen[seen.place] for seen in stream.images]]
+    return Streamed(
+        judges.own,
+        [np.concatenate(values) for values in energies],
+        calibration,
+        [np.flatnonzero(folds == number) for number in np.unique(folds)],
+        tuple(state.images),
+        tuple(state.skipped),
+    )
+
+
+def _chosen(state: _State, extractor: FeatureExtractor) -> list[int]:
+    """Places of images that are spread evenly over all, as many as make enough rows."""
+    each = max(1, round(np.mean([extractor.geometry.count(seen.size) for seen in state.images])))
+    wanted = min(len(state.images), max(32, CALIBRATION_ROWS // each))
+    picked = np.linspace(0, len(state.images) - 1, wanted).round().astype(int)
+    return [state.images[index].place for index in np.unique(picked)]

@@ -1,0 +1,64 @@
+"""What a new image's residual would be, from the residuals of the images that were fitted on.
+
+Under the subspace of all n images an image of its own training has too small a residual. Under
+one that was fitted without its fold, on m < n images, it has one that is too large: that subspace
+saw less than the final one. What a new image will have lies between the two.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.types import FloatArray
+
+__all__ = ["cheap_folds", "extrapolate", "merge_folds"]
+
+CHEAP_FOLDS = 20
+"""More folds than these change little."""
+
+CHEAP_IMAGES = 8000
+"""Images that all the decompositions of a cross-fit may have in sum, beyond the folds asked for."""
+
+
+def cheap_folds(n: int, asked: int) -> int:
+    """How many folds to deal for subspaces whose cross-fit decomposes n x n inner products.
+
+    Args:
+        n: number of images.
+        asked: the least number of folds.
+    """
+    return max(asked, min(CHEAP_FOLDS, CHEAP_IMAGES // n))
+
+
+def merge_folds(folds: list[NDArray[np.intp]], at_most: int) -> list[NDArray[np.intp]]:
+    """Fewer and larger folds, for fits that cost more; what was in one fold stays together.
+
+    Args:
+        folds: the rows of each fold.
+        at_most: number of folds to make of them.
+    """
+    kept = min(at_most, len(folds))
+    return [np.sort(np.concatenate(folds[first::kept])) for first in range(kept)]
+
+
+def extrapolate(held_out: FloatArray, own: FloatArray, *, fitted_on: int, of: int) -> FloatArray:
+    """Squared residuals as they would be under a subspace of all images but the image itself.
+
+    To first order the expected residual of a fit with c parameters an output is a (1 + c / m) on
+    new data and a (1 - c / n) on its own data (Akaike, "Fitting autoregressive models for
+    prediction", 1969; Amari and Murata, "Statistical theory of learning curves under entropic
+    loss criterion", 1993). It is a line in one variable, which is 1 / m and -1 / n; the value
+    wanted is the one at 1 / n. That needs neither a nor c, and holds for each image and location.
+
+    Args:
+        held_out: float32, squared residuals under a subspace of other images.
+        own: float32, the same shape: of the same images under the subspace of all.
+        fitted_on: m, number of the other images.
+        of: n, number of all images.
+
+    Returns:
+        float32, the same shape; between ``own`` and ``held_out``, and close to the latter.
+    """
+    share = (of - fitted_on) / (of + fitted_on)
+    return np.asarray((1 - share) * held_out + share * own, np.float32)
