@@ -27,6 +27,10 @@ GPU_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
 GPU_LIBRARY = re.compile(r"lib.*(cuda|cudnn|cublas|cusparse|nccl|nvshmem|nvrtc).*\.so")
 
 
+class MeasurementError(Exception):
+    """A measurement failed; the others go on."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """Median and range of a figure over its rounds."""
@@ -113,7 +117,7 @@ def isolated(script: Path, task: dict[str, Any], *, name: str) -> dict[str, Any]
     """Run ``script`` on a task in a process of its own and read its result.
 
     Raises:
-        SystemExit: the process failed; the message has the end of what it printed.
+        MeasurementError: the process failed; the message has the end of what it printed.
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -130,7 +134,7 @@ def isolated(script: Path, task: dict[str, Any], *, name: str) -> dict[str, Any]
             )
         if done.returncode or not answer.exists():
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-            raise SystemExit(f"{name} failed with exit code {done.returncode}:\n{tail}")
+            raise MeasurementError(f"{name} failed with exit code {done.returncode}:\n{tail}")
         result: dict[str, Any] = json.loads(answer.read_text())
         return result
 

@@ -4,7 +4,8 @@
     python benchmarks/peers.py DATASET --json peers.json
 
 Every measurement is a process of its own; the systems take turns (A B C, A B C); medians and ranges
-over the rounds are printed as Markdown. All systems get the same image files, the same weights, the
+over the rounds are printed as Markdown. A system that fails loses its own figures only; the command
+then ends with exit code 1. All systems get the same image files, the same weights, the
 same input size and normalisation, and all cores. Each decodes in its own way: fre as in
 `predict_many`, anomalib by its `Folder` data module, trained and run by its `Engine`.
 """
@@ -14,8 +15,9 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import click
 
 import peers_child
 from measuring import (
+    MeasurementError,
     Summary,
     evenly,
     installed_bytes,
@@ -266,54 +269,99 @@ def link(files: Sequence[Path], folder: Path) -> list[str]:
     return links
 
 
+@dataclass
+class Found:
+    """What was measured until now, and what failed: the message, by the system's key."""
+
+    measured: list[dict[str, Any]] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    quality: dict[str, dict[str, Any]] = field(default_factory=dict)
+    installed: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The images, and the folder that holds links to them and the models."""
+
+    folder: Path
+    dataset: Any
+    train: list[str]
+    test: list[str]
+
+    @property
+    def judged(self) -> int:
+        return len(self.dataset.test)
+
+
 def measure(
-    plan: Plan, chosen: Sequence[System], train: list[str], test: list[str], judged: int, work: Path
-) -> list[dict[str, Any]]:
-    rounds = {system.key: plan.rounds for system in chosen}
-    measured = []
-    for turn, key in interleaved(rounds):
-        system = SYSTEMS[key]
-        common = {
-            **asdict(plan),
-            "system": asdict(system),
-            "model": str(work / f"{system.model_of or key}.model"),
-            "data": str(work / "data"),
-            "work": str(work),
-            "exported": str(work / f"{key}.exported"),
-            "n_train": len(train),
-        }
-        stages = []
-        if system.trains and turn < (plan.rounds_heavy if system.heavy else plan.rounds):
-            stages.append(("train", train, {}))
-        if system.family == "exported" and turn == 0:
-            stages.append(("export", [], {}))
-        judges = turn == 0 and system.family in ("fre", "anomalib")
-        results = str(work / f"{key}.npz") if judges else None
-        stages.append(("predict", test, {"results": results, "judged": judged}))
-        for stage, files, extra in stages:
-            began = time.perf_counter()
-            raw = isolated(
-                CHILD,
-                {**common, **extra, "stage": stage, "files": files},
-                name=f"{stage} of {system.label}",
-            )
-            wanted = DOCUMENTED_EPOCHS if system.key == "anomalib-fre" else None
-            figures = figures_of(raw, wanted)
-            row = {"round": turn, "system": key, "stage": stage, "figures": figures, "raw": raw}
-            measured.append(row)
-            click.echo(
-                f"round {turn + 1} of {plan.rounds}: {stage} of {system.label}, "
-                f"{time.perf_counter() - began:.0f} s",
-                err=True,
-            )
-    return measured
-
-
-def warm_up(
-    plan: Plan, chosen: Sequence[System], train: list[str], test: list[str], work: Path
+    plan: Plan, chosen: Sequence[System], work: Work, found: Found, keep: Callable[[], None]
 ) -> None:
+    """Measure in turns, calling ``keep`` after each measurement; a system that fails drops out."""
+    modelless: set[str] = set()
+    for turn, key in interleaved({system.key: plan.rounds for system in chosen}):
+        system = SYSTEMS[key]
+        if key in found.failures:
+            continue
+        if system.model_of in modelless:
+            found.failures[key] = f"there is no model of {SYSTEMS[system.model_of].label} to run"
+            keep()
+            continue
+        for stage in stages_of(system, turn, plan):
+            began = time.perf_counter()
+            place = f"round {turn + 1} of {plan.rounds}: {stage} of {system.label}"
+            try:
+                measure_stage(plan, system, turn, stage, work, found)
+            except MeasurementError as error:
+                found.failures[key] = str(error)
+                if stage == "train" and turn == 0:
+                    modelless.add(key)
+                click.echo(f"{place}: failed", err=True)
+                break
+            else:
+                click.echo(f"{place}, {time.perf_counter() - began:.0f} s", err=True)
+            finally:
+                keep()
+
+
+def stages_of(system: System, turn: int, plan: Plan) -> list[str]:
+    stages = ["predict"]
+    if system.trains and turn < (plan.rounds_heavy if system.heavy else plan.rounds):
+        stages.insert(0, "train")
+    if system.family == "exported" and turn == 0:
+        stages.insert(0, "export")
+    return stages
+
+
+def measure_stage(
+    plan: Plan, system: System, turn: int, stage: str, work: Work, found: Found
+) -> None:
+    results = work.folder / f"{system.key}.npz"
+    judges = stage == "predict" and turn == 0 and system.family in ("fre", "anomalib")
+    task = {
+        **asdict(plan),
+        "system": asdict(system),
+        "stage": stage,
+        "files": work.train if stage == "train" else work.test,
+        "model": str(work.folder / f"{system.model_of or system.key}.model"),
+        "data": str(work.folder / "data"),
+        "work": str(work.folder),
+        "exported": str(work.folder / f"{system.key}.exported"),
+        "n_train": len(work.train),
+        "results": str(results) if judges else None,
+        "judged": work.judged,
+    }
+    raw = isolated(CHILD, task, name=f"{stage} of {system.label}")
+    figures = figures_of(raw, DOCUMENTED_EPOCHS if system.key == "anomalib-fre" else None)
+    found.measured.append(
+        {"round": turn, "system": system.key, "stage": stage, "figures": figures, "raw": raw}
+    )
+    if judges:
+        found.quality[system.key] = quality(work.dataset, results, system)
+
+
+def warm_up(plan: Plan, chosen: Sequence[System], work: Work) -> None:
     """Fill the caches of the system and of fre: read all files, import all packages once."""
-    for file in (*train, *test):
+    for file in (*work.train, *work.test):
         Path(file).read_bytes()
     for family in dict.fromkeys(system.family for system in chosen if system.trains):
         system = next(s for s in chosen if s.trains and s.family == family)
@@ -322,12 +370,16 @@ def warm_up(
             "epochs": 1,
             "system": asdict(system) | ({"model": "dfm"} if family == "anomalib" else {}),
             "stage": "train",
-            "files": train[:8],
-            "model": str(work / f"warm-{family}.model"),
-            "data": str(work / "warm"),
-            "work": str(work),
+            "files": work.train[:8],
+            "model": str(work.folder / f"warm-{family}.model"),
+            "data": str(work.folder / "warm"),
+            "work": str(work.folder),
         }
-        isolated(CHILD, task, name=f"warm-up of {family}")
+        try:
+            isolated(CHILD, task, name=f"warm-up of {family}")
+        except MeasurementError as error:
+            # Its own measurements will say whether it matters.
+            click.echo(str(error), err=True)
 
 
 class Kept:
@@ -350,19 +402,20 @@ class Kept:
             yield Prediction(path, score, 1.0, False, (), header_size(path), self._maps[index])
 
 
-def quality(dataset: Any, work: Path, chosen: Sequence[System]) -> dict[str, dict[str, Any]]:
-    """Accuracy on the test images, by fre's metrics on everybody's scores and maps."""
-    from fre import evaluate
+def quality(dataset: Any, results: Path, system: System) -> dict[str, Any]:
+    """Accuracy on the test images, by fre's metrics on everybody's scores and maps.
 
-    found = {}
-    for system in chosen:
-        file = work / f"{system.key}.npz"
-        if file.exists():
-            result = evaluate(Kept(file), dataset)
-            found[system.key] = {
-                key: getattr(result, key) for key in ("image_auroc", "pixel_auroc", "aupro")
-            }
-    return found
+    Raises:
+        MeasurementError: the scores or maps can't be judged.
+    """
+    from fre import evaluate
+    from fre.errors import FREError
+
+    try:
+        result = evaluate(Kept(results), dataset)
+    except FREError as error:
+        raise MeasurementError(f"judging {system.label} failed: {error}") from error
+    return {key: getattr(result, key) for key in ("image_auroc", "pixel_auroc", "aupro")}
 
 
 def quality_table(found: dict[str, dict[str, Any]], labels: Mapping[str, str]) -> str:
@@ -375,11 +428,10 @@ def quality_table(found: dict[str, dict[str, Any]], labels: Mapping[str, str]) -
     )
 
 
-def installed(chosen: Sequence[System]) -> dict[str, dict[str, int]]:
+def installed(chosen: Sequence[System], found: Found) -> None:
     """Bytes on the disk of what each system needs: in all, and what of it serves GPUs only."""
     ours = own_requirements(HERE.parent / "pyproject.toml")
     source = sum(f.stat().st_size for f in (HERE.parent / "src").rglob("*") if f.suffix != ".pyc")
-    found = {}
     for system in chosen:
         if system.family == "bare":
             continue
@@ -388,9 +440,15 @@ def installed(chosen: Sequence[System]) -> dict[str, dict[str, int]]:
             needs, own = [*ours, *runtime], source
         else:
             needs, own = ["anomalib", "torch", "torchvision", *runtime], 0
-        total, gpu = installed_bytes(needs)
-        found[system.key] = {"total": total + own, "gpu": gpu}
-    return found
+        try:
+            total, gpu = installed_bytes(needs)
+        except PackageNotFoundError as error:
+            found.failures[system.key] = f"{error.name} is not installed"
+            continue
+        found.installed[system.key] = {"total": total + own, "gpu": gpu}
+        figures = {"installed_bytes": total + own - gpu}
+        row = {"round": 0, "system": system.key, "stage": "installed", "figures": figures}
+        found.measured.append(row)
 
 
 # Printing
@@ -477,6 +535,11 @@ def report(document: Mapping[str, Any], plan: Plan, chosen: Sequence[System]) ->
         labels = {s.key: s.label + marks.get(f"{s.key} train_seconds", "") for s in chosen}
         parts.append(quality_table(document["quality"], labels))
     parts.append(notes(plan, chosen, document["installed"]))
+    if document["failures"]:
+        told = (
+            f"- {SYSTEMS[key].label}: {message}" for key, message in document["failures"].items()
+        )
+        parts.append("Failed:\n\n" + "\n".join(told))
     return "\n\n".join(parts)
 
 
@@ -560,42 +623,51 @@ def main(
     whole = open_dataset(data)
     train = [sample.path for sample in evenly(whole.train, n_train)]
     judged = evenly(whole.test, n_test)
-    dataset = replace(whole, test=tuple(judged))
     began = time.perf_counter()
+    here = machine(PACKAGES)
+    found = Found()
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        for name, sources in (("data", train), ("warm", train[:8])):
-            (work / name).mkdir()
-            links = link(sources, work / name / "train")
-            predicted = repeated([sample.path for sample in judged], max(files, len(judged)))
-            tests = link(predicted, work / name / "files")
-            if name == "data":
-                train_links, test_links = links, tests
-        warm_up(plan, chosen, train_links, test_links, work)
-        measured = measure(plan, chosen, train_links, test_links, len(judged), work)
-        sizes = installed(chosen)
-        for key, found in sizes.items():
-            figures = {"installed_bytes": found["total"] - found["gpu"]}
-            measured.append({"round": 0, "system": key, "stage": "installed", "figures": figures})
-        document = {
-            "command": sys.argv,
-            "machine": machine(PACKAGES),
-            "settings": asdict(plan),
-            "images": {
-                "dataset": dataset.name,
-                "train": len(train_links),
-                "files": len(test_links),
-                "judged": len(judged),
-            },
-            "measured": measured,
-            "summaries": summarise(measured),
-            "installed": sizes,
-            "quality": quality(dataset, work, chosen),
-            "minutes": (time.perf_counter() - began) / 60,
-        }
-    if json_file:
-        write_json(json_file, document)
-    print(report(document, plan, chosen))
+        place = Path(folder)
+        predicted = repeated([sample.path for sample in judged], max(files, len(judged)))
+        (place / "data").mkdir()
+        work = Work(
+            place,
+            replace(whole, test=tuple(judged)),
+            link(train, place / "data" / "train"),
+            link(predicted, place / "data" / "files"),
+        )
+        (place / "warm").mkdir()
+        link(train[:8], place / "warm" / "train")
+        link(predicted[:8], place / "warm" / "files")
+
+        def document() -> dict[str, Any]:
+            return {
+                "command": sys.argv,
+                "machine": here,
+                "settings": asdict(plan),
+                "images": {
+                    "dataset": whole.name,
+                    "train": len(work.train),
+                    "files": len(work.test),
+                    "judged": work.judged,
+                },
+                **asdict(found),
+                "summaries": summarise(found.measured),
+                "minutes": (time.perf_counter() - began) / 60,
+            }
+
+        def keep() -> None:
+            if json_file:
+                write_json(json_file, document())
+
+        installed(chosen, found)
+        keep()
+        warm_up(plan, chosen, work)
+        measure(plan, chosen, work, found, keep)
+        keep()
+    print(report(document(), plan, chosen))
+    if found.failures:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

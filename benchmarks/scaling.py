@@ -4,7 +4,8 @@
 
 One factor varies at a time: images, input size, rank, batch, threads. Each point is measured in
 processes of its own; the points take turns (A B C, A B C). The exponent b of cost ~ work^b is the
-slope of a line through the logarithms of the medians: 1 is linear, 0 is constant.
+slope of a line through the logarithms of the medians: 1 is linear, 0 is constant. A point that
+fails loses its own figures only; the command then ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import click
 
 from measuring import (
+    MeasurementError,
     Summary,
     evenly,
     interleaved,
@@ -132,6 +134,21 @@ def measure_point(point: Point, task: dict[str, Any], train: Sequence[str]) -> d
     return {key: figures[key] for key in figures if key in wanted}
 
 
+def summarise(
+    chosen: Sequence[Point], measured: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[int, dict[str, Summary]]]:
+    """Medians and ranges by factor, value and figure; of the points that were measured."""
+    found: dict[str, dict[int, dict[str, Summary]]] = {}
+    for point in chosen:
+        at = (point.factor, point.value)
+        rows = [row["figures"] for row in measured if (row["factor"], row["value"]) == at]
+        if rows:
+            found.setdefault(point.factor, {})[point.value] = {
+                key: Summary.of([row[key] for row in rows]) for key in rows[0]
+            }
+    return found
+
+
 def factor_table(name: str, found: Mapping[int, Mapping[str, Summary]]) -> str:
     """Costs at each value of a factor, and the exponents in the last line."""
     factor = FACTORS[name]
@@ -228,7 +245,26 @@ def main(
     turns = {p.key: min(rounds, rounds_heavy) if p.images >= 3000 else rounds for p in chosen}
     for file in (*train, *test):
         Path(file).read_bytes()
+    here = machine(PACKAGES)
     measured: list[dict[str, Any]] = []
+    failures: dict[str, str] = {}
+
+    def keep() -> None:
+        if json_file is None:
+            return
+        found = summarise(chosen, measured)
+        document = {
+            "command": sys.argv,
+            "machine": here,
+            "measured": measured,
+            "failures": failures,
+            "summaries": found,
+            "exponents": {
+                name: exponents(name, values) for name, values in found.items() if len(values) > 1
+            },
+        }
+        write_json(json_file, document)
+
     with tempfile.TemporaryDirectory() as folder:
         task = {
             "system": {"family": "fre", "preset": preset, "runtime": runtime},
@@ -238,35 +274,25 @@ def main(
             "files": repeated(test, files),
             "latencies": latencies,
         }
-        warm = Point("images", 8, images=8, size=base_size)
-        measure_point(warm, task, train)
+        try:
+            measure_point(Point("images", 8, images=8, size=base_size), task, train)
+        except MeasurementError as error:
+            # The points themselves will say whether it matters.
+            click.echo(f"warm-up: {error}", err=True)
         for turn, key in interleaved(turns):
-            began = time.perf_counter()
-            figures = measure_point(by_key[key], task, train)
-            measured.append({"round": turn, **asdict(by_key[key]), "figures": figures})
-            seconds = time.perf_counter() - began
-            click.echo(f"round {turn + 1} of {turns[key]}: {key}, {seconds:.0f} s", err=True)
-    found: dict[str, dict[int, dict[str, Summary]]] = {}
-    for point in chosen:
-        rows = [
-            m["figures"]
-            for m in measured
-            if (m["factor"], m["value"]) == (point.factor, point.value)
-        ]
-        found.setdefault(point.factor, {})[point.value] = {
-            key: Summary.of([row[key] for row in rows]) for key in rows[0]
-        }
-    here = machine(PACKAGES)
-    slopes = {name: exponents(name, values) for name, values in found.items() if len(values) > 1}
-    if json_file:
-        document = {
-            "command": sys.argv,
-            "machine": here,
-            "measured": measured,
-            "summaries": found,
-            "exponents": slopes,
-        }
-        write_json(json_file, document)
+            if key in failures:
+                continue
+            point, began = by_key[key], time.perf_counter()
+            place = f"round {turn + 1} of {turns[key]}: {key}"
+            try:
+                figures = measure_point(point, task, train)
+            except MeasurementError as error:
+                failures[key] = str(error)
+                click.echo(f"{place}: failed", err=True)
+            else:
+                measured.append({"round": turn, **asdict(point), "figures": figures})
+                click.echo(f"{place}, {time.perf_counter() - began:.0f} s", err=True)
+            keep()
     print(
         f"{dataset.name}, {len(train)} training images (repeated where more are trained on), "
         f"{files} files to predict; {backbone}, preset {preset}, {runtime}; where not varied, "
@@ -274,8 +300,13 @@ def main(
         f"rounds in turn ({min(rounds, rounds_heavy)} from 3,000 images on): median, in brackets "
         f"least and most; exponents of the medians.\n\n{machine_text(here)}."
     )
-    for name, values in found.items():
+    for name, values in summarise(chosen, measured).items():
         print(f"\n{factor_table(name, values)}")
+    if failures:
+        print("\nFailed:\n")
+        for key, message in failures.items():
+            print(f"- {key}: {message}")
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -178,7 +178,9 @@ def test_names_of_weights_are_those_of_timm() -> None:
 def test_a_failing_measurement_says_what_it_printed(tmp_path: Path) -> None:
     script = tmp_path / "fails.py"
     script.write_text("import sys; print('the reason'); sys.exit(3)")
-    with pytest.raises(SystemExit, match=r"training failed with exit code 3:\nthe reason"):
+    with pytest.raises(
+        module("measuring").MeasurementError, match=r"training failed with exit code 3:\nthe reason"
+    ):
         module("measuring").isolated(script, {}, name="training")
 
 
