@@ -231,3 +231,69 @@ def test_scaling_prints_exponents(dataset: Path, tmp_path: Path) -> None:
     assert 0 < document["exponents"]["rank"]["model_bytes"] < 1
     assert "size" not in document["exponents"]
     assert result.output.count("**exponent**") == 2
+
+
+def counting_child(folder: Path, file: Path, *, fails: str) -> Path:
+    """A measured process that fails for some tasks, and counts what is kept already for others."""
+    script = folder / "child.py"
+    script.write_text(
+        "import json, pathlib, sys\n"
+        "task = json.loads(pathlib.Path(sys.argv[1]).read_text())\n"
+        f"if {fails}:\n"
+        "    sys.exit('the reason')\n"
+        f"kept = json.loads(pathlib.Path({str(file)!r}).read_text())\n"
+        "n = len(kept['measured']) + 1\n"
+        "parts = {'features': 1, 'fit': 1}\n"
+        "train = {'train_seconds': n, 'train_peak_bytes': 1, 'model_bytes': 1, 'parts': parts}\n"
+        "predict = {'latencies_ms': [1, 3], 'images_per_second': n, 'predict_peak_bytes': 1}\n"
+        "result = train if task['stage'] == 'train' else predict\n"
+        "pathlib.Path(sys.argv[2]).write_text(json.dumps(result))\n"
+    )
+    return script
+
+
+def test_a_failing_system_loses_its_own_figures_only(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers, file = module("peers"), tmp_path / "peers.json"
+    script = counting_child(tmp_path, file, fails="task['stage'] == 'train'")
+    monkeypatch.setattr(peers, "CHILD", script)
+    options = ["--rounds", "2", "--systems", "bare-reference", "--json", str(file)]
+    result = CliRunner().invoke(peers.main, [str(dataset), *options])
+    assert result.exit_code == 1
+    document = json.loads(file.read_text())
+    assert "the reason" in document["failures"]["fre-reference"]
+    graphs = ["bare-reference-graph-onnxruntime", "bare-reference-graph-openvino"]
+    assert [document["failures"][key] for key in graphs] == 2 * [
+        "there is no model of fre, reference to run"
+    ]
+    rows = [row for row in document["measured"] if row["stage"] == "predict"]
+    backbones = ["bare-reference-backbone-onnxruntime", "bare-reference-backbone-openvino"]
+    assert [row["system"] for row in rows] == 2 * backbones
+    # Each process found all measurements before it in the file: they would survive the end of all.
+    before = len(document["measured"]) - len(rows)
+    assert [row["figures"]["images_per_second"] for row in rows] == [
+        before + n for n in range(1, 5)
+    ]
+    assert "| bare backbone, reference, ONNX Runtime | - | 1.00 (1.00–1.00) |" in result.output
+    assert "- fre, reference: train of fre, reference failed with exit code 1" in result.output
+
+
+def test_a_failing_point_loses_its_own_figures_only(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaling, file = module("scaling"), tmp_path / "scaling.json"
+    file.write_text('{"measured": []}')
+    script = counting_child(tmp_path, file, fails="task['parameters'].get('rank') == 4")
+    monkeypatch.setattr(scaling, "CHILD", script)
+    others = [part for name in ("size", "batch", "threads") for part in (f"--{name}", "")]
+    options = ["--images", "6,12", "--rank", "2,4", *others, "--rounds", "1", "--json", str(file)]
+    result = CliRunner().invoke(scaling.main, [str(dataset), *options])
+    assert result.exit_code == 1
+    document = json.loads(file.read_text())
+    assert list(document["failures"]) == ["rank-4"]
+    assert "the reason" in document["failures"]["rank-4"]
+    assert list(document["exponents"]) == ["images"]
+    assert document["summaries"]["images"]["12"]["train_seconds"]["median"] == 2
+    assert list(document["summaries"]["rank"]) == ["2"]
+    assert "- rank-4: training at rank-4 failed with exit code 1" in result.output
