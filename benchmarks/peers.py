@@ -478,9 +478,10 @@ def notes(plan: Plan, chosen: Sequence[System], sizes: Mapping[str, Mapping[str,
     ]
     if any(system.family == "exported" for system in chosen):
         lines.append(
-            "exported to OpenVINO: by anomalib's to_openvino at the fixed input size, run by its "
+            "exported to OpenVINO: by anomalib's to_openvino at batch 1 and the input size, run by its "
             "OpenVINOInferencer, which takes one image at a time and does not resize it; so there "
-            "are no figures from files."
+            "are no figures from files. On the first images each export scored as PyTorch does, "
+            f"within {peers_child.EXPORT_TOLERANCE:.0%}."
         )
     gpu = next((size["gpu"] for size in sizes.values() if size["gpu"]), 0)
     if gpu:
