@@ -139,6 +139,12 @@ def isolated(script: Path, task: dict[str, Any], *, name: str) -> dict[str, Any]
         return result
 
 
+def brief(message: str) -> str:
+    """The first line of what `isolated` raises, and the last; the file of figures has it all."""
+    first, *others = [line.strip() for line in message.splitlines() if line.strip()]
+    return f"{first} {others[-1]}" if others else first
+
+
 def _absolute(search_path: str) -> str:
     return os.pathsep.join(str(Path(p).resolve()) for p in search_path.split(os.pathsep) if p)
 

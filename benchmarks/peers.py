@@ -27,6 +27,7 @@ import peers_child
 from measuring import (
     MeasurementError,
     Summary,
+    brief,
     evenly,
     installed_bytes,
     interleaved,
@@ -94,7 +95,7 @@ def _systems() -> dict[str, System]:
         found += [
             System(key, label, "anomalib", model=model, heavy=heavy),
             System(
-                f"{key}-openvino",
+                f"exported-{model}",
                 f"{label}, exported to OpenVINO",
                 "exported",
                 runtime="openvino",
@@ -256,6 +257,7 @@ class Plan:
     latencies: int
     workers: int
     seed: int
+    minutes: float | None = None
 
 
 def link(files: Sequence[Path], folder: Path) -> list[str]:
@@ -271,12 +273,16 @@ def link(files: Sequence[Path], folder: Path) -> list[str]:
 
 @dataclass
 class Found:
-    """What was measured until now, and what failed: the message, by the system's key."""
+    """What was measured until now, and what failed: the message, by the system's key.
+
+    ``stopped`` says what was not begun any more, once the minutes were over.
+    """
 
     measured: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     quality: dict[str, dict[str, Any]] = field(default_factory=dict)
     installed: dict[str, dict[str, int]] = field(default_factory=dict)
+    stopped: str | None = None
 
 
 @dataclass(frozen=True)
@@ -294,14 +300,25 @@ class Work:
 
 
 def measure(
-    plan: Plan, chosen: Sequence[System], work: Work, found: Found, keep: Callable[[], None]
+    plan: Plan,
+    chosen: Sequence[System],
+    work: Work,
+    found: Found,
+    keep: Callable[[], None],
+    over: Callable[[], bool],
 ) -> None:
-    """Measure in turns, calling ``keep`` after each measurement; a system that fails drops out."""
+    """Measure in turns, calling ``keep`` after each measurement; a system that fails drops out.
+
+    Once it is ``over``, no system's turn begins any more.
+    """
     modelless: set[str] = set()
     for turn, key in interleaved({system.key: plan.rounds for system in chosen}):
         system = SYSTEMS[key]
         if key in found.failures:
             continue
+        if over():
+            found.stopped = f"before {system.label} in round {turn + 1}"
+            return
         if system.model_of in modelless:
             found.failures[key] = f"there is no model of {SYSTEMS[system.model_of].label} to run"
             keep()
@@ -478,10 +495,10 @@ def notes(plan: Plan, chosen: Sequence[System], sizes: Mapping[str, Mapping[str,
     ]
     if any(system.family == "exported" for system in chosen):
         lines.append(
-            "exported to OpenVINO: by anomalib's to_openvino at batch 1 and the input size, run by its "
-            "OpenVINOInferencer, which takes one image at a time and does not resize it; so there "
-            "are no figures from files. On the first images each export scored as PyTorch does, "
-            f"within {peers_child.EXPORT_TOLERANCE:.0%}."
+            "exported to OpenVINO: by anomalib's to_openvino at batch 1 and the input size, run by "
+            "its OpenVINOInferencer, which takes one image at a time and does not resize it; so "
+            "there are no figures from files. On the first images each export scored as PyTorch "
+            f"does, within {peers_child.EXPORT_TOLERANCE:.0%}."
         )
     gpu = next((size["gpu"] for size in sizes.values() if size["gpu"]), 0)
     if gpu:
@@ -536,9 +553,12 @@ def report(document: Mapping[str, Any], plan: Plan, chosen: Sequence[System]) ->
         labels = {s.key: s.label + marks.get(f"{s.key} train_seconds", "") for s in chosen}
         parts.append(quality_table(document["quality"], labels))
     parts.append(notes(plan, chosen, document["installed"]))
+    if document["stopped"]:
+        parts.append(f"Stopped after {plan.minutes:g} minutes, {document['stopped']}.")
     if document["failures"]:
         told = (
-            f"- {SYSTEMS[key].label}: {message}" for key, message in document["failures"].items()
+            f"- {SYSTEMS[key].label}: {brief(message)}"
+            for key, message in document["failures"].items()
         )
         parts.append("Failed:\n\n" + "\n".join(told))
     return "\n\n".join(parts)
@@ -583,6 +603,7 @@ def choose(names: str | None) -> list[System]:
 @click.option("--workers", type=int, help="anomalib's loading workers; one a core by default.")
 @click.option("--systems", help="Keys, or starts of keys, with commas: fre,anomalib-padim,bare")
 @click.option("--seed", default=42, show_default=True)
+@click.option("--minutes", type=float, help="Begin no system's turn after so many minutes.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Raw figures.")
 def main(
     data: Path,
@@ -599,6 +620,7 @@ def main(
     workers: int,
     systems: str | None,
     seed: int,
+    minutes: float | None,
     json_file: Path | None,
 ) -> None:
     """Measure on a dataset that fre can read: its good training images, and its test images."""
@@ -620,6 +642,7 @@ def main(
         latencies,
         workers,
         seed,
+        minutes,
     )
     whole = open_dataset(data)
     train = [sample.path for sample in evenly(whole.train, n_train)]
@@ -661,10 +684,13 @@ def main(
             if json_file:
                 write_json(json_file, document())
 
+        def over() -> bool:
+            return minutes is not None and time.perf_counter() - began > minutes * 60
+
         installed(chosen, found)
         keep()
         warm_up(plan, chosen, work)
-        measure(plan, chosen, work, found, keep)
+        measure(plan, chosen, work, found, keep, over)
         keep()
     print(report(document(), plan, chosen))
     if found.failures:

@@ -376,7 +376,7 @@ def export(task: Task) -> Figures:
     model.load_state_dict(torch.load(task["model"], weights_only=True))
     place = Path(task["exported"])
     # Batches of one, which is what its inferencer gives: by default anomalib lets the batch vary,
-    # and its Fre and DFM then take batches of two only.
+    # and its DFM then takes batches of two only.
     file = model.eval().to_openvino(
         place, input_size=tuple(task["size"]), onnx_kwargs={"dynamic_shapes": None}
     )

@@ -23,6 +23,7 @@ import click
 from measuring import (
     MeasurementError,
     Summary,
+    brief,
     evenly,
     interleaved,
     isolated,
@@ -305,7 +306,7 @@ def main(
     if failures:
         print("\nFailed:\n")
         for key, message in failures.items():
-            print(f"- {key}: {message}")
+            print(f"- {key}: {brief(message)}")
         raise SystemExit(1)
 
 

@@ -157,10 +157,7 @@ def test_systems_are_chosen_with_the_one_whose_model_they_run() -> None:
         "fre-default",
         "fre-default-openvino",
     ]
-    assert [s.key for s in choose("anomalib-dfm-openvino")] == [
-        "anomalib-dfm",
-        "anomalib-dfm-openvino",
-    ]
+    assert [s.key for s in choose("exported-dfm")] == ["anomalib-dfm", "exported-dfm"]
     assert len(choose(None)) == len(module("peers").SYSTEMS)
     with pytest.raises(Exception, match="no system is called 'padim'"):
         choose("padim")
@@ -276,7 +273,23 @@ def test_a_failing_system_loses_its_own_figures_only(
         before + n for n in range(1, 5)
     ]
     assert "| bare backbone, reference, ONNX Runtime | - | 1.00 (1.00–1.00) |" in result.output
-    assert "- fre, reference: train of fre, reference failed with exit code 1" in result.output
+    assert (
+        "- fre, reference: train of fre, reference failed with exit code 1: the reason\n"
+        in result.output
+    )
+
+
+def test_no_turn_begins_once_the_minutes_are_over(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers, file = module("peers"), tmp_path / "peers.json"
+    monkeypatch.setattr(peers, "CHILD", counting_child(tmp_path, file, fails="False"))
+    options = ["--minutes", "0", "--systems", "bare-reference-backbone", "--json", str(file)]
+    result = CliRunner().invoke(peers.main, [str(dataset), *options])
+    assert result.exit_code == 0, result.output
+    assert json.loads(file.read_text())["measured"] == []
+    stopped = "Stopped after 0 minutes, before bare backbone, reference, ONNX Runtime in round 1."
+    assert stopped in result.output
 
 
 def test_a_failing_point_loses_its_own_figures_only(
@@ -296,4 +309,4 @@ def test_a_failing_point_loses_its_own_figures_only(
     assert list(document["exponents"]) == ["images"]
     assert document["summaries"]["images"]["12"]["train_seconds"]["median"] == 2
     assert list(document["summaries"]["rank"]) == ["2"]
-    assert "- rank-4: training at rank-4 failed with exit code 1" in result.output
+    assert "- rank-4: training at rank-4 failed with exit code 1: the reason\n" in result.output
