@@ -5,9 +5,9 @@
 
 Every measurement is a process of its own; the systems take turns (A B C, A B C); medians and ranges
 over the rounds are printed as Markdown. A system that fails loses its own figures only; the command
-then ends with exit code 1. All systems get the same image files, the same weights, the
-same input size and normalisation, and all cores. Each decodes in its own way: fre as in
-`predict_many`, anomalib by its `Folder` data module, trained and run by its `Engine`.
+then ends with exit code 1. All systems get the same image files, the same weights, the same input
+size and normalisation, and all cores. Each decodes in its own way: fre as in `predict_many`,
+anomalib by its `Folder` data module, trained and run by its `Engine`.
 """
 
 from __future__ import annotations
