@@ -101,6 +101,7 @@ def _systems() -> dict[str, System]:
                 runtime="openvino",
                 model=model,
                 model_of=key,
+                heavy=heavy,
             ),
         ]
     for preset in ("reference", "default"):
@@ -312,7 +313,7 @@ def measure(
     Once it is ``over``, no system's turn begins any more.
     """
     modelless: set[str] = set()
-    for turn, key in interleaved({system.key: plan.rounds for system in chosen}):
+    for turn, key in turns(chosen, plan.rounds):
         system = SYSTEMS[key]
         if key in found.failures:
             continue
@@ -338,6 +339,12 @@ def measure(
                 click.echo(f"{place}, {time.perf_counter() - began:.0f} s", err=True)
             finally:
                 keep()
+
+
+def turns(chosen: Sequence[System], rounds: int) -> list[tuple[int, str]]:
+    """Rounds and keys. In each round those that take long come last, where minutes may run out."""
+    order = sorted(chosen, key=lambda system: system.heavy)
+    return interleaved({system.key: rounds for system in order})
 
 
 def stages_of(system: System, turn: int, plan: Plan) -> list[str]:
@@ -507,8 +514,9 @@ def notes(plan: Plan, chosen: Sequence[System], sizes: Mapping[str, Mapping[str,
             "only (PyTorch's usual packages for Linux bring them; a build without them may also "
             "import faster)."
         )
-    if any(system.heavy for system in chosen) and plan.rounds_heavy < plan.rounds:
-        names = " and ".join(system.label for system in chosen if system.heavy)
+    heavy = [system.label for system in chosen if system.heavy and system.trains]
+    if heavy and plan.rounds_heavy < plan.rounds:
+        names = " and ".join(heavy)
         lines.append(f"{names} were trained in {plan.rounds_heavy} of {plan.rounds} rounds only.")
     if any(system.key == "anomalib-fre" for system in chosen) and plan.epochs < DOCUMENTED_EPOCHS:
         lines.append(

@@ -163,6 +163,16 @@ def test_systems_are_chosen_with_the_one_whose_model_they_run() -> None:
         choose("padim")
 
 
+def test_those_that_take_long_come_last_in_each_round_and_exports_after_their_models() -> None:
+    peers = module("peers")
+    chosen = peers.choose("exported-fre,exported-dfm,fre-default")
+    keys = [key for _, key in peers.turns(chosen, 2)]
+    assert keys == 2 * [
+        *["fre-default", "fre-default-openvino", "anomalib-dfm", "exported-dfm"],
+        *["anomalib-fre", "exported-fre"],
+    ]
+
+
 def test_names_of_weights_are_those_of_timm() -> None:
     name = module("peers_child").timm_name
     repeats = [1, 2, 2]
