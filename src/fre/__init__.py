@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fre.detector import FRE
     from fre.errors import FREError, ImageError, InputError
     from fre.evaluation import evaluate
+    from fre.growing import merge_models
     from fre.model import Model, load
     from fre.types import Evaluation, Prediction, Region
 
@@ -36,6 +37,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load",
+    "merge_models",
 ]
 
 _HOMES = {
@@ -51,6 +53,7 @@ _HOMES = {
     "compare": "fre.comparison",
     "evaluate": "fre.evaluation",
     "load": "fre.model",
+    "merge_models": "fre.growing",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import onnx
@@ -12,10 +12,12 @@ from fre.calibration import Calibration
 from fre.features import FeatureExtractor
 from fre.fused import FusedDetector, FusedPlan
 from fre.graph import FeatureLayout, LayerSubspace, detector_model, fused_model
+from fre.learnt import Learnt
 from fre.metadata import FusedNotes, attach, describe
 from fre.model import Model
 from fre.presets import Configuration
 from fre.subspace.fitting import AnySubspace
+from fre.training_info import with_arrays
 
 __all__ = ["Assembled", "assemble_fused", "assemble_reference", "finish"]
 
@@ -31,12 +33,16 @@ class Assembled:
         parts: layout and subspace of each layer that it reads.
         calibration: on good images.
         fused: how several layers are read; ``None`` for the reference preset.
+        plan: what is read of them; ``None`` for the reference preset.
+        learnt: what the model can learn more from; ``None`` makes one that can't.
     """
 
     graph: onnx.ModelProto
     parts: Parts
     calibration: Calibration
     fused: FusedNotes | None = None
+    plan: FusedPlan | None = None
+    learnt: Learnt | None = None
 
 
 def assemble_reference(
@@ -80,7 +86,7 @@ def assemble_fused(
     if not any(subspace is head.overall[1] for subspace in head.subspaces):
         parts.append(head.overall)
     notes = FusedNotes(settings.reading, plan.layers)
-    return Assembled(graph, parts, calibration, notes)
+    return Assembled(graph, parts, calibration, notes, plan)
 
 
 def finish(
@@ -110,4 +116,16 @@ def finish(
         calibration=assembled.calibration,
         origin=origin,
     )
-    return Model(attach(assembled.graph, document), threads=threads)
+    learnt = assembled.learnt
+    if learnt is None:
+        return Model(attach(assembled.graph, document), threads=threads)
+    plan = assembled.plan
+    document["learning"] = {
+        "variance": settings.variance,
+        "rank": settings.rank,
+        "pool": None if plan else extractor.layout.pool,
+        "layers": [asdict(part) for part in plan.layers] if plan else None,
+        "overall": plan.overall if plan else None,
+    }
+    data = with_arrays(attach(assembled.graph, document), learnt.limited().to_arrays())
+    return Model(data, threads=threads)

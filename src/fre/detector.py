@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,23 @@ from fre.geometry import Fit, Tiling
 from fre.graph import FeatureLayout
 from fre.grouping import group_labels
 from fre.images import ImageSource, read_image
+from fre.learner import Part
+from fre.learnt import Learnt, LearntPart
 from fre.metadata import provenance
 from fre.model import Model
 from fre.presets import Configuration, resolve
 from fre.roi import MaskSource, Roi
-from fre.streaming import assemble_streamed, stream_fit, stream_plan
+from fre.streaming import (
+    CHECKPOINT_SECONDS,
+    assemble_streamed,
+    capacity_of,
+    stream_fit,
+    stream_plan,
+)
 from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
 from fre.subspace.fitting import AnySubspace, ClosedForm, Fitter, Trained, TrainingOptions
 from fre.subspace.pca import check_groups, check_rank, make_folds
-from fre.types import Progress
+from fre.types import FloatArray, Progress
 
 __all__ = ["FRE"]
 
@@ -103,6 +112,8 @@ class FRE:
             expression whose one capture group is found in the file's name. ``None`` takes every
             image for a part of its own.
         memory: gigabytes of features that may be held at once.
+        frozen: leave out of the model what `Model.update` and `fre.merge` need, which makes its
+            file two to four times as large. Per-tile models and autoencoders are always frozen.
         seed: of the folds, of copies, and of an autoencoder's training.
 
     Attributes:
@@ -149,6 +160,7 @@ class FRE:
         plateau: float | None = None,
         group_by: str | int | None = None,
         memory: float = 2.0,
+        frozen: bool = False,
         seed: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -184,6 +196,7 @@ class FRE:
         self.plateau = plateau
         self.group_by = group_by
         self.memory = memory
+        self.frozen = frozen
         self.seed = seed
 
     @classmethod
@@ -223,6 +236,7 @@ class FRE:
         *,
         skip_unreadable: bool = False,
         checkpoint: Path | str | None = None,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Model:
@@ -238,6 +252,7 @@ class FRE:
             skip_unreadable: leave out images that can't be read, instead of stopping.
             checkpoint: a file that such a training writes now and then, and from which it goes
                 on after it was stopped; to be removed once the model is saved.
+            checkpoint_seconds: it is not written more often than this.
             threads: threads of the network; 0 takes all cores.
             progress: called as the work advances.
 
@@ -263,6 +278,7 @@ class FRE:
                 settings,
                 skip_unreadable=skip_unreadable,
                 checkpoint=None if checkpoint is None else Path(checkpoint),
+                checkpoint_seconds=checkpoint_seconds,
                 threads=threads,
                 progress=progress,
             )
@@ -423,8 +439,17 @@ class FRE:
         subspace = fitter.fit()
         if settings.subspace != "pca":
             folds = merge_folds(folds, self.folds)
-        calibration = self._calibrate(fitter, subspace, features, extractor.layout, folds, progress)
-        return assemble_reference(extractor, subspace, calibration)
+        maps = self._left_out(fitter, subspace, features, extractor.layout, folds, progress)
+        calibration = Calibration.fit(
+            features.largest(maps.sum(axis=1, dtype=np.float64)),
+            features.largest(maps.max(axis=1)),
+            self.false_alarm_rate,
+        )
+        assembled = assemble_reference(extractor, subspace, calibration)
+        if self.frozen or not isinstance(fitter, ClosedForm):
+            return assembled
+        part = LearntPart(Part(extractor.layout, "image"), fitter.statistics, maps)
+        return replace(assembled, learnt=Learnt.of([part], features, folds))
 
     def _fit_fused(
         self,
@@ -436,6 +461,7 @@ class FRE:
         progress: Progress | None,
     ) -> Assembled:
         plan = plan_layers(extractor.backbone, self.layers, settings)
+        frozen = self.frozen or self.per_tile
         fitted = fit_fused(
             extractor,
             features,
@@ -445,9 +471,14 @@ class FRE:
             rank=settings.rank,
             reading=settings.reading,
             position_folds=merge_folds(folds, self.folds),
+            capacity=None if frozen else capacity_of(settings),
             progress=progress,
         )
-        return assemble_fused(extractor, fitted, plan, settings, self.false_alarm_rate)
+        assembled = assemble_fused(extractor, fitted, plan, settings, self.false_alarm_rate)
+        if frozen:
+            return assembled
+        (head,) = fitted.heads
+        return replace(assembled, learnt=head.learnt(extractor, plan, features, folds))
 
     def _streams(self, extractor: FeatureExtractor, sources: Sequence[ImageSource]) -> bool:
         """Whether the features of the images are more than may be held."""
@@ -472,6 +503,7 @@ class FRE:
         *,
         skip_unreadable: bool,
         checkpoint: Path | None,
+        checkpoint_seconds: float,
         threads: int,
         progress: Progress | None,
     ) -> tuple[Model, float]:
@@ -486,6 +518,7 @@ class FRE:
             augmentation=self._augmentation(),
             skip_unreadable=skip_unreadable,
             checkpoint=checkpoint,
+            checkpoint_seconds=checkpoint_seconds,
         )
         streamed = stream_fit(
             extractor,
@@ -497,6 +530,8 @@ class FRE:
             progress=progress,
         )
         read = time.perf_counter()
+        if self.frozen:
+            streamed = replace(streamed, statistics=[])
         assembled = assemble_streamed(
             extractor, streamed, parts, plan, settings, self.false_alarm_rate
         )
@@ -560,7 +595,7 @@ class FRE:
             progress=progress,
         )
 
-    def _calibrate(
+    def _left_out(
         self,
         fitter: Fitter,
         subspace: AnySubspace,
@@ -568,25 +603,19 @@ class FRE:
         layout: FeatureLayout,
         folds: list[NDArray[np.intp]],
         progress: Progress | None,
-    ) -> Calibration:
+    ) -> FloatArray:
+        """Float32 (r, P): the squared residual of each original row, as if it were left out."""
         n = len(features.X)
-        scores, maxima = np.empty((2, n))
+        maps = np.empty((n, layout.pooled[0] * layout.pooled[1]), np.float32)
         done = 0
         rows_of_folds = [features.rows_of(fold) for fold in folds]
         for rows, held_out in fitter.cross_fit(rows_of_folds, channels=layout.channels):
             own = subspace.energies(features.X[rows], layout.channels)
-            maps = extrapolate(held_out, own, fitted_on=n - len(rows), of=n)
-            scores[rows] = maps.sum(axis=1, dtype=np.float64)
-            maxima[rows] = maps.max(axis=1)
+            maps[rows] = extrapolate(held_out, own, fitted_on=n - len(rows), of=n)
             done += len(rows)
             if progress:
                 progress("Calibrating", done, n)
-        originals = features.originals
-        return Calibration.fit(
-            features.largest(scores[originals]),
-            features.largest(maxima[originals]),
-            self.false_alarm_rate,
-        )
+        return maps[features.originals]
 
 
 def _sources(images: Path | str | Iterable[ImageSource]) -> Sequence[ImageSource]:

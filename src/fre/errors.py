@@ -9,6 +9,8 @@ The tree::
     │   ├── OptionError            an argument out of range (also a ValueError)
     │   ├── BackboneError          an unknown backbone or layer, or unusable weights
     │   ├── ModelFileError         a file that is not a model of ours, or is damaged
+    │   │   └── FrozenModelError   a model without what it would need to learn more
+    │   ├── AnomalousError         images to learn from that the model calls anomalous
     │   ├── OutputError            a place that can't be written to
     │   └── MissingDependencyError an extra that is not installed (also an ImportError)
     └── InternalError              our fault; the command line exits with 1
@@ -18,12 +20,15 @@ A message names the file, what was expected, what was found, and what to do, in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = [
+    "AnomalousError",
     "BackboneError",
     "DatasetError",
     "FREError",
+    "FrozenModelError",
     "ImageError",
     "InputError",
     "InternalError",
@@ -77,6 +82,38 @@ class BackboneError(InputError):
 
 class ModelFileError(InputError):
     """A model file that is missing, damaged, not ONNX, or not written by fre."""
+
+
+class FrozenModelError(ModelFileError):
+    """A model without what it would need to learn more."""
+
+
+class AnomalousError(InputError):
+    """Images to learn from that the model itself calls anomalous.
+
+    Attributes:
+        found: of each, the file (or its place among the arrays) and the score.
+        of: number of all images.
+        threshold: an image whose score is above it is anomalous.
+    """
+
+    def __init__(
+        self, found: Sequence[tuple[Path | int, float]], of: int, threshold: float
+    ) -> None:
+        self.found = tuple(found)
+        self.of = of
+        self.threshold = threshold
+        names = ", ".join(str(source) for source, _ in self.found[:3])
+        more = f" and {len(self.found) - 3} more" if len(self.found) > 3 else ""
+        super().__init__(
+            f"{len(self.found)} of {of} images are anomalous to the model: {names}{more}; look at "
+            "them, and leave out what is not good, or accept all (--accept-anomalous)"
+        )
+
+    def __reduce__(
+        self,
+    ) -> tuple[type[AnomalousError], tuple[tuple[tuple[Path | int, float], ...], int, float]]:
+        return type(self), (self.found, self.of, self.threshold)
 
 
 class OutputError(InputError):

@@ -7,12 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import IO
 
 from fre.errors import OutputError
 
-__all__ = ["atomic_file", "check_writable", "staged_folder", "write_atomic"]
+__all__ = ["atomic_file", "check_writable", "discard", "staged_folder", "write_atomic"]
 
 
 def _explain(path: Path, error: OSError) -> OutputError:
@@ -78,6 +79,13 @@ def atomic_file(path: Path | str, *, parents: bool = False) -> Iterator[IO[bytes
         if isinstance(error, OSError):
             raise _explain(path, error) from error
         raise
+
+
+def discard(path: Path | str) -> None:
+    """Remove a file that `atomic_file` wrote, and what it left beside it when it was killed."""
+    path = Path(path)
+    for file in [path, *path.parent.glob(f".{escape(path.name)}.*")]:
+        file.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias, TypeVar
@@ -16,9 +16,12 @@ from fre.errors import OptionError
 from fre.features import FeatureExtractor, Features, pool_features
 from fre.fusion import Fusion, Reading
 from fre.graph import FeatureLayout, LayerSubspace
+from fre.learner import Part, PartStatistics, part_name
+from fre.learnt import Learnt, LearntPart
 from fre.presets import Configuration, Scope, resolve
 from fre.roi import cells
 from fre.subspace.crossfit import extrapolate
+from fre.subspace.incremental import SubspaceStatistics
 from fre.subspace.patch import PatchStatistics
 from fre.subspace.pca import Gram, Subspace
 from fre.subspace.position import PositionStatistics
@@ -184,8 +187,9 @@ class FusedHead:
         fusion: how they become one score and one map.
         energies: of each layer, float32 (r, P), what the residuals of the good images would be
             if each had been left out.
-        mean_energy: float64 (r,), their overall residual, likewise.
+        overall_energies: float32 (r, P), those of the overall residual, likewise.
         folds: the rows of each fold.
+        statistics: by the name of a part, what it was fitted to; empty if that was not wanted.
     """
 
     layouts: tuple[FeatureLayout, ...]
@@ -193,8 +197,14 @@ class FusedHead:
     overall: tuple[FeatureLayout, Subspace]
     fusion: Fusion
     energies: tuple[FloatArray, ...]
-    mean_energy: NDArray[np.float64]
+    overall_energies: FloatArray
     folds: list[NDArray[np.intp]]
+    statistics: Mapping[str, PartStatistics] = field(default_factory=dict)
+
+    @property
+    def mean_energy(self) -> NDArray[np.float64]:
+        """Float64 (r,), the mean residual of each image, if it had been left out."""
+        return _mean_energy(self.overall_energies, self.overall[0])
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -204,6 +214,33 @@ class FusedHead:
     def maps(self) -> Iterator[FloatArray]:
         """Float32 (H, W) each, the maps that they would have."""
         return self.fusion.left_out_maps(self.energies, self.folds)
+
+    def learnt(
+        self,
+        extractor: FeatureExtractor,
+        plan: FusedPlan,
+        features: Features,
+        folds: Sequence[NDArray[np.intp]],
+    ) -> Learnt:
+        """What a model of this head can learn more from.
+
+        Args:
+            extractor: of the layers.
+            plan: what is read.
+            features: that the head was fitted to.
+            folds: the images of each fold.
+        """
+        scopes = [part.scope for part in plan.layers]
+        found = [
+            *zip(self.layouts, scopes, self.energies, strict=True),
+            (self.overall[0], "image", self.overall_energies),
+        ]
+        parts = {}
+        for layout, scope, energies in found:
+            part = Part(layout, scope, places(layout, extractor.inspected))
+            if part.name not in parts:
+                parts[part.name] = LearntPart(part, self.statistics[part.name], energies)
+        return Learnt.of(list(parts.values()), features, folds)
 
 
 @dataclass(frozen=True)
@@ -237,6 +274,7 @@ def fit_fused(
     rank: int | None = None,
     reading: Reading | None = None,
     position_folds: list[NDArray[np.intp]] | None = None,
+    capacity: int | None = None,
     progress: Progress | None = None,
 ) -> FusedDetector:
     """Fit every subspace, cross-fit their residuals, and fuse them.
@@ -251,6 +289,8 @@ def fit_fused(
         reading: how residuals become a score and a map; the preset's way, if ``None``.
         position_folds: for the subspaces per position, whose fits cost more; ``folds``, if
             ``None``.
+        capacity: directions to keep in the statistics of image-wide subspaces; ``None`` keeps no
+            statistics.
         progress: called after each part.
 
     Raises:
@@ -281,6 +321,7 @@ def fit_fused(
             variance,
             rank or RANK_LIMIT,
             reading or Reading(),
+            capacity,
             advance,
         )
         for part in parts
@@ -318,6 +359,7 @@ def _fit_head(
     variance: float,
     at_most: int,
     reading: Reading,
+    capacity: int | None,
     advance: Callable[[], None],
 ) -> FusedHead:
     """`fit_fused` for one head."""
@@ -337,26 +379,33 @@ def _fit_head(
     overall_key = (plan.overall, OVERALL_POOL)
     keys = sorted({(p.layer, p.pool) for p in plan.layers if p.scope == "image"} | {overall_key})
     fitted = on_all_cores(
-        partial(_fit_image, *pooled(*key), rows, variance, at_most) for key in keys
+        partial(_fit_image, *pooled(*key), rows, variance, at_most, capacity) for key in keys
     )
     image_wide = dict(zip(keys, fitted, strict=True))
+    statistics: dict[str, PartStatistics] = {
+        part_name(layer, "image", pool): found
+        for (layer, pool), (_, _, found) in image_wide.items()
+    }
     advance()
     parts: list[tuple[FeatureLayout, LayerSubspace, FloatArray]] = []
     for part in plan.layers:
         if part.scope == "image":
             key = (part.layer, part.pool)
-            parts.append((replace(plain[key[0]], pool=key[1]), *image_wide[key]))
+            whole, energies, _ = image_wide[key]
+            parts.append((replace(plain[key[0]], pool=key[1]), whole, energies))
         else:
             layout, X = pooled(part.layer, part.pool)
             fit = _fit_positions if part.scope == "position" else _fit_patches
-            fitted_part = fit(
+            subspace, energies, found = fit(
                 X, layout.pooled, few_rows, variance, reading.prior, places(layout, inspected)
             )
-            parts.append((layout, *fitted_part))
+            parts.append((layout, subspace, energies))
+            if capacity is not None:
+                statistics[part_name(part.layer, part.scope, part.pool)] = found
         advance()
     originals = features.originals
-    overall, overall_maps = image_wide[overall_key]
-    return fuse(
+    overall, overall_maps, _ = image_wide[overall_key]
+    head = fuse(
         extractor,
         plan,
         [(layout, subspace, energies[originals]) for layout, subspace, energies in parts],
@@ -364,6 +413,7 @@ def _fit_head(
         features.originals_of(folds),
         reading,
     )
+    return head if capacity is None else replace(head, statistics=statistics)
 
 
 def fuse(
@@ -391,10 +441,9 @@ def fuse(
     inspected = extractor.inspected
     energies = [_inspected(values, layout, inspected) for layout, _, values in parts]
     overall_layout, overall_subspace, overall_maps = overall
-    mean_energy = overall_maps.sum(axis=1, dtype=np.float64) / overall_layout.dimension
     fusion = Fusion.fit(
         energies,
-        mean_energy,
+        _mean_energy(overall_maps, overall_layout),
         grids=[layout.pooled for layout, _, _ in parts],
         in_score=[part.in_score for part in plan.layers],
         in_map=[part.in_map for part in plan.layers],
@@ -408,9 +457,13 @@ def fuse(
         (overall_layout, overall_subspace),
         fusion,
         tuple(energies),
-        mean_energy,
+        overall_maps,
         folds,
     )
+
+
+def _mean_energy(energies: FloatArray, layout: FeatureLayout) -> NDArray[np.float64]:
+    return np.asarray(energies.sum(axis=1, dtype=np.float64) / layout.dimension)
 
 
 def places(layout: FeatureLayout, inspected: MaskArray | None) -> MaskArray | None:
@@ -426,8 +479,9 @@ def _inspected(
     return energies if looked_at is None else energies * looked_at
 
 
-Cross: TypeAlias = tuple[LayerSubspace, FloatArray]
-"""A subspace of all images, and what each row's residual would be without its image."""
+Cross: TypeAlias = tuple[LayerSubspace, FloatArray, PartStatistics]
+"""A subspace of all images, what each row's residual would be without its image, and what the
+subspace follows from."""
 
 
 def _fit_positions(
@@ -463,7 +517,8 @@ def _fit_statistics(
     variance: float,
     prior: float,
 ) -> Cross:
-    subspace = statistics[0].merge(*statistics[1:]).fit(variance=variance, prior=prior)
+    total = statistics[0].merge(*statistics[1:])
+    subspace = total.fit(variance=variance, prior=prior)
     energies = subspace.energies(X)
     for fold, held in zip(folds, statistics, strict=True):
         rest = [part for part in statistics if part is not held]
@@ -471,7 +526,7 @@ def _fit_statistics(
         energies[fold] = extrapolate(
             others.energies(X[fold]), energies[fold], fitted_on=others.n, of=len(X)
         )
-    return subspace, energies
+    return subspace, energies, total
 
 
 def _fit_image(
@@ -480,15 +535,17 @@ def _fit_image(
     folds: list[NDArray[np.intp]],
     variance: float,
     at_most: int,
-) -> tuple[Subspace, FloatArray]:
+    capacity: int | None,
+) -> tuple[Subspace, FloatArray, SubspaceStatistics]:
     gram = Gram(np.ascontiguousarray(X))
-    subspace = gram.fit(variance=variance, at_most=at_most)
+    statistics = SubspaceStatistics.of_gram(gram, capacity=capacity or at_most)
+    subspace = statistics.cut(variance=variance, at_most=at_most)
     maps = subspace.energies(X, layout.channels)
     for rows, residuals in gram.cross_fit(
         folds, channels=layout.channels, variance=variance, at_most=at_most
     ):
         maps[rows] = extrapolate(residuals, maps[rows], fitted_on=len(X) - len(rows), of=len(X))
-    return as_stored(subspace), maps
+    return as_stored(subspace), maps, statistics
 
 
 def as_stored(subspace: Subspace) -> Subspace:

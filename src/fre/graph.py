@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 from onnx.compose import add_prefix_graph
 
 from fre.backbones.base import Normalisation
+from fre.backbones.embedded import PREFIX
 from fre.errors import OptionError
 from fre.fusion import VETO_DEVIATIONS, Enlargement, Fusion, Standard
 from fre.onnx_builder import GraphBuilder
@@ -51,10 +52,6 @@ TILE = "tile"
 def layer_map(index: int) -> str:
     """The name of the tensor that holds one layer's part of a fused map, before it is enlarged."""
     return f"layer_map/{index}"
-
-
-BACKBONE = "backbone/"
-"""Comes before the names of a backbone's tensors."""
 
 
 LayerSubspace: TypeAlias = Subspace | PositionSubspace | PatchSubspace
@@ -144,7 +141,7 @@ class _Assembly:
         self.heads = heads
         self.builder = GraphBuilder()
         # A layer of someone's network may well be called "features" or "score".
-        network = add_prefix_graph(backbone.graph, BACKBONE)
+        network = add_prefix_graph(backbone.graph, PREFIX)
         self._preprocess(network.input[0].name, normalisation)
         self.builder.embed(network)
 
@@ -167,7 +164,7 @@ class _Assembly:
     def feature_map(self, layout: FeatureLayout) -> str:
         """The feature map of a layer, pooled: (N, C, h, w)."""
         build = self.builder
-        x = BACKBONE + layout.layer
+        x = PREFIX + layout.layer
         if self.inspected is not None:
             mask = cells(self.inspected, layout.grid).astype(np.float32)
             x = build.node("Mul", x, build.constant("inspected_cells", mask))

@@ -26,7 +26,7 @@ from fre.subspace.patch import PatchSubspace
 from fre.subspace.position import PositionSubspace
 from fre.version import __version__
 
-__all__ = ["FusedNotes", "attach", "describe", "provenance"]
+__all__ = ["FusedNotes", "attach", "describe", "now", "provenance"]
 
 
 def describe(
@@ -148,16 +148,21 @@ def provenance(sha256: Sequence[str], *, seed: int) -> dict[str, Any]:
         sha256: digest of each training image.
         seed: of the training.
     """
+    return {
+        "n_images": len(sha256),
+        "images_sha256": combined_digest(sha256),
+        "created": now(),
+        "seed": seed,
+    }
+
+
+def now() -> str:
+    """The time, as `provenance` has it."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     moment = datetime.now(timezone.utc)
     if epoch:
         moment = datetime.fromtimestamp(int(epoch), timezone.utc)
-    return {
-        "n_images": len(sha256),
-        "images_sha256": combined_digest(sha256),
-        "created": moment.isoformat(timespec="seconds"),
-        "seed": seed,
-    }
+    return moment.isoformat(timespec="seconds")
 
 
 def attach(model: onnx.ModelProto, document: dict[str, Any]) -> bytes:

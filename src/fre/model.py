@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -21,7 +22,8 @@ from fre.images import ImageSource, LoadedImage, find_images, iter_loaded, read_
 from fre.regions import find_regions
 from fre.roi import Roi
 from fre.runtime import RUNTIMES, Runtime, open_runtime, read_metadata, with_outputs
-from fre.types import FloatArray, ImageArray, Prediction
+from fre.training_info import without_arrays
+from fre.types import FloatArray, ImageArray, Prediction, Progress
 
 __all__ = ["FORMAT", "METADATA_KEY", "Model", "load"]
 
@@ -91,7 +93,7 @@ class Model:
         if runtime not in RUNTIMES:
             raise OptionError(f"no runtime is called {runtime!r}; choose from: {list(RUNTIMES)}")
         self.data = data
-        self.metadata = _parse_metadata(data, origin)
+        self.metadata = _parse_metadata(without_arrays(data), origin)
         try:
             self.calibration = Calibration.from_dict(self.metadata["calibration"])
             self.geometry = Geometry.from_dict(self.metadata["preprocessing"])
@@ -106,8 +108,9 @@ class Model:
     @cached_property
     def _runtime(self) -> Runtime:
         tensors = list(self._layer_maps.values())
+        graph = without_arrays(self.data)
         return open_runtime(
-            with_outputs(self.data, tensors) if tensors else self.data,
+            with_outputs(graph, tensors) if tensors else graph,
             [*OUTPUTS, *tensors],
             runtime=self._runtime_name,
             threads=self._threads,
@@ -336,6 +339,45 @@ class Model:
             input_map=anomaly_map,
             pixel_threshold=self.calibration.pixel_threshold,
         )
+
+    def update(
+        self,
+        images: Path | str | Iterable[ImageSource],
+        *,
+        accept_anomalous: bool = False,
+        skip_unreadable: bool = False,
+        progress: Progress | None = None,
+    ) -> Model:
+        """A model that has learnt from more good images; this one stays as it is.
+
+        The images that it was made from are not needed, nor is PyTorch. The new ones are first
+        scored by this model; their residuals, and those of the old ones brought to the new number
+        of images, are what scales and threshold are made of (docs/updates.md).
+
+        Args:
+            images: a folder of good images or the root of a dataset (its training split), files,
+                or arrays, uint8 (H, W, 3), RGB.
+            accept_anomalous: learn from images that this model calls anomalous, too.
+            skip_unreadable: leave out images that can't be read, instead of stopping.
+            progress: called as the work advances.
+
+        Raises:
+            AnomalousError: this model calls some of the images anomalous.
+            FrozenModelError: the file lacks what an update needs.
+            DatasetError: there are no images.
+            ImageError: an image can't be read.
+        """
+        # It trains, and what trains imports this module.
+        growing = importlib.import_module("fre.growing")
+        updated: Model = growing.update_model(
+            self,
+            images,
+            accept_anomalous=accept_anomalous,
+            skip_unreadable=skip_unreadable,
+            threads=self._threads,
+            progress=progress,
+        )
+        return updated
 
     def with_data(self, data: bytes) -> Model:
         """A model of other data, on the same runtime and threads.

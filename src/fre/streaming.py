@@ -13,7 +13,7 @@ import json
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,23 @@ from fre.fused import (
 )
 from fre.graph import LayerSubspace
 from fre.images import ImageSource
-from fre.learner import Learner, Part, fitted, joined, part_name
+from fre.learner import Learner, Part, PartStatistics, fitted, joined, part_name
+from fre.learnt import Learnt, LearntPart
 from fre.presets import Configuration
 from fre.subspace.crossfit import extrapolate
 from fre.subspace.pca import Subspace
 from fre.types import FloatArray, Progress
 from fre.version import __version__
 
-__all__ = ["StreamOptions", "Streamed", "stream_fit"]
+__all__ = [
+    "CHECKPOINT_SECONDS",
+    "StreamOptions",
+    "Streamed",
+    "assemble_streamed",
+    "capacity_of",
+    "stream_fit",
+    "stream_plan",
+]
 
 CHUNK = 256
 """Images between two moments at which a checkpoint may be written."""
@@ -100,6 +109,7 @@ class Streamed:
         folds: the images of each fold, among those that were looked at again.
         images: all that were absorbed.
         skipped: errors of those that were left out.
+        statistics: of all images, for each part; empty makes a model that can't learn more.
     """
 
     subspaces: list[LayerSubspace]
@@ -108,6 +118,7 @@ class Streamed:
     folds: list[NDArray[np.intp]]
     images: tuple[SeenImage, ...]
     skipped: tuple[ImageError, ...]
+    statistics: list[PartStatistics] = field(default_factory=list)
 
 
 def stream_plan(
@@ -118,6 +129,7 @@ def stream_plan(
     augmentation: Augmentation | None = None,
     skip_unreadable: bool = False,
     checkpoint: Path | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> tuple[list[Part], StreamOptions]:
     """What a training has to fit, and how.
 
@@ -128,11 +140,11 @@ def stream_plan(
         augmentation: makes further rows of each image; ``None`` makes none.
         skip_unreadable: leave out images that can't be read, instead of stopping.
         checkpoint: the file that lets a stopped training go on; ``None`` writes none.
+        checkpoint_seconds: it is not written more often than this.
     """
     if plan is None:
         parts = [Part(extractor.layout, "image")]
         at_most, half = None, False
-        capacity = max(CAPACITY, settings.rank or 0)
     else:
         plain = {layout.layer: layout for layout in extractor.layouts}
         wanted = [(part.layer, part.scope, part.pool) for part in plan.layers]
@@ -143,19 +155,34 @@ def stream_plan(
             for layout in [replace(plain[name], pool=pool)]
         ]
         at_most, half = settings.rank or RANK_LIMIT, True
-        capacity = 2 * at_most
     options = StreamOptions(
         variance=settings.variance,
         rank=settings.rank if plan is None else None,
         at_most=at_most,
         prior=settings.reading.prior,
-        capacity=capacity,
+        capacity=capacity_of(settings),
         half=half,
         augmentation=augmentation,
         skip_unreadable=skip_unreadable,
         checkpoint=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
     )
     return parts, options
+
+
+def capacity_of(settings: Configuration) -> int:
+    """Directions that are kept of an image-wide subspace, of which fewer are used."""
+    if settings.preset == "reference":
+        return max(CAPACITY, settings.rank or 0)
+    return 2 * (settings.rank or RANK_LIMIT)
+
+
+def learnt_from(streamed: Streamed, parts: Sequence[Part]) -> Learnt | None:
+    """What a model can learn more from; ``None`` without statistics."""
+    if not streamed.statistics:
+        return None
+    found = zip(parts, streamed.statistics, streamed.energies, strict=True)
+    return Learnt.of([LearntPart(*part) for part in found], streamed.calibration, streamed.folds)
 
 
 def assemble_streamed(
@@ -188,7 +215,8 @@ def assemble_streamed(
             calibration.largest(energies.max(axis=1)),
             false_alarm_rate,
         )
-        return assemble_reference(extractor, subspace, by_image)
+        assembled = assemble_reference(extractor, subspace, by_image)
+        return replace(assembled, learnt=learnt_from(streamed, parts))
     found = {
         part.name: (part.layout, subspace, energies)
         for part, subspace, energies in zip(
@@ -206,7 +234,8 @@ def assemble_streamed(
         settings.reading,
     )
     fitted = detector_of([head], calibration, extractor)
-    return assemble_fused(extractor, fitted, plan, settings, false_alarm_rate)
+    assembled = assemble_fused(extractor, fitted, plan, settings, false_alarm_rate)
+    return replace(assembled, learnt=learnt_from(streamed, parts))
 
 
 def stream_fit(
@@ -278,9 +307,8 @@ class _State:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, ModelFileError):
             return  # damaged, or not ours: the training starts anew and writes over it
         self.consumed = notes["consumed"]
-        nothing = np.zeros((0, 0), np.uint8)
         self.images = [
-            SeenImage(place, sha256, (height, width), nothing)
+            SeenImage(place, sha256, (height, width), NOTHING)
             for place, sha256, height, width in notes["images"]
         ]
         self.skipped = [ImageError(path, reason) for path, reason in notes["skipped"]]
@@ -349,9 +377,13 @@ def _absorb(
         state.checkpoint()
 
 
+NOTHING = np.zeros((0, 0), np.uint8)
+"""In the place of thumbnails, which would take more memory than all else. (Not a part of one: that
+would keep the whole.)"""
+
+
 def _moved(image: SeenImage, by: int) -> SeenImage:
-    nothing = image.thumbnail[:0, :0]
-    return SeenImage(image.place + by, image.sha256, image.size, nothing)
+    return SeenImage(image.place + by, image.sha256, image.size, NOTHING)
 
 
 def _offset(progress: Progress | None, task: str, start: int, total: int) -> Progress | None:
@@ -371,10 +403,14 @@ class _Judges:
         statistics = learner.statistics()
         indices = range(len(learner.parts))
 
+        self.statistics = [joined(statistics, index) for index in indices]
+
         def fit(without: int | None) -> list[LayerSubspace]:
             return [
                 fitted(
-                    joined(statistics, index, without=without),
+                    self.statistics[index]
+                    if without is None
+                    else joined(statistics, index, without=without),
                     variance=options.variance,
                     rank=_allowed(options.rank, without),
                     at_most=options.at_most,
@@ -462,6 +498,7 @@ def _look_again(
         [np.flatnonzero(folds == number) for number in np.unique(folds)],
         tuple(state.images),
         tuple(state.skipped),
+        judges.statistics,
     )
 
 

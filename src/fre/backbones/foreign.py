@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from fre.onnx_builder import prune
 
-__all__ = ["INPUT", "adopt", "first_line", "run"]
+__all__ = ["INPUT", "adopt", "bodies", "first_line", "run"]
 
 INPUT = "input"
 
@@ -111,7 +111,7 @@ def _rename(graph: onnx.GraphProto, names: dict[str, str], prefix: str) -> None:
         node.input[:] = [new(name) for name in node.input]
         node.output[:] = [new(name) for name in node.output]
         _forget_origin(node)
-        for body in _bodies(node):
+        for body in bodies(node):
             _rename(body, names, prefix)
     for tensor in graph.initializer:
         tensor.name = new(tensor.name)
@@ -129,7 +129,7 @@ def _forget_origin(part: Any) -> None:
     part.ClearField("metadata_props")
 
 
-def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     found = []
     for attribute in node.attribute:
         if attribute.HasField("g"):
@@ -143,6 +143,6 @@ def _domains(graph: onnx.GraphProto) -> set[str]:
     found = {"", "ai.onnx"}
     for node in graph.node:
         found.add(node.domain)
-        for body in _bodies(node):
+        for body in bodies(node):
             found |= _domains(body)
     return found

@@ -16,10 +16,12 @@ from fre.cli.demo import demo
 from fre.cli.evaluate import evaluate
 from fre.cli.import_ import import_
 from fre.cli.info import info
+from fre.cli.merge import merge
 from fre.cli.predict import predict
 from fre.cli.serve import serve
 from fre.cli.threshold import threshold
 from fre.cli.train import train
+from fre.cli.update import update
 from fre.cli.watch import watch
 from fre.errors import FREError
 from fre.version import __version__
@@ -79,10 +81,12 @@ for command in (
     evaluate,
     import_,
     info,
+    merge,
     predict,
     serve,
     threshold,
     train,
+    update,
     watch,
 ):
     cli.add_command(command)

@@ -62,6 +62,7 @@ def _info_text(values: dict[str, Any], model: Model) -> str:
             f"{_chosen(provenance)}",
         ),
         _origin_row(provenance),
+        ("learns more", _growth(values, model)),
     ]
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
@@ -78,6 +79,17 @@ def _input_in_words(model: Model) -> str:
         )
     how = "stretched" if geometry.fit == "stretch" else "scaled with their aspect kept, and padded"
     return f"{size} pixels (height x width), images {how}"
+
+
+def _growth(values: dict[str, Any], model: Model) -> str:
+    if "learning" not in values:
+        return "no: it is frozen"
+    from fre.training_info import without_arrays
+
+    beside = len(model.data) - len(without_arrays(model.data))
+    steps = len(values["provenance"].get("history", []))
+    since = f"; updated or merged {steps} time{'s' if steps > 1 else ''}" if steps else ""
+    return f"yes: {beside / 1e6:.1f} MB of the file{since}"
 
 
 def _chosen(provenance: dict[str, Any]) -> str:

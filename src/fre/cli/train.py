@@ -181,6 +181,20 @@ if TYPE_CHECKING:
     help="Gigabytes of features that are held at once; of more, images are read twice, and a "
     "training that is stopped goes on from OUTPUT.partial.",
 )
+@click.option(
+    "--checkpoint-every",
+    "checkpoint_seconds",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Seconds between two writes of OUTPUT.partial.",
+)
+@click.option(
+    "--frozen",
+    is_flag=True,
+    help="Leave out of the file what fre update and fre merge need, which is the larger part of "
+    "it.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of folds and autoencoders.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
 @click.option("--skip-unreadable", is_flag=True, help="Leave out images that can't be read.")
@@ -189,6 +203,7 @@ if TYPE_CHECKING:
 def train(
     data: Path,
     output: Path,
+    checkpoint_seconds: float,
     threads: int,
     skip_unreadable: bool,
     json_file: str | None,
@@ -203,7 +218,7 @@ def train(
     """
     from fre.datasets import open_dataset
     from fre.detector import FRE
-    from fre.files import check_writable
+    from fre.files import check_writable, discard
 
     check_writable(output)
     for remark in open_dataset(data).notes:
@@ -216,6 +231,7 @@ def train(
                 data,
                 skip_unreadable=skip_unreadable,
                 checkpoint=checkpoint,
+                checkpoint_seconds=checkpoint_seconds,
                 threads=threads,
                 progress=progress,
             )
@@ -223,7 +239,7 @@ def train(
         if checkpoint.exists():
             interruption.aftermath = f"the same command goes on from {checkpoint}"
     model.save(output)
-    checkpoint.unlink(missing_ok=True)
+    discard(checkpoint)
     for skipped in detector.skipped_:
         note(f"left out: {skipped}")
     if caveat := model.calibration.caveat():

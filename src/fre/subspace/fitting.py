@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.subspace.autoencoder import Kind, LinearAutoencoder, train_autoencoder
+from fre.subspace.incremental import CAPACITY, SubspaceStatistics
 from fre.subspace.pca import Gram, Subspace
 from fre.types import FloatArray, Progress
 
@@ -51,7 +53,13 @@ class ClosedForm:
 
     def fit(self) -> Subspace:
         """See `Fitter.fit`; raises OptionError for a rank that the features do not allow."""
-        return self._gram.fit(variance=self._variance, rank=self._rank)
+        return self.statistics.cut(variance=self._variance, rank=self._rank)
+
+    @cached_property
+    def statistics(self) -> SubspaceStatistics:
+        """What the subspace follows from; raises what `fit` raises."""
+        k = self._gram.rank(variance=self._variance, rank=self._rank)
+        return SubspaceStatistics.of_gram(self._gram, capacity=max(CAPACITY, k))
 
     def cross_fit(self, folds: Folds, *, channels: int) -> Residuals:
         """See `Fitter.cross_fit`; from the inner products of all the features."""

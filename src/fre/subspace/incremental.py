@@ -43,7 +43,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fre.errors import OptionError
 from fre.subspace.arrays import take
-from fre.subspace.pca import Subspace, check_rank, choose_rank, rounding_energy
+from fre.subspace.pca import Gram, Subspace, check_rank, choose_rank, rounding_energy
 from fre.types import FloatArray
 
 __all__ = ["CAPACITY", "Accumulator", "SubspaceStatistics"]
@@ -121,6 +121,27 @@ class SubspaceStatistics:
         dimension = X.shape[1]
         nothing = np.zeros((dimension, 0))
         return cls(0, np.zeros(dimension), nothing, np.zeros(0), 0.0, 0.0, capacity).update(X)
+
+    @classmethod
+    def of_gram(cls, gram: Gram, *, capacity: int = CAPACITY) -> SubspaceStatistics:
+        """The same of features whose inner products are there already.
+
+        Args:
+            gram: of the features.
+            capacity: the most directions to keep, from 1.
+        """
+        energies, basis = gram.directions(capacity)
+        k = basis.shape[1]
+        beyond = energies[k:]
+        return cls(
+            len(gram.X),
+            gram.mean,
+            basis,
+            np.sqrt(energies[:k]),
+            float(np.sum(beyond)),
+            float(beyond.max(initial=0)) if k == capacity else 0.0,
+            capacity,
+        )
 
     def update(self, X: NDArray[np.floating]) -> SubspaceStatistics:
         """The statistics of these features and some more.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -309,20 +310,47 @@ class Gram:
         Raises:
             OptionError: ``variance`` or ``rank`` is out of range.
         """
-        check_rank(variance, rank)
-        n, dimension = self.X.shape
-        energies, U = _descending(self.products)
-        k = choose_rank(energies, variance=variance, rank=rank, tolerance=self._rounding(energies))
-        k = _limited(k, at_most)
+        k = _limited(self.rank(variance=variance, rank=rank), at_most)
+        energies, U = self._spectrum
+        basis = self._basis(energies, U, k)
         singular_values = np.sqrt(energies[:k])
-        if self.wide:
-            weights = U[:, :k] / singular_values
-            basis = np.empty((dimension, k))
-            for part in _columns(n, dimension):
-                basis[part] = (self.X[:, part] - self.mean[part]).T @ weights
-        else:
-            basis = U[:, :k].copy()
-        return Subspace(n, self.mean, basis, singular_values, float(np.sum(energies[k:])))
+        discarded = float(np.sum(energies[k:]))
+        return Subspace(len(self.X), self.mean, basis, singular_values, discarded)
+
+    def rank(self, *, variance: float = 0.97, rank: int | None = None) -> int:
+        """The k of `fit`, without a limit; raises what it raises."""
+        check_rank(variance, rank)
+        energies, _ = self._spectrum
+        tolerance = self._rounding(energies)
+        return choose_rank(energies, variance=variance, rank=rank, tolerance=tolerance)
+
+    @cached_property
+    def _spectrum(self) -> tuple[Float64, Float64]:
+        return _descending(self.products)
+
+    def directions(self, at_most: int) -> tuple[Float64, Float64]:
+        """All energies and the strongest directions, to no variance in particular.
+
+        Args:
+            at_most: number of directions.
+
+        Returns:
+            float64 (n,) or (D,), squared singular values, largest first; and float64 (D, k),
+            orthonormal columns, of those that are more than rounding.
+        """
+        energies, U = self._spectrum
+        k = min(at_most, int(np.count_nonzero(energies > self._rounding(energies))))
+        return energies, self._basis(energies, U, k)
+
+    def _basis(self, energies: Float64, U: Float64, k: int) -> Float64:
+        if not self.wide:
+            return U[:, :k].copy()
+        n, dimension = self.X.shape
+        weights = U[:, :k] / np.sqrt(energies[:k])
+        basis = np.empty((dimension, k))
+        for part in _columns(n, dimension):
+            basis[part] = (self.X[:, part] - self.mean[part]).T @ weights
+        return basis
 
     def cross_fit(
         self,

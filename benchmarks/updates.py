@@ -1,0 +1,177 @@
+"""Models that grew by updates or merges, against one training on all of their images.
+
+A model of the first images is updated with parts of equal size, in a random order, through files,
+as ``fre update`` does; and models of such parts are merged. Compared with a training on all of the
+images: the image-wide subspaces (the sine of the largest principal angle), the residuals of good
+images that scales and thresholds are made of, the figures on the test images, and the observed
+false-alarm rate of the threshold on good test images.
+
+    python benchmarks/updates.py DATASET
+
+Prints Markdown; exits with 1 if a subspace differs by more than is allowed.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from fre import FRE, Model, load, merge_models
+from fre.datasets import open_dataset, require_test, require_train
+from fre.growing import learnt_of
+from fre.learnt import Learnt
+from fre.metrics import auroc, wilson_interval
+from fre.subspace.incremental import SubspaceStatistics
+from fre.training_info import without_arrays
+
+ANGLE = 1e-3
+"""The largest sine of a principal angle that is allowed."""
+
+RATES = (0.01, 0.05, 0.1)
+"""False-alarm rates whose thresholds are tried on the good test images."""
+
+
+def sine(A: NDArray[np.float64], B: NDArray[np.float64]) -> float:
+    """Of the largest principal angle between the spans of two orthonormal bases."""
+    return float(np.linalg.norm(A - B @ (B.T @ A), 2))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model and what it says of the test images."""
+
+    name: str
+    model: Model
+    learnt: Learnt
+    scores: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, name: str, model: Model, paths: list[Path]) -> Scored:
+        scores = [prediction.score for prediction in model.predict_many(paths)]
+        return cls(name, model, learnt_of(model), np.array(scores))
+
+
+def grown(parts: list[list[Path]], make: FRE) -> Model:
+    """A model of the first part, updated with the others; through a file after each."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = make.fit(parts[0]).save(Path(folder) / "model.onnx")
+        for number, part in enumerate(parts[1:], start=1):
+            # All of them are known to be good, whatever the model thinks.
+            load(file).update(part, accept_anomalous=True).save(file)
+            print(f"{number} of {len(parts) - 1} updates", file=sys.stderr)
+        return load(file)
+
+
+def show_subspaces(whole: Scored, others: list[Scored], variance: float) -> float:
+    """Print the image-wide subspaces; the largest sine."""
+    print(
+        "\n| image-wide subspace | k of one training | | k | sine |\n"
+        "| --- | ---: | --- | ---: | ---: |"
+    )
+    worst = 0.0
+    for index, part in enumerate(whole.learnt.parts):
+        if not isinstance(part.statistics, SubspaceStatistics):
+            continue
+        reference = part.statistics.cut(variance=variance)
+        for other in others:
+            statistics = other.learnt.parts[index].statistics
+            assert isinstance(statistics, SubspaceStatistics)
+            subspace = statistics.cut(variance=variance)
+            k = min(subspace.rank, reference.rank)
+            angle = sine(reference.basis[:, :k], subspace.basis[:, :k])
+            worst = max(worst, angle)
+            print(
+                f"| {part.part.name} | {reference.rank} | {other.name} | {subspace.rank} "
+                f"| {angle:.1e} |"
+            )
+    return worst
+
+
+def show_residuals(whole: Scored, others: list[Scored]) -> None:
+    names = " | ".join(other.name for other in others)
+    print(f"\n| mean left-out residual, of that of one training | {names} |")
+    print("| --- |" + " ---: |" * len(others))
+    for index, part in enumerate(whole.learnt.parts):
+        shares = [
+            float(other.learnt.parts[index].energies.mean() / part.energies.mean())
+            for other in others
+        ]
+        print(f"| {part.part.name} | " + " | ".join(f"{share:.3f}" for share in shares) + " |")
+
+
+def show_figures(scored: list[Scored], labels: NDArray[np.bool_]) -> None:
+    n_good = int((~labels).sum())
+    rates = " | ".join(f"alarms at {rate:g}" for rate in RATES)
+    print(
+        f"\nAlarms: of {n_good} good test images, with their 95 % interval.\n\n"
+        f"| | images | file | frozen | image AUROC | threshold | {rates} |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |" + " ---: |" * len(RATES)
+    )
+    for row in scored:
+        model, good = row.model, row.scores[~labels]
+        alarms = []
+        for rate in RATES:
+            count = int((good > model.calibration.at_rate(rate).threshold).sum())
+            low, high = wilson_interval(count, n_good)
+            alarms.append(f"{count / n_good:.3f} ({low:.3f} to {high:.3f})")
+        print(
+            f"| {row.name} | {model.metadata['provenance']['n_images']} "
+            f"| {len(model.data) / 1e6:.1f} MB | {len(without_arrays(model.data)) / 1e6:.1f} MB "
+            f"| {auroc(row.scores, labels):.4f} | {model.threshold:.4g} | {' | '.join(alarms)} |"
+        )
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--images", default=200, show_default=True, help="Training images to learn.")
+@click.option("--parts", default=10, show_default=True, help="Of equal size.")
+@click.option("--preset", default="default", show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the order.")
+def main(data: Path, images: int, parts: int, preset: str, seed: int) -> None:
+    """Compare on the dataset DATA."""
+    dataset = open_dataset(data)
+    paths = [sample.path for sample in require_train(dataset)]
+    order = np.random.default_rng(seed).permutation(len(paths))[:images]
+    chosen = [[paths[index] for index in part] for part in np.array_split(order, parts)]
+    samples = require_test(dataset)
+    labels = np.array([not sample.good for sample in samples])
+    test = [sample.path for sample in samples]
+
+    def make() -> FRE:
+        return FRE("efficientnet_lite0", preset=preset)
+
+    print(
+        f"{dataset.name}, {preset} preset, seed {seed}: {len(order)} training images in {parts} "
+        f"parts, {len(test)} test images"
+    )
+    whole = Scored.of("one training", make().fit([paths[i] for i in order]), test)
+    # How much figures differ by the folds alone.
+    other = FRE(**{**make().get_params(), "seed": 1})
+    dealt = Scored.of("other folds", other.fit([paths[i] for i in order]), test)
+    updated = Scored.of("updates", grown(chosen, make()), test)
+    each = [make().fit(part) for part in chosen]
+    merged = Scored.of("merge", merge_models(*each), test)
+    middle = parts // 2
+    halves = [
+        make().fit([path for part in half for path in part])
+        for half in (chosen[:middle], chosen[middle:])
+    ]
+    joined = Scored.of("merge of halves", merge_models(*halves), test)
+    first = Scored.of("the first part", each[0], test)
+    worst = show_subspaces(whole, [updated, merged, joined], 0.97)
+    show_residuals(whole, [first, dealt, updated, merged, joined])
+    show_figures([whole, dealt, first, updated, merged, joined], labels)
+    print(f"\nLargest sine: {worst:.1e} (at most {ANGLE:.0e} is allowed)")
+    if worst > ANGLE:
+        print("Updates and one training disagree.", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""``fre merge``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fre.cli.common import emit, json_option, note
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file."
+)
+@json_option
+def merge(models: tuple[Path, ...], output: Path, json_file: str | None) -> None:
+    """Join models that were trained apart, on different good images.
+
+    They must have the same backbone, layers, pooling, scopes, input, region of interest and
+    reading; if not, it is said in what they differ. The false-alarm rate is that of the first.
+
+    \b
+    Example: fre merge line-1.onnx line-2.onnx -o both.onnx
+    """
+    from fre.files import check_writable
+    from fre.growing import merge_models
+    from fre.model import load
+
+    if len(models) < 2:
+        raise click.UsageError(f"a merge needs 2 models or more, found {len(models)}")
+    loaded = [load(model) for model in models]
+    check_writable(output)
+    merged = merge_models(*loaded)
+    merged.save(output)
+    if caveat := merged.calibration.caveat():
+        note(caveat)
+    n_images = merged.metadata["provenance"]["n_images"]
+    values = {
+        "model": str(output),
+        "n_models": len(models),
+        "n_images": n_images,
+        "threshold": merged.threshold,
+        "previous_thresholds": [model.threshold for model in loaded],
+    }
+    text = (
+        f"{output}: {len(models)} models, {n_images} good images in all\n"
+        f"  anomalous above a score of {merged.threshold:.6g} "
+        f"({merged.calibration.rate_in_words()})"
+    )
+    emit(values, text, json_file)

@@ -1,0 +1,86 @@
+"""``fre update``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from fre.cli.common import emit, json_option, max_pixels_option, note, progress_bar
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("good", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file."
+)
+@click.option(
+    "--accept-anomalous",
+    is_flag=True,
+    help="Learn from images that MODEL calls anomalous, too.",
+)
+@click.option("--skip-unreadable", is_flag=True, help="Leave out images that can't be read.")
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
+@max_pixels_option
+@json_option
+def update(
+    model: Path,
+    good: Path,
+    output: Path,
+    accept_anomalous: bool,
+    skip_unreadable: bool,
+    threads: int,
+    json_file: str | None,
+) -> None:
+    """Learn from more good images, without the old ones.
+
+    GOOD is a folder of good images, or the root of a dataset, whose training split is taken. Images
+    that MODEL calls anomalous are listed, and nothing is written: look at them. If they are good,
+    accept them, rather than to leave them out, which would make the threshold too low.
+
+    \b
+    Example: fre update part.onnx parts/good-new -o part-2.onnx
+    """
+    from fre.errors import AnomalousError
+    from fre.files import check_writable
+    from fre.model import load
+
+    began = time.perf_counter()
+    loaded = load(model, threads=threads)
+    check_writable(output)
+    try:
+        with progress_bar() as progress:
+            updated = loaded.update(
+                good,
+                accept_anomalous=accept_anomalous,
+                skip_unreadable=skip_unreadable,
+                progress=progress,
+            )
+    except AnomalousError as error:
+        for source, score in error.found:
+            note(f"anomalous: {source} (score {score:.6g}, threshold {error.threshold:.6g})")
+        raise
+    updated.save(output)
+    provenance = updated.metadata["provenance"]
+    added = provenance["history"][-1]
+    values = {
+        "model": str(output),
+        "n_added": added["n_added"],
+        "n_images": provenance["n_images"],
+        "n_accepted_anomalous": added["n_accepted_anomalous"],
+        "seconds": time.perf_counter() - began,
+        "threshold": updated.threshold,
+        "previous_threshold": loaded.threshold,
+    }
+    if caveat := updated.calibration.caveat():
+        note(caveat)
+    accepted = added["n_accepted_anomalous"]
+    text = (
+        f"{output}: {added['n_added']} good images more, {provenance['n_images']} in all"
+        f"{f', {accepted} of them anomalous to {model}' if accepted else ''}\n"
+        f"  anomalous above a score of {updated.threshold:.6g} (before: {loaded.threshold:.6g}; "
+        f"{updated.calibration.rate_in_words()})"
+    )
+    emit(values, text, json_file)

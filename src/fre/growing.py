@@ -1,0 +1,443 @@
+"""Models that learn more: from new good images, or from one another.
+
+Nothing is needed but model files. The backbone is taken out of their graph, and the statistics that
+training left beside it add up; the new graph is made as in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fre.assembly import finish
+from fre.backbones.embedded import embedded_backbone
+from fre.calibration import Calibration
+from fre.datasets import training_images
+from fre.errors import (
+    AnomalousError,
+    DatasetError,
+    FrozenModelError,
+    ImageError,
+    ModelFileError,
+    OptionError,
+)
+from fre.features import FeatureExtractor, Features, combined_digest
+from fre.fused import FusedPlan, LayerPlan, as_stored
+from fre.fusion import Reading
+from fre.graph import LayerSubspace
+from fre.images import ImageSource
+from fre.learner import Learner, Part, PartStatistics, fitted
+from fre.learnt import Learnt, LearntPart, energies_under, residuals
+from fre.metadata import now
+from fre.model import Model
+from fre.presets import Configuration
+from fre.streaming import Streamed, StreamOptions, assemble_streamed, stream_plan
+from fre.subspace.pca import Subspace
+from fre.training_info import read_arrays
+from fre.types import FloatArray, Progress
+
+__all__ = ["learnt_of", "merge_models", "update_model"]
+
+BLOCK_ROWS = 512
+"""Rows of features that are learnt at once: about 170 MB of the default preset's."""
+
+HALVED = 8
+"""New images that are more than this part of the old ones are cross-fitted in two halves."""
+
+DEFAULT_RATE = 0.01
+"""For the pixel threshold, where the model's threshold was not chosen by a false-alarm rate."""
+
+
+@dataclass(frozen=True)
+class _Workshop:
+    """What it takes to make a model again.
+
+    Attributes:
+        extractor: of the backbone that is in it.
+        parts: what is fitted.
+        plan: what the default preset reads; ``None`` for the reference.
+        settings: of its training.
+        options: of its fit.
+        learnt: what it has learnt.
+    """
+
+    extractor: FeatureExtractor
+    parts: list[Part]
+    plan: FusedPlan | None
+    settings: Configuration
+    options: StreamOptions
+    learnt: Learnt
+
+    @classmethod
+    def of(cls, model: Model, threads: int) -> _Workshop:
+        _check_not_frozen(model)
+        metadata = model.metadata
+        learning, reading = metadata["learning"], metadata.get("reading")
+        try:
+            plan = None
+            if learning["layers"] is not None:
+                layers = tuple(LayerPlan(**layer) for layer in learning["layers"])
+                plan = FusedPlan(layers, learning["overall"])
+            settings = Configuration(
+                preset=metadata["preset"],
+                backbone=metadata["backbone"]["name"],
+                pool=None,
+                subspace="pca",
+                variance=learning["variance"],
+                rank=learning["rank"],
+                scope=None,
+                score_layers=None,
+                map_layers=None,
+                reading=Reading(**reading) if reading else Reading(),
+            )
+            backbone = embedded_backbone(model.data, metadata)
+            extractor = FeatureExtractor(
+                backbone,
+                plan.names if plan else metadata["backbone"]["layers"],
+                pool=1 if plan else learning["pool"],
+                size=model.geometry.size,
+                fit=model.geometry.fit,
+                tiling=model.geometry.tiling,
+                roi=model.roi,
+                threads=threads,
+            )
+            parts, options = stream_plan(extractor, plan, settings)
+        except (KeyError, TypeError) as error:
+            raise ModelFileError(f"the model's metadata lack {error}") from error
+        return cls(
+            extractor,
+            parts,
+            plan,
+            settings,
+            options,
+            Learnt.from_arrays(parts, read_arrays(model.data)),
+        )
+
+    def fit(self, statistics: PartStatistics) -> LayerSubspace:
+        """The subspace that the model has of some statistics."""
+        subspace = fitted(
+            statistics,
+            variance=self.options.variance,
+            rank=self.options.rank,
+            at_most=self.options.at_most,
+            prior=self.options.prior,
+        )
+        if self.options.half and isinstance(subspace, Subspace):
+            # What the graph will have, so that its residuals are those of the graph.
+            return as_stored(subspace)
+        return subspace
+
+    def assemble(
+        self,
+        learnt: Learnt,
+        subspaces: Sequence[LayerSubspace],
+        model: Model,
+        origin: dict[str, Any],
+        threads: int,
+    ) -> Model:
+        """The model of what was learnt, which decides as another one does."""
+        before = model.calibration
+        streamed = Streamed(
+            list(subspaces),
+            [part.energies for part in learnt.parts],
+            learnt.calibration,
+            learnt.folds,
+            (),
+            (),
+        )
+        rate = DEFAULT_RATE if before.false_alarm_rate is None else before.false_alarm_rate
+        assembled = assemble_streamed(
+            self.extractor, streamed, self.parts, self.plan, self.settings, rate
+        )
+        calibration: Calibration = assembled.calibration
+        if before.false_alarm_rate is None:
+            # A threshold that was given stays what it is.
+            calibration = calibration.at_threshold(before.threshold)
+        assembled = replace(assembled, calibration=calibration, learnt=learnt)
+        made = finish(self.extractor, assembled, self.settings, origin, threads=threads)
+        return model.with_data(made.data)
+
+
+def learnt_of(model: Model) -> Learnt:
+    """What a model has learnt.
+
+    Raises:
+        FrozenModelError: the file does not hold it.
+    """
+    return _Workshop.of(model, threads=1).learnt
+
+
+def _check_not_frozen(model: Model) -> None:
+    if "learning" not in model.metadata:
+        raise FrozenModelError(
+            "the model can't learn more: it was trained with --frozen, as an autoencoder or with "
+            "a model for each tile, or comes from elsewhere; train again on all good images"
+        )
+
+
+def update_model(
+    model: Model,
+    images: Path | str | Iterable[ImageSource],
+    *,
+    accept_anomalous: bool = False,
+    skip_unreadable: bool = False,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Model:
+    """See `fre.Model.update`.
+
+    Args:
+        model: which stays as it is.
+        images: good ones.
+        accept_anomalous: learn from images that the model calls anomalous, too.
+        skip_unreadable: leave out images that can't be read, instead of stopping.
+        threads: of the network; 0 takes all cores.
+        progress: called as the work advances.
+    """
+    _check_not_frozen(model)
+    sources: list[ImageSource] = (
+        [*training_images(Path(images))] if isinstance(images, (str, Path)) else list(images)
+    )
+    if not sources:
+        raise DatasetError("an update needs 1 good image or more, found none")
+    readable, anomalous = _judged(model, sources, skip_unreadable, progress)
+    if anomalous and not accept_anomalous:
+        raise AnomalousError(anomalous, len(readable), model.threshold)
+    workshop = _Workshop.of(model, threads)
+    learnt = workshop.learnt
+    subspaces = [workshop.fit(part.statistics) for part in learnt.parts]
+    sha256: list[str] = []
+    each = workshop.extractor.rows(readable[:1])
+    start = 0
+    while start < len(readable):
+        # No more than were learnt before: from there on the learning curve is close to a line.
+        known = learnt.parts[0].statistics.n
+        stop = start + max(1, min(BLOCK_ROWS, known) // each)
+        features = workshop.extractor.extract(
+            readable[start:stop],
+            progress=_offset(progress, "Learning", start, len(readable)),
+        )
+        learnt, subspaces = _absorb(workshop, learnt, subspaces, features)
+        sha256 += features.sha256
+        start = stop
+    digest = combined_digest(sha256)
+    provenance = model.metadata["provenance"]
+    origin = {
+        **provenance,
+        "n_images": provenance["n_images"] + len(sha256),
+        "images_sha256": combined_digest([provenance["images_sha256"], digest]),
+        "history": [
+            *provenance.get("history", []),
+            {
+                "date": now(),
+                "n_added": len(sha256),
+                "images_sha256": digest,
+                "n_accepted_anomalous": len(anomalous),
+            },
+        ],
+    }
+    return workshop.assemble(learnt, subspaces, model, origin, threads)
+
+
+def _judged(
+    model: Model,
+    sources: list[ImageSource],
+    skip_unreadable: bool,
+    progress: Progress | None,
+) -> tuple[list[ImageSource], list[tuple[Path | int, float]]]:
+    """The images that can be read, and name and score of those that are anomalous."""
+    readable: list[ImageSource] = []
+    anomalous: list[tuple[Path | int, float]] = []
+    predictions = model.predict_many(sources, errors="return")
+    for place, (source, prediction) in enumerate(zip(sources, predictions, strict=True)):
+        if progress:
+            progress("Scoring", place + 1, len(sources))
+        if isinstance(prediction, ImageError):
+            if not skip_unreadable:
+                raise prediction
+            continue
+        readable.append(source)
+        if prediction.anomalous:
+            anomalous.append((prediction.path or place, prediction.score))
+    if not readable:
+        raise DatasetError(f"none of the {len(sources)} images can be read")
+    return readable, anomalous
+
+
+def _offset(progress: Progress | None, task: str, start: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+
+    def show(_: str, done: int, __: int) -> None:
+        progress(task, start + done, total)
+
+    return show
+
+
+def _absorb(
+    workshop: _Workshop, learnt: Learnt, before: Sequence[LayerSubspace], features: Features
+) -> tuple[Learnt, list[LayerSubspace]]:
+    """What is learnt with some more images, and its subspaces."""
+    splitter = Learner(
+        workshop.parts,
+        workshop.extractor.layouts,
+        folds=1,
+        capacity=workshop.options.capacity,
+    )
+    parts, subspaces = [], []
+    for old, subspace, block in zip(learnt.parts, before, splitter.split(features.X), strict=True):
+        X = np.ascontiguousarray(block)
+        statistics: PartStatistics = old.statistics.update(X)
+        after = workshop.fit(statistics)
+        new = _residuals(workshop, old, X, subspace, after)
+        shares = old.shares(after, after.n)
+        if old.part.scope == "image":
+            held = energies_under(subspace, X, old.part.layout.channels)
+            shown = float(new.sum()) / max(float(held.sum()), 1e-12)
+            shares = np.maximum(shares, min(shown, 1.0))
+        energies = [old.scaled(shares), new]
+        parts.append(LearntPart(old.part, statistics, np.concatenate(energies)))
+        subspaces.append(after)
+    folds = max(2, len(learnt.folds))
+    added = Learnt.of(
+        [replace(part, energies=part.energies[:0]) for part in parts],
+        features,
+        [np.arange(first, features.n, folds) for first in range(folds)],
+    )
+    return learnt.beside(added, parts).limited(), subspaces
+
+
+def _residuals(
+    workshop: _Workshop,
+    old: LearntPart,
+    X: FloatArray,
+    before: LayerSubspace,
+    after: LayerSubspace,
+) -> FloatArray:
+    """Those of new images as if each were left out of the fit that has them."""
+    channels = old.part.layout.channels
+    if old.part.scope != "image" or len(X) < 2 or len(X) * HALVED < before.n:
+        return residuals(X, channels, before, after)
+    # So many that a subspace without any of them says little of one that has nearly all.
+    energies = np.empty((len(X), len(old.energies[0])), np.float32)
+    for half in range(2):
+        others: PartStatistics = old.statistics.update(X[1 - half :: 2])
+        energies[half::2] = residuals(X[half::2], channels, workshop.fit(others), after)
+    return energies
+
+
+def merge_models(*models: Model, threads: int = 0) -> Model:
+    """One model of models that were trained apart, on different good images.
+
+    It has learnt what one training on all images would have: docs/updates.md says how close it
+    comes. It decides by the false-alarm rate of the first.
+
+    Args:
+        models: two or more, of the same backbone, layers, pooling, scopes, geometry, region of
+            interest and reading.
+        threads: of the network; 0 takes all cores.
+
+    Raises:
+        FrozenModelError: a model lacks what a merge needs.
+        OptionError: fewer than two models, or models that differ; the message says in what.
+    """
+    if len(models) < 2:
+        raise OptionError(f"a merge needs 2 models or more, found {len(models)}")
+    for model in models:
+        _check_not_frozen(model)
+    first, *others = models
+    for other in others:
+        if found := _differences(first, other):
+            raise OptionError(f"these models can't be merged, they differ in {'; '.join(found)}")
+    workshops = [_Workshop.of(model, threads) for model in models]
+    workshop = workshops[0]
+    learnt = workshop.learnt
+    parts: list[LearntPart] = []
+    subspaces: list[LayerSubspace] = []
+    for index in range(len(workshop.parts)):
+        of_each = [shop.learnt.parts[index] for shop in workshops]
+        merged = _merged([part.statistics for part in of_each])
+        subspace = workshop.fit(merged)
+        energies = []
+        for part in of_each:
+            apart: LayerSubspace | None = None
+            if merged.n > 2 * part.statistics.n:
+                rest = [one.statistics for one in of_each if one is not part]
+                apart = workshop.fit(_merged(rest))
+            energies.append(part.scaled(part.shares(subspace, merged.n, apart)))
+        subspaces.append(subspace)
+        parts.append(LearntPart(of_each[0].part, merged, np.concatenate(energies)))
+    for joining in workshops[1:]:
+        learnt = learnt.beside(joining.learnt, parts)
+    origins = [model.metadata["provenance"] for model in models]
+    kept = ("n_images", "images_sha256", "created", "history")
+    origin = {
+        **origins[0],
+        "n_images": sum(origin["n_images"] for origin in origins),
+        "images_sha256": combined_digest([origin["images_sha256"] for origin in origins]),
+        "history": [
+            {
+                "date": now(),
+                "merged": [
+                    {"sha256": model.sha256} | {key: origin[key] for key in kept if key in origin}
+                    for model, origin in zip(models, origins, strict=True)
+                ],
+            }
+        ],
+    }
+    return workshop.assemble(learnt.limited(), subspaces, first, origin, threads)
+
+
+def _merged(statistics: Sequence[PartStatistics]) -> PartStatistics:
+    first: Any = statistics[0]
+    merged: PartStatistics = first.merge(*statistics[1:]) if len(statistics) > 1 else first
+    return merged
+
+
+COMPARED = {
+    "preset": "preset",
+    "backbone weights": "backbone.weights_sha256",
+    "layers": "backbone.layers",
+    "size": "preprocessing.size",
+    "fit": "preprocessing.fit",
+    "tiles": "preprocessing.tiling",
+    "mean of pixels": "preprocessing.mean",
+    "deviation of pixels": "preprocessing.std",
+    "region of interest": "roi",
+    "pooling": "learning.pool",
+    "scopes, pooling and score layers": "learning.layers",
+    "layer of the overall residual": "learning.overall",
+    "variance": "learning.variance",
+    "rank": "learning.rank",
+    "reading": "reading",
+}
+"""What models must have in common to be merged, and where it is in their metadata."""
+
+
+def _differences(first: Model, other: Model) -> list[str]:
+    found = []
+    for name, path in COMPARED.items():
+        values = [_at(model.metadata, path) for model in (first, other)]
+        if values[0] != values[1]:
+            shown = [_short(value) for value in values]
+            found.append(name if shown[0] == shown[1] else f"{name} ({shown[0]} and {shown[1]})")
+    return found
+
+
+def _at(metadata: dict[str, Any], path: str) -> Any:
+    value: Any = metadata
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return value[:12]
+    if isinstance(value, list) and all(isinstance(part, (int, str, float)) for part in value):
+        return " x ".join(map(str, value)) if len(value) == 2 else ", ".join(map(str, value))
+    return "none" if value is None else "another" if isinstance(value, (dict, list)) else str(value)
