@@ -34,7 +34,8 @@ export class Histogram {
     this.legend = h("ul", { class: "legend" },
       h("li", {}, h("span", { class: "key calibration" }), "calibrated good images"),
       onmove ? h("li", {}, h("span", { class: "key good" }), "good") : null,
-      onmove ? h("li", {}, h("span", { class: "key anomalous" }), "anomalous") : null);
+      onmove ? h("li", {}, h("span", { class: "key anomalous" }), "anomalous") : null,
+      this.compressed = h("li", { hidden: true }, "far scores are drawn closer together"));
     this.element = h("figure", { class: "histogram" }, this.plot, this.legend);
     if (onmove) {
       this.plot.classList.add("movable");
@@ -79,6 +80,7 @@ export class Histogram {
     if (!this.dragging || !this.scale) {
       this.scale = scoreScale(this.calibration, this.scores, this.threshold);
     }
+    show(this.compressed, this.scale.compressed);
     const n = Math.max(16, Math.min(72, Math.floor(width / 7)));
     const normal = this.#shares(this.calibration, n);
     this.shares = this.#shares(this.scores, n);
