@@ -52,6 +52,9 @@ DEFAULT_RATE = 0.01
 """For the pixel threshold, where the model's threshold was not chosen by a false-alarm rate."""
 
 
+OF_THE_FIRST = ("near_duplicates", "calibration_images")
+
+
 @dataclass(frozen=True)
 class _Workshop:
     """What it takes to make a model again.
@@ -158,6 +161,10 @@ class _Workshop:
             # A threshold that was given stays what it is.
             calibration = calibration.at_threshold(before.threshold)
         assembled = replace(assembled, calibration=calibration, learnt=learnt)
+        # What was said of the first images alone.
+        origin = {key: value for key, value in origin.items() if key not in OF_THE_FIRST}
+        if learnt.n < origin["n_images"]:
+            origin["calibration_images"] = learnt.n
         made = finish(self.extractor, assembled, self.settings, origin, threads=threads)
         return model.with_data(made.data)
 
