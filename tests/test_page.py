@@ -34,7 +34,7 @@ for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"needs fre[serve]: {module} is not installed", allow_module_level=True)
 playwright = pytest.importorskip(
-    "playwright.sync_api", reason="needs Playwright: pip install playwright"
+    "playwright.sync_api", reason="needs fre[test-page]: Playwright is not installed"
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -687,7 +687,7 @@ def test_nothing_jumps_while_results_stream_in(
 def axe_script() -> str:
     spec = importlib.util.find_spec("axe_core_python")
     if spec is None or spec.origin is None:
-        pytest.skip("needs axe: pip install axe-core-python")
+        pytest.skip("needs fre[test-page]: axe-core-python is not installed")
     return (Path(spec.origin).parent / "axe.min.js").read_text("utf-8")
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Body, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from pydantic import Field
 
 from fre.errors import ImageError
 from fre.output import encode_map
@@ -425,7 +426,7 @@ class Routes:
         request: Request,
         model: Model,
         results: Annotated[
-            list[Annotated[int, Query(ge=1)]] | None,
+            list[Annotated[int, Field(ge=1)]] | None,
             Query(
                 description="Ids of results that are marked as good; their images are learnt.",
                 max_length=MOST_RESULTS,
