@@ -35,7 +35,7 @@ export class Histogram {
       h("li", {}, h("span", { class: "key calibration" }), "calibrated good images"),
       onmove ? h("li", {}, h("span", { class: "key good" }), "good") : null,
       onmove ? h("li", {}, h("span", { class: "key anomalous" }), "anomalous") : null,
-      this.compressed = h("li", { hidden: true }, "far scores are drawn closer together"));
+      this.compressed = h("li", { class: "unseen" }, "far scores are drawn closer together"));
     this.element = h("figure", { class: "histogram" }, this.plot, this.legend);
     if (onmove) {
       this.plot.classList.add("movable");
@@ -80,7 +80,8 @@ export class Histogram {
     if (!this.dragging || !this.scale) {
       this.scale = scoreScale(this.calibration, this.scores, this.threshold);
     }
-    show(this.compressed, this.scale.compressed);
+    // It keeps its place, so that nothing below moves.
+    this.compressed.classList.toggle("unseen", !this.scale.compressed);
     const n = Math.max(16, Math.min(72, Math.floor(width / 7)));
     const normal = this.#shares(this.calibration, n);
     this.shares = this.#shares(this.scores, n);
