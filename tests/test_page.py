@@ -119,8 +119,11 @@ def service(plates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("service")
     model = FRE(size=SIZE).fit(plates / "train")
     (folder / "models").mkdir()
-    for name in ("drop", "drag", "review", "look", "live", "many", "axe", "shown", "keys", "grow"):
+    for name in ("drop", "drag", "review", "look", "live", "axe", "shown", "keys", "grow"):
         model.save(folder / "models" / f"{name}.onnx")
+    # A quick one, for a thousand images.
+    quick = FRE("efficientnet_lite0", preset="reference", size=64).fit(plates / "train")
+    quick.save(folder / "models" / "many.onnx")
     watched = folder / "watched"
     with serve(folder, "--watch", str(watched), "--watch-model", "live") as running:
         yield running
