@@ -106,7 +106,7 @@ export class Histogram {
       this.calibration.length ? svg("path", { class: "calibration", d: `M0 ${BASE}${outline}V${BASE}Z` }) : null,
       svg("g", {}, this.bars.filter(Boolean)),
       svg("path", { class: "axis", d: `M0 ${BASE + 0.5}H${width}` }),
-      ticks(this.scale, 58 / width).map(([value, place]) => svg("g", { transform: `translate(${(place * width).toFixed(1)} 0)` },
+      ticks(this.scale, 44 / width).map(([value, place]) => svg("g", { transform: `translate(${(place * width).toFixed(1)} 0)` },
         svg("path", { class: "axis", d: `M0 ${BASE}v5` }),
         svg("text", { class: "tick", y: HEIGHT - 4, "text-anchor": "middle" }, tickText(value)))));
     this.chart.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
