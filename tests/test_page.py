@@ -34,7 +34,7 @@ for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"needs fre[serve]: {module} is not installed", allow_module_level=True)
 playwright = pytest.importorskip(
-    "playwright.sync_api", reason="needs Playwright: pip install playwright"
+    "playwright.sync_api", reason="needs fre[test-page]: Playwright is not installed"
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -119,8 +119,11 @@ def service(plates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("service")
     model = FRE(size=SIZE).fit(plates / "train")
     (folder / "models").mkdir()
-    for name in ("drop", "drag", "review", "look", "live", "many", "axe", "shown", "keys"):
+    for name in ("drop", "drag", "review", "look", "live", "axe", "shown", "keys", "grow"):
         model.save(folder / "models" / f"{name}.onnx")
+    # A quick one, for a thousand images.
+    quick = FRE("efficientnet_lite0", preset="reference", size=64).fit(plates / "train")
+    quick.save(folder / "models" / "many.onnx")
     watched = folder / "watched"
     with serve(folder, "--watch", str(watched), "--watch-model", "live") as running:
         yield running
@@ -258,7 +261,9 @@ def test_dropped_images_come_worst_first_with_the_scores_of_the_model(
     expected = sorted(((p.path.name, p.score) for p in predictions), key=lambda row: -row[1])
     shown = [row for row in cards(page) if row[0] != "broken.png"]
     assert [name for name, _ in shown] == [name for name, _ in expected]
-    np.testing.assert_allclose([s for _, s in shown], [s for _, s in expected], rtol=2e-3)
+    np.testing.assert_allclose(
+        [s for _, s in shown], [s for _, s in expected], rtol=2e-3, atol=1e-3
+    )
 
     threshold = load(service.models / "drop.onnx").calibration.threshold
     assert count(page, "anomalous") == sum(score > threshold for _, score in expected)
@@ -409,6 +414,54 @@ def test_a_model_is_trained_from_good_images_and_used(
         expect(page.get_by_text("There is a model of that name.")).to_be_visible()
         page.close()
     assert load(tmp_path / "models" / "bracket.onnx").calibration.scores.size == N_TRAIN
+
+
+def test_a_model_learns_more_from_images_and_from_marked_results(
+    service: Service,
+    plates: Path,
+    open_page: Opener,
+    tmp_path: Path,
+    shoot: Callable[[Any, str], Path],
+) -> None:
+    page = open_page(service, "grow")
+    choose(page, sorted((plates / "test").glob("*.png")))
+    inspected(page, 4 + len(KINDS))
+    worst = cards(page)[0][0]
+
+    page.get_by_role("link", name="Train", exact=True).click()
+    more = page.get_by_role("region", name="Add good images")
+    expect(more.get_by_role("heading", name="Add good images to grow")).to_be_visible()
+    more.locator("input[type=file]").first.set_input_files(plates / "test" / worst)
+    refused = page.locator(".job[data-state=failed]")
+    expect(refused).to_contain_text(f"1 of 1 images are anomalous to the model: {worst}")
+    new = [write_plate(tmp_path / f"new-{seed}.png", 400 + seed) for seed in range(3)]
+    more.get_by_label("Learn also what the model calls anomalous").check()
+    more.locator("input[type=file]").first.set_input_files(new)
+    expect(page.get_by_text(f"3 good images more, {N_TRAIN + 3} in all.")).to_be_visible()
+    shoot(page, "updated")
+
+    page.get_by_role("link", name="Inspect").click()
+    page.locator("#view-inspect .card").first.focus()
+    page.keyboard.press("g")
+    expect(page.locator("#view-inspect .card").first.locator(".flag")).to_have_text(
+        "Good after all"
+    )
+    page.get_by_role("link", name="Review").click()
+    teach = page.get_by_role("button", name="Teach 1 good part to grow")
+    shoot(page, "teach")
+    teach.click()
+    expect(page.get_by_text(f"1 good image more, {N_TRAIN + 4} in all.")).to_be_visible()
+    grown = load(service.models / "grow.onnx")
+    assert grown.metadata["provenance"]["n_images"] == N_TRAIN + 4
+    assert grown.calibration.scores.size == N_TRAIN + 4
+
+    # What was learnt is not offered again.
+    page.get_by_role("link", name="Review").click()
+    expect(page.locator("#view-review .card")).to_have_count(1)
+    expect(page.get_by_role("button", name=re.compile("^Teach"))).to_be_hidden()
+    page.reload()
+    expect(page.locator("#view-review .card")).to_have_count(1)
+    expect(page.get_by_role("button", name=re.compile("^Teach"))).to_be_hidden()
 
 
 def test_training_tells_why_it_failed(open_page: Opener, tmp_path: Path) -> None:
@@ -609,7 +662,7 @@ def test_a_thousand_images(
     expect(last).to_have_attribute("aria-label", re.compile(r"good|anomalous"))
     expect(page.locator('#view-inspect [aria-posinset="1000"]')).to_be_visible()
     bottom = page.locator('#view-inspect [aria-posinset="1000"] .score').inner_text()
-    assert float(bottom.replace(",", "")) == pytest.approx(lowest, rel=2e-3)
+    assert float(bottom.replace(",", "")) == pytest.approx(lowest, rel=2e-3, abs=1e-3)
     assert page.locator(".card").count() < 100
     # As often to the right as to the left: it is where it was, and nothing waits to be saved.
     expect(page.get_by_role("button", name="Save into the model")).to_be_disabled()
@@ -637,7 +690,7 @@ def test_nothing_jumps_while_results_stream_in(
 def axe_script() -> str:
     spec = importlib.util.find_spec("axe_core_python")
     if spec is None or spec.origin is None:
-        pytest.skip("needs axe: pip install axe-core-python")
+        pytest.skip("needs fre[test-page]: axe-core-python is not installed")
     return (Path(spec.origin).parent / "axe.min.js").read_text("utf-8")
 
 
@@ -707,6 +760,18 @@ def test_every_width_holds_every_view(
 
     fits("inspect")
     shoot(page, f"inspect-{width}")
+    # Results are there without scrolling; on a phone the decision is a line that opens.
+    top = page.locator("#view-inspect .card").first.bounding_box()["y"]
+    assert top + 120 < page.viewport_size["height"]
+    summary = page.locator("#inspect-summary")
+    assert summary.is_visible() == (width <= 860)
+    if width <= 860:
+        expect(summary).to_contain_text(re.compile(r"\d anomalous.*\d good.*above"))
+        expect(page.get_by_role("slider", name="Threshold")).to_be_hidden()
+        summary.click()
+        fits("decision")
+        shoot(page, f"decision-{width}")
+    expect(page.get_by_role("slider", name="Threshold")).to_be_visible()
     page.locator("#view-inspect .card").first.click()
     fits("viewer")
     shoot(page, f"viewer-{width}")

@@ -330,6 +330,88 @@ def test_training_from_images_zip_and_samples(
         assert not list((models / ".fre-serve" / "uploads").iterdir())
 
 
+def test_a_model_learns_more_from_uploads_and_from_marked_results(
+    models: Path, weave: Path, images: list[Path], tmp_path: Path
+) -> None:
+    from serving import scratched
+
+    fre.FRE(size=64, frozen=True).fit([texture(seed) for seed in range(12)]).save(
+        models / "frozen.onnx"
+    )
+    new = [tmp_path / f"{seed}.png" for seed in range(200, 206)]
+    for seed, path in enumerate(new, 200):
+        Image.fromarray(texture(seed)).save(path)
+    uploads = [("files", (path.name, path.read_bytes())) for path in new]
+    with Server(models) as server:
+        post, url = server.client.post, "/v1/models/weave/update"
+        able = {
+            m["name"]: m["can_update"] for m in server.client.get("/v1/models").json()["models"]
+        }
+        assert able == {"weave": True, "frozen": False}
+        problem(post("/v1/models/frozen/update", files=uploads), 409, "conflict")
+        problem(post("/v1/models/other/update", files=uploads), 404, "not_found")
+        problem(post(url), 422, "invalid")
+        problem(post(url, json={}), 415, "unsupported_media_type")
+        problem(post(url, params={"results": 0}), 422, "invalid")
+        problem(post(url, params={"results": 99}), 404, "not_found")
+
+        bad = [
+            ("files", ("notes.png", b"no image")),
+            ("files", ("cut.png", uploads[0][1][1][:-400])),
+        ]
+        answer = post(url, files=[*uploads, *bad], params={"accept_anomalous": True})
+        assert answer.status_code == 202, answer.text
+        result = server.job(answer.json()["job"]["id"])["result"]
+        assert (result["n_added"], result["n_images"]) == (6, 46)
+        assert sorted(item["name"] for item in result["skipped"]) == ["cut.png", "notes.png"]
+        local = fre.load(weave).update(new, accept_anomalous=True)
+        served = fre.load(models / "weave.onnx")
+        np.testing.assert_allclose(served.calibration.scores, local.calibration.scores, atol=1e-3)
+        assert result["threshold"] == served.threshold
+        assert server.client.get("/v1/models/weave").json()["model"]["n_images"] == 46
+        (item,) = server.predict(images[0])
+        assert item["score"] == pytest.approx(served.predict(images[0]).score, abs=1e-3)
+
+        defect = tmp_path / "defect.png"
+        Image.fromarray(scratched(5)).save(defect)
+        (item,) = server.predict(defect)
+        assert item["anomalous"]
+        answer = post(url, files={"files": ("defect.png", defect.read_bytes())})
+        failed = server.job(answer.json()["job"]["id"], until="failed")
+        assert failed["error"]["code"] == "anomalous"
+        assert "1 of 1" in failed["error"]["message"]
+        assert "defect.png" in failed["error"]["message"]
+        assert fre.load(models / "weave.onnx").sha256 == served.sha256
+
+        marked = {"results": item["id"]}
+        assert "not marked" in problem(post(url, params=marked), 422, "invalid")
+        verdict = f"/v1/results/{item['id']}/verdict"
+        assert (
+            server.client.put(verdict, json={"verdict": "good"}).json()["result"]["learnt_at"]
+            is None
+        )
+        result = server.job(post(url, params=marked).json()["job"]["id"])["result"]
+        assert (result["n_added"], result["n_images"]) == (1, 47)
+        assert result["n_accepted_anomalous"] == 1
+        assert server.client.get(f"/v1/results/{item['id']}").json()["result"]["learnt_at"]
+        assert server.predict(defect)[0]["score"] < item["score"]
+        assert not list((models / ".fre-serve" / "uploads").iterdir())
+
+
+def test_an_update_does_not_undo_what_happened_meanwhile(models: Path) -> None:
+    from fre.serve.problems import Problem
+    from fre.serve.registry import Registry
+
+    registry = Registry(models)
+    before = registry.get("weave").model
+    entry = registry.set_threshold("weave", threshold=9.0, false_alarm_rate=None, sha256=None)
+    with pytest.raises(Problem, match="changed meanwhile"):
+        registry.replace("weave", before, before=before.sha256)
+    assert fre.load(models / "weave.onnx").threshold == 9.0
+    registry.replace("weave", before, before=entry.model.sha256)
+    assert registry.get("weave").model.sha256 == before.sha256
+
+
 def test_training_that_cannot_work_is_refused(server: Server, images: list[Path]) -> None:
     post = server.client.post
     one = {"files": ("1.png", images[0].read_bytes())}

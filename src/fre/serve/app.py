@@ -110,7 +110,7 @@ def create_app(service: Service) -> App:
         access=access,
         metrics=service.metrics,
         pause=settings.limits.body_seconds,
-        is_upload=lambda path: path == "/v1/train" or path.endswith("/predict"),
+        is_upload=lambda path: path == "/v1/train" or path.endswith(("/predict", "/update")),
     )
 
 
@@ -193,6 +193,21 @@ def _add_routes(api: FastAPI, routes: Routes) -> None:
         "/v1/train",
         routes.train,
         schemas.JobBody,
+        408,
+        409,
+        413,
+        415,
+        429,
+        503,
+        status=202,
+        openapi_extra={"requestBody": TRAIN_BODY},
+    )
+    add(
+        "POST",
+        "/v1/models/{model}/update",
+        routes.update,
+        schemas.JobBody,
+        404,
         408,
         409,
         413,

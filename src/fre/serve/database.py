@@ -21,7 +21,7 @@ __all__ = ["Database"]
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE results (
@@ -42,6 +42,7 @@ CREATE TABLE results (
     created TEXT NOT NULL,
     verdict TEXT,
     verdict_at TEXT,
+    learnt_at TEXT,
     form TEXT NOT NULL,
     map_low REAL NOT NULL,
     map_high REAL NOT NULL,

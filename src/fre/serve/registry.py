@@ -51,6 +51,11 @@ class Entry:
     loaded_at: str
     error: str | None = None
 
+    @property
+    def can_update(self) -> bool:
+        """Whether its file holds what an update needs."""
+        return "learning" in self.model.metadata
+
     def summary(self) -> dict[str, Any]:
         """What a list of models says of it."""
         metadata, calibration = self.model.metadata, self.model.calibration
@@ -67,6 +72,7 @@ class Entry:
             "threshold": calibration.threshold,
             "false_alarm_rate": calibration.false_alarm_rate,
             "expected_false_alarm_rate": calibration.expected_rate,
+            "can_update": self.can_update,
             "loaded_at": self.loaded_at,
             "error": self.error,
         }
@@ -262,6 +268,28 @@ class Registry:
             with_calibration(entry.model, after, chosen=chosen).save(entry.path)
             self.refresh()
             return self.get(name)
+
+    def replace(self, name: str, model: Model, *, before: str) -> None:
+        """Serve a model that was made of another one, and write it into its file.
+
+        Args:
+            name: of the model.
+            model: that takes over.
+            before: digest of the one that it was made of.
+
+        Raises:
+            Problem: there is none of that name any more, or the file has changed since.
+            OutputError: the file can't be written.
+        """
+        with self._lock:
+            self.refresh()
+            entry = self.get(name)
+            if entry.error is not None or entry.model.sha256 != before:
+                raise Problem(
+                    409, "conflict", f"the model {name} has changed meanwhile; update it again"
+                )
+            model.save(entry.path)
+            self.refresh()
 
     def follow(self, seconds: float) -> None:
         """Look at the files again and again, on a thread of its own."""

@@ -131,6 +131,7 @@ def to_result(row: sqlite3.Row) -> dict[str, Any]:
         "created": row["created"],
         "verdict": row["verdict"],
         "verdict_at": row["verdict_at"],
+        "learnt_at": row["learnt_at"],
         "kept": row["kept_bytes"] > 0,
     }
 
@@ -325,6 +326,32 @@ class Results:
         )
         return self.get(identity)
 
+    def set_learnt(self, identities: Sequence[int]) -> list[dict[str, Any]]:
+        """Remember that a model has learnt from these."""
+        moment = now()
+        self.database.write(
+            lambda connection: connection.executemany(
+                "UPDATE results SET learnt_at = ? WHERE id = ?",
+                [(moment, identity) for identity in identities],
+            )
+        )
+        return [self.get(identity) for identity in identities]
+
+    def image_of_good_part(self, identity: int, model: str) -> tuple[str, bytes]:
+        """Name and file of an image that a reviewer has called good.
+
+        Raises:
+            Problem: there is no such result, it is of another model, nobody has called it good,
+                or its image was dropped.
+        """
+        row = self._row(identity)
+        if row["model"] != model:
+            raise Problem(422, "invalid", f"result {identity} is of {row['model']}, not {model}")
+        if row["verdict"] != "good":
+            raise Problem(422, "invalid", f"result {identity} is not marked as good")
+        data, _ = self.pictures.load(identity)
+        return row["name"], data
+
     def count(self) -> int:
         """How many results there are."""
         (total,) = self.database.read().execute("SELECT COUNT(*) FROM results").fetchone()
@@ -413,6 +440,7 @@ def _shown(values: dict[str, Any]) -> dict[str, Any]:
         "regions": json.loads(values["regions"]),
         "verdict": None,
         "verdict_at": None,
+        "learnt_at": None,
     }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Body, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from pydantic import Field
 
 from fre.errors import ImageError
 from fre.output import encode_map
@@ -28,6 +30,7 @@ from fre.serve.results import Filters
 from fre.serve.schemas import SessionRequest, ThresholdRequest, VerdictRequest
 from fre.serve.service import Service
 from fre.serve.training import NAME_PATTERN, Staging, Training
+from fre.serve.updating import Updating
 from fre.serve.uploads import (
     Lease,
     MemorySink,
@@ -45,6 +48,7 @@ PAGE = Path(__file__).with_name("page")
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
+MOST_RESULTS = 2000
 TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?(Z|[+-]\d\d:\d\d)$"
 SOURCE_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 
@@ -416,6 +420,59 @@ class Routes:
         return JSONResponse(
             {"job": job}, status_code=202, headers={"Location": f"/v1/jobs/{job['id']}"}
         )
+
+    async def update(
+        self,
+        request: Request,
+        model: Model,
+        results: Annotated[
+            list[Annotated[int, Field(ge=1)]] | None,
+            Query(
+                description="Ids of results that are marked as good; their images are learnt.",
+                max_length=MOST_RESULTS,
+            ),
+        ] = None,
+        accept_anomalous: Annotated[
+            bool, Query(description="Learn from uploads that the model calls anomalous, too.")
+        ] = False,
+    ) -> Response:
+        """Learn from more good images, zip files, or marked results: makes a job."""
+        service = self.service
+        marked = tuple(dict.fromkeys(results or ()))
+        updating = Updating(model, accept_anomalous, marked, service.settings.threads)
+        updating.check(service.registry)
+        service.jobs.check_room()
+        staging = await asyncio.to_thread(Staging.make, service.settings.data / "uploads")
+        try:
+            await self._stage(request, staging)
+            uploads = await asyncio.to_thread(staging.unpack, service.settings.limits)
+            if not uploads and not marked:
+                raise Problem(
+                    422, "invalid", "an update needs 1 good image or more, or ids of results"
+                )
+            parts = await asyncio.to_thread(self._marked, model, marked, staging.folder)
+            work = updating.work(service.registry, staging, uploads, parts, self._learnt)
+            job = await asyncio.to_thread(service.jobs.add, "update", model, work)
+        except BaseException:
+            await asyncio.to_thread(staging.remove)
+            raise
+        return JSONResponse(
+            {"job": job}, status_code=202, headers={"Location": f"/v1/jobs/{job['id']}"}
+        )
+
+    def _marked(self, model: str, results: tuple[int, ...], folder: Path) -> list[tuple[Path, str]]:
+        """Copies of the images of results: those that are kept may be dropped meanwhile."""
+        found = []
+        for identity in results:
+            name, data = self.service.results.image_of_good_part(identity, model)
+            path = folder / f"result-{identity}"
+            path.write_bytes(data)
+            found.append((path, name))
+        return found
+
+    def _learnt(self, results: Sequence[int]) -> None:
+        for found in self.service.results.set_learnt(results):
+            self.service.hub.publish("verdict", found)
 
     async def _stage(self, request: Request, staging: Staging) -> None:
         limits = self.service.settings.limits

@@ -114,6 +114,7 @@ class ModelSummary:
     threshold: float
     false_alarm_rate: float | None
     expected_false_alarm_rate: float | None
+    can_update: bool
     loaded_at: str
     error: str | None
 
@@ -232,6 +233,7 @@ class ResultInfo:
     created: str
     verdict: Literal["good", "defect"] | None
     verdict_at: str | None
+    learnt_at: str | None
     kept: bool
 
 
@@ -313,7 +315,7 @@ class SkippedImage:
 
 @dataclass
 class JobResult:
-    """What a training made."""
+    """What a training made, or an update, which alone has the last three."""
 
     model: str
     n_images: int
@@ -322,6 +324,9 @@ class JobResult:
     skipped: list[SkippedImage]
     caveat: str | None
     near_duplicates: int
+    n_added: int | None = None
+    n_accepted_anomalous: int | None = None
+    previous_threshold: float | None = None
 
 
 @dataclass

@@ -20,7 +20,7 @@ from fre.serve.samples import draw_good
 from fre.serve.settings import Limits
 from fre.types import Progress
 
-__all__ = ["NAME_PATTERN", "FileSink", "Staging", "Training"]
+__all__ = ["NAME_PATTERN", "FileSink", "Staging", "Training", "unusable"]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -168,7 +168,7 @@ class Training:
     ) -> dict[str, Any]:
         usable, skipped = [], []
         for path, name in images:
-            reason = _unusable(path, name)
+            reason = unusable(path, name)
             if reason is None:
                 usable.append(path)
             else:
@@ -202,7 +202,7 @@ class Training:
         }
 
 
-def _unusable(path: Path, name: str) -> str | None:
+def unusable(path: Path, name: str) -> str | None:
     """Why a file is not an image that strangers may send."""
     try:
         probe(path.read_bytes(), name=name)

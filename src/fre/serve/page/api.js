@@ -71,7 +71,8 @@ async function failure(response) {
 export function search(query) {
   const parameters = new URLSearchParams();
   for (const [key, value] of Object.entries(query ?? {})) {
-    if (value !== null && value !== undefined && value !== "") parameters.set(key, String(value));
+    if (Array.isArray(value)) for (const item of value) parameters.append(key, String(item));
+    else if (value !== null && value !== undefined && value !== "") parameters.set(key, String(value));
   }
   const text = parameters.toString();
   return text && `?${text}`;
@@ -108,10 +109,10 @@ export async function train(query, files, { signal } = {}) {
 }
 
 /** Good images, and results that were good after all, for an existing model. */
-export async function update(name, { files = [], results: ids = [] }) {
-  const body = form(files);
-  if (ids.length) body.append("results", JSON.stringify(ids));
-  return (await request("POST", `${model(name)}/update`, { body })).job;
+export async function update(name, { files = [], results: ids = [], acceptAnomalous = false }) {
+  const body = files.length ? form(files) : undefined;
+  const query = { results: ids, accept_anomalous: acceptAnomalous || null };
+  return (await request("POST", `${model(name)}/update`, { query, body })).job;
 }
 
 export async function openSession(token) {

@@ -1,9 +1,11 @@
 // Numbers and times as people read them.
 
-/** A score: four significant digits, thousands grouped. */
+/** A score: four significant digits, but no more than three decimals; thousands grouped. */
 export function score(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
+  // No minus before a zero.
+  if (size < 0.0005) return "0.000";
   const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : 3;
   return value.toLocaleString("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }

@@ -34,7 +34,8 @@ export class Histogram {
     this.legend = h("ul", { class: "legend" },
       h("li", {}, h("span", { class: "key calibration" }), "calibrated good images"),
       onmove ? h("li", {}, h("span", { class: "key good" }), "good") : null,
-      onmove ? h("li", {}, h("span", { class: "key anomalous" }), "anomalous") : null);
+      onmove ? h("li", {}, h("span", { class: "key anomalous" }), "anomalous") : null,
+      this.compressed = h("li", { class: "unseen" }, "far scores are drawn closer together"));
     this.element = h("figure", { class: "histogram" }, this.plot, this.legend);
     if (onmove) {
       this.plot.classList.add("movable");
@@ -79,6 +80,8 @@ export class Histogram {
     if (!this.dragging || !this.scale) {
       this.scale = scoreScale(this.calibration, this.scores, this.threshold);
     }
+    // It keeps its place, so that nothing below moves.
+    this.compressed.classList.toggle("unseen", !this.scale.compressed);
     const n = Math.max(16, Math.min(72, Math.floor(width / 7)));
     const normal = this.#shares(this.calibration, n);
     this.shares = this.#shares(this.scores, n);
@@ -103,7 +106,7 @@ export class Histogram {
       this.calibration.length ? svg("path", { class: "calibration", d: `M0 ${BASE}${outline}V${BASE}Z` }) : null,
       svg("g", {}, this.bars.filter(Boolean)),
       svg("path", { class: "axis", d: `M0 ${BASE + 0.5}H${width}` }),
-      ticks(this.scale, 58 / width).map(([value, place]) => svg("g", { transform: `translate(${(place * width).toFixed(1)} 0)` },
+      ticks(this.scale, 44 / width).map(([value, place]) => svg("g", { transform: `translate(${(place * width).toFixed(1)} 0)` },
         svg("path", { class: "axis", d: `M0 ${BASE}v5` }),
         svg("text", { class: "tick", y: HEIGHT - 4, "text-anchor": "middle" }, tickText(value)))));
     this.chart.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);

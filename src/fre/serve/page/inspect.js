@@ -199,6 +199,11 @@ export class Inspect {
     };
     this.counters = [counted("anomalous", "Anomalous"), counted("good", "Good")];
     put(document.getElementById("inspect-counts"), this.counters.map(({ element }) => element));
+    const summary = document.getElementById("inspect-summary");
+    this.brief = ["anomalous", "good"].map((kind) => ({ kind, words: h("span", {}) }));
+    this.briefThreshold = h("span", { class: "small" });
+    put(summary, this.brief.map(({ kind, words }) => h("span", { class: `verdict ${kind}` }, icon(kind), words)), this.briefThreshold, icon("right", "icon turn"));
+    summary.addEventListener("click", () => summary.setAttribute("aria-expanded", String(summary.getAttribute("aria-expanded") === "false")));
     this.histogram = new Histogram({
       label: "Histogram",
       onmove: (threshold) => this.#moveThreshold(threshold),
@@ -256,7 +261,9 @@ export class Inspect {
       say(value, format.count(this.counts[kind]));
       say(share, total ? format.percent(this.counts[kind] / total) : "");
     }
+    for (const { kind, words } of this.brief) say(words, `${format.count(this.counts[kind])} ${kind}`);
     const ready = calibration !== null && Number.isFinite(this.threshold);
+    say(this.briefThreshold, ready ? `above ${format.score(this.threshold)}${this.dirty ? ", not saved" : ""}` : "no model");
     for (const control of [this.field, this.save, this.undo]) control.disabled = !ready;
     if (!ready) {
       say(this.rate, "–");

@@ -10,6 +10,8 @@ import { failed, message } from "./messages.js";
 import { state } from "./state.js";
 
 const MOST = 2000;
+// The service takes no more at once.
+const MOST_LESSONS = 2000;
 
 const GROUPS = {
   false_alarm: { label: "Good after all", note: "called anomalous, and are good", keep: (result) => result.verdict === "good" && result.anomalous },
@@ -123,16 +125,20 @@ export class Review {
     show(this.csv, state.model !== null && all.length > 0);
     if (state.model) this.csv.href = api.csv({ model: state.model.name, verdict: "any" });
     const lessons = this.#lessons();
-    show(this.update, Boolean(state.service?.can_update) && lessons.length > 0);
+    const able = Boolean(state.model?.can_update);
+    show(this.update, able && lessons.length > 0);
     say(this.update, `Teach ${format.many(lessons.length, "good part")} to ${state.model?.name ?? ""}`);
-    say(this.updateNote, lessons.length === 0 ? "" : state.service?.can_update
+    say(this.updateNote, lessons.length === 0 ? "" : able
       ? "The parts that were good after all join the good images of the model; its calibration then includes them."
-      : `${format.many(lessons.length, "part that was", "parts that were")} good after all: kept for the next update of ${state.model.name}. Their names are in the CSV.`);
+      : `${format.many(lessons.length, "part that was", "parts that were")} good after all, but ${state.model.name} can't learn more. Their names are in the CSV, for the next training.`);
     if (!this.empty.hidden) this.#emptiness(all.length);
   }
 
+  /** What was good after all, and the model has not learnt since it was trained. */
   #lessons() {
-    return [...this.results.values()].filter((result) => GROUPS.false_alarm.keep(result) && result.kept !== false);
+    const trained = new Date(state.model?.created ?? 0);
+    return [...this.results.values()].filter((result) => GROUPS.false_alarm.keep(result) && result.kept !== false
+      && !(result.learnt_at && new Date(result.learnt_at) >= trained)).slice(0, MOST_LESSONS);
   }
 
   #emptiness(marked) {

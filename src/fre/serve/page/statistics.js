@@ -42,6 +42,8 @@ export function scoreScale(calibration, scores, threshold) {
   low -= margin;
   high += margin;
   return {
+    /** Whether a step at the upper end is many times one among good images. */
+    compressed: Math.cosh(high) > 4,
     low: unwarp(low),
     high: unwarp(high),
     /** A score's place, from 0 to 1. */

@@ -100,21 +100,32 @@ export class Train {
         h("section", { "aria-label": "Training runs" }, h("h2", {}, "Runs"), this.noJobs, this.list)));
   }
 
-  /** Good images for a model that exists; shown if the service can. */
+  /** Good images for a model that exists; shown if its file holds what that needs. */
   #updater() {
     this.moreImages = h("input", { type: "file", multiple: true, accept: "image/*", hidden: true, onchange: () => this.#add(fromInput(this.moreImages)) });
+    this.moreFolder = h("input", { type: "file", webkitdirectory: true, hidden: true, onchange: () => this.#add(fromInput(this.moreFolder)) });
+    this.accept = h("input", { type: "checkbox" });
     this.moreTitle = h("h2", {});
     this.more = h("section", { class: "panel", hidden: true, "aria-label": "Add good images" }, this.moreTitle,
       h("p", { class: "muted" }, "They are scored before they are learnt, so that the calibration stays honest."),
-      this.moreImages,
-      h("button", { class: "button", type: "button", onclick: () => this.moreImages.click() }, icon("plus"), "Choose good images…"));
+      this.moreImages, this.moreFolder,
+      h("label", { class: "check small" }, this.accept, "Learn also what the model calls anomalous"),
+      h("div", { class: "buttons" },
+        h("button", { class: "button", type: "button", onclick: () => this.moreImages.click() }, icon("plus"), "Add good images…"),
+        h("button", { class: "button", type: "button", onclick: () => this.moreFolder.click() }, "Add a folder…")));
     return this.more;
   }
 
   async #add(files) {
-    if (files.length === 0) return;
+    if (files.length === 0) {
+      message("There are no images in that. JPEG, PNG, BMP, TIFF and WebP are read.", { kind: "error" });
+      return;
+    }
     try {
-      this.#job(await api.update(state.model.name, { files }));
+      const job = await api.update(state.model.name, { files, acceptAnomalous: this.accept.checked });
+      this.accept.checked = false;
+      this.#job(job);
+      this.cards.get(job.id)?.element.scrollIntoView({ block: "nearest" });
     } catch (error) {
       failed(error);
     }
@@ -128,7 +139,7 @@ export class Train {
     const able = state.service?.can_train !== false;
     show(this.unable, !able);
     show(this.form, able);
-    show(this.more, Boolean(state.service?.can_update && state.model));
+    show(this.more, Boolean(state.model?.can_update));
     say(this.moreTitle, `Add good images to ${state.model?.name ?? ""}`);
     const name = this.name.value.trim();
     const taken = state.models.some((model) => model.name === name);
@@ -208,8 +219,8 @@ export class Train {
     }
     this.#fill(card, job);
     show(this.noJobs, this.jobs.size === 0);
-    if (before && before.state !== job.state && job.state === "done") announce(`${job.model} is trained`);
-    if (before && before.state !== job.state && job.state === "failed") announce(`Training ${job.model} failed`);
+    if (before && before.state !== job.state && job.state === "done") announce(`${job.model} is ${job.kind === "update" ? "updated" : "trained"}`);
+    if (before && before.state !== job.state && job.state === "failed") announce(`${job.kind === "update" ? "Updating" : "Training"} ${job.model} failed`);
     this.#poll();
   }
 
@@ -222,7 +233,7 @@ export class Train {
 
   #card() {
     const card = {
-      title: h("h3", {}), state: h("p", { class: "job-state small" }), bar: h("progress", { max: "1", "aria-label": "Progress of the training" }),
+      title: h("h3", {}), state: h("p", { class: "job-state small" }), bar: h("progress", { max: "1", "aria-label": "Progress" }),
       task: h("p", { class: "small muted" }), body: h("div", { class: "job-body" }), buttons: h("div", { class: "buttons" }),
     };
     card.element = h("article", { class: "panel job" }, h("header", { class: "job-head" }, card.title, card.state), card.bar, card.task, card.body, card.buttons);
@@ -264,7 +275,9 @@ export class Train {
     const { result } = job;
     const skipped = result.skipped ?? [];
     const chart = new Histogram({ label: `Calibration of ${job.model}` });
-    const facts = h("p", {}, `${format.many(result.n_images, "good image")} in ${format.duration(result.seconds)}. Threshold ${format.score(result.threshold)}.`);
+    const facts = h("p", {}, job.kind === "update"
+      ? `${format.many(result.n_added, "good image")} more, ${format.count(result.n_images)} in all. Threshold ${format.score(result.threshold)}, before ${format.score(result.previous_threshold)}.`
+      : `${format.many(result.n_images, "good image")} in ${format.duration(result.seconds)}. Threshold ${format.score(result.threshold)}.`);
     put(card.body, facts, chart.element,
       result.caveat ? h("p", { class: "caveat small" }, `${result.caveat[0].toUpperCase()}${result.caveat.slice(1)}.`) : null,
       result.near_duplicates ? h("p", { class: "caveat small" }, `${format.many(result.near_duplicates, "image is", "images are")} nearly the same as another; the threshold may be too low.`) : null,
