@@ -275,6 +275,7 @@ class FRE:
                     f"training needs 2 good images or more; {features.n} of {len(sources)} "
                     "could be read"
                 )
+            extractor.release()
             extracted = time.perf_counter()
             groups = None
             if labels is not None:
@@ -493,6 +494,7 @@ class FRE:
             progress=progress,
         )
         read = time.perf_counter()
+        extractor.release()
         assembled = assemble_streamed(
             extractor, streamed, parts, plan, settings, self.false_alarm_rate
         )

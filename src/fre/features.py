@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
@@ -20,7 +21,7 @@ from fre.geometry import Fit, Geometry, Tiling
 from fre.graph import FEATURES, FeatureLayout, feature_model, pooling_matrix
 from fre.images import ImageSource, LoadedImage, image_size, iter_loaded
 from fre.roi import Roi
-from fre.runtime import open_runtime
+from fre.runtime import Runtime, open_runtime
 from fre.types import FloatArray, Progress
 
 __all__ = [
@@ -33,7 +34,11 @@ __all__ = [
     "pool_features",
 ]
 
-BATCH = 16
+BATCH = 4
+"""Images to a run of the network. More of them take memory, 16 MB each, and no less time."""
+
+AHEAD = 32
+"""Images that are read before the network asks for them."""
 
 
 @dataclass(frozen=True)
@@ -194,10 +199,22 @@ class FeatureExtractor:
             FeatureLayout(name, shape[1], (shape[2], shape[3]), pool)
             for name, shape in zip(names, shapes, strict=True)
         )
+        self._threads = threads
+
+    @cached_property
+    def _runtime(self) -> Runtime:
         model = feature_model(
-            self.network, backbone.normalisation, self.layouts, size, self.inspected
+            self.network,
+            self.backbone.normalisation,
+            self.layouts,
+            self.geometry.size,
+            self.inspected,
         )
-        self._runtime = open_runtime(model.SerializeToString(), [FEATURES], threads=threads)
+        return open_runtime(model.SerializeToString(), [FEATURES], threads=self._threads)
+
+    def release(self) -> None:
+        """Give back the memory that the network works in, until it is needed again."""
+        self.__dict__.pop("_runtime", None)
 
     @property
     def layout(self) -> FeatureLayout:
@@ -420,7 +437,7 @@ class FeatureStream:
             self._sources,
             extractor.geometry.target,
             workers=available_cores(),
-            ahead=2 * BATCH if extractor.geometry.tiling is None else 2,
+            ahead=AHEAD if extractor.geometry.tiling is None else 2,
             digest=True,
         )
         for place, image in enumerate(loaded):
