@@ -15,7 +15,7 @@ SOURCE = Path(fre.__file__).parent
 
 # A module imports from the lines above its own, and from its own package.
 LEVELS = [
-    ["version", "cores", "errors", "maps", "memory"],
+    ["version", "ahead", "cores", "errors", "maps", "memory"],
     ["types"],
     ["files", "folders", "geometry", "onnx_builder", "published", "regions", "runtime"],
     ["roi", "subspace"],

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from fre.ahead import one_ahead
 from fre.augmentation import Augmentation
 from fre.backbones import Backbone
 from fre.cores import available_cores
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 BATCH = 4
-"""Images to a run of the network. More of them take memory, 16 MB each, and no less time."""
+"""Images to a run of the network. More take memory, 20 MB each of 256 x 256, and no less time."""
 
 AHEAD = 32
 """Images that are read before the network asks for them."""
@@ -414,22 +415,16 @@ class FeatureStream:
 
     def __iter__(self) -> Iterator[FeatureBatch]:
         """Yields batches; raises ImageError for an image that is not to be left out."""
-        waiting: list[tuple[int, int, int]] = []
-        pixels: list[NDArray[np.uint8]] = []
-        for image, copy, tile, values in self._inputs():
-            waiting.append((image, tile, copy))
-            pixels.append(values)
-            if len(pixels) == BATCH:
-                yield self._batch(waiting, pixels)
-                waiting, pixels = [], []
-        if pixels:
-            yield self._batch(waiting, pixels)
+        # Meanwhile the caller's thread makes thumbnails, copies and tiles, and uses the features.
+        for (rows, _), X in one_ahead(lambda batch: self._extractor.run(batch[1]), self._batches()):
+            yield FeatureBatch(X, *rows)
 
-    def _batch(
-        self, rows: list[tuple[int, int, int]], pixels: list[NDArray[np.uint8]]
-    ) -> FeatureBatch:
-        image, tile, copy = np.array(rows, np.intp).T
-        return FeatureBatch(self._extractor.run(np.stack(pixels)), image, tile, copy)
+    def _batches(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint8]]]:
+        """Images, tiles and copies of some rows, (3, b); and their inputs."""
+        inputs = self._inputs()
+        while batch := list(islice(inputs, BATCH)):
+            rows = np.array([(image, tile, copy) for image, copy, tile, _ in batch], np.intp)
+            yield rows.T, np.stack([pixels for *_, pixels in batch])
 
     def _inputs(self) -> Iterator[tuple[int, int, int, NDArray[np.uint8]]]:
         extractor = self._extractor

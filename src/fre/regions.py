@@ -87,9 +87,9 @@ def find_regions(
         raise OptionError(f"image_size must be positive, found {height} x {width}")
 
     mask = values >= _rounded_up(threshold, values.dtype)
-    labels, count = label(mask)
-    if count == 0:
+    if not mask.any():
         return ()
+    labels, count = label(mask)
     y, x = np.nonzero(mask)
     member = labels[mask] - 1
     value = values[mask].astype(np.float64)
