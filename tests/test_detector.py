@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from conftest import texture
 from fre import FRE, load
+from fre.backbones import get_backbone
 from fre.errors import BackboneError, DatasetError, ImageError, OptionError
 from fre.model import METADATA_KEY, Model
 
@@ -218,3 +219,13 @@ def test_saved_and_loaded_is_the_same(model: Model, tmp_path: Path) -> None:
     assert again.data == model.data
     assert again.sha256 == hashlib.sha256((tmp_path / "m.onnx").read_bytes()).hexdigest()
     assert again.predict(texture(5)).score == model.predict(texture(5)).score
+
+
+def test_the_network_comes_back_after_it_was_released() -> None:
+    images = [texture(seed) for seed in range(9)]
+    extractor = FRE(size=64).extractor(get_backbone("efficientnet_lite0"))
+    before = extractor.extract(images).X
+    extractor.release()
+    np.testing.assert_array_equal(extractor.extract(images).X, before)
+    extractor.release()
+    extractor.release()

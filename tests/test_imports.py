@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import fre
+from fre.cli import cli
 
 SOURCE = Path(fre.__file__).parent
 
 # A module imports from the lines above its own, and from its own package.
 LEVELS = [
-    ["version", "cache", "cores", "errors", "maps", "memory"],
+    ["version", "ahead", "cache", "cores", "errors", "maps", "memory"],
     ["types"],
     [
         "files",
@@ -102,14 +103,30 @@ def test_importing_fre_takes_less_than_a_fifth_of_a_second() -> None:
     assert min(float(run(code)) for _ in range(3)) < 0.2
 
 
-def test_the_command_line_imports_nothing_heavy_for_help() -> None:
-    code = (
-        "import sys; from fre.cli import cli; cli.main(['train', '--help'], standalone_mode=False);"
-        "print('loaded', *{name.split('.')[0] for name in sys.modules})"
-    )
-    loaded = run(code).splitlines()[-1].split()
-    assert loaded[0] == "loaded"
-    assert not set(loaded) & {*HEAVY, "numpy"}
+LISTED = "; print('loaded', *{name.split('.')[0] for name in sys.modules})"
+
+
+def listed(output: str) -> set[str]:
+    first, *names = output.splitlines()[-1].split()
+    assert first == "loaded"
+    return set(names)
+
+
+@pytest.mark.parametrize("command", ["", *sorted(cli.commands)])
+def test_the_command_line_imports_nothing_heavy_for_help(command: str) -> None:
+    arguments = [*filter(None, [command]), "--help"]
+    code = f"import sys; from fre.cli import cli; cli.main({arguments}, standalone_mode=False)"
+    assert not listed(run(code + LISTED)) & {*HEAVY, "numpy"}
+
+
+def test_predicting_imports_what_it_needs_and_no_more(good_folder: Path, tmp_path: Path) -> None:
+    model = fre.FRE(size=64).fit(good_folder).save(tmp_path / "m.onnx")
+    arguments = ["predict", str(model), str(next(good_folder.iterdir()))]
+    code = f"import sys; from fre.cli import cli; cli.main({arguments}, standalone_mode=False)"
+    loaded = listed(run(code + LISTED))
+    assert {"numpy", "PIL", "onnxruntime"} <= loaded
+    needless = {*HEAVY, "google", "jinja2", "threadpoolctl", "platformdirs"}
+    assert not loaded & (needless - {"PIL", "onnxruntime"})
 
 
 def test_every_public_name_is_there() -> None:

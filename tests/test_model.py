@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +89,33 @@ def test_predict_many_streams(model: Model) -> None:
         next(stream)
     stream.close()
     assert taken < 40
+
+
+def test_a_model_predicts_while_it_streams(model: Model) -> None:
+    images = [texture(seed) for seed in range(20)]
+    alone = [model.predict(image) for image in images]
+    for index, streamed in enumerate(model.predict_many(images, batch_size=3)):
+        between = model.predict(images[index])
+        assert between.score == alone[index].score
+        assert streamed.score == pytest.approx(alone[index].score, rel=1e-4)
+        np.testing.assert_allclose(streamed.input_map, alone[index].input_map, rtol=0, atol=1e-3)
+
+
+def test_what_the_images_raise_comes_through(model: Model) -> None:
+    def broken() -> Iterator[np.ndarray]:
+        yield from (texture(seed) for seed in range(40))
+        raise ValueError("the camera is off")
+
+    with pytest.raises(ValueError, match="the camera is off"):
+        list(model.predict_many(broken()))
+    before = threading.active_count()
+    stream = model.predict_many(texture(seed) for seed in range(10**6))
+    next(stream)
+    stream.close()
+    patience = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
 
 
 def test_predict_many_reads_folders_and_keeps_the_order(model: Model, good_folder: Path) -> None:

@@ -344,6 +344,7 @@ class FRE:
                     f"training needs 2 good images or more; {features.n} of {len(sources)} "
                     "could be read"
                 )
+            extractor.release()
             extracted = time.perf_counter()
             groups = None
             if labels is not None:
@@ -583,6 +584,7 @@ class FRE:
         read = time.perf_counter()
         if self.frozen:
             streamed = replace(streamed, statistics=[])
+        extractor.release()
         assembled = assemble_streamed(
             extractor, streamed, parts, plan, settings, self.false_alarm_rate
         )

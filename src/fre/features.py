@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from functools import cached_property
+from itertools import groupby, islice
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from fre.ahead import one_ahead
 from fre.augmentation import Augmentation
 from fre.backbones import Backbone
 from fre.cores import available_cores
@@ -21,7 +23,7 @@ from fre.geometry import Fit, Geometry, Tiling
 from fre.graph import FEATURES, FeatureLayout, feature_model, pooling_matrix
 from fre.images import ImageSource, LoadedImage, image_size, iter_loaded
 from fre.roi import Roi, cells
-from fre.runtime import open_runtime
+from fre.runtime import Runtime, open_runtime
 from fre.types import FloatArray, Progress
 
 __all__ = [
@@ -34,7 +36,11 @@ __all__ = [
     "pool_features",
 ]
 
-BATCH = 16
+BATCH = 4
+"""Images to a run of the network. More take memory, 20 MB each of 256 x 256, and no less time."""
+
+AHEAD = 32
+"""Images that are read before the network asks for them."""
 
 
 @dataclass(frozen=True)
@@ -198,10 +204,22 @@ class FeatureExtractor:
         grids = [layout.grid for layout in self.layouts]
         if self.inspected is not None and not any(cells(self.inspected, g).any() for g in grids):
             raise OptionError(too_small_a_region(size))
+        self._threads = threads
+
+    @cached_property
+    def _runtime(self) -> Runtime:
         model = feature_model(
-            self.network, backbone.normalisation, self.layouts, size, self.inspected
+            self.network,
+            self.backbone.normalisation,
+            self.layouts,
+            self.geometry.size,
+            self.inspected,
         )
-        self._runtime = open_runtime(model.SerializeToString(), [FEATURES], threads=threads)
+        return open_runtime(model.SerializeToString(), [FEATURES], threads=self._threads)
+
+    def release(self) -> None:
+        """Give back the memory that the network works in, until it is needed again."""
+        self.__dict__.pop("_runtime", None)
 
     @property
     def layout(self) -> FeatureLayout:
@@ -401,22 +419,16 @@ class FeatureStream:
 
     def __iter__(self) -> Iterator[FeatureBatch]:
         """Yields batches; raises ImageError for an image that is not to be left out."""
-        waiting: list[tuple[int, int, int]] = []
-        pixels: list[NDArray[np.uint8]] = []
-        for image, copy, tile, values in self._inputs():
-            waiting.append((image, tile, copy))
-            pixels.append(values)
-            if len(pixels) == BATCH:
-                yield self._batch(waiting, pixels)
-                waiting, pixels = [], []
-        if pixels:
-            yield self._batch(waiting, pixels)
+        # Meanwhile the caller's thread makes thumbnails, copies and tiles, and uses the features.
+        for (rows, _), X in one_ahead(lambda batch: self._extractor.run(batch[1]), self._batches()):
+            yield FeatureBatch(X, *rows)
 
-    def _batch(
-        self, rows: list[tuple[int, int, int]], pixels: list[NDArray[np.uint8]]
-    ) -> FeatureBatch:
-        image, tile, copy = np.array(rows, np.intp).T
-        return FeatureBatch(self._extractor.run(np.stack(pixels)), image, tile, copy)
+    def _batches(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint8]]]:
+        """Images, tiles and copies of some rows, (3, b); and their inputs."""
+        inputs = self._inputs()
+        while batch := list(islice(inputs, BATCH)):
+            rows = np.array([(image, tile, copy) for image, copy, tile, _ in batch], np.intp)
+            yield rows.T, np.stack([pixels for *_, pixels in batch])
 
     def _inputs(self) -> Iterator[tuple[int, int, int, NDArray[np.uint8]]]:
         extractor = self._extractor
@@ -424,7 +436,7 @@ class FeatureStream:
             self._sources,
             extractor.geometry.target,
             workers=available_cores(),
-            ahead=2 * BATCH if extractor.geometry.tiling is None else 2,
+            ahead=AHEAD if extractor.geometry.tiling is None else 2,
             digest=True,
         )
         for place, image in enumerate(loaded):

@@ -7,12 +7,13 @@ import importlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 
+from fre.ahead import one_ahead
 from fre.calibration import Calibration
 from fre.cores import available_cores
 from fre.errors import ImageError, InternalError, ModelFileError, OptionError
@@ -35,6 +36,9 @@ METADATA_KEY = "fre"
 OUTPUTS = ("score", "anomaly_map")
 TILE_BATCH = 8
 """Tiles to a run of the network."""
+
+_Outputs: TypeAlias = tuple[float, list[FloatArray]]
+"""Of one image: its score, its map, and the parts of the map."""
 
 
 def _parse_metadata(data: bytes, origin: str) -> dict[str, Any]:
@@ -165,7 +169,7 @@ class Model:
         """
         loaded = LoadedImage(image, *read_resized(image, self.geometry.target))
         self.check(loaded.original_size, _path(image))
-        return self._predict_batch([loaded])[0]
+        return self._prediction(loaded, self._run([loaded])[0])
 
     @overload
     def predict_many(
@@ -224,6 +228,22 @@ class Model:
         loaded = iter_loaded(
             sources, self.geometry.target, workers=workers, ahead=2 * batch_size if whole else 1
         )
+
+        def run(group: list[LoadedImage] | ImageError) -> list[_Outputs]:
+            return [] if isinstance(group, ImageError) else self._run(group)
+
+        for group, outputs in one_ahead(run, self._groups(loaded, batch_size)):
+            if not isinstance(group, ImageError):
+                yield from map(self._prediction, group, outputs)
+            elif errors == "return":
+                yield group
+            else:
+                raise group
+
+    def _groups(
+        self, loaded: Iterator[LoadedImage | ImageError], size: int
+    ) -> Iterator[list[LoadedImage] | ImageError]:
+        """Images in batches; where one can't be used, its error after a smaller batch."""
         batch: list[LoadedImage] = []
         for item in loaded:
             try:
@@ -231,16 +251,17 @@ class Model:
                     raise item
                 self.check(item.original_size, _path(item.source))
             except ImageError as error:
-                if errors == "raise":
-                    raise
-                yield from chain(self._predict_batch(batch), [error])
+                if batch:
+                    yield batch
+                yield error
                 batch = []
                 continue
             batch.append(item)
-            if len(batch) == batch_size:
-                yield from self._predict_batch(batch)
+            if len(batch) == size:
+                yield batch
                 batch = []
-        yield from self._predict_batch(batch)
+        if batch:
+            yield batch
 
     def check(self, image_size: tuple[int, int], source: Path | str | None) -> None:
         """Refuse an image that the region of interest does not fit.
@@ -263,15 +284,6 @@ class Model:
                         "region is left; give a larger image",
                     )
 
-    def warm_up(self) -> None:
-        """Make the network ready to run, which the first prediction would do otherwise.
-
-        Raises:
-            MissingDependencyError: the runtime is not installed.
-            InternalError: the runtime refuses the model.
-        """
-        _ = self._runtime
-
     def predict_loaded(self, batch: Sequence[LoadedImage]) -> list[Prediction]:
         """Score images that are decoded already, in one run of the network.
 
@@ -281,13 +293,15 @@ class Model:
         Returns:
             A prediction for each, in order.
         """
-        return self._predict_batch(list(batch))
-
-    def _predict_batch(self, batch: list[LoadedImage]) -> list[Prediction]:
-        if not batch:
+        images = list(batch)
+        if not images:
             return []
+        return list(map(self._prediction, images, self._run(images)))
+
+    def _run(self, batch: list[LoadedImage]) -> list[_Outputs]:
+        """Score, map and parts of the map of each image, without padding."""
         if self.geometry.tiling is not None:
-            return [self._predict_tiles(image) for image in batch]
+            return [self._run_tiles(image) for image in batch]
         inputs = [
             pixels
             for image in batch
@@ -295,15 +309,14 @@ class Model:
         ]
         scores, *maps = self._runtime.run(np.stack(inputs))
         return [
-            self._prediction(
-                image,
+            (
                 float(score),
-                *(self.geometry.content([part], image.original_size) for part in parts),
+                [self.geometry.content([part], image.original_size) for part in parts],
             )
             for image, score, *parts in zip(batch, scores, *maps, strict=True)
         ]
 
-    def _predict_tiles(self, image: LoadedImage) -> Prediction:
+    def _run_tiles(self, image: LoadedImage) -> _Outputs:
         """The score of the worst tile, and one map of all."""
         pixels, size = image.pixels, image.original_size
         grid = self.geometry.grid(size)
@@ -327,7 +340,7 @@ class Model:
         if self.roi is not None:
             blended *= self.roi.at_size(grid.image_size)
         parts = [self.geometry.content(kept, size) for kept in layers]
-        return self._prediction(image, max(scores), blended, *parts)
+        return max(scores), [blended, *parts]
 
     def _outputs_of(
         self, tiles: Iterator[ImageArray], shown: Sequence[bool]
@@ -346,9 +359,8 @@ class Model:
             for _, counts in group:
                 yield next(rows) if counts else None
 
-    def _prediction(
-        self, image: LoadedImage, score: float, anomaly_map: FloatArray, *layers: FloatArray
-    ) -> Prediction:
+    def _prediction(self, image: LoadedImage, outputs: _Outputs) -> Prediction:
+        score, (anomaly_map, *layers) = outputs
         return Prediction(
             path=_path(image.source),
             score=score,

@@ -88,9 +88,9 @@ def find_regions(
         raise OptionError(f"image_size must be positive, found {height} x {width}")
 
     mask = values >= _rounded_up(threshold, values.dtype)
-    labels, count = label(mask)
-    if count == 0:
+    if not mask.any():
         return ()
+    labels, count = label(mask)
     area = np.zeros(count, np.intp)
     mean_x, mean_y = np.zeros((2, count))
     left, top = np.full((2, count), np.iinfo(np.intp).max, np.intp)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Sequence
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,7 +44,7 @@ RUNTIMES = (*PROVIDERS, "openvino")
 
 
 class Runtime(Protocol):
-    """A model that is ready to run.
+    """A model that is ready to run, on any thread.
 
     Attributes:
         name: which of `RUNTIMES` it is.
@@ -127,12 +128,15 @@ class _OpenVINO:
         self._inputs = len(network.inputs)
         self._request = core.compile_model(network, "CPU", config).create_infer_request()
         self._outputs = list(outputs)
+        self._turn = Lock()
 
     def run(
         self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
     ) -> list[NDArray[np.float32]]:
-        self._request.infer([images, tiles][: self._inputs])
-        return [self._request.get_tensor(name).data.copy() for name in self._outputs]
+        # A request serves one thread at a time.
+        with self._turn:
+            self._request.infer([images, tiles][: self._inputs])
+            return [self._request.get_tensor(name).data.copy() for name in self._outputs]
 
 
 def _has_openvino() -> bool:
@@ -248,7 +252,7 @@ def read_metadata(model: bytes) -> dict[str, str]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Numbers and contents of a message's fields; contents that are numbers are empty.
+    """Numbers and contents of a message's fields, but for those that hold plain numbers.
 
     Raises:
         ValueError: that is no message.
@@ -268,7 +272,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
             raise ValueError(f"no encoding has the number {kind}")
         if at + length > len(message):
             raise IndexError("the message ends within a field")
-        yield tag >> 3, message[at : at + length]
+        if kind == DELIMITED:
+            yield tag >> 3, message[at : at + length]
         at += length
 
 

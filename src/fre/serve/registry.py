@@ -218,7 +218,7 @@ class Registry:
             if before is not None and before.model.sha256 == model.sha256:
                 self._put(replace(before, error=None))
                 return
-            model.warm_up()
+            model.open()
         except FREError as error:
             # Perhaps it is being written: its next change is looked at again.
             if before is None:

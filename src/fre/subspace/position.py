@@ -195,10 +195,15 @@ class PositionStatistics:
             variance: the share of the energy to keep at each location, in (0, 1].
             prior: the weight of the neighbourhood, in images; 0 does without.
         """
-        own = self.scatter / self.n
-        blended = own
+        blended = self.scatter / self.n
         if prior > 0:
-            blended = (self.n * own + prior * _box_mean(own, self.grid)) / (self.n + prior)
+            # In place: these are the largest arrays of a training.
+            around = _box_mean(blended, self.grid)
+            around *= prior
+            blended *= self.n
+            blended += around
+            blended /= self.n + prior
+            del around
         energies, vectors = np.empty(self.mean.shape), np.empty(self.scatter.shape)
 
         def work(part: slice) -> None:
@@ -276,12 +281,12 @@ def _box_mean(values: Float64, grid: tuple[int, int]) -> Float64:
     maps = values.reshape(height, width, *values.shape[1:])
     for axis in (0, 1):
         padded = np.moveaxis(maps, axis, 0)
-        sums = padded.copy()
+        sums = padded.copy(order="K")
         sums[1:] += padded[:-1]
         sums[:-1] += padded[1:]
         maps = np.moveaxis(sums, 0, axis)
-    counts = np.multiply.outer(*(_neighbours(length) for length in grid))
-    return np.asarray((maps / counts[:, :, None, None]).reshape(values.shape))
+    maps /= np.multiply.outer(*(_neighbours(length) for length in grid))[:, :, None, None]
+    return np.asarray(maps.reshape(values.shape))
 
 
 def _neighbours(length: int) -> Float64:
