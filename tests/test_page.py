@@ -416,6 +416,7 @@ def test_a_model_is_trained_from_good_images_and_used(
     assert load(tmp_path / "models" / "bracket.onnx").calibration.scores.size == N_TRAIN
 
 
+@pytest.mark.slow
 def test_a_model_learns_more_from_images_and_from_marked_results(
     service: Service,
     plates: Path,
@@ -479,6 +480,7 @@ def test_training_tells_why_it_failed(open_page: Opener, tmp_path: Path) -> None
         page.close()
 
 
+@pytest.mark.slow
 def test_wrong_results_are_marked_kept_and_exported(
     service: Service, plates: Path, open_page: Opener, shoot: Callable[[Any, str], Path]
 ) -> None:
