@@ -25,7 +25,7 @@ from fre.fused import fit_fused, plan_layers
 from fre.geometry import Fit, Tiling
 from fre.graph import FeatureLayout
 from fre.grouping import group_labels
-from fre.images import ImageSource, read_image
+from fre.images import ImageSource, image_size
 from fre.learner import Part
 from fre.learnt import Learnt, LearntPart
 from fre.metadata import provenance
@@ -320,7 +320,7 @@ class FRE:
     ) -> Model:
         began = time.perf_counter()
         settings = self._configuration()
-        if self._streams(extractor, sources):
+        if self._streams(extractor, sources, settings):
             model, extracted = self._fit_streamed(
                 extractor,
                 sources,
@@ -398,8 +398,7 @@ class FRE:
         if not self.per_tile or self.size is not None:
             return self.extractor(backbone, threads=threads)
         # Tiles with models of their own are counted: all images have the size of the first.
-        height, width, _ = read_image(sources[0]).shape
-        detector = FRE(**{**self.get_params(), "size": (height, width)})
+        detector = FRE(**{**self.get_params(), "size": image_size(sources[0])})
         return detector.extractor(backbone, threads=threads)
 
     def _augmentation(self) -> Augmentation | None:
@@ -532,13 +531,15 @@ class FRE:
         (head,) = fitted.heads
         return replace(assembled, learnt=head.learnt(extractor, plan, features, folds))
 
-    def _streams(self, extractor: FeatureExtractor, sources: Sequence[ImageSource]) -> bool:
+    def _streams(
+        self, extractor: FeatureExtractor, sources: Sequence[ImageSource], settings: Configuration
+    ) -> bool:
         """Whether the features of the images are more than may be held."""
         rows = extractor.rows(sources, self._augmentation())
         needed = 4.0 * rows * extractor.dimension
         if needed <= self.memory * 2**30:
             return False
-        if self.subspace in ("tied", "plain") or self.per_tile:
+        if settings.subspace != "pca" or self.per_tile:
             what = "per-tile models" if self.per_tile else "an autoencoder"
             raise DatasetError(
                 f"{what} can't be trained without holding all features, {needed / 2**30:.1f} GB, "
