@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -99,9 +100,9 @@ def brighter(image: ImageArray) -> ImageArray:
 
 
 @pytest.mark.parametrize("change", [np.copy, recompressed, moved, brighter])
-def test_copies_are_found_and_others_are_not(change: object) -> None:
+def test_copies_are_found_and_others_are_not(change: Callable[[ImageArray], ImageArray]) -> None:
     images = [pattern(seed) for seed in range(20)]
-    images.insert(5, change(images[13]))  # type: ignore[operator]
+    images.insert(5, change(images[13]))
     found = near_duplicates(np.stack([duplicate_thumbnail(image) for image in images]))
     assert list(np.flatnonzero(found)) == [5, 14]
 
