@@ -40,7 +40,9 @@ def inline_commands() -> list[str]:
 
 FRE_LINES = [line for line in shell_lines() if line.startswith("fre ")]
 SCRIPT_LINES = [
-    line for line in [*shell_lines(), *inline_commands()] if re.match(r"(python )?benchmarks/", line)
+    line
+    for line in [*shell_lines(), *inline_commands()]
+    if re.match(r"(python )?benchmarks/", line)
 ]
 MENTIONS = [line for line in inline_commands() if re.match(r"fre [a-z]", line)]
 

@@ -334,8 +334,8 @@ def test_a_defect_that_moves_across_a_border_looks_the_same(tiled: Model) -> Non
     assert spread < SHIFT
 
 
-# Large images, through the command line, with the child's peak memory in GB (measured on two
-# cores: 0.8 and 1.2, 0.5, 1.2, 1.9).
+# Large images, through the command line, with the child's peak memory in GB (measured on one
+# core: 0.6 and 0.8, 0.5, 0.5, 1.8).
 LINE_TRAINING, LINE_PREDICTION, PHOTOGRAPH_TRAINING, PHOTOGRAPH_PREDICTION = 1.6, 0.8, 1.8, 2.5
 
 
