@@ -18,13 +18,13 @@ VARINT, FIXED_64, DELIMITED, FIXED_32 = 0, 1, 2, 5
 
 
 class Field(NamedTuple):
-    """One field of a message.
+    """A field of bytes.
 
     Attributes:
         number: of the field.
         start: where it begins in the message.
-        stop: where the next begins.
-        content: of a field of bytes; empty where it is a number.
+        stop: where it ends.
+        content: its bytes.
     """
 
     number: int
@@ -39,7 +39,10 @@ def encode_field(number: int, content: bytes) -> bytes:
 
 
 def fields(message: bytes | memoryview) -> Iterator[Field]:
-    """The fields of a message, as views of it.
+    """The fields of bytes in a message, as views of it; numbers are passed over.
+
+    A field known as bytes that is encoded as a number is another field, so that no reader takes it
+    for bytes of length 0.
 
     Raises:
         ValueError: that is no message.
@@ -61,7 +64,8 @@ def fields(message: bytes | memoryview) -> Iterator[Field]:
             raise ValueError(f"no encoding has the number {kind}")
         if at + length > len(view):
             raise IndexError("the message ends within a field")
-        yield Field(tag >> 3, start, at + length, view[at : at + length])
+        if kind == DELIMITED:
+            yield Field(tag >> 3, start, at + length, view[at : at + length])
         at += length
 
 
