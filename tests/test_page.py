@@ -119,7 +119,19 @@ def service(plates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("service")
     model = FRE(size=SIZE).fit(plates / "train")
     (folder / "models").mkdir()
-    for name in ("drop", "drag", "review", "look", "live", "axe", "shown", "keys", "grow", "busy"):
+    for name in [
+        "drop",
+        "drag",
+        "review",
+        "look",
+        "live",
+        "axe",
+        "shown",
+        "keys",
+        "grow",
+        "busy",
+        "late",
+    ]:
         model.save(folder / "models" / f"{name}.onnx")
     # A quick one, for a thousand images.
     quick = FRE("efficientnet_lite0", preset="reference", size=64).fit(plates / "train")
@@ -536,8 +548,23 @@ def test_wrong_results_are_marked_kept_and_exported(
     page.locator("#view-review .card").first.focus()
     page.keyboard.press("u")
     expect(page.locator("#view-review .card")).to_have_count(1)
-    marked = service.get("/v1/results?model=review&verdict=any")["results"]
-    assert len(marked) == 1
+    expect_marked(service, 1)
+    # Nothing is lost if the page is left at once.
+    page.locator("#view-review .card").first.evaluate(
+        """card => {
+            card.dispatchEvent(new KeyboardEvent("keydown", { key: "u", bubbles: true }));
+            location.reload();
+        }"""
+    )
+    expect_marked(service, 0)
+
+
+def expect_marked(service: Service, n: int) -> None:
+    """The page shows a verdict before the service has it."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while (found := service.get("/v1/results?model=review&verdict=any")["total"]) != n:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
 
 
 def test_the_large_view(
@@ -603,6 +630,25 @@ def test_the_large_view(
         return document.activeElement.querySelector(".name")?.title;
     }"""
     assert page.evaluate(close) == names[2]
+
+
+def test_images_wait_for_a_service_that_has_not_answered_yet(
+    service: Service, plates: Path, open_page: Opener
+) -> None:
+    page = open_page(service, "late")
+    requests: list[Any] = []
+    page.route("**/calibration", lambda route: requests.append(route), times=2)
+    page.reload()
+    while not requests:
+        page.wait_for_timeout(20)
+    expect(page.locator("#model")).to_have_value("Loading…")
+    choose(page, sorted((plates / "test").glob("*.png"))[:2])
+    while len(requests) < 2:
+        page.wait_for_timeout(20)
+    assert page.get_by_role("alert").count() == 0
+    for request in requests:
+        request.continue_()
+    inspected(page, 2)
 
 
 def test_marking_and_typing_go_on_while_images_come(

@@ -122,6 +122,13 @@ export class Inspect {
 
   /** Images to inspect: `{file, name}`. */
   async inspect(files) {
+    try {
+      // Images may be dropped before the service has said what models it has.
+      if (!state.model) await state.load();
+    } catch (error) {
+      failed(error);
+      return;
+    }
     if (!state.model) {
       message("There is no model yet. Train one from good images first.", { kind: "error", action: { label: "Train", run: () => { location.hash = "#/train"; } } });
       return;
