@@ -2,30 +2,31 @@
 
 python benchmarks/serve.py MODEL IMAGES [--clients 1 8 32] [--seconds 20] [--json FILE]
 
-Each client is a process that sends one image after another over one connection, as a camera would,
-and waits for the answer, which is on the service's disk by then. The images are files on disk that
-are read before the clock starts; `predict_many` reads and decodes the same files. The service and
-the clients share the machine's cores.
+Each client sends one image after another over one connection, as a camera would, and waits for the
+answer; by then the result is on the service's disk. The images are files on disk that are read
+before the clock starts; `predict_many` reads and decodes the same files. The service and the
+clients, which are threads of one process, share the machine's cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import multiprocessing
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -73,47 +74,69 @@ def service(model_path: Path, options: list[str]) -> Iterator[str]:
 
 
 def client(
-    url: str, images: list[Path], offset: int, start: Any, seconds: float, results: Any
-) -> None:
-    """Send images until the time is over; put the latencies into the queue."""
-    data = [path.read_bytes() for path in images]
+    url: str, requests: list[bytes], start: threading.Barrier, seconds: float
+) -> list[float]:
+    """Send images until the time is over; the latencies."""
     place = urlsplit(url)
-    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=120)
-    headers = {"Content-Type": "application/octet-stream"}
     latencies = []
-    start.wait()
-    end = time.perf_counter() + seconds
-    for body in islice(cycle(data), offset % len(data), None):
+    with socket.create_connection((place.hostname, place.port), timeout=120) as connection:
+        start.wait()
+        end = time.perf_counter() + seconds
+        for request in cycle(requests):
+            began = time.perf_counter()
+            if began >= end:
+                return latencies
+            connection.sendall(request)
+            answer = connection.recv(65536)
+            while (size := length(answer)) is None or len(answer) < size:
+                answer += connection.recv(65536)
+            if not answer.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(answer.decode())
+            latencies.append(time.perf_counter() - began)
+    return latencies
+
+
+def length(answer: bytes) -> int | None:
+    """Of an answer that begins so, head and body; ``None`` while the head is not complete."""
+    head, found, _ = answer.partition(b"\r\n\r\n")
+    if not found:
+        return None
+    size = re.search(rb"\r\ncontent-length: *(\d+)", head.lower())
+    assert size is not None
+    return len(head) + 4 + int(size.group(1))
+
+
+def all_clients(
+    url: str, images: list[Path], clients: int, seconds: float
+) -> tuple[float, list[float]]:
+    """The time that it took, and the latencies of all clients."""
+    requests = []
+    for image in images:
+        body = image.read_bytes()
+        head = (
+            f"POST /v1/models/part/predict HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n"
+            f"Content-Type: application/octet-stream\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        requests.append(head.encode() + body)
+    share = max(1, len(images) // clients)
+    start = threading.Barrier(clients + 1)
+    with ThreadPoolExecutor(clients) as pool:
+        running = [
+            pool.submit(
+                client, url, requests[number * share :] + requests[: number * share], start, seconds
+            )
+            for number in range(clients)
+        ]
+        start.wait()
         began = time.perf_counter()
-        if began >= end:
-            break
-        connection.request("POST", "/v1/models/part/predict", body, headers)
-        answer = connection.getresponse()
-        text = answer.read()
-        if answer.status != 200:
-            raise SystemExit(f"status {answer.status}: {text.decode()}")
-        latencies.append(time.perf_counter() - began)
-    results.put(latencies)
+        latencies = [latency for one in running for latency in one.result()]
+        return time.perf_counter() - began, latencies
 
 
 def over_http(url: str, images: list[Path], clients: int, seconds: float) -> dict[str, float]:
     """Requests per second and latencies with so many clients at once."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    start = context.Barrier(clients + 1)
-    share = max(1, len(images) // clients)
-    workers = [
-        context.Process(target=client, args=(url, images, number * share, start, seconds, results))
-        for number in range(clients)
-    ]
-    for worker in workers:
-        worker.start()
-    start.wait()
-    began = time.perf_counter()
-    latencies = np.concatenate([np.asarray(results.get()) for _ in workers])
-    elapsed = time.perf_counter() - began
-    for worker in workers:
-        worker.join()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        elapsed, latencies = process.submit(all_clients, url, images, clients, seconds).result()
     return {
         "clients": clients,
         "requests": len(latencies),

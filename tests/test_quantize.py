@@ -38,6 +38,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "variance": 0.9,
         "folds": 3,
         "seed": 4,
+        "frozen": True,
     },
     "reference": {"size": 64, "preset": "reference", "backbone": "efficientnet_lite0", "pool": 2},
     "tiles": {"tile": 64, "overlap": 16, "per_tile": True},
@@ -58,6 +59,7 @@ def test_the_model_is_the_same_but_for_its_network(pair: tuple[Model, Quantizati
     kept = ("layer", "scope", "kind", "channels", "grid", "pool", "dimension", "n")
     for ours, theirs in zip(small.metadata["subspaces"], model.metadata["subspaces"], strict=True):
         assert {key: ours[key] for key in kept} == {key: theirs[key] for key in kept}
+    assert ("learning" in small.metadata) == ("learning" in model.metadata)
     assert result.same_images
     assert small.metadata["backbone"]["name"] == "efficientnet_lite0 int8"
     assert small.metadata["backbone"]["precision"] == "int8"

@@ -169,7 +169,10 @@ def quantize(
     if backbone.precision != "float32":
         raise ModelFileError("the model is quantised already")
     rate = model.calibration.false_alarm_rate
-    detector = FRE(**parameters | ({} if rate is None else {"false_alarm_rate": rate}))
+    frozen = "learning" not in model.metadata
+    detector = FRE(
+        **parameters | ({} if rate is None else {"false_alarm_rate": rate}) | {"frozen": frozen}
+    )
     sources = training_images(Path(good)) if isinstance(good, (str, Path)) else list(good)
     plain = _extractor(backbone, model, parameters, threads)
     integers = quantized(backbone, _inputs(plain, _spread(sources, RANGE_IMAGES)))
