@@ -29,7 +29,7 @@ from fre.metadata import provenance
 from fre.model import Model
 from fre.presets import Configuration, resolve
 from fre.roi import MaskSource, Roi
-from fre.streaming import assemble_streamed, stream_fit, stream_plan
+from fre.streaming import StreamFit, assemble_streamed, stream_fit, stream_plan
 from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
 from fre.subspace.fitting import AnySubspace, ClosedForm, Fitter, Trained, TrainingOptions
 from fre.subspace.pca import check_groups, check_rank, make_folds
@@ -220,6 +220,7 @@ class FRE:
         *,
         skip_unreadable: bool = False,
         checkpoint: Path | str | None = None,
+        stream: StreamFit | None = None,
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Model:
@@ -235,6 +236,8 @@ class FRE:
             skip_unreadable: leave out images that can't be read, instead of stopping.
             checkpoint: a file that such a training writes now and then, and from which it goes
                 on after it was stopped; to be removed once the model is saved.
+            stream: goes through the images in place of this process, whatever ``memory`` allows,
+                such as `fre.distributed.RayFit`.
             threads: threads of the network; 0 takes all cores.
             progress: called as the work advances.
 
@@ -252,7 +255,7 @@ class FRE:
         labels = self._labels(sources)
         backbone = get_backbone(settings.backbone, weights=self.weights)
         extractor = self._extractor_for(backbone, sources, threads)
-        if self._streams(extractor, sources):
+        if self._streams(extractor, sources, settings, always=stream is not None):
             model, extracted = self._fit_streamed(
                 extractor,
                 sources,
@@ -260,6 +263,7 @@ class FRE:
                 settings,
                 skip_unreadable=skip_unreadable,
                 checkpoint=None if checkpoint is None else Path(checkpoint),
+                fit=stream or stream_fit,
                 threads=threads,
                 progress=progress,
             )
@@ -445,14 +449,23 @@ class FRE:
         )
         return assemble_fused(extractor, fitted, plan, settings, self.false_alarm_rate)
 
-    def _streams(self, extractor: FeatureExtractor, sources: Sequence[ImageSource]) -> bool:
-        """Whether the features of the images are more than may be held."""
+    def _streams(
+        self,
+        extractor: FeatureExtractor,
+        sources: Sequence[ImageSource],
+        settings: Configuration,
+        *,
+        always: bool,
+    ) -> bool:
+        """Whether the features of the images are more than may be held, or must not be held."""
         rows = extractor.rows(sources, self._augmentation())
         needed = 4.0 * rows * extractor.dimension
-        if needed <= self.memory * 2**30:
+        if not always and needed <= self.memory * 2**30:
             return False
-        if self.subspace in ("tied", "plain") or self.per_tile:
+        if settings.subspace != "pca" or self.per_tile:
             what = "per-tile models" if self.per_tile else "an autoencoder"
+            if always:
+                raise OptionError(f"{what} can't be trained on several machines")
             raise DatasetError(
                 f"{what} can't be trained without holding all features, {needed / 2**30:.1f} GB, "
                 f"and {self.memory:g} GB are allowed: give more memory, or fewer images"
@@ -468,6 +481,7 @@ class FRE:
         *,
         skip_unreadable: bool,
         checkpoint: Path | None,
+        fit: StreamFit,
         threads: int,
         progress: Progress | None,
     ) -> tuple[Model, float]:
@@ -483,7 +497,7 @@ class FRE:
             skip_unreadable=skip_unreadable,
             checkpoint=checkpoint,
         )
-        streamed = stream_fit(
+        streamed = fit(
             extractor,
             sources,
             parts,
