@@ -81,16 +81,16 @@ def fetch(url: str) -> bytes:
     return data
 
 
-def _patiently(action: Callable[[], Any], *, tries: int = TRIES, pause: float = PAUSE) -> Any:
+def _patiently(action: Callable[[], Any], number: int = 1) -> Any:
     try:
         return action()
     except FileNotFoundError:
         raise
     except Exception:
-        if tries == 1:
+        if number == TRIES:
             raise
-    time.sleep(pause)
-    return _patiently(action, tries=tries - 1, pause=2 * pause)
+    time.sleep(PAUSE * 2 ** (number - 1))
+    return _patiently(action, number + 1)
 
 
 class Folder:
@@ -116,7 +116,7 @@ class Folder:
             if isinstance(self.root, Path):
                 return (self.root / name).read_bytes()
             return fetch(self._url(name))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, FetchError) as error:
             raise OutputError(f"{self.root}/{name}: can't be read: {error}") from error
