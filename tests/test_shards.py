@@ -143,8 +143,17 @@ def test_a_folder_here_and_in_an_object_store(tmp_path: Path) -> None:
         folder.write("a/b.txt", b"two")
         assert folder.read("a/b.txt") == b"two"
         assert not folder.empty()
+        folder.tidy()
+        assert folder.read("a/b.txt") == b"two"
         folder.clear()
         assert folder.empty()
+
+
+def test_half_written_files_are_tidied_away(tmp_path: Path) -> None:
+    (tmp_path / ".part-0000001.jsonl.x7f").write_text("{")
+    (tmp_path / "part-0000000.jsonl").write_text("{}")
+    Folder(tmp_path).tidy()
+    assert [file.name for file in tmp_path.iterdir()] == ["part-0000000.jsonl"]
 
 
 def test_shards_are_the_list_cut_up(good_folder: Path, tmp_path: Path) -> None:

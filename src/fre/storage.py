@@ -173,6 +173,13 @@ class Folder:
         except OSError as error:
             raise OutputError(f"{self.root}: can't be removed: {error}") from error
 
+    def tidy(self) -> None:
+        """Remove what processes that were killed while they wrote have left behind."""
+        if isinstance(self.root, Path):
+            for leftover in self.root.glob(".*"):
+                if leftover.is_file():
+                    leftover.unlink(missing_ok=True)
+
     def _url(self, name: str) -> str:
         return f"{str(self.root).rstrip('/')}/{name}"
 

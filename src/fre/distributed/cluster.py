@@ -137,11 +137,10 @@ def _knock(address: str) -> None:
 def _settings(ray: Any, ordered: bool) -> Iterator[None]:
     """What Ray Data is to do otherwise than it would."""
     context = ray.data.DataContext.get_current()
-    terminal = sys.stderr.isatty()
     wanted = {
         # Each row is a block, so that a worker is given one piece of work at a time.
         "target_max_block_size": 1,
-        "enable_progress_bars": terminal,
+        "enable_progress_bars": ordered and sys.stderr.isatty(),
         "print_on_execution_start": False,
         "enable_auto_log_stats": False,
         # A piece of work takes as long as it takes.

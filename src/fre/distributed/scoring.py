@@ -107,6 +107,7 @@ def predict(
         open_run(folder, plan, overwrite=overwrite)
         totals = _run(model, folder, plan, cluster, workers, batch_size, runtime, progress)
     result = ShardedResult(str(folder), *totals, time.perf_counter() - began)
+    folder.tidy()
     folder.write(SUMMARY, json.dumps(result.to_dict(), indent=2).encode())
     return result
 
