@@ -143,7 +143,7 @@ def test_a_folder_here_and_in_an_object_store(tmp_path: Path) -> None:
         folder.write("a/b.txt", b"two")
         assert folder.read("a/b.txt") == b"two"
         assert not folder.empty()
-        folder.tidy()
+        folder.tidy("b")
         assert folder.read("a/b.txt") == b"two"
         folder.clear()
         assert folder.empty()
@@ -152,8 +152,9 @@ def test_a_folder_here_and_in_an_object_store(tmp_path: Path) -> None:
 def test_half_written_files_are_tidied_away(tmp_path: Path) -> None:
     (tmp_path / ".part-0000001.jsonl.x7f").write_text("{")
     (tmp_path / "part-0000000.jsonl").write_text("{}")
-    Folder(tmp_path).tidy()
-    assert [file.name for file in tmp_path.iterdir()] == ["part-0000000.jsonl"]
+    (tmp_path / ".hidden").touch()
+    Folder(tmp_path).tidy("part-")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".hidden", "part-0000000.jsonl"]
 
 
 def test_shards_are_the_list_cut_up(good_folder: Path, tmp_path: Path) -> None:
@@ -291,3 +292,17 @@ def test_a_shard_that_is_out_of_reach_is_not_written(
 
 def out_of_reach(url: str) -> bytes:
     raise FetchError(url, "can't be fetched: the network is down")
+
+
+def test_errors_come_back_from_workers_whole() -> None:
+    import pickle
+
+    for error in (
+        MissingDependencyError("the runtime openvino", "openvino"),
+        FetchError("s3://b/1.png", "can't be fetched: no"),
+        OptionError("no"),
+    ):
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error)
+        if not isinstance(error, FetchError):  # whose path is normalised
+            assert str(copy) == str(error)

@@ -173,12 +173,15 @@ class Folder:
         except OSError as error:
             raise OutputError(f"{self.root}: can't be removed: {error}") from error
 
-    def tidy(self) -> None:
-        """Remove what processes that were killed while they wrote have left behind."""
+    def tidy(self, start: str) -> None:
+        """Remove what processes that were killed have left behind of files they were writing.
+
+        Args:
+            start: of the names of the files.
+        """
         if isinstance(self.root, Path):
-            for leftover in self.root.glob(".*"):
-                if leftover.is_file():
-                    leftover.unlink(missing_ok=True)
+            for leftover in self.root.glob(f".{start}*"):
+                leftover.unlink(missing_ok=True)
 
     def _url(self, name: str) -> str:
         return f"{str(self.root).rstrip('/')}/{name}"

@@ -12,6 +12,7 @@ from typing import Any
 
 from fre.distributed.cluster import READERS, Cluster, check_version
 from fre.distributed.shards import (
+    PREFIX,
     Counts,
     Shard,
     ShardFile,
@@ -107,7 +108,7 @@ def predict(
         open_run(folder, plan, overwrite=overwrite)
         totals = _run(model, folder, plan, cluster, workers, batch_size, runtime, progress)
     result = ShardedResult(str(folder), *totals, time.perf_counter() - began)
-    folder.tidy()
+    folder.tidy(PREFIX)
     folder.write(SUMMARY, json.dumps(result.to_dict(), indent=2).encode())
     return result
 

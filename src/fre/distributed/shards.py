@@ -33,6 +33,7 @@ FORMATS = ("jsonl", "parquet")
 LISTED = 50_000
 """Images whose names are written down at once."""
 
+PREFIX = "part-"
 PLAN = "_fre/run.json"
 LIST_END = "_fre/images/end.json"
 
@@ -184,7 +185,7 @@ class ShardFile:
 
     def name(self, number: int) -> str:
         """The file's name."""
-        return f"part-{number:07d}.{self.form}"
+        return f"{PREFIX}{number:07d}.{self.form}"
 
     def encode(self, rows: Sequence[dict[str, Any]]) -> bytes:
         """The file of some rows from `row_of`."""
