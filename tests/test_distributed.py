@@ -21,7 +21,7 @@ from PIL import Image
 import fre
 from conftest import texture
 from fre.distributed import Cluster, RayFit
-from fre.errors import DatasetError, MissingDependencyError, OptionError
+from fre.errors import MissingDependencyError, OptionError
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None,
@@ -134,6 +134,16 @@ def run(*arguments: object, code: int = 0) -> dict[str, Any]:
     return result
 
 
+def refusal(*arguments: object) -> str:
+    """The error of a command that the user is to blame for."""
+    done = subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("fre: error:")]
+    return line
+
+
 class Killer:
     """Kills the first worker that is seen at some work."""
 
@@ -195,14 +205,26 @@ def test_the_model_is_that_of_one_process_though_a_worker_is_killed(
 def test_the_reference_is_that_of_one_process_and_unreadable_images_are_left_out(
     nodes: Nodes, folder: Path, incoming: Path, tmp_path: Path
 ) -> None:
-    files = [folder.parent / "bad.png", *sorted(folder.iterdir())[:48]]
-    detector = fre.FRE("efficientnet_lite0", preset="reference", size=SIZE, memory=1e-9)
+    files = sorted(folder.iterdir())[:48]
+    good, file = tmp_path / "good", tmp_path / "m.onnx"
+    good.mkdir()
+    for image in [folder.parent / "bad.png", *files]:
+        (good / image.name).symlink_to(image)
+    arguments = (
+        *("train", good, "-o", file, "--preset", "reference", "--size", SIZE),
+        *("--backbone", "efficientnet_lite0", "--subspace", "pca"),
+        *("--engine", "ray", "--address", nodes.address),
+    )
     with Killer(nodes, "Judging") as killer:
-        stream = RayFit(Cluster(nodes.address))
-        found = detector.fit(files, stream=stream, skip_unreadable=True)
+        result = run(*arguments, "--skip-unreadable")
     assert killer.killed is not None
-    assert [error.path for error in detector.skipped_] == [files[0]]
-    same_model(found, detector.fit(files[1:]), files[1:5])
+    assert (result["n_images"], result["n_skipped"]) == (48, 1)
+    detector = fre.FRE(
+        "efficientnet_lite0", preset="reference", subspace="pca", size=SIZE, memory=1e-9
+    )
+    alone = detector.fit(good, skip_unreadable=True)
+    same_model(fre.load(file), alone, files[:5])
+    assert "bad.png: not a readable image" in refusal(*arguments)
 
 
 @needs_ray
@@ -283,39 +305,21 @@ def test_a_run_that_was_killed_goes_on_with_the_list_that_it_had(
         assert row["anomalous"] == wanted.anomalous
         assert len(row["regions"]) == len(wanted.regions)
 
-    done = subprocess.run(
-        command(*arguments[:5], *arguments[7:], "--shard-size", 7),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "holds the results of another run, whose shard_size is 16 and not 7" in done.stderr
+    shards_of_seven = (*arguments[:5], *arguments[7:], "--shard-size", 7)
+    assert "another run, whose shard_size is 16 and not 7" in refusal(*shards_of_seven)
 
 
 @needs_ray
 def test_errors_of_workers_are_told_as_what_they_are(
-    nodes: Nodes, model_file: Path, folder: Path, incoming: Path, tmp_path: Path
+    nodes: Nodes, model_file: Path, folder: Path, tmp_path: Path
 ) -> None:
-    bad = folder.parent / "bad.png"
-    cluster = Cluster(nodes.address)
-    with pytest.raises(fre.ImageError, match="not a readable image"):
-        fre.FRE(size=SIZE).fit([bad, *folder.iterdir()], stream=RayFit(cluster))
-    from fre.distributed import predict
+    def predict(images: Path, address: str, *more: object) -> str:
+        where = ("-o", tmp_path / "out", "--engine", "ray", "--address", address)
+        return refusal("predict", model_file, images, *where, *more)
 
-    with pytest.raises(DatasetError, match="nowhere: no such file or folder"):
-        predict(fre.load(model_file), [tmp_path / "nowhere"], tmp_path / "o", cluster=cluster)
-    with (
-        pytest.raises(OptionError, match="more than the cluster's 2 cores"),
-        Cluster(nodes.address, workers=3).joined(ordered=False),
-    ):
-        pass
-    with (
-        pytest.raises(OptionError, match=r"no Ray cluster at 127\.0\.0\.1:1"),
-        Cluster("127.0.0.1:1").joined(ordered=False),
-    ):
-        pass
+    assert "nowhere: no such file or folder" in predict(tmp_path / "nowhere", nodes.address)
+    assert "more than the cluster's 2 cores" in predict(folder, nodes.address, "--workers", 3)
+    assert "no Ray cluster at 127.0.0.1:1" in predict(folder, "127.0.0.1:1")
 
 
 def one_process(model_file: Path, listed: Path) -> list[dict[str, Any]]:
