@@ -146,6 +146,8 @@ def _settings(ray: Any, ordered: bool) -> Iterator[None]:
         # A piece of work takes as long as it takes.
         "execution_no_progress_timeout_s": -1,
         "max_consecutive_actor_init_deaths": DEATHS,
+        # What it would be wrapped in loses its cause on the way.
+        "raise_original_map_exception": True,
     }
     # Which of them there are depends on the version.
     before = {name: getattr(context, name) for name in wanted if hasattr(context, name)}
