@@ -28,6 +28,7 @@ from fre.detector import FRE
 from fre.features import FeatureExtractor, Features, pool_features
 from fre.fused import fit_fused, plan_layers
 from fre.grouping import group_labels
+from fre.metrics import wilson_interval
 from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
 from fre.subspace.pca import Gram, make_folds
 from fre.subspace.position import PositionSubspace
@@ -112,13 +113,6 @@ def fused(
     new, parts = scores(good)
     maxima = np.array([anomaly_map.max() for anomaly_map in head.fusion.maps(parts)])
     return Scored(fitted.scores, fitted.map_maxima, new, maxima, scores(defects)[0])
-
-
-def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson, "Probable inference", JASA 1927: the 95 % interval of a binomial share."""
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 class Observed(NamedTuple):
@@ -242,7 +236,7 @@ def main() -> None:
     def interval(share: float) -> str:
         # The splits share their images, so that more of them add no more evidence than there
         # are parts: the interval is that of as many trials as parts.
-        low, high = wilson(share, n_parts)
+        low, high = wilson_interval(share * n_parts, n_parts)
         return f"{low:.1%} to {high:.1%}"
 
     score = fused if options.preset == "default" else reference
@@ -270,7 +264,7 @@ def main() -> None:
                 )
     if options.plot:
         mean = observed.alarms.mean(axis=0)[len(options.rate) :]
-        low, high = np.array([wilson(share, n_parts) for share in mean]).T
+        low, high = np.array([wilson_interval(share * n_parts, n_parts) for share in mean]).T
         title = f"{dataset.name}, {options.preset}, {n} images, {options.repeats} splits"
         plot(options.plot, title, mean, low, high)
 

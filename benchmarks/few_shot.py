@@ -10,7 +10,6 @@ in every row; and how far below the first row a single draw fell at worst.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from fre.features import FeatureExtractor
 from fre.fused import plan_layers
 from fre.images import read_resized
 from fre.subspace.pca import make_folds
-from fre.types import FloatArray, Sample
+from fre.types import FloatArray
 from ideas import (
     DATA,
     JSON,
@@ -38,6 +37,7 @@ from ideas import (
     with_their_copies,
     write,
 )
+from measuring import evenly
 
 COUNTS = (4, 8, 16)
 """Of good images."""
@@ -72,13 +72,6 @@ AMOUNTS = (
 )
 
 
-def every(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
-    """At most so many of the samples, evenly over their order, which is by kind."""
-    if len(samples) <= most:
-        return samples
-    return [samples[i] for i in np.linspace(0, len(samples) - 1, most).round().astype(int)]
-
-
 def few_shot(folder: Path, edge: int, draws: int, tests: int) -> Figures:
     """The figures of each draw, by a column for each number of images, and by amount and draw."""
     network = get_backbone()
@@ -87,7 +80,7 @@ def few_shot(folder: Path, edge: int, draws: int, tests: int) -> Figures:
     size = (edge, edge)
     dataset = open_dataset(folder)
     good = [sample.path for sample in require_train(dataset)]
-    samples = every(require_test(dataset), tests)
+    samples = evenly(require_test(dataset), tests)  # their order is by kind
     masks = masks_at(samples, size)
     extractor = FeatureExtractor(network, layers.names, pool=1, size=size)
     layouts = {layout.layer: layout for layout in extractor.layouts}

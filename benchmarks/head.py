@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from fre import load
-from fre.graph import BACKBONE
+from fre.backbones.embedded import PREFIX
 from fre.onnx_builder import GraphBuilder, prune
 
 CHANNELS, LOCATIONS, RANK = 1024, 64, 220
@@ -75,7 +75,7 @@ def milliseconds(runs: Mapping[str, Run], threads: int, rounds: int) -> dict[str
 
 def backbone_of(data: bytes, layers: list[str]) -> bytes:
     model = onnx.load_from_string(data)
-    part = prune(model.graph, [BACKBONE + layer for layer in layers])
+    part = prune(model.graph, [PREFIX + layer for layer in layers])
     return helper.make_model(
         part, opset_imports=model.opset_import, ir_version=model.ir_version
     ).SerializeToString()

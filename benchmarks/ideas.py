@@ -48,6 +48,7 @@ from fre.fusion import (
 )
 from fre.images import read_resized
 from fre.metrics import auroc
+from fre.quantization import rank_correlation
 from fre.subspace.pca import make_folds
 from fre.subspace.position import PRIOR_IMAGES, PositionStatistics
 from fre.types import FloatArray, ImageArray, Sample
@@ -1001,22 +1002,15 @@ def agreement(results: Figures) -> str:
     lines = ["| | synthetic defects | variation |", "| --- | ---: | ---: |"]
     for column, rows in results.items():
         if "evidence" in rows[DEFAULT]:
-            truth = ranks([row["auroc"] for row in rows.values()])
-            synthetic = ranks([row["evidence"] for row in rows.values()])
-            variation = ranks([-row["variation"] for row in rows.values()])
+            truth = [row["auroc"] for row in rows.values()]
+            synthetic = [row["evidence"] for row in rows.values()]
+            variation = [-row["variation"] for row in rows.values()]
             cells = [
-                f"{np.corrcoef(truth, other)[0, 1]:+.2f}" if np.ptp(truth) and np.ptp(other) else ""
+                f"{rank_correlation(truth, other):+.2f}" if np.ptp(truth) and np.ptp(other) else ""
                 for other in (synthetic, variation)
             ]
             lines.append(f"| {column} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def ranks(values: Sequence[float]) -> NDArray[np.float64]:
-    """Float64 (n,): mean ranks of equal values."""
-    array = np.asarray(values)
-    below = (array[:, None] > array).sum(axis=1)
-    return np.asarray(below + (array[:, None] == array).sum(axis=1) / 2)
 
 
 # --- the command -----------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from fre.subspace.position import PositionStatistics
 from fre.types import FloatArray
 
 ANGLE = 1e-3
-"""The largest principal angle that is allowed within the capacity."""
+"""The largest sine of a principal angle that is allowed within the capacity."""
 
 
 def sine(A: NDArray[np.float64], B: NDArray[np.float64]) -> float:

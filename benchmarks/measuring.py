@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from statistics import median
+from statistics import linear_regression, median
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -77,10 +77,7 @@ def loglog_slope(work: Sequence[float], cost: Sequence[float]) -> float:
     """
     if len(work) != len(cost) or len(set(work)) < 2 or min(*work, *cost) <= 0:
         raise ValueError("a slope needs two different amounts of work, and positive values")
-    x, y = [math.log(v) for v in work], [math.log(v) for v in cost]
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    products = sum((u - mean_x) * (v - mean_y) for u, v in zip(x, y, strict=True))
-    return products / sum((u - mean_x) ** 2 for u in x)
+    return linear_regression([math.log(v) for v in work], [math.log(v) for v in cost]).slope
 
 
 def interleaved(rounds: Mapping[str, int]) -> list[tuple[int, str]]:

@@ -87,10 +87,10 @@ def fre_estimator(task: Task) -> Any:
 
 def fre_train(task: Task) -> Figures:
     def imports() -> None:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
+        import onnx
+        import onnxruntime
 
-        from fre import FRE  # noqa: F401
+        from fre import FRE
 
     imported = seconds_of(imports)
     began = time.perf_counter()
@@ -110,11 +110,11 @@ def fre_predict(task: Task) -> Figures:
 
     def imports() -> None:
         if runtime == "openvino":
-            import openvino  # noqa: F401
+            import openvino
         else:
-            import onnxruntime  # noqa: F401
+            import onnxruntime
 
-        from fre import load  # noqa: F401
+        from fre import load
 
     imported = seconds_of(imports)
     from fre import load
@@ -155,9 +155,9 @@ def keep(task: Task, predictions: list[Any]) -> None:
 
 
 def import_anomalib() -> None:
-    from anomalib.data import Folder  # noqa: F401
-    from anomalib.engine import Engine  # noqa: F401
-    from anomalib.models import Dfm, Fre, Padim, Patchcore  # noqa: F401
+    from anomalib.data import Folder
+    from anomalib.engine import Engine
+    from anomalib.models import Dfm, Fre, Padim, Patchcore
 
 
 def timm_name(name: str, repeats: list[int]) -> str:
@@ -406,8 +406,8 @@ def exported_file(task: Task) -> Path:
 
 def exported_predict(task: Task) -> Figures:
     def imports() -> None:
-        import openvino  # noqa: F401
-        from anomalib.deploy import OpenVINOInferencer  # noqa: F401
+        import openvino
+        from anomalib.deploy import OpenVINOInferencer
 
     imported = seconds_of(imports)
     inferencer = openvino_inferencer(task)

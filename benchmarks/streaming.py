@@ -23,10 +23,12 @@ ALLOWED = 64
 """Megabytes that four times as many images may add: their digests, names and sizes are kept."""
 
 PEAK = """
-import resource, sys
+import sys
+sys.path.insert(0, sys.argv.pop(1))
 from fre.cli import cli
+from measuring import peak_bytes
 cli.main(sys.argv[1:], standalone_mode=False)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+print(peak_bytes(), file=sys.stderr)
 """
 
 
@@ -41,7 +43,7 @@ def peak(files: list[Path], n: int, size: int) -> tuple[float, float]:
         output = folder / "model.onnx"
         arguments = ["train", folder / "good", "-o", output, "--size", size, "--memory", MEMORY]
         done = subprocess.run(
-            [sys.executable, "-c", PEAK, *map(str, arguments)],
+            [sys.executable, "-c", PEAK, *map(str, (Path(__file__).parent, *arguments))],
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
@@ -49,8 +51,8 @@ def peak(files: list[Path], n: int, size: int) -> tuple[float, float]:
         )
         if done.returncode:
             sys.exit(done.stderr)
-        kilobytes = int(done.stderr.splitlines()[-1])
-        return kilobytes / 1024, output.stat().st_size / 1e6
+        peak_bytes = int(done.stderr.splitlines()[-1])
+        return peak_bytes / 2**20, output.stat().st_size / 1e6
 
 
 def main() -> None:

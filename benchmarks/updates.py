@@ -29,17 +29,10 @@ from fre.learnt import Learnt
 from fre.metrics import auroc, wilson_interval
 from fre.subspace.incremental import SubspaceStatistics
 from fre.training_info import without_arrays
-
-ANGLE = 1e-3
-"""The largest sine of a principal angle that is allowed."""
+from incremental import ANGLE, sine
 
 RATES = (0.01, 0.05, 0.1)
 """False-alarm rates whose thresholds are tried on the good test images."""
-
-
-def sine(A: NDArray[np.float64], B: NDArray[np.float64]) -> float:
-    """Of the largest principal angle between the spans of two orthonormal bases."""
-    return float(np.linalg.norm(A - B @ (B.T @ A), 2))
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from PIL import Image
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -46,6 +48,33 @@ def texture(seed: int, size: tuple[int, int] = (96, 96)) -> np.ndarray:
     weave = np.sin(x / 3 + phase[0]) + np.sin(y / 3 + phase[1])
     grey = 120 + 30 * weave + rng.normal(0, 4, size)
     return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+class LowRank(NamedTuple):
+    """Features that span few dimensions, in some cases none.
+
+    Attributes:
+        X: float64 (n times repeats, dimension).
+        n: number of different rows, at most.
+        rank: of the rows before the offset, at most.
+        offset: what is added to all of them.
+    """
+
+    X: np.ndarray
+    n: int
+    rank: int
+    offset: float
+
+
+@st.composite
+def low_rank_features(draw: st.DrawFn) -> LowRank:
+    """Few rows or many, in few dimensions or many, some of them repeated, far from 0 or not."""
+    n, dimension = draw(st.integers(1, 12)), draw(st.integers(1, 12))
+    rank, repeats = draw(st.integers(0, 5)), draw(st.integers(1, 3))
+    offset = draw(st.sampled_from([0.0, 1.0, 1e4]))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    X = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, dimension)) + offset
+    return LowRank(np.repeat(X, repeats, axis=0), n, rank, offset)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ class Server:
     """``fre serve``, started and ready; use as a context."""
 
     def __init__(self, models: Path, *options: object, token: str | None = None) -> None:
+        self.models = models
         import httpx
 
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}

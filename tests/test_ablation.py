@@ -232,7 +232,16 @@ def test_layers_weigh_what_they_explain(ideas: Any) -> None:
 
 
 def test_rank_agreement(ideas: Any) -> None:
-    np.testing.assert_array_equal(ideas.ranks([3.0, 1.0, 1.0, 2.0]), [3.5, 1.0, 1.0, 2.5])
+    """Equal values share their rank; what never varies agrees with nothing."""
+    truth, evidence = (0.9, 0.7, 0.7, 0.8), (4.0, 1.0, 1.0, 2.0)
+    labels = (ideas.DEFAULT, "a", "b", "c")
+    rows = {
+        label: {"auroc": a, "evidence": e, "variation": 0.5}
+        for label, a, e in zip(labels, truth, evidence, strict=True)
+    }
+    turned = {label: {**row, "variation": row["auroc"]} for label, row in rows.items()}
+    *_, first, second = ideas.agreement({"one": rows, "two": turned}).splitlines()
+    assert (first, second) == ("| one | +1.00 |  |", "| two | +1.00 | -1.00 |")
 
 
 def test_copies_go_with_their_image_and_set_no_scale(ideas: Any, dataset: Path) -> None:

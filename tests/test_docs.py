@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,38 @@ from fre.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def shell_lines() -> list[str]:
+    """The command lines in blocks of the pages, each once."""
+    lines: dict[str, None] = {}
+    for page in PAGES:
+        blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S)
+        for block in (block for language, block in blocks if language in ("", "sh")):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                lines.update(dict.fromkeys(shlex.join(words).split(" '&&' ")))
+    return [line for line in lines if line]
+
+
+def inline_commands() -> list[str]:
+    """The command lines within sentences of the pages."""
+    lines: dict[str, None] = {}
+    for page in PAGES:
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+        for code in re.findall(r"`([^`]+)`", prose):
+            lines.update(dict.fromkeys(" ".join(code.split()).split(" && ")))
+    return list(lines)
+
+
+FRE_LINES = [line for line in shell_lines() if line.startswith("fre ")]
+SCRIPT_LINES = [
+    line
+    for line in [*shell_lines(), *inline_commands()]
+    if re.match(r"(python )?benchmarks/", line)
+]
+MENTIONS = [line for line in inline_commands() if re.match(r"fre [a-z]", line)]
 
 
 def test_the_cli_reference_is_up_to_date() -> None:
@@ -29,9 +62,38 @@ def test_the_readme_names_every_command() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("line", FRE_LINES)
+def test_the_command_lines_parse(line: str) -> None:
+    _, name, *arguments = shlex.split(line)
+    cli.commands[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize("line", MENTIONS)
+def test_commands_in_sentences_name_options_that_there_are(line: str) -> None:
+    _, name, *words = line.split()
+    options = {option for p in cli.commands[name].params for option in (*p.opts, *p.secondary_opts)}
+    assert {word for word in words if word.startswith("-")} <= options
+
+
+@pytest.mark.parametrize("line", SCRIPT_LINES)
+def test_benchmarks_have_the_options_that_pages_give_them(line: str) -> None:
+    """By their sources, since some need packages that are not installed."""
+    script, *words = line.removeprefix("python ").split()
+    source = (ROOT / script).read_text()
+    for word in words:
+        if word.startswith("--"):
+            assert f'"{word}"' in source
+
+
+def test_the_pages_have_command_lines() -> None:
+    assert len(FRE_LINES) > 40
+    assert len(SCRIPT_LINES) > 15
+    assert len(MENTIONS) > 15
 
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.S))

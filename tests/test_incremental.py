@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
+from conftest import LowRank, low_rank_features
 from fre.errors import ModelFileError, OptionError
 from fre.subspace.incremental import Accumulator, SubspaceStatistics
 from fre.subspace.pca import Gram, Subspace
@@ -239,22 +240,10 @@ def test_a_cut_is_the_same_in_any_order_signs_included() -> None:
     np.testing.assert_allclose(a.basis, b.basis, atol=1e-10)
 
 
-@given(
-    n=st.integers(1, 12),
-    dimension=st.integers(1, 12),
-    rank=st.integers(0, 5),
-    repeats=st.integers(1, 3),
-    offset=st.sampled_from([0.0, 1.0, 1e4]),
-    variance=st.sampled_from([0.5, 0.97, 1.0]),
-    seed=st.integers(0, 99),
-)
+@given(low_rank=low_rank_features(), variance=st.sampled_from([0.5, 0.97, 1.0]))
 @settings(max_examples=150, deadline=None)
-def test_a_cut_has_the_rank_of_one_fit(
-    n: int, dimension: int, rank: int, repeats: int, offset: float, variance: float, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    X = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, dimension)) + offset
-    X = np.repeat(X, repeats, axis=0)
+def test_a_cut_has_the_rank_of_one_fit(low_rank: LowRank, variance: float) -> None:
+    X = low_rank.X
     first, *rest = np.array_split(X, min(3, len(X)))
     statistics = SubspaceStatistics.of(first)
     for part in rest:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from PIL import Image
@@ -226,6 +226,7 @@ def test_metadata_are_read_as_they_were_written(properties: dict[str, str]) -> N
 
 
 @given(st.binary(max_size=200))
+@example(b"8\x00")  # a graph's number, but encoded as a number
 def test_what_is_no_model_is_nothing_but_a_clear_error(noise: bytes) -> None:
     try:
         read_metadata(noise)

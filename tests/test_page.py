@@ -119,7 +119,19 @@ def service(plates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("service")
     model = FRE(size=SIZE).fit(plates / "train")
     (folder / "models").mkdir()
-    for name in ("drop", "drag", "review", "look", "live", "axe", "shown", "keys", "grow"):
+    for name in [
+        "drop",
+        "drag",
+        "review",
+        "look",
+        "live",
+        "axe",
+        "shown",
+        "keys",
+        "grow",
+        "busy",
+        "late",
+    ]:
         model.save(folder / "models" / f"{name}.onnx")
     # A quick one, for a thousand images.
     quick = FRE("efficientnet_lite0", preset="reference", size=64).fit(plates / "train")
@@ -242,6 +254,17 @@ def cards(page: Any, view: str = "inspect") -> list[tuple[str, float]]:
     )
 
 
+def card(page: Any, name: str, view: str = "inspect") -> Any:
+    """The card of an image, wherever it stands."""
+    return page.locator(f"#view-{view} .card").filter(has=page.get_by_title(name, exact=True))
+
+
+def go(page: Any, view: str) -> None:
+    """By its link; the keyboard goes there only once the view is shown."""
+    page.get_by_role("link", name=view.capitalize(), exact=True).click()
+    expect(page.locator(f"#view-{view}")).to_be_visible()
+
+
 def count(page: Any, kind: str) -> int:
     return int(page.locator(f".count.{kind} strong").inner_text())
 
@@ -346,6 +369,15 @@ def test_the_threshold_is_dragged_and_saved_into_the_model(
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowRight")
     assert check() == pytest.approx(moved)
+    # However fast they are pressed, each goes on from where the one before led.
+    handle.evaluate(
+        """handle => {
+            for (const key of ["ArrowLeft", "ArrowRight", "ArrowRight", "ArrowLeft"]) {
+                handle.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+            }
+        }"""
+    )
+    assert check() == pytest.approx(moved)
     page.get_by_role("button", name="Undo").click()
     assert check() == pytest.approx(calibration.threshold)
     page.keyboard.press("Tab")
@@ -356,7 +388,7 @@ def test_the_threshold_is_dragged_and_saved_into_the_model(
     assert load(file).calibration.threshold == pytest.approx(moved)
 
     page.reload()
-    expect(page.locator("#model")).to_have_value("drag")
+    expect(page.locator("#model")).to_have_value("drag", timeout=PATIENCE)
     expect(page.locator(".card")).to_have_count(4 + len(KINDS))
     assert check() == pytest.approx(moved)
 
@@ -440,13 +472,11 @@ def test_a_model_learns_more_from_images_and_from_marked_results(
     expect(page.get_by_text(f"3 good images more, {N_TRAIN + 3} in all.")).to_be_visible()
     shoot(page, "updated")
 
-    page.get_by_role("link", name="Inspect").click()
-    page.locator("#view-inspect .card").first.focus()
+    go(page, "inspect")
+    card(page, worst).focus()
     page.keyboard.press("g")
-    expect(page.locator("#view-inspect .card").first.locator(".flag")).to_have_text(
-        "Good after all"
-    )
-    page.get_by_role("link", name="Review").click()
+    expect(card(page, worst).locator(".flag")).to_have_text("Good after all")
+    go(page, "review")
     teach = page.get_by_role("button", name="Teach 1 good part to grow")
     shoot(page, "teach")
     teach.click()
@@ -484,29 +514,28 @@ def test_wrong_results_are_marked_kept_and_exported(
 ) -> None:
     page = open_page(service, "review", view="review")
     expect(page.get_by_text("Nothing is marked yet")).to_be_visible()
-    page.get_by_role("link", name="Inspect").click()
+    go(page, "inspect")
     choose(page, sorted((plates / "test").glob("*.png")))
     inspected(page, 4 + len(KINDS))
     worst, best = cards(page)[0][0], cards(page)[-1][0]
     assert count(page, "anomalous") > 0
     assert count(page, "good") > 0
 
-    page.locator("#view-inspect .card").first.click()
+    card(page, worst).click()
     viewer = page.get_by_role("dialog")
     viewer.get_by_role("button", name="Good part").click()
     expect(viewer.get_by_text("Good after all.")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.locator("#view-inspect .card").first.locator(".flag")).to_have_text(
-        "Good after all"
-    )
-    page.locator("#view-inspect .card").last.focus()
+    expect(card(page, worst).locator(".flag")).to_have_text("Good after all")
+    expect(card(page, worst)).to_be_focused()
+    card(page, best).focus()
     page.keyboard.press("d")
-    expect(page.locator("#view-inspect .card").last.locator(".flag")).to_have_text("Missed defect")
+    expect(card(page, best).locator(".flag")).to_have_text("Missed defect")
     expect(page.get_by_role("button", name="Marked wrong 2")).to_be_visible()
 
     page.reload()
-    expect(page.locator("#view-inspect .card").last.locator(".flag")).to_have_text("Missed defect")
-    page.get_by_role("link", name="Review").click()
+    expect(card(page, best).locator(".flag")).to_have_text("Missed defect", timeout=PATIENCE)
+    go(page, "review")
     expect(page.locator("#view-review .card")).to_have_count(2)
     figures = page.locator("#view-review .figure-value").all_inner_texts()
     assert figures == ["1", "1", "0"]
@@ -519,8 +548,23 @@ def test_wrong_results_are_marked_kept_and_exported(
     page.locator("#view-review .card").first.focus()
     page.keyboard.press("u")
     expect(page.locator("#view-review .card")).to_have_count(1)
-    marked = service.get("/v1/results?model=review&verdict=any")["results"]
-    assert len(marked) == 1
+    expect_marked(service, 1)
+    # Nothing is lost if the page is left at once.
+    page.locator("#view-review .card").first.evaluate(
+        """card => {
+            card.dispatchEvent(new KeyboardEvent("keydown", { key: "u", bubbles: true }));
+            location.reload();
+        }"""
+    )
+    expect_marked(service, 0)
+
+
+def expect_marked(service: Service, n: int) -> None:
+    """The page shows a verdict before the service has it."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while (found := service.get("/v1/results?model=review&verdict=any")["total"]) != n:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
 
 
 def test_the_large_view(
@@ -576,6 +620,64 @@ def test_the_large_view(
     assert page.evaluate(focused) == names[2]
     page.keyboard.press("ArrowRight")
     assert page.evaluate(focused) == names[3]
+    # It is there as soon as the view is gone, so that the next key means that image.
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowLeft")
+    expect(viewer.get_by_role("heading", name=names[2])).to_be_visible()
+    close = """() => {
+        const dialog = document.querySelector("dialog[open]");
+        dialog.dispatchEvent(new Event("cancel", { cancelable: true }));
+        return document.activeElement.querySelector(".name")?.title;
+    }"""
+    assert page.evaluate(close) == names[2]
+
+
+def test_images_wait_for_a_service_that_has_not_answered_yet(
+    service: Service, plates: Path, open_page: Opener
+) -> None:
+    page = open_page(service, "late")
+    requests: list[Any] = []
+    page.route("**/calibration", lambda route: requests.append(route), times=2)
+    page.reload()
+    while not requests:
+        page.wait_for_timeout(20)
+    expect(page.locator("#model")).to_have_value("Loading…")
+    choose(page, sorted((plates / "test").glob("*.png"))[:2])
+    while len(requests) < 2:
+        page.wait_for_timeout(20)
+    assert page.get_by_role("alert").count() == 0
+    for request in requests:
+        request.continue_()
+    inspected(page, 2)
+
+
+def test_marking_and_typing_go_on_while_images_come(
+    service: Service, plates: Path, open_page: Opener
+) -> None:
+    page = open_page(service, "busy")
+    requests: list[Any] = []
+
+    def hold(route: Any) -> None:
+        requests.append(route)
+        if len(requests) == 1:
+            route.continue_()
+
+    page.route("**/predict?*", hold)
+    files = sorted(plates.glob("t*/*.png"))[:16]
+    choose(page, files)
+    expect(page.get_by_role("button", name="All 8")).to_be_visible(timeout=PATIENCE)
+    worst = cards(page)[0][0]
+    card(page, worst).focus()
+    page.keyboard.press("g")
+    expect(card(page, worst).locator(".flag")).not_to_be_empty()
+    field = page.get_by_label("Threshold", exact=True).and_(page.locator("input"))
+    field.fill("12.5")
+    assert len(requests) == 2
+    requests[1].continue_()
+    inspected(page, len(files))
+    expect(page.get_by_role("button", name=f"All {len(files)}")).to_be_visible()
+    assert field.input_value() == "12.5"
+    expect(card(page, worst).locator(".flag")).not_to_be_empty()
 
 
 def test_live_follows_a_folder(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
+from conftest import LowRank, low_rank_features
 from fre.errors import OptionError
 from fre.subspace.pca import Gram, Subspace, make_folds
 
@@ -39,27 +40,15 @@ def test_equals_scikit_learn(n: int, dimension: int, variance: float) -> None:
     assert ours.kept_variance == pytest.approx(theirs.explained_variance_ratio_.sum(), abs=1e-9)
 
 
-@given(
-    n=st.integers(1, 12),
-    dimension=st.integers(1, 12),
-    rank=st.integers(0, 5),
-    repeats=st.integers(1, 3),
-    offset=st.sampled_from([0.0, 1.0, 1e4]),
-    variance=st.sampled_from([0.5, 0.97, 1.0]),
-    seed=st.integers(0, 99),
-)
+@given(low_rank=low_rank_features(), variance=st.sampled_from([0.5, 0.97, 1.0]))
 @settings(max_examples=150, deadline=None)
-def test_algebra(
-    n: int, dimension: int, rank: int, repeats: int, offset: float, variance: float, seed: int
-) -> None:
+def test_algebra(low_rank: LowRank, variance: float) -> None:
     """Orthonormal, no larger than the data's rank, and complementary to the residual."""
-    rng = np.random.default_rng(seed)
-    X = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, dimension)) + offset
-    X = np.repeat(X, repeats, axis=0)
+    X, n, rank, offset = low_rank
     subspace = Gram(X).fit(variance=variance)
     k = subspace.rank
     centred = X - X.mean(axis=0)
-    assert k <= min(rank, dimension, n - 1) or n == 1
+    assert k <= min(rank, X.shape[1], n - 1) or n == 1
     assert k <= np.linalg.matrix_rank(centred, tol=1e-7 * max(1, offset))
     np.testing.assert_allclose(subspace.basis.T @ subspace.basis, np.eye(k), atol=1e-6)
     residual = subspace.residual(X)

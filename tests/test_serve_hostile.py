@@ -41,7 +41,7 @@ def _alive(server: Server, tmp_path: Path) -> Iterator[None]:
     yield
     image = write_images(tmp_path / "after", 1)[0]
     assert server.predict(image)[0]["score"] > 0
-    assert not list(Path(server.process.args[4]).glob(".fre-serve/uploads/*"))  # type: ignore[index]
+    assert not list(server.models.glob(".fre-serve/uploads/*"))
 
 
 def png(pixels: Any = None) -> bytes:

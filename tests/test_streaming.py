@@ -11,6 +11,7 @@ from PIL import Image
 
 from conftest import texture
 from fre import FRE
+from fre.backbones import get_backbone
 from fre.errors import DatasetError, ImageError
 from fre.model import Model
 
@@ -58,6 +59,12 @@ def test_the_reference_scores_the_same() -> None:
         assert one.score == pytest.approx(other.score, rel=1e-4)
 
 
+def test_a_fixed_rank_holds_in_the_calibration_too() -> None:
+    held, streamed = both({"size": 64, "rank": 5, **LITE})
+    of_held, of_streamed = (np.median(model.calibration.scores) for model in (held, streamed))
+    assert of_streamed == pytest.approx(of_held, rel=0.2)
+
+
 def test_the_default_preset_tells_apart_the_same() -> None:
     held, streamed = both({"size": 64})
     good, bad = images(12, 900), [image.copy() for image in images(12, 900)]
@@ -87,5 +94,10 @@ def test_groups_and_unreadable_images(tmp_path: Path) -> None:
 def test_what_can_not_be_streamed_says_so() -> None:
     with pytest.raises(DatasetError, match="an autoencoder can't be trained without"):
         FRE("efficientnet_lite0", subspace="tied", rank=3, size=64, memory=TINY).fit(images(4))
+    # by itself, the preset means the autoencoder of its ResNet-50
+    documented = FRE(preset="reference", size=64, memory=TINY)
+    lite = FRE(**LITE, size=64).extractor(get_backbone("efficientnet_lite0"))  # its weights suffice
+    with pytest.raises(DatasetError, match="an autoencoder can't be trained without"):
+        documented._streams(lite, images(4), documented._configuration())
     with pytest.raises(DatasetError, match="2 good images or more; 1 of 2"):
         FRE(size=64, memory=TINY).fit([texture(0), Path("nowhere.png")], skip_unreadable=True)

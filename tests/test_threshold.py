@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,6 @@ def test_a_rounding_error_does_not_ask_for_another_defect() -> None:
         (lambda: recall_threshold([1, 2], [0, 1], 1.1), "recall must be"),
     ],
 )
-def test_what_can_not_be_chosen_is_refused(call: object, message: str) -> None:
+def test_what_can_not_be_chosen_is_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        call()  # type: ignore[operator]
+        call()

@@ -79,7 +79,7 @@ def _write_overlays(folder: Path, model: Model, dataset: Dataset) -> list[Tile]:
         _save_png(picture, folder / sample.kind / f"{sample.path.stem}.png")
         if sample.kind not in pictures and prediction.anomalous != sample.good:
             pictures[sample.kind] = (image, sample.kind.replace("_", " "))
-            overlays[sample.kind] = (picture, f"score {prediction.score:,.0f}")
+            overlays[sample.kind] = (picture, f"score {round(prediction.score, 1) + 0.0:,.1f}")
     return [*pictures.values(), *overlays.values()]
 
 

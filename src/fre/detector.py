@@ -25,7 +25,7 @@ from fre.fused import fit_fused, plan_layers
 from fre.geometry import Fit, Tiling
 from fre.graph import FeatureLayout
 from fre.grouping import group_labels
-from fre.images import ImageSource, read_image
+from fre.images import ImageSource, image_size
 from fre.learner import Part
 from fre.learnt import Learnt, LearntPart
 from fre.metadata import provenance
@@ -405,8 +405,7 @@ class FRE:
         if not self.per_tile or self.size is not None:
             return self.extractor(backbone, threads=threads)
         # Tiles with models of their own are counted: all images have the size of the first.
-        height, width, _ = read_image(sources[0]).shape
-        detector = FRE(**{**self.get_params(), "size": (height, width)})
+        detector = FRE(**{**self.get_params(), "size": image_size(sources[0])})
         return detector.extractor(backbone, threads=threads)
 
     def _augmentation(self) -> Augmentation | None:

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from fre.ahead import one_ahead
 from fre.augmentation import Augmentation
 from fre.backbones import Backbone
 from fre.cores import available_cores
@@ -449,16 +448,11 @@ class FeatureStream:
 
     def __iter__(self) -> Iterator[FeatureBatch]:
         """Yields batches; raises ImageError for an image that is not to be left out."""
-        # Meanwhile the caller's thread makes thumbnails, copies and tiles, and uses the features.
-        for (rows, _), X in one_ahead(lambda batch: self._extractor.run(batch[1]), self._batches()):
-            yield FeatureBatch(X, *rows)
-
-    def _batches(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint8]]]:
-        """Images, tiles and copies of some rows, (3, b); and their inputs."""
         inputs = self._inputs()
         while batch := list(islice(inputs, BATCH)):
             rows = np.array([(image, tile, copy) for image, copy, tile, _ in batch], np.intp)
-            yield rows.T, np.stack([pixels for *_, pixels in batch])
+            X = self._extractor.run(np.stack([pixels for *_, pixels in batch]))
+            yield FeatureBatch(X, *rows.T)
 
     def _inputs(self) -> Iterator[tuple[int, int, int, NDArray[np.uint8]]]:
         extractor = self._extractor

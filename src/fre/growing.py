@@ -430,9 +430,12 @@ def _differences(first: Model, other: Model) -> list[str]:
     found = []
     for name, path in COMPARED.items():
         values = [_at(model.metadata, path) for model in (first, other)]
-        if values[0] != values[1]:
-            shown = [_short(value) for value in values]
-            found.append(name if shown[0] == shown[1] else f"{name} ({shown[0]} and {shown[1]})")
+        if values[0] == values[1]:
+            continue
+        shown = [_short(value) for value in values]
+        found.append(name if None in shown else f"{name} ({shown[0]} and {shown[1]})")
+        if name == "preset":
+            break  # of which all else follows
     return found
 
 
@@ -443,9 +446,12 @@ def _at(metadata: dict[str, Any], path: str) -> Any:
     return value
 
 
-def _short(value: Any) -> str:
+def _short(value: Any) -> str | None:
+    """A value in a few words; ``None`` if it takes more."""
+    if isinstance(value, (bool, int, float)):
+        return str(value)
     if isinstance(value, str):
         return value[:12]
     if isinstance(value, list) and all(isinstance(part, (int, str, float)) for part in value):
         return " x ".join(map(str, value)) if len(value) == 2 else ", ".join(map(str, value))
-    return "none" if value is None else "another" if isinstance(value, (dict, list)) else str(value)
+    return None

@@ -267,8 +267,8 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         with Image.open(source) as image:
             width, height = image.size
             sideways = image.getexif().get(ORIENTATION_TAG, 1) in SIDEWAYS
-    except Exception:
-        height, width, _ = read_image(source).shape  # which says what is wrong with the file
+    except Exception:  # Pillow's decoders raise almost anything on a damaged file
+        height, width, _ = read_image(source).shape  # which says what is wrong with it
         return height, width
     return (width, height) if sideways else (height, width)
 

@@ -186,13 +186,15 @@ class Learner:
         """
         if "rows" not in arrays or arrays["rows"].shape != self.rows.shape:
             raise ModelFileError("the statistics are of another training, or damaged")
-        self.rows = arrays["rows"].copy()
-        for fold in range(len(self._folds)):
-            for index, part in enumerate(self.parts):
-                self._folds[fold][index] = self._restored(arrays, f"{fold}/{part.name}/", part)
+        # All of it, or none: what is damaged half-way must not be gone on from.
+        folds = [
+            [self._restored(arrays, f"{fold}/{part.name}/", part, int(rows)) for part in self.parts]
+            for fold, rows in enumerate(arrays["rows"])
+        ]
+        self._folds, self.rows = folds, arrays["rows"].copy()
 
     def _restored(
-        self, arrays: Mapping[str, NDArray[Any]], prefix: str, part: Part
+        self, arrays: Mapping[str, NDArray[Any]], prefix: str, part: Part, rows: int
     ) -> Accumulator[Any]:
         stored = {
             name.removeprefix(prefix): values
@@ -200,11 +202,12 @@ class Learner:
             if name.startswith(prefix)
         }
         pending = stored.pop("pending", None)
+        absorbed = KINDS[part.scope].from_arrays(stored) if stored else None
+        found = (0 if absorbed is None else absorbed.n) + (0 if pending is None else len(pending))
+        if found != rows:
+            raise ModelFileError(f"{prefix} holds statistics of {found} rows, not of {rows}")
         return Accumulator(
-            part.maker(self.capacity),
-            block=BLOCK_ROWS,
-            absorbed=KINDS[part.scope].from_arrays(stored) if stored else None,
-            pending=pending,
+            part.maker(self.capacity), block=BLOCK_ROWS, absorbed=absorbed, pending=pending
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from fre.errors import ImageError, OptionError
 from fre.geometry import PADDING, Geometry, TileGrid, content_box
@@ -171,13 +171,7 @@ def cells(mask: MaskArray, grid: tuple[int, int]) -> MaskArray:
 
 def _grown(mask: MaskArray) -> MaskArray:
     """The mask and every pixel that touches it."""
-    padded = np.pad(mask, 1)
-    grown = np.zeros_like(mask)
-    height, width = mask.shape
-    for y in range(3):
-        for x in range(3):
-            grown |= padded[y : y + height, x : x + width]
-    return grown
+    return np.asarray(Image.fromarray(mask.view(np.uint8)).filter(ImageFilter.MaxFilter(3)), bool)
 
 
 def _read(source: MaskSource) -> MaskArray:

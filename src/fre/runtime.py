@@ -6,7 +6,7 @@ Threads and hints are those that `benchmarks/runtimes.py` favours: docs/runtimes
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from fre.errors import (
     ModelFileError,
     OptionError,
 )
+from fre.wire import encode_field, fields
 
 __all__ = [
     "RUNTIMES",
@@ -197,35 +198,18 @@ def open_runtime(
 def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
     """A serialised ONNX model with some of its tensors as further outputs.
 
-    Messages of Protocol Buffers that are written one after the other are read as one, their
-    repeated fields joined (its encoding guide, "Last One Wins"). So what is added is another
-    model, of a graph that has outputs and nothing else; and neither the package onnx nor a
-    second copy of the weights is needed.
+    What is appended is another model, of a graph that has outputs and nothing else: see `fre.wire`.
     """
-    outputs = b"".join(_field(GRAPH_OUTPUT, _field(VALUE_NAME, name.encode())) for name in names)
-    return model + _field(MODEL_GRAPH, outputs)
+    outputs = b"".join(
+        encode_field(GRAPH_OUTPUT, encode_field(VALUE_NAME, name.encode())) for name in names
+    )
+    return model + encode_field(MODEL_GRAPH, outputs)
 
 
 MODEL_GRAPH, GRAPH_OUTPUT, VALUE_NAME = 7, 12, 1
 MODEL_METADATA, ENTRY_KEY, ENTRY_VALUE = 14, 1, 2
 """Numbers of the fields in onnx.proto: ModelProto, GraphProto, ValueInfoProto; then those of
 ModelProto and StringStringEntryProto."""
-
-VARINT, FIXED_64, DELIMITED, FIXED_32 = 0, 1, 2, 5
-"""How a field is encoded, the low bits of its tag."""
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited field."""
-    return _varint(number << 3 | DELIMITED) + _varint(len(payload)) + payload
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*encoded, value])
 
 
 def read_metadata(model: bytes) -> dict[str, str]:
@@ -239,50 +223,15 @@ def read_metadata(model: bytes) -> dict[str, str]:
     metadata: dict[str, str] = {}
     graphs = 0
     try:
-        for number, content in _fields(memoryview(model)):
-            graphs += number == MODEL_GRAPH
-            if number == MODEL_METADATA:
-                entry = {key: bytes(value).decode() for key, value in _fields(content)}
+        for field in fields(model):
+            graphs += field.number == MODEL_GRAPH
+            if field.number == MODEL_METADATA:
+                entry = {
+                    part.number: bytes(part.content).decode() for part in fields(field.content)
+                }
                 metadata[entry.get(ENTRY_KEY, "")] = entry.get(ENTRY_VALUE, "")
         if not graphs:
             raise ValueError("no graph")
     except (ValueError, IndexError) as error:
         raise ModelFileError("not an ONNX model, or a damaged one") from error
     return metadata
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Numbers and contents of a message's fields, but for those that hold plain numbers.
-
-    Raises:
-        ValueError: that is no message.
-        IndexError: it ends too early.
-    """
-    at = 0
-    while at < len(message):
-        tag, at = _read_varint(message, at)
-        kind, length = tag & 7, 0
-        if kind == DELIMITED:
-            length, at = _read_varint(message, at)
-        elif kind == VARINT:
-            _, at = _read_varint(message, at)
-        elif kind in (FIXED_64, FIXED_32):
-            at += 8 if kind == FIXED_64 else 4
-        else:
-            raise ValueError(f"no encoding has the number {kind}")
-        if at + length > len(message):
-            raise IndexError("the message ends within a field")
-        if kind == DELIMITED:
-            yield tag >> 3, message[at : at + length]
-        at += length
-
-
-def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
-    """A number, and where it ends."""
-    value = 0
-    for place in range(10):
-        byte = message[at + place]
-        value |= (byte & 127) << 7 * place
-        if byte < 128:
-            return value, at + place + 1
-    raise ValueError("a number of more than 64 bits")

@@ -102,10 +102,9 @@ def _working(
 
 
 def _tried(name: str, opened: Callable[[str], Runtime]) -> Runtime | Exception:
-    # Faults of a runtime have types of its own, and the next one may do.
     try:
         return opened(name)
-    except Exception as error:
+    except Exception as error:  # faults of a runtime have types of its own, and the next may do
         return error
 
 

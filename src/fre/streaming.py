@@ -47,6 +47,7 @@ from fre.learner import Learner, Part, PartStatistics, fitted, joined, part_name
 from fre.learnt import Learnt, LearntPart
 from fre.presets import Configuration
 from fre.subspace.crossfit import extrapolate
+from fre.subspace.incremental import SubspaceStatistics
 from fre.subspace.pca import Subspace
 from fre.types import FloatArray, Progress
 from fre.version import __version__
@@ -349,15 +350,24 @@ class _State:
             notes = json.loads(str(arrays.pop("notes")))
             if notes["identity"] != self._identity:
                 return
+            images = [
+                SeenImage(place, sha256, (height, width), NOTHING)
+                for place, sha256, height, width in notes["images"]
+            ]
+            skipped = [ImageError(path, reason) for path, reason in notes["skipped"]]
+            consumed = int(notes["consumed"])
             self.learner.restore(arrays)
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, ModelFileError):
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            KeyError,
+            TypeError,
+            zipfile.BadZipFile,
+            ModelFileError,
+        ):
             return  # damaged, or not ours: the training starts anew and writes over it
-        self.consumed = notes["consumed"]
-        self.images = [
-            SeenImage(place, sha256, (height, width), NOTHING)
-            for place, sha256, height, width in notes["images"]
-        ]
-        self.skipped = [ImageError(path, reason) for path, reason in notes["skipped"]]
+        self.consumed, self.images, self.skipped = consumed, images, skipped
 
     def checkpoint(self) -> None:
         """Write the checkpoint, unless that was done a moment ago."""
@@ -509,13 +519,16 @@ class Judges:
         def fit(without: int | None) -> list[LayerSubspace]:
             return [
                 fitted(
-                    whole[index] if without is None else joined(statistics, index, without=without),
+                    part,
                     variance=options.variance,
-                    rank=_allowed(options.rank, without),
+                    rank=options.rank if without is None else _allowed(options.rank, part),
                     at_most=options.at_most,
                     prior=options.prior,
                 )
                 for index in indices
+                for part in [
+                    whole[index] if without is None else joined(statistics, index, without=without)
+                ]
             ]
 
         own = fit(None)
@@ -618,9 +631,11 @@ def judge(
     return replace(Judged.join(pieces), images=tuple(stream.images))
 
 
-def _allowed(rank: int | None, without: int | None) -> int | None:
-    # Of a part of the images the rank may be out of reach: there the variance decides.
-    return rank if without is None else None
+def _allowed(rank: int | None, statistics: PartStatistics) -> int | None:
+    """A fixed rank, cut to what a part of the images allows."""
+    if rank is None or not isinstance(statistics, SubspaceStatistics):
+        return rank
+    return min(rank, statistics.rank)
 
 
 def _stored(subspace: LayerSubspace) -> LayerSubspace:

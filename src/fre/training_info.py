@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import ModelFileError
+from fre.wire import fields
 
 __all__ = ["read_arrays", "with_arrays", "without_arrays"]
 
@@ -36,7 +37,7 @@ def with_arrays(model: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
         numpy_helper.from_array(np.asarray(values, order="C"), name)
         for name, values in arrays.items()
     ]
-    # Messages of Protocol Buffers that are written one after the other are read as one.
+    # It is read as one with what it is appended to: see `fre.wire`.
     beside = onnx.ModelProto()
     beside.training_info.add().algorithm.CopyFrom(
         helper.make_graph([], GRAPH, [], [], initializer=tensors)
@@ -50,39 +51,17 @@ def without_arrays(model: bytes) -> bytes:
 
     Anything that is not such a model is returned as it is: others say what is wrong with it.
     """
-    parts, kept, position = [], 0, 0
+    kept: list[memoryview] = []
+    start = 0
     view = memoryview(model)
-    while position < len(model):
-        start = position
-        try:
-            key, position = _varint(view, position)
-            if key & 7 == 0:
-                _, position = _varint(view, position)
-            elif key & 7 == 2:
-                length, position = _varint(view, position)
-                position += length
-            else:
-                return model
-        except IndexError:
-            return model
-        if key >> 3 == TRAINING_INFO:
-            parts.append(view[kept:start])
-            kept = position
-    if not parts or position > len(model):
+    try:
+        for field in fields(model):
+            if field.number == TRAINING_INFO:
+                kept.append(view[start : field.start])
+                start = field.stop
+    except (ValueError, IndexError):
         return model
-    return b"".join([*parts, view[kept:]])
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    """A number, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, position
+    return b"".join([*kept, view[start:]]) if kept else model
 
 
 def read_arrays(model: bytes) -> dict[str, NDArray[Any]]:

@@ -138,7 +138,7 @@ def quantized(backbone: EmbeddedBackbone, batches: Iterable[FloatArray]) -> Embe
         node.name = node.name or node.output[0]
     convolutions = [node.name for node in network.graph.node if node.op_type == "Conv"]
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # of a package without types
         def __init__(self) -> None:
             self.batches = iter(batches)
 

@@ -159,7 +159,7 @@ class TimmBackbone(Backbone):
         def feature_map(name: str, output: Any) -> Any:
             return self._feature_map(name, output, size)
 
-        class Tapped(torch.nn.Module):  # type: ignore[misc, unused-ignore]
+        class Tapped(torch.nn.Module):  # type: ignore[misc, unused-ignore]  # torch may be absent
             def __init__(self) -> None:
                 super().__init__()
                 self.add_module(MODEL, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 MIB = 1024 * 1024
 SHORTEST_TOKEN = 16
+
+
+def _number(
+    name: str, default: int, help_text: str, *, least: int = 1
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """An option for a whole number that is not below a bound."""
+    return click.option(
+        name, type=click.IntRange(least), default=default, show_default=True, help=help_text
+    )
 
 
 @click.command()
@@ -52,45 +62,18 @@ SHORTEST_TOKEN = 16
 )
 @click.option("--watch", type=click.Path(path_type=Path), help="Judge what arrives in this folder.")
 @click.option("--watch-model", metavar="NAME", help="The model that judges it, if there are more.")
-@click.option("--max-upload", type=click.IntRange(1), default=64, show_default=True, help="MiB.")
-@click.option(
-    "--max-train-upload",
-    type=click.IntRange(1),
-    default=2048,
-    show_default=True,
-    help="MiB, of images to train on, packed or unpacked.",
-)
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(1),
-    default=89_478_485,
-    show_default=True,
-    help="Of one image.",
-)
-@click.option(
-    "--max-batch", type=click.IntRange(1), default=64, show_default=True, help="Images a request."
-)
-@click.option(
-    "--max-queue",
-    type=click.IntRange(1),
-    default=256,
-    show_default=True,
-    help="Images that may wait for a model; at least --max-batch.",
-)
-@click.option(
+@_number("--max-upload", 64, "MiB.")
+@_number("--max-train-upload", 2048, "MiB, of images to train on, packed or unpacked.")
+@_number("--max-pixels", 89_478_485, "Of one image.")
+@_number("--max-batch", 64, "Images a request.")
+@_number("--max-queue", 256, "Images that may wait for a model; at least --max-batch.")
+@_number(
     "--keep",
-    type=click.IntRange(0),
-    default=2048,
-    show_default=True,
-    help="MiB of pictures to keep on disk; the oldest go first. Results themselves stay.",
+    2048,
+    "MiB of pictures to keep on disk; the oldest go first. Results themselves stay.",
+    least=0,
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    help="Images of concurrent requests to a run of the network.",
-)
+@_number("--batch-size", 8, "Images of concurrent requests to a run of the network.")
 @runtime_options
 def serve(
     models: Path,

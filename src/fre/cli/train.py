@@ -161,7 +161,7 @@ if TYPE_CHECKING:
     "--folds",
     default=5,
     show_default=True,
-    help="For calibration; each trains an autoencoder anew.",
+    help="For calibration, at least; each trains an autoencoder anew.",
 )
 @click.option(
     "--false-alarm-rate",

@@ -134,13 +134,13 @@ def percentile_interval(figures: ArrayLike, level: float = LEVEL) -> tuple[float
     return float(low), float(high)
 
 
-def wilson_interval(part: int, total: int) -> tuple[float, float]:
+def wilson_interval(part: float, total: int) -> tuple[float, float]:
     """The 95 % interval of a share, by Wilson, JASA 22, 1927.
 
     Unlike the bootstrap's it has a width for none of 41, and for all of them.
 
     Args:
-        part: how many.
+        part: how many; the mean of several counts need not be whole.
         total: of how many, at least 1.
 
     Returns:

@@ -18,8 +18,13 @@ from starlette.staticfiles import StaticFiles
 from fre.errors import FREError
 from fre.serve import schemas
 from fre.serve.gate import Access, App, Gate
-from fre.serve.problems import Problem, from_error, problem_body
-from fre.serve.routes import PAGE, Routes
+from fre.serve.problems import Problem, fault, from_error, problem_body
+from fre.serve.routes.jobs import JobRoutes
+from fre.serve.routes.live import LiveRoutes
+from fre.serve.routes.models import ModelRoutes
+from fre.serve.routes.predict import PredictRoutes
+from fre.serve.routes.results import ResultRoutes
+from fre.serve.routes.site import PAGE, SiteRoutes
 from fre.serve.service import Service
 from fre.version import __version__
 
@@ -92,7 +97,7 @@ def create_app(service: Service) -> App:
     api.add_exception_handler(HTTPException, _on_http)
     api.add_exception_handler(RequestValidationError, _on_invalid)
     api.add_exception_handler(Exception, _on_fault)
-    _add_routes(api, Routes(service, access))
+    _add_routes(api, service, access)
     if PAGE.is_dir():
         api.mount("/static", StaticFiles(directory=PAGE), name="static")
     _secure(api, settings.token is not None)
@@ -114,7 +119,11 @@ def create_app(service: Service) -> App:
     )
 
 
-def _add_routes(api: FastAPI, routes: Routes) -> None:
+def _add_routes(api: FastAPI, service: Service, access: Access) -> None:
+    site, models = SiteRoutes(service, access), ModelRoutes(service)
+    predict, jobs = PredictRoutes(service), JobRoutes(service)
+    results, live = ResultRoutes(service), LiveRoutes(service)
+
     def add(
         method: str,
         path: str,
@@ -148,26 +157,26 @@ def _add_routes(api: FastAPI, routes: Routes) -> None:
     def picture(*types: str) -> dict[str, Any]:
         return {kind: {"schema": BINARY} for kind in types}
 
-    api.add_api_route("/", routes.page, methods=["GET"], include_in_schema=False)
-    add("GET", "/healthz", routes.healthz, schemas.StatusBody)
-    add("GET", "/readyz", routes.readyz, schemas.StatusBody, 503)
-    add("GET", "/metrics", routes.metrics, {"text/plain": {"schema": {"type": "string"}}})
-    add("GET", "/v1/service", routes.describe, schemas.ServiceBody)
-    add("POST", "/v1/session", routes.open_session, None, 408, 413, status=204)
-    add("DELETE", "/v1/session", routes.close_session, None, 408, 413, status=204)
-    add("GET", "/v1/models", routes.list_models, schemas.ModelsBody)
-    add("GET", "/v1/models/{model}", routes.get_model, schemas.ModelBody, 404)
+    api.add_api_route("/", site.page, methods=["GET"], include_in_schema=False)
+    add("GET", "/healthz", site.healthz, schemas.StatusBody)
+    add("GET", "/readyz", site.readyz, schemas.StatusBody, 503)
+    add("GET", "/metrics", site.metrics, {"text/plain": {"schema": {"type": "string"}}})
+    add("GET", "/v1/service", site.describe, schemas.ServiceBody)
+    add("POST", "/v1/session", site.open_session, None, 408, 413, status=204)
+    add("DELETE", "/v1/session", site.close_session, None, 408, 413, status=204)
+    add("GET", "/v1/models", models.list_models, schemas.ModelsBody)
+    add("GET", "/v1/models/{model}", models.get_model, schemas.ModelBody, 404)
     add(
         "GET",
         "/v1/models/{model}/calibration",
-        routes.get_calibration,
+        models.get_calibration,
         schemas.CalibrationBody,
         404,
     )
     add(
         "PUT",
         "/v1/models/{model}/threshold",
-        routes.set_threshold,
+        models.set_threshold,
         schemas.CalibrationBody,
         404,
         408,
@@ -177,7 +186,7 @@ def _add_routes(api: FastAPI, routes: Routes) -> None:
     add(
         "POST",
         "/v1/models/{model}/predict",
-        routes.predict,
+        predict.predict,
         schemas.PredictBody,
         404,
         408,
@@ -186,12 +195,12 @@ def _add_routes(api: FastAPI, routes: Routes) -> None:
         503,
         openapi_extra={"requestBody": IMAGE_BODY},
     )
-    add("GET", "/v1/models/{model}/rate", routes.get_rate, schemas.RateBody, 404)
-    add("GET", "/v1/models/{model}/drift", routes.get_drift, schemas.DriftBody, 404)
+    add("GET", "/v1/models/{model}/rate", live.get_rate, schemas.RateBody, 404)
+    add("GET", "/v1/models/{model}/drift", live.get_drift, schemas.DriftBody, 404)
     add(
         "POST",
         "/v1/train",
-        routes.train,
+        jobs.train,
         schemas.JobBody,
         408,
         409,
@@ -205,7 +214,7 @@ def _add_routes(api: FastAPI, routes: Routes) -> None:
     add(
         "POST",
         "/v1/models/{model}/update",
-        routes.update,
+        jobs.update,
         schemas.JobBody,
         404,
         408,
@@ -217,21 +226,21 @@ def _add_routes(api: FastAPI, routes: Routes) -> None:
         status=202,
         openapi_extra={"requestBody": TRAIN_BODY},
     )
-    add("GET", "/v1/jobs", routes.list_jobs, schemas.JobsBody)
-    add("GET", "/v1/jobs/{job}", routes.get_job, schemas.JobBody, 404)
-    add("DELETE", "/v1/jobs/{job}", routes.cancel_job, schemas.JobBody, 404, 408, 409, 413)
-    add("GET", "/v1/results", routes.list_results, schemas.ResultsBody)
+    add("GET", "/v1/jobs", jobs.list_jobs, schemas.JobsBody)
+    add("GET", "/v1/jobs/{job}", jobs.get_job, schemas.JobBody, 404)
+    add("DELETE", "/v1/jobs/{job}", jobs.cancel_job, schemas.JobBody, 404, 408, 409, 413)
+    add("GET", "/v1/results", results.list_results, schemas.ResultsBody)
     add(
         "GET",
         "/v1/results.csv",
-        routes.export_results,
+        results.export_results,
         {"text/csv": {"schema": {"type": "string"}}},
     )
-    add("GET", "/v1/results/{result}", routes.get_result, schemas.ResultBody, 404)
+    add("GET", "/v1/results/{result}", results.get_result, schemas.ResultBody, 404)
     add(
         "PUT",
         "/v1/results/{result}/verdict",
-        routes.set_verdict,
+        results.set_verdict,
         schemas.ResultBody,
         404,
         408,
@@ -240,16 +249,16 @@ def _add_routes(api: FastAPI, routes: Routes) -> None:
     path = "/v1/results/{result}"
     shown = picture("image/jpeg", "image/png", "image/webp", "image/bmp")
     maps = picture("image/png", "image/tiff", "application/octet-stream")
-    add("GET", f"{path}/image", routes.get_image, shown, 404)
-    add("GET", f"{path}/overlay", routes.get_overlay, picture("image/jpeg"), 404)
-    add("GET", f"{path}/heat", routes.get_heat, picture("image/png"), 404)
-    add("GET", f"{path}/map", routes.get_map, maps, 404)
-    add("GET", "/v1/samples", routes.list_samples, schemas.SamplesBody)
-    add("GET", "/v1/samples/{sample}.png", routes.get_sample, picture("image/png"), 404)
+    add("GET", f"{path}/image", results.get_image, shown, 404)
+    add("GET", f"{path}/overlay", results.get_overlay, picture("image/jpeg"), 404)
+    add("GET", f"{path}/heat", results.get_heat, picture("image/png"), 404)
+    add("GET", f"{path}/map", results.get_map, maps, 404)
+    add("GET", "/v1/samples", site.list_samples, schemas.SamplesBody)
+    add("GET", "/v1/samples/{sample}.png", site.get_sample, picture("image/png"), 404)
     add(
         "GET",
         "/v1/events",
-        routes.events,
+        live.events,
         {"text/event-stream": {"schema": {"type": "string"}}},
         503,
     )
@@ -293,9 +302,9 @@ async def _on_error(_: Request, error: Exception) -> Response:
 
 
 async def _on_fault(_: Request, error: Exception) -> Response:
-    # It is raised again afterwards, and logged by whoever catches it.
-    message = f"{type(error).__name__}: a fault of fre; its log has more"
-    return _problem_response(Problem(500, "internal", message))
+    # Starlette raises it again afterwards, and the gate logs it; without this handler Starlette
+    # would have answered in plain text before.
+    return _problem_response(fault(error))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

@@ -28,8 +28,8 @@ __all__ = ["Batcher", "Job", "Observer", "Outcome"]
 
 log = logging.getLogger("fre.serve")
 
-Observer = Callable[[str, list["Outcome"], int], None]
-"""Called with a model's name, what was scored, and the size of the batch."""
+Observer = Callable[[str, list["Outcome"]], None]
+"""Called with a model's name, and what was scored in one batch."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,8 @@ class Batcher:
             job.image = LoadedImage(pixels, pixels, original, digest)
         except ImageError as error:
             lane.give_up(job, error)
-        except Exception as error:  # whoever waits must hear of it
+        except Exception as error:  # a fault of ours: whoever waits must hear of it
+            log.exception("%s", job.name)
             lane.give_up(job, InternalError(f"{job.name}: {type(error).__name__}: {error}"))
         else:
             lane.put(job)
@@ -289,6 +290,7 @@ class _Lane:
                 for job, image, prediction in zip(batch, images, predictions, strict=True)
             ]
         except Exception as error:  # whoever waits must hear of it, and the thread must live
+            log.exception("the model %s", self.name)
             self._release(len(batch))
             for job in batch:
                 job.future.set_exception(InternalError(f"{type(error).__name__}: {error}"))
@@ -315,7 +317,7 @@ class _Lane:
             for job, prediction, result in zip(batch, predictions, written.result(), strict=True)
         ]
         try:
-            self.batcher.observer(self.name, outcomes, len(batch))
+            self.batcher.observer(self.name, outcomes)
         except Exception:  # clients wait, whatever becomes of the figures
             log.exception("the figures of %s", self.name)
         for job, outcome in zip(batch, outcomes, strict=True):

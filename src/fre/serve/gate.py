@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fre.serve.metrics import Metrics
-from fre.serve.problems import Problem, problem_body
+from fre.serve.problems import Problem, fault, problem_body
 from fre.serve.uploads import body_chunks
 
 __all__ = ["COOKIE", "Access", "Gate"]
@@ -188,11 +188,10 @@ class Gate:
         except Problem as problem:
             if status == 0:
                 await _answer(watched_send, problem)
-        except Exception as error:
+        except Exception as error:  # a fault of ours: in the log, and one connection's alone
             log.exception("%s %s", scope["method"], scope["path"])
             if status == 0:
-                message = f"{type(error).__name__}: a fault of fre; its log has more"
-                await _answer(watched_send, Problem(500, "internal", message))
+                await _answer(watched_send, fault(error))
         finally:
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in METHODS else "other"

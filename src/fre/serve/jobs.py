@@ -220,7 +220,8 @@ class Jobs:
             self._fail(identity, problem.code, problem.message)
         except FREError as error:
             self._fail(identity, from_error(error).code, str(error))
-        except Exception as error:  # a fault of ours, on the record of the job
+        except Exception as error:  # a fault of ours: on the record, and the next job may run
+            log.exception("job %d", identity)
             self._fail(identity, "internal", f"{type(error).__name__}: {error}")
 
     def _fail(self, identity: int, code: str, message: str) -> None:

@@ -72,10 +72,10 @@ class FolderWatch:
         while not self._stop.wait(INTERVAL):
             try:
                 self._step()
-            except FREError as error:  # noqa: PERF203
+            except FREError as error:  # noqa: PERF203  (the thread must live)
                 log.warning("watched folder: %s", error)
                 self._stop.wait(1.0)
-            except Exception:  # whatever is wrong with the folder may pass
+            except Exception:  # whatever is wrong with the folder may pass: logged, tried again
                 log.exception("watched folder")
                 self._stop.wait(1.0)
 
@@ -104,7 +104,7 @@ class FolderWatch:
                     source=SOURCE,
                     watch_keys=[arrival.key for arrival, _ in taken],
                 )
-            except Problem as problem:  # noqa: PERF203
+            except Problem as problem:  # noqa: PERF203  (that there is room is what it waits for)
                 if problem.code != "queue_full" or self._stop.wait(0.1):
                     return
         for (arrival, _), future in zip(taken, futures, strict=True):

@@ -125,9 +125,9 @@ class Metrics:
         self.requests.labels(method, route, str(status)).inc()
         self.request_seconds.labels(route).observe(seconds)
 
-    def scored(self, model: str, outcomes: list[Outcome], batch: int) -> None:
+    def scored(self, model: str, outcomes: list[Outcome]) -> None:
         """Count images that were judged together."""
-        self.batch_images.labels(model).observe(batch)
+        self.batch_images.labels(model).observe(len(outcomes))
         with self._lock:
             scores = self._scores.get(model) or self._new_scores(model)
             for outcome in outcomes:

@@ -13,10 +13,10 @@ from fre.errors import (
     OutputError,
 )
 
-__all__ = ["Problem", "from_error", "problem_body"]
+__all__ = ["Problem", "fault", "from_error", "problem_body"]
 
 
-class Problem(Exception):  # noqa: N818
+class Problem(Exception):  # noqa: N818  (an answer, and not always to a mistake)
     """An answer that is not the one asked for.
 
     Args:
@@ -57,3 +57,8 @@ def from_error(error: FREError) -> Problem:
     if isinstance(error, (OptionError, DatasetError, InputError)):
         return Problem(422, "invalid", str(error))
     return Problem(500, "internal", str(error))
+
+
+def fault(error: Exception) -> Problem:
+    """What a client is told of a mistake of ours; whoever calls logs it."""
+    return Problem(500, "internal", f"{type(error).__name__}: a fault of fre; its log has more")

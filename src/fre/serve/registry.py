@@ -298,7 +298,7 @@ class Registry:
             while not self._stop.wait(seconds):
                 try:
                     self.refresh()
-                except Exception:  # noqa: PERF203  (whatever is wrong may pass)
+                except Exception:  # noqa: PERF203  (logged, and looked at again)
                     log.exception("the folder of models")
 
         self._thread = threading.Thread(target=run, name="fre-reload", daemon=True)

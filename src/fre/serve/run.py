@@ -94,21 +94,17 @@ def serve(settings: Settings, started: Callable[[str, Service], None]) -> None:
     """
     # Images are refused by their size in any case; Pillow would print as well.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    bound = listen(settings.host, settings.port)
-    try:
+    with listen(settings.host, settings.port) as bound:
         service = Service(settings)
-    except BaseException:
-        bound.close()
-        raise
-    config = uvicorn.Config(
-        create_app(service),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        lifespan="on",
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
-    name = f"[{settings.host}]" if ":" in settings.host else settings.host
-    started(f"http://{name}:{bound.getsockname()[1]}", service)
-    _Server(config, service).run(sockets=[bound])
+        config = uvicorn.Config(
+            create_app(service),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        name = f"[{settings.host}]" if ":" in settings.host else settings.host
+        started(f"http://{name}:{bound.getsockname()[1]}", service)
+        _Server(config, service).run(sockets=[bound])

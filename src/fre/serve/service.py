@@ -126,8 +126,8 @@ class Service:
         self.database.close()
         self._lock.close()
 
-    def _scored(self, model: str, outcomes: list[Outcome], batch: int) -> None:
-        self.metrics.scored(model, outcomes, batch)
+    def _scored(self, model: str, outcomes: list[Outcome]) -> None:
+        self.metrics.scored(model, outcomes)
         for outcome in outcomes:
             self.hub.publish("result", outcome.result)
 

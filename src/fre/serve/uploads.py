@@ -7,9 +7,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fre.serve.problems import Problem
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 __all__ = [
     "Budget",
@@ -220,18 +223,6 @@ class Part:
     sink: Sink | None = None
     value: bytearray = field(default_factory=bytearray)
 
-    @property
-    def text(self) -> str:
-        """The value of a plain field.
-
-        Raises:
-            Problem: it is not UTF-8.
-        """
-        try:
-            return self.value.decode()
-        except UnicodeDecodeError as error:
-            raise Problem(422, "invalid", f"field {self.key!r}: expected UTF-8") from error
-
 
 class _Collector:
     """What the parser calls while it reads: gathers headers, and starts and fills parts."""
@@ -247,7 +238,7 @@ class _Collector:
         self._value = bytearray()
         self._headers: dict[bytes, bytes] = {}
 
-    def callbacks(self) -> dict[str, Callable[..., None]]:
+    def callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._header_name,
@@ -351,7 +342,7 @@ async def read_multipart(
     try:
         if not boundary or len(boundary) > 200:
             raise Problem(400, "bad_request", "multipart/form-data needs a boundary")
-        parser = MultipartParser(boundary.encode("latin-1"), collector.callbacks())  # type: ignore[arg-type, unused-ignore]
+        parser = MultipartParser(boundary.encode("latin-1"), collector.callbacks())
         async for chunk in chunks:
             if threaded:
                 await asyncio.to_thread(parser.write, chunk)

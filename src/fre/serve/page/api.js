@@ -28,17 +28,19 @@ export async function get(path, query, options = {}) {
 export async function send(method, path, body, options = {}) {
   return request(method, path, {
     ...options,
+    // What somebody decided is sent even if the page is left at once.
+    keepalive: true,
     body: body === undefined ? undefined : JSON.stringify(body),
     headers: body === undefined ? {} : { "Content-Type": "application/json" },
   });
 }
 
-export async function request(method, path, { query, body, headers = {}, signal } = {}) {
+export async function request(method, path, { query, body, headers = {}, keepalive = false, signal } = {}) {
   const address = path + search(query);
   for (;;) {
     let response;
     try {
-      response = await fetch(address, { method, body, headers, signal });
+      response = await fetch(address, { method, body, headers, keepalive, signal });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ApiError("The service can't be reached. Is fre serve still running?");

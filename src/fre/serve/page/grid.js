@@ -73,7 +73,12 @@ export class Grid {
 
   #measure() {
     const width = this.element.clientWidth;
-    if (!width || width === this.width) return;
+    if (!width) return;
+    if (width === this.width) {
+      // It may have been out of sight, where nothing is drawn.
+      this.#schedule();
+      return;
+    }
     this.width = width;
     this.#layout();
   }

@@ -58,7 +58,6 @@ export class Histogram {
     this.calibration = calibration;
     this.scores = scores;
     this.threshold = threshold;
-    this.scale = null;
     this.#draw();
   }
 
@@ -193,7 +192,9 @@ export class Histogram {
     const inside = Math.max(0, Math.min(1, place));
     // Back where it was saved means exactly there, not nearly.
     const back = Math.abs(inside - this.scale.place(this.saved)) < 0.002;
-    this.onmove(back ? this.saved : this.scale.value(inside));
+    // At once: the next key may come before the page has been drawn, and goes on from here.
+    this.threshold = back ? this.saved : this.scale.value(inside);
+    this.onmove(this.threshold);
   }
 }
 

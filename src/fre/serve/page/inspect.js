@@ -8,6 +8,7 @@ import { fromInput } from "./files.js";
 import * as format from "./format.js";
 import { Grid } from "./grid.js";
 import { Histogram } from "./histogram.js";
+import { onVerdictKey } from "./judging.js";
 import { announce, failed, message } from "./messages.js";
 import { pickSamples } from "./samples.js";
 import { state } from "./state.js";
@@ -47,12 +48,7 @@ export class Inspect {
       label: "Results",
       card: (item) => makeCard(item, () => ({ threshold: this.threshold, heat: this.heat, boxes: this.boxes, time: false })),
       onopen: (item) => this.#open(item),
-      onkey: (item, key) => {
-        const verdicts = { g: "good", d: "defect", u: null };
-        if (!(key.toLowerCase() in verdicts) || item.error) return false;
-        judge(item, verdicts[key.toLowerCase()]);
-        return true;
-      },
+      onkey: onVerdictKey(judge),
     });
     this.#buildDecision();
     this.#buildToolbar();
@@ -89,9 +85,8 @@ export class Inspect {
       await api.allResults({ model: state.model.name, source: "page", since: this.since }, {
         most: MOST,
         signal: loading.signal,
-        onpage: (results, total) => {
+        onpage: (results) => {
           if (this.loading !== loading) return;
-          this.earlier = Math.max(0, total - MOST);
           for (const result of results) this.results.set(result.id, result);
           this.#update();
         },
@@ -127,6 +122,13 @@ export class Inspect {
 
   /** Images to inspect: `{file, name}`. */
   async inspect(files) {
+    try {
+      // Images may be dropped before the service has said what models it has.
+      if (!state.model) await state.load();
+    } catch (error) {
+      failed(error);
+      return;
+    }
     if (!state.model) {
       message("There is no model yet. Train one from good images first.", { kind: "error", action: { label: "Train", run: () => { location.hash = "#/train"; } } });
       return;
@@ -212,7 +214,10 @@ export class Inspect {
     put(document.getElementById("inspect-histogram"), h("h2", { class: "panel-title" }, "Scores"), this.histogram.element);
     this.field = h("input", {
       class: "field", id: "threshold-value", type: "number", step: "any",
+      oninput: () => { this.typing = true; },
+      onblur: () => { this.typing = false; this.#decided(); },
       onchange: () => {
+        this.typing = false;
         const value = this.field.valueAsNumber;
         if (Number.isFinite(value)) this.#moveThreshold(value);
         else this.#decided();
@@ -271,7 +276,8 @@ export class Inspect {
       say(this.saveNote, "");
       return;
     }
-    if (document.activeElement !== this.field || this.field.valueAsNumber !== this.threshold) {
+    // Nothing that happens meanwhile writes over what somebody is typing.
+    if (!this.typing && (document.activeElement !== this.field || this.field.valueAsNumber !== this.threshold)) {
       this.field.value = String(Number(this.threshold.toPrecision(6)));
     }
     const expected = expectedRate(calibration.scores, this.threshold);
@@ -392,7 +398,8 @@ export class Inspect {
     show(this.offer, Boolean(hold && this.held));
     if (hold) {
       say(this.offer, `Show ${format.many(this.held, "new result")}`);
-      this.grid.refresh();
+      // Where they are, but as they are now: somebody may have marked one.
+      this.grid.update(this.grid.items.map(({ id }) => this.results.get(id)));
     } else {
       this.held = 0;
       this.#arrange();
@@ -476,7 +483,7 @@ export class Inspect {
     this.viewer.show(item, {
       items: () => this.grid.items.filter((result) => !result.error).map(({ id }) => this.results.get(id)),
       threshold: () => this.threshold,
-      onclose: (last) => last && this.grid.focus(last.id),
+      onclose: (last) => this.grid.focus(last.id),
     });
   }
 

@@ -1,11 +1,10 @@
 // Parts as they come: newest first, the anomalous rate over time, and whether they drift.
 
 import * as api from "./api.js";
-import { makeCard } from "./card.js";
 import { h, icon, put, say, show, svg } from "./dom.js";
 import { events } from "./events.js";
 import * as format from "./format.js";
-import { Grid } from "./grid.js";
+import { historyGrid } from "./judging.js";
 import { failed } from "./messages.js";
 import { state } from "./state.js";
 
@@ -26,21 +25,7 @@ export class Live {
     this.paused = false;
     this.fresh = 0;
     this.visible = false;
-    this.grid = new Grid({
-      label: "Newest parts",
-      card: (item) => makeCard(item, () => ({ threshold: null, heat: true, boxes: true, time: true })),
-      onopen: (item) => this.viewer.show(item, {
-        items: () => this.grid.items.map(({ id }) => this.results.get(id) ?? item),
-        threshold: () => null,
-        onclose: (last) => last && this.grid.focus(last.id),
-      }),
-      onkey: (item, key) => {
-        const verdicts = { g: "good", d: "defect", u: null };
-        if (!(key.toLowerCase() in verdicts)) return false;
-        judge(item, verdicts[key.toLowerCase()]);
-        return true;
-      },
-    });
+    this.grid = historyGrid("Newest parts", viewer, judge, (id) => this.results.get(id));
     this.#build();
     state.addEventListener("model", () => { this.stale = true; if (this.visible) this.load(); });
     events.addEventListener("result", ({ detail }) => this.#arrive(detail));
@@ -51,8 +36,13 @@ export class Live {
 
   enter() {
     this.visible = true;
-    if (this.stale) this.load();
-    else this.#figures();
+    if (this.stale) {
+      this.load();
+    } else {
+      // What came while another view was shown.
+      this.#update();
+      this.#figures();
+    }
     clearInterval(this.clock);
     this.clock = setInterval(() => this.#figures(), 15000);
   }
@@ -159,10 +149,7 @@ export class Live {
   }
 
   #update() {
-    if (!this.visible) {
-      this.pendingArrange = true;
-      return;
-    }
+    if (!this.visible) return;
     const hold = this.paused || (this.grid.items.length > 0 && this.grid.busy);
     if (hold) {
       say(this.offer, `Show ${format.many(this.fresh, "new part")}`);

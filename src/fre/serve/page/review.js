@@ -1,11 +1,11 @@
 // What reviewers said: kept by the service, exported as CSV, offered for the next update.
 
 import * as api from "./api.js";
-import { decision, isWrong, makeCard } from "./card.js";
+import { decision, isWrong } from "./card.js";
 import { h, icon, put, say, show } from "./dom.js";
 import { events } from "./events.js";
 import * as format from "./format.js";
-import { Grid } from "./grid.js";
+import { historyGrid } from "./judging.js";
 import { failed, message } from "./messages.js";
 import { state } from "./state.js";
 
@@ -25,21 +25,7 @@ export class Review {
     this.results = new Map();
     this.group = null;
     this.stale = true;
-    this.grid = new Grid({
-      label: "Reviewed results",
-      card: (item) => makeCard(item, () => ({ threshold: null, heat: true, boxes: true, time: true })),
-      onopen: (item) => this.viewer.show(item, {
-        items: () => this.grid.items.map((shown) => this.results.get(shown.id) ?? shown),
-        threshold: () => null,
-        onclose: (last) => last && this.grid.focus(last.id),
-      }),
-      onkey: (item, key) => {
-        const verdicts = { g: "good", d: "defect", u: null };
-        if (!(key.toLowerCase() in verdicts)) return false;
-        judge(item, verdicts[key.toLowerCase()]);
-        return true;
-      },
-    });
+    this.grid = historyGrid("Reviewed results", viewer, judge, (id) => this.results.get(id));
     this.#build();
     state.addEventListener("model", () => { this.stale = true; if (this.visible) this.load(); });
     events.addEventListener("verdict", ({ detail }) => this.changed(detail));

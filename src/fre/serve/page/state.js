@@ -18,9 +18,12 @@ class State extends EventTarget {
     this.models = models;
     const name = this.model?.name ?? this.#remembered();
     const chosen = models.find((model) => model.name === name) ?? models[0] ?? null;
-    this.#tell("models");
-    if (chosen?.sha256 !== this.model?.sha256 || chosen?.name !== this.model?.name) await this.#take(chosen);
-    else this.model = chosen;
+    if (chosen?.sha256 !== this.model?.sha256 || chosen?.name !== this.model?.name) {
+      await this.#take(chosen);
+    } else {
+      this.model = chosen;
+      this.#tell("models");
+    }
   }
 
   async select(name) {

@@ -17,15 +17,16 @@ export class Viewer {
     this.opacity = Number(localStorage.getItem(OPACITY_KEY) ?? 0.8);
     this.#build();
     dialog.addEventListener("keydown", (event) => this.#key(event));
+    // Escape, by ourselves: "close" is told later, and a key pressed meanwhile would go to the
+    // card that was opened first, not to the one that was looked at last.
+    dialog.addEventListener("cancel", (event) => {
+      event.preventDefault();
+      this.#close();
+    });
     dialog.addEventListener("close", () => {
-      this.onclose?.(this.result);
-      this.result = null;
+      if (!dialog.open) this.#ended();
     });
     new ResizeObserver(() => this.#fit()).observe(this.left);
-  }
-
-  get open() {
-    return this.dialog.open;
   }
 
   /**
@@ -50,12 +51,23 @@ export class Viewer {
     }
   }
 
+  #close() {
+    this.dialog.close();
+    this.#ended();
+  }
+
+  #ended() {
+    const last = this.result;
+    this.result = null;
+    if (last) this.onclose(last);
+  }
+
   #build() {
     this.title = h("h2", { id: "viewer-name" });
     this.place = h("p", { class: "place muted small" });
     this.previous = h("button", { class: "button icon-only", type: "button", "aria-label": "Previous image", onclick: () => this.#step(-1) }, icon("left"));
     this.next = h("button", { class: "button icon-only", type: "button", "aria-label": "Next image", onclick: () => this.#step(1) }, icon("right"));
-    const close = h("button", { class: "button icon-only", type: "button", "aria-label": "Close", onclick: () => this.dialog.close() }, icon("close"));
+    const close = h("button", { class: "button icon-only", type: "button", "aria-label": "Close", onclick: () => this.#close() }, icon("close"));
     this.left = h("div", { class: "pane", role: "img", tabindex: "0" }, h("div", { class: "sheet" }));
     this.right = h("div", { class: "pane", role: "img", tabindex: "0" }, h("div", { class: "sheet" }));
     this.zoom.attach(this.left);

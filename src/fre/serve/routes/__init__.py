@@ -1,0 +1,1 @@
+"""What the service answers: thin, the work is done elsewhere."""

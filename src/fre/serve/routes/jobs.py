@@ -1,0 +1,181 @@
+"""Models are trained and learn more, as jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from fre.serve.problems import Problem
+from fre.serve.routes.bodies import RAW_TYPES, body_of, read_files, unsupported
+from fre.serve.routes.parameters import JobIdentity, Model
+from fre.serve.service import Service
+from fre.serve.training import NAME_PATTERN, Staging, Training
+from fre.serve.updating import Updating
+from fre.serve.uploads import media_type
+
+__all__ = ["JobRoutes"]
+
+ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
+MOST_RESULTS = 2000
+
+
+class JobRoutes:
+    """Training, updates, and the jobs that both are.
+
+    Args:
+        service: that does the work.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def train(
+        self,
+        request: Request,
+        name: Annotated[
+            str,
+            Query(description="Of the model.", pattern=NAME_PATTERN, examples=["plate-2"]),
+        ],
+        preset: Annotated[
+            Literal["default", "reference"] | None, Query(description="As for fre train.")
+        ] = None,
+        false_alarm_rate: Annotated[
+            float, Query(gt=0, lt=1, description="Share of good images that may be anomalous.")
+        ] = 0.01,
+        size: Annotated[
+            int | None, Query(ge=32, le=1024, description="Of the input, in pixels.")
+        ] = None,
+        overwrite: Annotated[bool, Query(description="Replace a model of that name.")] = False,
+        samples: Annotated[
+            int | None,
+            Query(ge=10, le=200, description="Draw so many good images, instead of a body."),
+        ] = None,
+    ) -> Response:
+        """Learn what good parts look like, from images, zip files or samples: makes a job."""
+        service = self.service
+        parameters: dict[str, Any] = {"preset": preset, "false_alarm_rate": false_alarm_rate}
+        # The reference by itself is another network, which needs PyTorch: as fre train has it.
+        if preset == "reference":
+            parameters["backbone"] = "efficientnet_lite0"
+        if size is not None:
+            parameters["size"] = size
+        training = Training(name, overwrite, parameters, service.settings.threads)
+        training.check(service.registry)
+        service.jobs.check_room()
+        async with self._staged(request) as staging:
+            images = await asyncio.to_thread(staging.unpack, service.settings.limits)
+            if samples is not None and images:
+                raise Problem(422, "invalid", "give images or samples, not both")
+            if samples is None and len(images) < 2:
+                raise Problem(
+                    422,
+                    "invalid",
+                    f"training needs 2 good images or more, found {len(images)} in the request",
+                )
+            work = training.work(service.registry, staging, images, samples or 0)
+            job = await asyncio.to_thread(service.jobs.add, "train", name, work)
+        return _accepted(job)
+
+    async def update(
+        self,
+        request: Request,
+        model: Model,
+        results: Annotated[
+            list[Annotated[int, Field(ge=1)]] | None,
+            Query(
+                description="Ids of results that are marked as good; their images are learnt.",
+                max_length=MOST_RESULTS,
+            ),
+        ] = None,
+        accept_anomalous: Annotated[
+            bool, Query(description="Learn from uploads that the model calls anomalous, too.")
+        ] = False,
+    ) -> Response:
+        """Learn from more good images, zip files, or marked results: makes a job."""
+        service = self.service
+        marked = tuple(dict.fromkeys(results or ()))
+        updating = Updating(model, accept_anomalous, marked, service.settings.threads)
+        updating.check(service.registry)
+        service.jobs.check_room()
+        async with self._staged(request) as staging:
+            uploads = await asyncio.to_thread(staging.unpack, service.settings.limits)
+            if not uploads and not marked:
+                raise Problem(
+                    422, "invalid", "an update needs 1 good image or more, or ids of results"
+                )
+            parts = await asyncio.to_thread(self._marked, model, marked, staging.folder)
+            work = updating.work(service.registry, staging, uploads, parts, self._learnt)
+            job = await asyncio.to_thread(service.jobs.add, "update", model, work)
+        return _accepted(job)
+
+    def _marked(self, model: str, results: tuple[int, ...], folder: Path) -> list[tuple[Path, str]]:
+        """Copies of the images of results: those that are kept may be dropped meanwhile."""
+        found = []
+        for identity in results:
+            name, data = self.service.results.image_of_good_part(identity, model)
+            path = folder / f"result-{identity}"
+            path.write_bytes(data)
+            found.append((path, name))
+        return found
+
+    def _learnt(self, results: Sequence[int]) -> None:
+        for found in self.service.results.set_learnt(results):
+            self.service.hub.publish("verdict", found)
+
+    @asynccontextmanager
+    async def _staged(self, request: Request) -> AsyncIterator[Staging]:
+        """The files of a body, in a folder that a job will own and remove."""
+        staging = await asyncio.to_thread(Staging.make, self.service.settings.data / "uploads")
+        try:
+            await self._stage(request, staging)
+            yield staging
+        except BaseException:  # also if the client goes: then there is no job to remove it
+            await asyncio.to_thread(staging.remove)
+            raise
+
+    async def _stage(self, request: Request, staging: Staging) -> None:
+        limits = self.service.settings.limits
+        chunks = body_of(request, limits, max_bytes=limits.max_train_bytes)
+        kind, options = media_type(request.headers)
+        if kind == "multipart/form-data":
+            await read_files(
+                chunks,
+                options.get("boundary"),
+                open_sink=staging.sink,
+                max_files=limits.max_train_images,
+                threaded=True,
+            )
+        elif kind in (*ZIP_TYPES, *RAW_TYPES):
+            sink = None
+            async for chunk in chunks:
+                sink = sink or staging.sink("upload.zip")
+                await asyncio.to_thread(sink.write, chunk)
+            if sink is not None:
+                sink.close()
+        else:
+            raise unsupported(kind, "multipart/form-data or application/zip")
+
+    async def list_jobs(self) -> Response:
+        """The last jobs, newest first."""
+        return JSONResponse({"jobs": await asyncio.to_thread(self.service.jobs.list)})
+
+    async def get_job(self, job: JobIdentity) -> Response:
+        """One job: its state, its progress, its result."""
+        return JSONResponse({"job": await asyncio.to_thread(self.service.jobs.get, job)})
+
+    async def cancel_job(self, job: JobIdentity) -> Response:
+        """End a job; it ends a moment later."""
+        return JSONResponse({"job": await asyncio.to_thread(self.service.jobs.cancel, job)})
+
+
+def _accepted(job: dict[str, Any]) -> Response:
+    return JSONResponse(
+        {"job": job}, status_code=202, headers={"Location": f"/v1/jobs/{job['id']}"}
+    )

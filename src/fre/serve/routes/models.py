@@ -1,0 +1,60 @@
+"""The models: what they are, and the threshold they decide by."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import Body, Response
+from fastapi.responses import JSONResponse
+
+from fre.serve.problems import Problem
+from fre.serve.routes.parameters import Model
+from fre.serve.schemas import ThresholdRequest
+from fre.serve.service import Service
+
+__all__ = ["ModelRoutes"]
+
+
+class ModelRoutes:
+    """Models and their calibration.
+
+    Args:
+        service: that does the work.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def list_models(self) -> Response:
+        """All models, by name."""
+        entries = self.service.registry.entries()
+        return JSONResponse({"models": [entry.summary() for entry in entries]})
+
+    async def get_model(self, model: Model) -> Response:
+        """One model, and what its file says of itself."""
+        entry = self.service.registry.get(model)
+        metadata = {k: v for k, v in entry.model.metadata.items() if k != "calibration"}
+        return JSONResponse({"model": entry.summary(), "metadata": metadata})
+
+    async def get_calibration(self, model: Model) -> Response:
+        """Scores of good images, and the threshold that follows from them."""
+        return JSONResponse(self.service.registry.get(model).calibration())
+
+    async def set_threshold(
+        self,
+        model: Model,
+        body: Annotated[ThresholdRequest, Body(examples=[{"false_alarm_rate": 0.05}])],
+    ) -> Response:
+        """Decide by another threshold from now on; it is written into the model's file."""
+        self.service.registry.get(model)
+        if (body.threshold is None) == (body.false_alarm_rate is None):
+            raise Problem(422, "invalid", "give one of threshold and false_alarm_rate")
+        entry = await asyncio.to_thread(
+            self.service.registry.set_threshold,
+            model,
+            threshold=body.threshold,
+            false_alarm_rate=body.false_alarm_rate,
+            sha256=body.sha256,
+        )
+        return JSONResponse(entry.calibration())

@@ -1,0 +1,132 @@
+"""Images are judged."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Annotated, Any, Literal
+
+from fastapi import Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from fre.errors import ImageError
+from fre.output import encode_map
+from fre.serve.batching import Outcome
+from fre.serve.problems import Problem
+from fre.serve.registry import Entry
+from fre.serve.routes.bodies import RAW_TYPES, body_of, read_files, unsupported
+from fre.serve.routes.parameters import Model, Source
+from fre.serve.service import Service
+from fre.serve.uploads import Lease, MemorySink, clean_name, media_type
+
+__all__ = ["PredictRoutes"]
+
+
+class PredictRoutes:
+    """Images in, decisions out.
+
+    Args:
+        service: that does the work.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def predict(
+        self,
+        request: Request,
+        model: Model,
+        map_format: Annotated[
+            Literal["none", "png", "npy"],
+            Query(
+                alias="map",
+                description="Whether to give the anomaly map, and how: 16-bit grey or float32.",
+            ),
+        ] = "none",
+        source: Source = "api",
+        name: Annotated[
+            str, Query(description="What to call an image that is sent by itself.", max_length=1024)
+        ] = "image",
+    ) -> Response:
+        """Judge images: several as a form, or one as it is."""
+        service = self.service
+        entry = service.registry.get(model)
+        with service.budget.lease() as lease:
+            images = await self._images(request, name, lease)
+            if not images:
+                raise Problem(
+                    422, "invalid", "no image in the request: send files of a form, or one image"
+                )
+            futures = service.batcher.admit(entry, images, source=source)
+            outcomes = await asyncio.gather(
+                *(asyncio.wrap_future(future) for future in futures), return_exceptions=True
+            )
+        items = [
+            await self._item(entry, image_name, outcome, map_format)
+            for (image_name, _), outcome in zip(images, outcomes, strict=True)
+        ]
+        errors = [item["error"] for item in items if "error" in item]
+        if errors:
+            service.metrics.unreadable.labels(entry.name).inc(len(errors))
+        if len(errors) == len(items):
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            raise Problem(422, "unreadable", f"{images[0][0]}: {errors[0]}{more}")
+        return JSONResponse(
+            {"model": entry.name, "model_sha256": entry.model.sha256, "predictions": items}
+        )
+
+    async def _images(self, request: Request, name: str, lease: Lease) -> list[tuple[str, bytes]]:
+        """Names and files of the images in a body."""
+        limits = self.service.settings.limits
+        chunks = lease.count(body_of(request, limits, max_bytes=limits.max_upload_bytes))
+        kind, options = media_type(request.headers)
+        if kind == "multipart/form-data":
+            parts = await read_files(
+                chunks,
+                options.get("boundary"),
+                open_sink=lambda _: MemorySink(),
+                max_files=limits.max_batch,
+            )
+            return [
+                (part.filename, bytes(part.sink.data))
+                for part in parts
+                if part.filename is not None and isinstance(part.sink, MemorySink)
+            ]
+        if kind in RAW_TYPES or kind.startswith("image/"):
+            body = bytearray()
+            async for chunk in chunks:
+                body += chunk
+            return [(clean_name(name), bytes(body))] if body else []
+        raise unsupported(kind, "multipart/form-data, image/* or application/octet-stream")
+
+    async def _item(
+        self, entry: Entry, name: str, outcome: Outcome | BaseException, form: str
+    ) -> dict[str, Any]:
+        if isinstance(outcome, ImageError):
+            return {"name": name, "error": outcome.reason}
+        if isinstance(outcome, BaseException):
+            raise outcome
+        result = outcome.result
+        item = {
+            key: result[key]
+            for key in (
+                "id",
+                "name",
+                "score",
+                "p_value",
+                "anomalous",
+                "regions",
+                "image_sha256",
+                "image_size",
+                "threshold",
+                "created",
+            )
+        }
+        if form != "none":
+            scale = entry.model.map_range
+            data = await asyncio.to_thread(
+                lambda: encode_map(outcome.prediction.anomaly_map, form, scale)
+            )
+            text = base64.b64encode(data).decode()
+            item["map"] = {"format": form, "data": text, "range": list(scale)}
+        return item

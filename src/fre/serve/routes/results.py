@@ -1,0 +1,167 @@
+"""The history of results, its pictures, and what reviewers say of it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import Body, Query, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from fre.serve.clock import stamp
+from fre.serve.pictures import render
+from fre.serve.problems import Problem
+from fre.serve.results import Filters
+from fre.serve.routes.parameters import (
+    After,
+    Anomalous,
+    Identity,
+    OneModel,
+    OneSource,
+    Side,
+    Since,
+    Until,
+    Verdict,
+    Wrong,
+)
+from fre.serve.schemas import VerdictRequest
+from fre.serve.service import Service
+
+__all__ = ["ResultRoutes"]
+
+FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+
+
+class ResultRoutes:
+    """The history of results.
+
+    Args:
+        service: that does the work.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def list_results(
+        self,
+        model: OneModel = None,
+        source: OneSource = None,
+        anomalous: Anomalous = None,
+        verdict: Verdict = None,
+        wrong: Wrong = None,
+        since: Since = None,
+        until: Until = None,
+        after: After = None,
+        order: Annotated[
+            Literal["newest", "worst"], Query(description="Newest, or highest score, first.")
+        ] = "newest",
+        limit: Annotated[int, Query(ge=1, le=500, description="Results to a page.")] = 50,
+        cursor: Annotated[
+            str | None, Query(description="'next' of the page before.", max_length=200)
+        ] = None,
+    ) -> Response:
+        """The history, a page at a time."""
+        filters = _filters(model, source, anomalous, verdict, wrong, since, until, after)
+        page = await asyncio.to_thread(
+            self.service.results.page, filters, order=order, limit=limit, cursor=cursor
+        )
+        return JSONResponse(page)
+
+    async def export_results(
+        self,
+        model: OneModel = None,
+        source: OneSource = None,
+        anomalous: Anomalous = None,
+        verdict: Verdict = None,
+        wrong: Wrong = None,
+        since: Since = None,
+        until: Until = None,
+        after: After = None,
+    ) -> Response:
+        """The history as CSV, oldest first."""
+        filters = _filters(model, source, anomalous, verdict, wrong, since, until, after)
+        return StreamingResponse(
+            self.service.results.csv(filters),
+            media_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": 'attachment; filename="results.csv"'},
+        )
+
+    async def get_result(self, result: Identity) -> Response:
+        """One result."""
+        return JSONResponse({"result": await asyncio.to_thread(self.service.results.get, result)})
+
+    async def set_verdict(
+        self,
+        result: Identity,
+        body: Annotated[VerdictRequest, Body(examples=[{"verdict": "good"}])],
+    ) -> Response:
+        """Keep what a reviewer says of a part."""
+        found = await asyncio.to_thread(self.service.results.set_verdict, result, body.verdict)
+        self.service.hub.publish("verdict", found)
+        return JSONResponse({"result": found})
+
+    async def get_image(self, result: Identity, size: Side = None) -> Response:
+        """The image, as it was sent where browsers show that, or smaller as JPEG."""
+        return await self._picture(result, "image", size=size)
+
+    async def get_overlay(self, result: Identity, size: Side = 1024) -> Response:
+        """The image under its heat map."""
+        return await self._picture(result, "overlay", size=size)
+
+    async def get_heat(self, result: Identity) -> Response:
+        """The heat colours with their opacity, at the size of the model's input."""
+        return await self._picture(result, "heat")
+
+    async def get_map(
+        self,
+        result: Identity,
+        map_format: Annotated[
+            Literal["png", "npy", "tiff"],
+            Query(
+                alias="format",
+                description="16-bit grey on the model's range of the map, or float32.",
+            ),
+        ] = "png",
+    ) -> Response:
+        """The anomaly map at the size of the image."""
+        return await self._picture(result, "map", map_format=map_format)
+
+    async def _picture(self, result: int, kind: str, **options: Any) -> Response:
+        def make() -> tuple[bytes, str]:
+            data, form, anomaly_map, scale = self.service.results.picture(result)
+            return render(kind, data, form, anomaly_map, scale, **options)
+
+        data, media = await asyncio.to_thread(make)
+        return Response(data, media_type=media, headers=FOREVER)
+
+
+def _filters(
+    model: str | None,
+    source: str | None,
+    anomalous: bool | None,
+    verdict: str | None,
+    wrong: bool | None,
+    since: str | None,
+    until: str | None,
+    after: int | None,
+) -> Filters:
+    return Filters(
+        model,
+        source,
+        anomalous,
+        verdict,
+        wrong,
+        _moment("since", since),
+        _moment("until", until),
+        after,
+    )
+
+
+def _moment(name: str, text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        return stamp(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
+    except (ValueError, OverflowError, OSError) as error:
+        raise Problem(422, "invalid", f"{name}: {text} is not a time") from error

@@ -1,0 +1,123 @@
+"""The service itself: its page, its state, its sessions and samples."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Body, Request, Response
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse, JSONResponse
+
+from fre.serve.gate import COOKIE, Access
+from fre.serve.problems import Problem
+from fre.serve.schemas import SessionRequest
+from fre.serve.service import Service
+from fre.version import __version__
+
+__all__ = ["PAGE", "SiteRoutes"]
+
+PAGE = Path(__file__).parents[1] / "page"
+
+
+class SiteRoutes:
+    """The page, the state of the service, sessions and samples.
+
+    Args:
+        service: that does the work.
+        access: who may ask.
+    """
+
+    def __init__(self, service: Service, access: Access) -> None:
+        self.service = service
+        self.access = access
+
+    async def page(self) -> Response:
+        """The page for people."""
+        index = PAGE / "index.html"
+        if not index.is_file():
+            raise Problem(404, "not_found", "this installation has no page; /openapi.json has more")
+        return FileResponse(index, media_type="text/html", headers={"Cache-Control": "no-cache"})
+
+    async def healthz(self) -> Response:
+        """Whether the process answers."""
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self) -> Response:
+        """Whether it is worth sending images."""
+        service = self.service
+        if service.draining:
+            raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
+        return JSONResponse({"status": "ready", "models": len(service.registry.names())})
+
+    async def metrics(self) -> Response:
+        """Figures for Prometheus."""
+        text = await asyncio.to_thread(self.service.metrics.text)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def describe(self) -> Response:
+        """What the service is and can."""
+        service, limits = self.service, self.service.settings.limits
+        watch = None
+        if service.settings.watch is not None:
+            entry = service.watch_entry()
+            watch = {
+                "folder": str(service.settings.watch),
+                "model": entry.name if entry else service.settings.watch_model,
+            }
+        return JSONResponse(
+            {
+                "version": __version__,
+                "models_folder": service.registry.is_folder,
+                "can_train": service.registry.is_folder,
+                "limits": {
+                    "max_upload_bytes": limits.max_upload_bytes,
+                    "max_train_bytes": limits.max_train_bytes,
+                    "max_pixels": limits.max_pixels,
+                    "max_batch": limits.max_batch,
+                    "max_queue": limits.max_queue,
+                },
+                "watch": watch,
+                "n_results": await asyncio.to_thread(service.results.count),
+            }
+        )
+
+    async def open_session(
+        self,
+        request: Request,
+        body: Annotated[SessionRequest, Body(examples=[{"token": "a token"}])],
+    ) -> Response:
+        """Exchange the token for a cookie, for pages."""
+        if not self.access.is_token(body.token):
+            raise Problem(401, "unauthorized", "the token is wrong")
+        response = Response(status_code=204)
+        if self.access.token is not None:
+            response.set_cookie(
+                COOKIE,
+                self.access.session(),
+                httponly=True,
+                samesite="strict",
+                secure=request.url.scheme == "https",
+            )
+        return response
+
+    async def close_session(self) -> Response:
+        """Forget the cookie."""
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return response
+
+    async def list_samples(self) -> Response:
+        """Images that the service draws itself."""
+        return JSONResponse({"samples": self.service.samples.list()})
+
+    async def get_sample(
+        self,
+        sample: Annotated[
+            str, InPath(description="Id of the sample.", max_length=64, examples=["scratch-1"])
+        ],
+    ) -> Response:
+        """A drawn image."""
+        data = await asyncio.to_thread(self.service.samples.png, sample)
+        return Response(data, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
