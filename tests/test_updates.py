@@ -31,6 +31,7 @@ from fre.errors import (
 )
 from fre.features import FeatureExtractor
 from fre.growing import learnt_of
+from fre.subspace.image_wide import coordinates_of, fit_image_wide
 from fre.subspace.incremental import SubspaceStatistics
 from fre.subspace.patch import PatchStatistics
 from fre.subspace.pca import Gram
@@ -374,11 +375,16 @@ def test_what_is_no_model_is_left_to_others(data: bytes) -> None:
 def test_damaged_statistics_are_refused(model: Model) -> None:
     arrays = read_arrays(model.data)
     bare = without_arrays(model.data)
-    for name in ("fold", "image", "sizes", *(key for key in arrays if key.endswith("/energies"))):
+    learnt_rows = [key for key in arrays if key.endswith("/energies")]
+    for name in ("fold", "image", "sizes", *learnt_rows):
         for damaged in ({key: values for key, values in arrays.items() if key != name}, None):
             broken = damaged or {**arrays, name: arrays[name][:-1]}
             with pytest.raises(ModelFileError):
                 Model(with_arrays(bare, broken)).update(NEW, accept_anomalous=True)
+    for name in arrays:
+        if name.endswith("/coordinates"):
+            with pytest.raises(ModelFileError):
+                learnt_of(Model(with_arrays(bare, {**arrays, name: arrays[name][:, 1:]})))
 
 
 @pytest.mark.parametrize("n", [3, 30])
@@ -411,6 +417,71 @@ def test_what_lies_beyond_the_capacity_counts() -> None:
     subspace = full.cut(rank=3)
     means = [float(mean_energies(each, subspace, 4).sum()) for each in (cut, full)]
     assert means[0] == pytest.approx(means[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(9, 40), (40, 9)], ids=["wide", "tall"])
+def test_features_come_back_from_coordinates(shape: tuple[int, int]) -> None:
+    X = np.random.default_rng(0).normal(100, 1, shape).astype(np.float32)
+    X[3] = X[4]
+    gram = Gram(X)
+    statistics = SubspaceStatistics.of_gram(gram)
+    found = coordinates_of(gram, statistics)
+    assert found is not None
+    np.testing.assert_allclose(statistics.features(found), X, rtol=1e-6)
+    assert coordinates_of(gram, SubspaceStatistics.of_gram(gram, capacity=3)) is None
+
+
+@pytest.mark.parametrize("preset", ["default", "reference"])
+def test_image_wide_subspaces_are_calibrated_as_in_one_training(preset: str) -> None:
+    one = learnt_of(detector(preset).fit(IMAGES))
+    grown = learnt_of(detector(preset).fit(IMAGES[:12]).update(IMAGES[12:], accept_anomalous=True))
+    merged = learnt_of(merge_models(*(detector(preset).fit(IMAGES[i::2]) for i in range(2))))
+    order = [*range(0, 24, 2), *range(1, 24, 2)]
+    image_wide = [i for i, part in enumerate(one.parts) if part.part.scope == "image"]
+    assert image_wide
+    for i in image_wide:
+        known = one.parts[i].features(0)
+        assert known is not None
+        scale = float(np.abs(known).max())
+        for other, rows in ((grown, list(range(24))), (merged, order)):
+            features = other.parts[i].features(0)
+            assert features is not None
+            np.testing.assert_allclose(features, known[rows], atol=1e-5 * scale)
+            statistics = other.parts[i].statistics
+            assert isinstance(statistics, SubspaceStatistics)
+            again = fit_image_wide(
+                known[rows],
+                other.parts[i].part.layout.channels,
+                other.folds_of_rows,
+                variance=0.97,
+                at_most=256 if preset == "default" else None,
+                capacity=statistics.capacity,
+            )
+            energies = other.parts[i].energies
+            np.testing.assert_allclose(energies, again.energies, rtol=1e-3, atol=1e-3 * scale)
+
+
+def test_beyond_the_capacity_features_are_gone(model: Model) -> None:
+    small = detector(rank=8).fit(IMAGES[:12])
+    image_wide = [part for part in learnt_of(small).parts if part.part.scope == "image"]
+    assert [part.statistics.n for part in image_wide] == [12, 12]
+    assert all(part.features(4) is not None for part in image_wide)
+    assert all(part.features(5) is None for part in image_wide)
+    grown = small.update(IMAGES[12:], accept_anomalous=True)
+    for part in learnt_of(grown).parts:
+        assert part.coordinates is None
+        assert part.energies.shape[0] == 24
+        assert np.isfinite(part.energies).all()
+
+
+def test_a_file_without_coordinates_is_updated_all_the_same(model: Model) -> None:
+    arrays = read_arrays(model.data)
+    kept = {key: values for key, values in arrays.items() if not key.endswith("/coordinates")}
+    assert len(kept) == len(arrays) - 2
+    older = Model(with_arrays(without_arrays(model.data), kept))
+    one, other = (each.update(NEW, accept_anomalous=True) for each in (older, model))
+    assert_same_subspaces(one, other)
+    assert np.corrcoef(scores(one, IMAGES), scores(other, IMAGES))[0, 1] > 0.95
 
 
 def test_only_so_many_residuals_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

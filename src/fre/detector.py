@@ -506,7 +506,9 @@ class FRE:
         assembled = assemble_reference(extractor, subspace, calibration)
         if self.frozen or not isinstance(fitter, ClosedForm):
             return assembled
-        part = LearntPart(Part(extractor.layout, "image"), fitter.statistics, maps)
+        part = LearntPart.trained(
+            Part(extractor.layout, "image"), fitter.statistics, maps, fitter.coordinates
+        )
         return replace(assembled, learnt=Learnt.of([part], features, folds))
 
     def _fit_fused(

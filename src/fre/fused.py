@@ -21,9 +21,9 @@ from fre.learnt import Learnt, LearntPart
 from fre.presets import Configuration, Scope, resolve
 from fre.roi import cells
 from fre.subspace.crossfit import extrapolate
-from fre.subspace.incremental import SubspaceStatistics
+from fre.subspace.image_wide import ImageWide, fit_image_wide
 from fre.subspace.patch import PatchStatistics
-from fre.subspace.pca import Gram, Subspace
+from fre.subspace.pca import Subspace
 from fre.subspace.position import PositionStatistics
 from fre.subspace.threads import on_all_cores
 from fre.types import FloatArray, MaskArray, Progress
@@ -190,6 +190,7 @@ class FusedHead:
         overall_energies: float32 (r, P), those of the overall residual, likewise.
         folds: the rows of each fold.
         statistics: by the name of a part, what it was fitted to; empty if that was not wanted.
+        coordinates: by the name of an image-wide part, see `fre.subspace.image_wide.ImageWide`.
     """
 
     layouts: tuple[FeatureLayout, ...]
@@ -200,6 +201,7 @@ class FusedHead:
     overall_energies: FloatArray
     folds: list[NDArray[np.intp]]
     statistics: Mapping[str, PartStatistics] = field(default_factory=dict)
+    coordinates: Mapping[str, FloatArray | None] = field(default_factory=dict)
 
     @property
     def mean_energy(self) -> NDArray[np.float64]:
@@ -239,7 +241,12 @@ class FusedHead:
         for layout, scope, energies in found:
             part = Part(layout, scope, places(layout, extractor.inspected))
             if part.name not in parts:
-                parts[part.name] = LearntPart(part, self.statistics[part.name], energies)
+                parts[part.name] = LearntPart.trained(
+                    part,
+                    self.statistics[part.name],
+                    energies,
+                    self.coordinates.get(part.name),
+                )
         return Learnt.of(list(parts.values()), features, folds)
 
 
@@ -378,21 +385,33 @@ def _fit_head(
 
     overall_key = (plan.overall, OVERALL_POOL)
     keys = sorted({(p.layer, p.pool) for p in plan.layers if p.scope == "image"} | {overall_key})
-    fitted = on_all_cores(
-        partial(_fit_image, *pooled(*key), rows, variance, at_most, capacity) for key in keys
-    )
+
+    def image_wide_of(layer: str, pool: int) -> ImageWide:
+        layout, X = pooled(layer, pool)
+        return fit_image_wide(
+            np.ascontiguousarray(X),
+            layout.channels,
+            rows,
+            variance=variance,
+            at_most=at_most,
+            capacity=capacity or at_most,
+        )
+
+    fitted = on_all_cores(partial(image_wide_of, *key) for key in keys)
     image_wide = dict(zip(keys, fitted, strict=True))
-    statistics: dict[str, PartStatistics] = {
-        part_name(layer, "image", pool): found
-        for (layer, pool), (_, _, found) in image_wide.items()
-    }
+    statistics: dict[str, PartStatistics] = {}
+    coordinates: dict[str, FloatArray | None] = {}
+    for (layer, pool), wide in image_wide.items():
+        name = part_name(layer, "image", pool)
+        statistics[name], coordinates[name] = wide.statistics, wide.coordinates
     advance()
     parts: list[tuple[FeatureLayout, LayerSubspace, FloatArray]] = []
     for part in plan.layers:
         if part.scope == "image":
             key = (part.layer, part.pool)
-            whole, energies, _ = image_wide[key]
-            parts.append((replace(plain[key[0]], pool=key[1]), whole, energies))
+            wide = image_wide[key]
+            layout = replace(plain[key[0]], pool=key[1])
+            parts.append((layout, as_stored(wide.subspace), wide.energies))
         else:
             layout, X = pooled(part.layer, part.pool)
             fit = _fit_positions if part.scope == "position" else _fit_patches
@@ -404,16 +423,22 @@ def _fit_head(
                 statistics[part_name(part.layer, part.scope, part.pool)] = found
         advance()
     originals = features.originals
-    overall, overall_maps, _ = image_wide[overall_key]
+    overall = image_wide[overall_key]
     head = fuse(
         extractor,
         plan,
         [(layout, subspace, energies[originals]) for layout, subspace, energies in parts],
-        (replace(plain[plan.overall], pool=OVERALL_POOL), overall, overall_maps[originals]),
+        (
+            replace(plain[plan.overall], pool=OVERALL_POOL),
+            as_stored(overall.subspace),
+            overall.energies[originals],
+        ),
         features.originals_of(folds),
         reading,
     )
-    return head if capacity is None else replace(head, statistics=statistics)
+    if capacity is None:
+        return head
+    return replace(head, statistics=statistics, coordinates=coordinates)
 
 
 def fuse(
@@ -527,25 +552,6 @@ def _fit_statistics(
             others.energies(X[fold]), energies[fold], fitted_on=others.n, of=len(X)
         )
     return subspace, energies, total
-
-
-def _fit_image(
-    layout: FeatureLayout,
-    X: FloatArray,
-    folds: list[NDArray[np.intp]],
-    variance: float,
-    at_most: int,
-    capacity: int | None,
-) -> tuple[Subspace, FloatArray, SubspaceStatistics]:
-    gram = Gram(np.ascontiguousarray(X))
-    statistics = SubspaceStatistics.of_gram(gram, capacity=capacity or at_most)
-    subspace = statistics.cut(variance=variance, at_most=at_most)
-    maps = subspace.energies(X, layout.channels)
-    for rows, residuals in gram.cross_fit(
-        folds, channels=layout.channels, variance=variance, at_most=at_most
-    ):
-        maps[rows] = extrapolate(residuals, maps[rows], fitted_on=len(X) - len(rows), of=len(X))
-    return as_stored(subspace), maps, statistics
 
 
 def as_stored(subspace: Subspace) -> Subspace:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fre.assembly import finish
 from fre.backbones.embedded import embedded_backbone
@@ -36,6 +37,7 @@ from fre.metadata import now
 from fre.model import Model
 from fre.presets import Configuration
 from fre.streaming import Streamed, StreamOptions, assemble_streamed, stream_plan
+from fre.subspace.image_wide import fit_image_wide
 from fre.subspace.pca import Subspace
 from fre.training_info import read_arrays
 from fre.types import FloatArray, Progress
@@ -296,27 +298,65 @@ def _absorb(
         folds=1,
         capacity=workshop.options.capacity,
     )
+    added = _nothing_of(learnt, features)
+    folds = learnt.beside(added, ()).folds_of_rows
     parts, subspaces = [], []
     for old, subspace, block in zip(learnt.parts, before, splitter.split(features.X), strict=True):
         X = np.ascontiguousarray(block)
-        statistics: PartStatistics = old.statistics.update(X)
-        after = workshop.fit(statistics)
-        new = _residuals(workshop, old, X, subspace, after)
-        shares = old.shares(after, after.n)
-        if old.part.scope == "image":
-            held = energies_under(subspace, X, old.part.layout.channels)
-            shown = float(new.sum()) / max(float(held.sum()), 1e-12)
-            shares = np.maximum(shares, min(shown, 1.0))
-        energies = [old.scaled(shares), new]
-        parts.append(LearntPart(old.part, statistics, np.concatenate(energies)))
+        known = old.features(len(X))
+        if known is None:
+            part, after = _extended(workshop, old, X, subspace)
+        else:
+            part, after = _fitted_again(workshop, old.part, [known, X], folds)
+        parts.append(part)
         subspaces.append(after)
-    folds = max(2, len(learnt.folds))
-    added = Learnt.of(
-        [replace(part, energies=part.energies[:0]) for part in parts],
-        features,
-        [np.arange(first, features.n, folds) for first in range(folds)],
-    )
     return learnt.beside(added, parts).limited(), subspaces
+
+
+def _nothing_of(learnt: Learnt, features: Features) -> Learnt:
+    """New images, dealt into the folds of the old ones; without residuals."""
+    folds = max(2, len(learnt.folds))
+    nothing = [replace(part, energies=part.energies[:0], coordinates=None) for part in learnt.parts]
+    return Learnt.of(
+        nothing, features, [np.arange(first, features.n, folds) for first in range(folds)]
+    )
+
+
+def _fitted_again(
+    workshop: _Workshop,
+    part: Part,
+    features: Sequence[FloatArray],
+    folds: list[NDArray[np.intp]],
+) -> tuple[LearntPart, LayerSubspace]:
+    """An image-wide subspace of features that are all there, as in training."""
+    options = workshop.options
+    wide = fit_image_wide(
+        np.concatenate(features),
+        part.layout.channels,
+        folds,
+        variance=options.variance,
+        rank=options.rank,
+        at_most=options.at_most,
+        capacity=options.capacity,
+    )
+    learnt = LearntPart.trained(part, wide.statistics, wide.energies, wide.coordinates)
+    return learnt, workshop.fit(wide.statistics)
+
+
+def _extended(
+    workshop: _Workshop, old: LearntPart, X: FloatArray, before: LayerSubspace
+) -> tuple[LearntPart, LayerSubspace]:
+    """A subspace that takes in new features, where those of old images are gone."""
+    statistics: PartStatistics = old.statistics.update(X)
+    after = workshop.fit(statistics)
+    new = _residuals(workshop, old, X, before, after)
+    shares = old.shares(after, after.n)
+    if old.part.scope == "image":
+        held = energies_under(before, X, old.part.layout.channels)
+        shown = float(new.sum()) / max(float(held.sum()), 1e-12)
+        shares = np.maximum(shares, min(shown, 1.0))
+    energies = np.concatenate([old.scaled(shares), new])
+    return LearntPart(old.part, statistics, energies), after
 
 
 def _residuals(
@@ -364,10 +404,24 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
     workshops = [_Workshop.of(model, threads) for model in models]
     workshop = workshops[0]
     learnt = workshop.learnt
+    for joining in workshops[1:]:
+        learnt = learnt.beside(joining.learnt, ())
+    folds = learnt.folds_of_rows
     parts: list[LearntPart] = []
     subspaces: list[LayerSubspace] = []
     for index in range(len(workshop.parts)):
         of_each = [shop.learnt.parts[index] for shop in workshops]
+        total = sum(part.statistics.n for part in of_each)
+        known = [
+            features
+            for part in of_each
+            if (features := part.features(total - part.statistics.n)) is not None
+        ]
+        if len(known) == len(of_each):
+            part, subspace = _fitted_again(workshop, of_each[0].part, known, folds)
+            parts.append(part)
+            subspaces.append(subspace)
+            continue
         merged = _merged([part.statistics for part in of_each])
         subspace = workshop.fit(merged)
         energies = []
@@ -379,8 +433,7 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
             energies.append(part.scaled(part.shares(subspace, merged.n, apart)))
         subspaces.append(subspace)
         parts.append(LearntPart(of_each[0].part, merged, np.concatenate(energies)))
-    for joining in workshops[1:]:
-        learnt = learnt.beside(joining.learnt, parts)
+    learnt = replace(learnt, parts=tuple(parts))
     origins = [model.metadata["provenance"] for model in models]
     kept = ("n_images", "images_sha256", "created", "history")
     origin = {

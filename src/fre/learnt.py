@@ -9,9 +9,13 @@ statistics, that of the N - n others; the larger of the two counts. The other is
 average, under the subspace of all N, which has seen them. As there, the value for images that are
 left out of N lies on the line between the two.
 
-New images have a third: under a subspace of the old images and half of the new ones. Where the
-residuals fall more slowly than by that line, as those of image-wide subspaces do while their rank
-still grows, what the new ones show is taken for the old ones, too.
+While no more images were learnt than an image-wide subspace's statistics have room for, none of
+this is needed for it: its features can be had back from the statistics, and it is fitted and
+calibrated again as in a training on all images.
+
+Elsewhere new images have a third: under a subspace of the old images and half of the new ones.
+Where the residuals fall more slowly than by that line, as those of image-wide subspaces do while
+their rank still grows, what the new ones show is taken for the old ones, too.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from fre.graph import LayerSubspace
 from fre.learner import KINDS, Part, PartStatistics
 from fre.subspace.arrays import take
 from fre.subspace.crossfit import extrapolate
+from fre.subspace.incremental import SubspaceStatistics
 from fre.subspace.patch import PatchStatistics
 from fre.subspace.pca import Subspace
 from fre.subspace.seen import mean_energies
@@ -48,11 +53,51 @@ class LearntPart:
         part: what it is of.
         statistics: of the features of all good images.
         energies: float32 (r, P), squared residuals of good images as if each had been left out.
+        coordinates: float32 (r, k), where in an image-wide subspace's statistics the features of
+            these rows are; ``None`` if they can't be had back from there.
     """
 
     part: Part
     statistics: PartStatistics
     energies: FloatArray
+    coordinates: FloatArray | None = None
+
+    @classmethod
+    def trained(
+        cls,
+        part: Part,
+        statistics: PartStatistics,
+        energies: FloatArray,
+        coordinates: FloatArray | None,
+    ) -> LearntPart:
+        """From a training, or an update that was fitted as one.
+
+        Args:
+            part: what it is of.
+            statistics: of all features.
+            energies: of the images as they are, without augmented copies.
+            coordinates: of all features.
+        """
+        if coordinates is not None and len(coordinates) != len(energies):
+            coordinates = None
+        return cls(part, statistics, energies, coordinates)
+
+    def features(self, more: int) -> FloatArray | None:
+        """What the statistics were made of, as long as they would hold some more, too.
+
+        Args:
+            more: number of features.
+
+        Returns:
+            float32 (n, D), in the order of the residuals; ``None`` if they can't be had back, or
+            the statistics of all of them would be beyond the capacity.
+        """
+        statistics = self.statistics
+        if self.coordinates is None or not isinstance(statistics, SubspaceStatistics):
+            return None
+        if statistics.n + more > statistics.capacity:
+            return None
+        return statistics.features(self.coordinates)
 
     def shares(
         self, subspace: LayerSubspace, n: int, others: LayerSubspace | None = None
@@ -157,6 +202,12 @@ class Learnt:
         """The images of each fold that has any."""
         return [np.flatnonzero(self.fold == number) for number in np.unique(self.fold)]
 
+    @property
+    def folds_of_rows(self) -> list[NDArray[np.intp]]:
+        """The rows of the images of each fold that has any."""
+        of_row = self.fold[self.image]
+        return [np.flatnonzero(of_row == number) for number in np.unique(of_row)]
+
     def limited(self) -> Learnt:
         """With the residuals of fewer images, spread evenly over all, if there are too many."""
         each = max(1, round(len(self.image) / self.n))
@@ -166,7 +217,9 @@ class Learnt:
         chosen = np.linspace(0, self.n - 1, kept).round().astype(np.intp)
         rows = np.flatnonzero(np.isin(self.image, chosen))
         return Learnt(
-            tuple(replace(part, energies=part.energies[rows]) for part in self.parts),
+            tuple(
+                replace(part, energies=part.energies[rows], coordinates=None) for part in self.parts
+            ),
             self.fold[chosen],
             np.searchsorted(chosen, self.image[rows]),
             self.tile[rows],
@@ -195,6 +248,8 @@ class Learnt:
             stored = learnt.statistics.to_arrays(np.float32)
             arrays |= {f"{learnt.part.name}/{key}": values for key, values in stored.items()}
             arrays[f"{learnt.part.name}/energies"] = learnt.energies
+            if learnt.coordinates is not None:
+                arrays[f"{learnt.part.name}/coordinates"] = learnt.coordinates
         return arrays
 
     @classmethod
@@ -227,7 +282,11 @@ class Learnt:
             height, width = part.layout.pooled
             energies = take(stored, "energies", (len(image), height * width), what)
             statistics: PartStatistics = KINDS[part.scope].from_arrays(stored)
-            learnt.append(LearntPart(part, statistics, energies.astype(np.float32)))
+            coordinates = None
+            if "coordinates" in stored and isinstance(statistics, SubspaceStatistics):
+                shape = (statistics.n, statistics.rank)
+                coordinates = take(stored, "coordinates", shape, what).astype(np.float32)
+            learnt.append(LearntPart(part, statistics, energies.astype(np.float32), coordinates))
         return cls(tuple(learnt), fold, image, tile, sizes)
 
 

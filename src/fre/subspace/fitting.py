@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fre.subspace.autoencoder import Kind, LinearAutoencoder, train_autoencoder
+from fre.subspace.image_wide import coordinates_of
 from fre.subspace.incremental import CAPACITY, SubspaceStatistics
 from fre.subspace.pca import Gram, Subspace
 from fre.types import FloatArray, Progress
@@ -60,6 +61,11 @@ class ClosedForm:
         """What the subspace follows from; raises what `fit` raises."""
         k = self._gram.rank(variance=self._variance, rank=self._rank)
         return SubspaceStatistics.of_gram(self._gram, capacity=max(CAPACITY, k))
+
+    @property
+    def coordinates(self) -> FloatArray | None:
+        """See `fre.subspace.image_wide.ImageWide`."""
+        return coordinates_of(self._gram, self.statistics)
 
     def cross_fit(self, folds: Folds, *, channels: int) -> Residuals:
         """See `Fitter.cross_fit`; from the inner products of all the features."""

@@ -215,6 +215,19 @@ class SubspaceStatistics:
         discarded = float(np.sum(energies[k:])) + self.discarded
         return Subspace(self.n, self.mean, basis, self.singular_values[:k].copy(), discarded)
 
+    def features(self, coordinates: NDArray[np.floating]) -> FloatArray:
+        """The features that have these coordinates: float32 (b, D).
+
+        While ``lost`` is 0, all that were absorbed can be had back so, but for rounding.
+
+        Args:
+            coordinates: float (b, r), along the basis, from the mean.
+        """
+        X = np.empty((len(coordinates), self.dimension), np.float32)
+        for part in _parts(self.dimension, len(X)):
+            X[:, part] = coordinates @ self.basis[part].T + self.mean[part]
+        return X
+
     def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
         """Arrays to store; `from_arrays` makes of them what they were made of.
 

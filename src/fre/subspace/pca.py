@@ -342,6 +342,13 @@ class Gram:
         k = min(at_most, int(np.count_nonzero(energies > self._rounding(energies))))
         return energies, self._basis(energies, U, k)
 
+    def coordinates(self, k: int) -> Float64:
+        """The features along the k strongest of `directions`, from the mean: float64 (n, k)."""
+        energies, U = self._spectrum
+        if self.wide:
+            return np.asarray(U[:, :k] * np.sqrt(energies[:k]))
+        return np.asarray((self.X - self.mean) @ U[:, :k])
+
     def _basis(self, energies: Float64, U: Float64, k: int) -> Float64:
         if not self.wide:
             return U[:, :k].copy()
