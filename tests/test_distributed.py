@@ -317,7 +317,7 @@ def test_errors_of_workers_are_told_as_what_they_are(
         where = ("-o", tmp_path / "out", "--engine", "ray", "--address", address)
         return refusal("predict", model_file, images, *where, *more)
 
-    assert "nowhere: no such file or folder" in predict(tmp_path / "nowhere", nodes.address)
+    assert predict(tmp_path / "nowhere", nodes.address).endswith("nowhere: no such file or folder")
     assert "more than the cluster's 2 cores" in predict(folder, nodes.address, "--workers", 3)
     assert "no Ray cluster at 127.0.0.1:1" in predict(folder, "127.0.0.1:1")
 

@@ -177,13 +177,22 @@ def _reporting() -> Iterator[None]:
     except RayError as error:
         cause = _origin(error)
         if isinstance(cause, FREError):
-            raise cause from error
+            raise _without_advice(cause) from error
         if isinstance(cause, ModuleNotFoundError) and cause.name == "fre":
             raise OptionError(
                 f"the workers can't import fre; install fre {__version__} with the extra ray on "
                 "all machines of the cluster"
             ) from error
         raise InternalError(f"a worker failed: {_summary(cause)}") from error
+
+
+def _without_advice(error: FREError) -> FREError:
+    """The error without how often Ray Data has tried, which it writes into the message."""
+    if error.args and isinstance(error.args[0], str):
+        message, found, _ = error.args[0].partition("\nFailed to apply UDF")
+        if found:
+            error.args = (message, *error.args[1:])
+    return error
 
 
 def _origin(error: BaseException) -> BaseException:

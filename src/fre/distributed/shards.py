@@ -147,7 +147,8 @@ def _listed(folder: Folder, plan: ShardPlan) -> Iterator[tuple[list[str], int]]:
         return
     names = iter_sources([*plan.sources])
     number = 0
-    while chunk := list(islice(names, LISTED)):
+    chunk = list(islice(names, LISTED))
+    while chunk:
         data = "".join(f"{json.dumps(name, ensure_ascii=False)}\n" for name in chunk).encode()
         before = folder.read(_list_name(number))
         if before is None:
@@ -160,8 +161,12 @@ def _listed(folder: Folder, plan: ShardPlan) -> Iterator[tuple[list[str], int]]:
             )
         listed += len(chunk)
         number += 1
+        following = list(islice(names, LISTED))
+        if not following:
+            # Before the last are handed out: who takes them may take long.
+            folder.write(LIST_END, json.dumps({"files": number, "images": listed}).encode())
         yield chunk, listed
-    folder.write(LIST_END, json.dumps({"files": number, "images": listed}).encode())
+        chunk = following
 
 
 def _list_name(number: int) -> str:
