@@ -34,6 +34,7 @@ from fre.presets import Configuration, resolve
 from fre.roi import MaskSource, Roi
 from fre.streaming import (
     CHECKPOINT_SECONDS,
+    StreamFit,
     assemble_streamed,
     capacity_of,
     stream_fit,
@@ -237,6 +238,7 @@ class FRE:
         skip_unreadable: bool = False,
         checkpoint: Path | str | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        stream: StreamFit | None = None,
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Model:
@@ -253,6 +255,8 @@ class FRE:
             checkpoint: a file that such a training writes now and then, and from which it goes
                 on after it was stopped; to be removed once the model is saved.
             checkpoint_seconds: it is not written more often than this.
+            stream: goes through the images in place of this process, whatever ``memory`` allows,
+                such as `fre.distributed.RayFit`.
             threads: threads of the network; 0 takes all cores.
             progress: called as the work advances.
 
@@ -277,6 +281,7 @@ class FRE:
             skip_unreadable=skip_unreadable,
             checkpoint=checkpoint,
             checkpoint_seconds=checkpoint_seconds,
+            stream=stream,
             threads=threads,
             progress=progress,
         )
@@ -315,12 +320,13 @@ class FRE:
         skip_unreadable: bool = False,
         checkpoint: Path | str | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        stream: StreamFit | None = None,
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Model:
         began = time.perf_counter()
         settings = self._configuration()
-        if self._streams(extractor, sources, settings):
+        if self._streams(extractor, sources, settings, always=stream is not None):
             model, extracted = self._fit_streamed(
                 extractor,
                 sources,
@@ -329,6 +335,7 @@ class FRE:
                 skip_unreadable=skip_unreadable,
                 checkpoint=None if checkpoint is None else Path(checkpoint),
                 checkpoint_seconds=checkpoint_seconds,
+                fit=stream or stream_fit,
                 threads=threads,
                 progress=progress,
             )
@@ -534,15 +541,22 @@ class FRE:
         return replace(assembled, learnt=head.learnt(extractor, plan, features, folds))
 
     def _streams(
-        self, extractor: FeatureExtractor, sources: Sequence[ImageSource], settings: Configuration
+        self,
+        extractor: FeatureExtractor,
+        sources: Sequence[ImageSource],
+        settings: Configuration,
+        *,
+        always: bool,
     ) -> bool:
-        """Whether the features of the images are more than may be held."""
+        """Whether the features of the images are more than may be held, or must not be held."""
         rows = extractor.rows(sources, self._augmentation())
         needed = 4.0 * rows * extractor.dimension
-        if needed <= self.memory * 2**30:
+        if not always and needed <= self.memory * 2**30:
             return False
         if settings.subspace != "pca" or self.per_tile:
             what = "per-tile models" if self.per_tile else "an autoencoder"
+            if always:
+                raise OptionError(f"{what} can't be trained on several machines")
             raise DatasetError(
                 f"{what} can't be trained without holding all features, {needed / 2**30:.1f} GB, "
                 f"and {self.memory:g} GB are allowed: give more memory, or fewer images"
@@ -559,6 +573,7 @@ class FRE:
         skip_unreadable: bool,
         checkpoint: Path | None,
         checkpoint_seconds: float,
+        fit: StreamFit,
         threads: int,
         progress: Progress | None,
     ) -> tuple[Model, float]:
@@ -575,7 +590,7 @@ class FRE:
             checkpoint=checkpoint,
             checkpoint_seconds=checkpoint_seconds,
         )
-        streamed = stream_fit(
+        streamed = fit(
             extractor,
             sources,
             parts,

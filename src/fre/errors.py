@@ -124,7 +124,11 @@ class MissingDependencyError(InputError, ImportError):
     """A feature whose optional dependency is not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
+        self._named = (feature, extra)
         super().__init__(f"{feature} needs an extra: pip install 'fre[{extra}]'")
+
+    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str]]:
+        return type(self), self._named
 
 
 class InternalError(FREError):

@@ -28,6 +28,7 @@ from fre.types import FloatArray, Progress
 __all__ = [
     "FeatureBatch",
     "FeatureExtractor",
+    "FeatureRunner",
     "FeatureStream",
     "Features",
     "SeenImage",
@@ -146,75 +147,39 @@ class Features:
         return self.originals if self.image is None else self.image[self.originals]
 
 
-class FeatureExtractor:
-    """A backbone up to some of its layers, with pooling, at a fixed input size.
+class FeatureRunner:
+    """Images to features, by a network that is given as it is: all that a worker needs.
 
     Args:
-        backbone: the frozen network.
-        layers: name of the layer, or names of several.
-        pool: edge of the pooling windows, in locations of the feature map.
-        size: height and width of the input.
-        fit: how images are brought to that size.
-        tiling: how they are cut into tiles of that size instead.
+        model: a serialised ONNX model, from `fre.graph.feature_model`.
+        layouts: of the features of each layer; a flat feature is those of all layers, one after
+            the other.
+        geometry: how an image meets the input.
         roi: the part of the images that is looked at; ``None`` is all.
         threads: threads of the network; 0 takes all cores.
-
-    Attributes:
-        geometry: how an image meets the input.
-        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
-        network: the backbone's graph up to the deepest layer.
-        layouts: how the features of each layer are made up; a flat feature is those of all
-            layers, one after the other.
-
-    Raises:
-        BackboneError: an unknown layer, or a size that the network can't take.
-        OptionError: ``pool`` does not fit the feature map.
+        readers: threads that read images; the number of cores, if ``None``.
     """
-
-    network: onnx.ModelProto
-    layouts: tuple[FeatureLayout, ...]
 
     def __init__(
         self,
-        backbone: Backbone,
-        layers: str | Sequence[str],
-        *,
-        pool: int,
-        size: tuple[int, int],
-        fit: Fit = "stretch",
-        tiling: Tiling | None = None,
+        model: bytes,
+        layouts: Sequence[FeatureLayout],
+        geometry: Geometry,
         roi: Roi | None = None,
+        *,
         threads: int = 0,
+        readers: int | None = None,
     ) -> None:
-        self.backbone = backbone
-        self.geometry = Geometry(size, fit, tiling)
+        self.layouts = tuple(layouts)
+        self.geometry = geometry
         self.roi = roi
-        # Tiles differ in what they show of the region: it is applied before an image is cut.
-        self.inspected = None if roi is None or tiling else roi.at_input(self.geometry)
-        names = [layers] if isinstance(layers, str) else list(layers)
-        self.network = backbone.graph(names, size)
-        # The network itself knows best how large its feature maps are.
-        probe = open_runtime(self.network.SerializeToString(), names, threads=threads)
-        shapes = [output.shape for output in probe.run(np.zeros((1, 3, *size), np.float32))]
-        self.layouts = tuple(
-            FeatureLayout(name, shape[1], (shape[2], shape[3]), pool)
-            for name, shape in zip(names, shapes, strict=True)
-        )
-        grids = [layout.grid for layout in self.layouts]
-        if self.inspected is not None and not any(cells(self.inspected, g).any() for g in grids):
-            raise OptionError(too_small_a_region(size))
+        self.readers = available_cores() if readers is None else readers
+        self._model = model
         self._threads = threads
 
     @cached_property
     def _runtime(self) -> Runtime:
-        model = feature_model(
-            self.network,
-            self.backbone.normalisation,
-            self.layouts,
-            self.geometry.size,
-            self.inspected,
-        )
-        return open_runtime(model.SerializeToString(), [FEATURES], threads=self._threads)
+        return open_runtime(self._model, [FEATURES], threads=self._threads)
 
     def release(self) -> None:
         """Give back the memory that the network works in, until it is needed again."""
@@ -239,6 +204,107 @@ class FeatureExtractor:
     def run(self, images: NDArray[np.uint8]) -> FloatArray:
         """Features of images, uint8 (N, H, W, 3) at the input's size: float32 (N, D)."""
         return self._runtime.run(images)[0]
+
+    def check(self, image: LoadedImage) -> None:
+        """Refuse an image that the region of interest does not fit.
+
+        Raises:
+            ImageError: it does not.
+        """
+        if self.roi is not None:
+            source = image.source
+            self.roi.check(image.original_size, None if isinstance(source, np.ndarray) else source)
+
+    def inputs(
+        self, image: LoadedImage, augmentation: Augmentation | None
+    ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+        """What the network is given of an image: numbers of copy and tile, and pixels.
+
+        Raises:
+            OptionError: none of its tiles shows anything inspected.
+        """
+        pixels, shown = image.pixels, None
+        if self.roi is not None:
+            # Before it is moved about, what is ignored must not reach what is inspected.
+            pixels = self.roi.cover(pixels)
+            if self.geometry.tiling is not None:
+                shown = self.roi.shown_by(self.geometry.grid(image.original_size))
+                if not any(shown):
+                    raise OptionError("the masks leave nothing to inspect: mark a larger region")
+        variants = [pixels]
+        if augmentation is not None:
+            copies = augmentation.of(pixels, image.sha256)
+            variants += copies if self.roi is None else map(self.roi.cover, copies)
+        for copy, variant in enumerate(variants):
+            inputs = self.geometry.inputs(variant, image.original_size)
+            for index, tile in enumerate(inputs):
+                if shown is None or shown[index]:
+                    yield copy, index, tile
+
+
+class FeatureExtractor(FeatureRunner):
+    """A backbone up to some of its layers, with pooling, at a fixed input size.
+
+    Args:
+        backbone: the frozen network.
+        layers: name of the layer, or names of several.
+        pool: edge of the pooling windows, in locations of the feature map.
+        size: height and width of the input.
+        fit: how images are brought to that size.
+        tiling: how they are cut into tiles of that size instead.
+        roi: the part of the images that is looked at; ``None`` is all.
+        threads: threads of the network; 0 takes all cores.
+
+    Attributes:
+        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
+        network: the backbone's graph up to the deepest layer.
+
+    Raises:
+        BackboneError: an unknown layer, or a size that the network can't take.
+        OptionError: ``pool`` does not fit the feature map.
+    """
+
+    network: onnx.ModelProto
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layers: str | Sequence[str],
+        *,
+        pool: int,
+        size: tuple[int, int],
+        fit: Fit = "stretch",
+        tiling: Tiling | None = None,
+        roi: Roi | None = None,
+        threads: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        geometry = Geometry(size, fit, tiling)
+        # Tiles differ in what they show of the region: it is applied before an image is cut.
+        self.inspected = None if roi is None or tiling else roi.at_input(geometry)
+        names = [layers] if isinstance(layers, str) else list(layers)
+        self.network = backbone.graph(names, size)
+        # The network itself knows best how large its feature maps are.
+        probe = open_runtime(self.network.SerializeToString(), names, threads=threads)
+        shapes = [output.shape for output in probe.run(np.zeros((1, 3, *size), np.float32))]
+        layouts = [
+            FeatureLayout(name, shape[1], (shape[2], shape[3]), pool)
+            for name, shape in zip(names, shapes, strict=True)
+        ]
+        grids = [layout.grid for layout in layouts]
+        if self.inspected is not None and not any(cells(self.inspected, g).any() for g in grids):
+            raise OptionError(too_small_a_region(size))
+        super().__init__(
+            self._built(layouts, size).SerializeToString(), layouts, geometry, roi, threads=threads
+        )
+
+    def model(self) -> bytes:
+        """The network and the pooling, as a `FeatureRunner` takes them."""
+        return self._model
+
+    def _built(self, layouts: Sequence[FeatureLayout], size: tuple[int, int]) -> onnx.ModelProto:
+        normalisation = self.backbone.normalisation
+        return feature_model(self.network, normalisation, layouts, size, self.inspected)
 
     def extract(
         self,
@@ -313,42 +379,6 @@ class FeatureExtractor:
             tiles = self.geometry.count(image_size(sources[0]))
         return len(sources) * copies * tiles
 
-    def check(self, image: LoadedImage) -> None:
-        """Refuse an image that the region of interest does not fit.
-
-        Raises:
-            ImageError: it does not.
-        """
-        if self.roi is not None:
-            source = image.source
-            self.roi.check(image.original_size, None if isinstance(source, np.ndarray) else source)
-
-    def inputs(
-        self, image: LoadedImage, augmentation: Augmentation | None
-    ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-        """What the network is given of an image: numbers of copy and tile, and pixels.
-
-        Raises:
-            OptionError: none of its tiles shows anything inspected.
-        """
-        pixels, shown = image.pixels, None
-        if self.roi is not None:
-            # Before it is moved about, what is ignored must not reach what is inspected.
-            pixels = self.roi.cover(pixels)
-            if self.geometry.tiling is not None:
-                shown = self.roi.shown_by(self.geometry.grid(image.original_size))
-                if not any(shown):
-                    raise OptionError("the masks leave nothing to inspect: mark a larger region")
-        variants = [pixels]
-        if augmentation is not None:
-            copies = augmentation.of(pixels, image.sha256)
-            variants += copies if self.roi is None else map(self.roi.cover, copies)
-        for copy, variant in enumerate(variants):
-            inputs = self.geometry.inputs(variant, image.original_size)
-            for index, tile in enumerate(inputs):
-                if shown is None or shown[index]:
-                    yield copy, index, tile
-
 
 @dataclass(frozen=True)
 class SeenImage:
@@ -401,7 +431,7 @@ class FeatureStream:
 
     def __init__(
         self,
-        extractor: FeatureExtractor,
+        extractor: FeatureRunner,
         sources: Sequence[ImageSource],
         *,
         augmentation: Augmentation | None = None,
@@ -429,7 +459,7 @@ class FeatureStream:
         loaded = iter_loaded(
             self._sources,
             extractor.geometry.target,
-            workers=available_cores(),
+            workers=extractor.readers,
             ahead=AHEAD if extractor.geometry.tiling is None else 2,
             digest=True,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from fre.errors import DatasetError
@@ -14,6 +15,7 @@ __all__ = [
     "folder_name",
     "image_key",
     "images_in",
+    "iter_images",
     "list_folder",
     "natural_key",
     "relative",
@@ -59,7 +61,11 @@ def images_in(folder: Path) -> list[Path]:
 
 def find_images(folder: Path) -> list[Path]:
     """Every image in ``folder`` and below it: a folder's own files, then its subfolders'."""
-    found: list[Path] = []
+    return [*iter_images(folder)]
+
+
+def iter_images(folder: Path) -> Iterator[Path]:
+    """The same, one at a time: no more than one folder is listed ahead."""
     visited: set[str] = set()
     waiting = [folder]
     while waiting:
@@ -70,9 +76,8 @@ def find_images(folder: Path) -> list[Path]:
             continue
         visited.add(real)
         images, folders = list_folder(current)
-        found.extend(images)
+        yield from images
         waiting.extend(reversed(folders))
-    return found
 
 
 def suffix(name: str) -> str:

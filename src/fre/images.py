@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fre import folders
-from fre.errors import DatasetError, ImageError, OptionError
+from fre.errors import DatasetError, ImageError, InputError, OptionError
 from fre.folders import SUFFIXES
+from fre.storage import fetch, is_url
 from fre.types import ImageArray
 
 __all__ = [
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 ImageSource: TypeAlias = "Path | str | ImageArray"
-"""A file, or an image as uint8 RGB (H, W, 3)."""
+"""A file, or its URL, or an image as uint8 RGB (H, W, 3)."""
 Target: TypeAlias = "tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int] | None]"
 """A height and width to resize to; or what says so of an image's own, ``None`` to leave it."""
 
@@ -180,12 +181,16 @@ def _load(
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """An image from a file, or from what was read of it."""
     try:
+        if data is None and is_url(source):
+            data = fetch(str(source))
         return _decode(source if data is None else io.BytesIO(data), target)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         reason = f"more pixels than the limit of {pixel_limit():,}; raise it with --max-pixels"
         raise ImageError(source, reason) from None
     except FileNotFoundError:
         raise ImageError(source, "no such file") from None
+    except InputError:  # a FetchError, or what is missing to fetch anything
+        raise
     except IsADirectoryError:
         raise ImageError(source, "a folder, where an image file was expected") from None
     except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
@@ -354,7 +359,7 @@ def _read_with_digest(
         pixels, original = read_resized(source, target)
         return pixels, original, hashlib.sha256(source.tobytes()).hexdigest()
     try:
-        data = Path(source).read_bytes()
+        data = fetch(str(source)) if is_url(source) else Path(source).read_bytes()
     except OSError:
         return (*_load(source, target), "")  # which says what is wrong with the file
     pixels, original = _load(source, target, data)

@@ -136,6 +136,35 @@ class Learner:
             if self.rows[fold]
         }
 
+    def merge(self, *others: Learner) -> Learner:
+        """A learner of all that this one and others have taken in; they stay as they are.
+
+        Features that wait for a full block are absorbed: it costs less to store what is merged.
+
+        Raises:
+            OptionError: another has other parts or folds.
+        """
+        merged = Learner(
+            self.parts, [*self._layouts.values()], folds=len(self._folds), capacity=self.capacity
+        )
+        learners = (self, *others)
+        for learner in learners:
+            names = [part.name for part in learner.parts]
+            if names != [part.name for part in self.parts] or len(learner.rows) != len(self.rows):
+                raise OptionError("only learners of the same parts and folds add up")
+            merged.rows += learner.rows
+        for fold, accumulators in enumerate(merged._folds):
+            holders = [learner for learner in learners if learner.rows[fold]]
+            for index, part in enumerate(self.parts):
+                found = [learner._folds[fold][index].result() for learner in holders]
+                if found:
+                    accumulators[index] = Accumulator(
+                        part.maker(self.capacity),
+                        block=BLOCK_ROWS,
+                        absorbed=found[0].merge(*found[1:]) if len(found) > 1 else found[0],
+                    )
+        return merged
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Arrays to store; `restore` takes them in. Nothing is rounded."""
         arrays: dict[str, NDArray[Any]] = {"rows": self.rows}

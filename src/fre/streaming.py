@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,13 @@ from fre.assembly import Assembled, assemble_fused, assemble_reference
 from fre.augmentation import Augmentation
 from fre.calibration import Calibration
 from fre.errors import DatasetError, ImageError, ModelFileError
-from fre.features import FeatureBatch, FeatureExtractor, Features, FeatureStream, SeenImage
+from fre.features import (
+    FeatureExtractor,
+    FeatureRunner,
+    Features,
+    FeatureStream,
+    SeenImage,
+)
 from fre.files import atomic_file
 from fre.fused import (
     OVERALL_POOL,
@@ -48,12 +54,21 @@ from fre.version import __version__
 
 __all__ = [
     "CHECKPOINT_SECONDS",
+    "Judged",
+    "Judges",
+    "StreamFit",
     "StreamOptions",
     "Streamed",
+    "absorb",
     "assemble_streamed",
+    "calibration_places",
     "capacity_of",
+    "check_enough",
+    "folds_of",
+    "judge",
     "stream_fit",
     "stream_plan",
+    "streamed_from",
 ]
 
 CHUNK = 256
@@ -120,6 +135,23 @@ class Streamed:
     images: tuple[SeenImage, ...]
     skipped: tuple[ImageError, ...]
     statistics: list[PartStatistics] = field(default_factory=list)
+
+
+class StreamFit(Protocol):
+    """What goes through the images twice: `stream_fit`, or the same on many machines."""
+
+    def __call__(
+        self,
+        extractor: FeatureExtractor,
+        sources: Sequence[ImageSource],
+        parts: Sequence[Part],
+        folds: Sequence[NDArray[np.intp]],
+        options: StreamOptions,
+        *,
+        identity: Mapping[str, Any],
+        progress: Progress | None = None,
+    ) -> Streamed:
+        """See `stream_fit`."""
 
 
 def stream_plan(
@@ -266,19 +298,33 @@ def stream_fit(
         DatasetError: fewer than two images can be read.
         OptionError: a rank that the images do not allow.
     """
-    fold_of = np.empty(len(sources), np.intp)
-    for number, fold in enumerate(folds):
-        fold_of[fold] = number
+    fold_of = folds_of(len(sources), folds)
     learner = Learner(parts, extractor.layouts, folds=len(folds), capacity=options.capacity)
     state = _State(learner, options, _identity(identity, sources, options))
     state.resume()
     _absorb(extractor, sources, fold_of, state, options, progress)
-    if len(state.images) < 2:
-        raise DatasetError(
-            f"training needs 2 good images or more; {len(state.images)} of {len(sources)} could "
-            "be read"
-        )
+    check_enough(state.images, sources)
     return _look_again(extractor, sources, fold_of, state, options, progress)
+
+
+def folds_of(n: int, folds: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
+    """The fold of each of n images: (n,)."""
+    fold_of = np.empty(n, np.intp)
+    for number, fold in enumerate(folds):
+        fold_of[fold] = number
+    return fold_of
+
+
+def check_enough(images: Sequence[SeenImage], sources: Sequence[ImageSource]) -> None:
+    """Refuse to make a model of less than two images.
+
+    Raises:
+        DatasetError: less than two of the sources could be read.
+    """
+    if len(images) < 2:
+        raise DatasetError(
+            f"training needs 2 good images or more; {len(images)} of {len(sources)} could be read"
+        )
 
 
 class _State:
@@ -371,25 +417,61 @@ def _absorb(
     """The first pass."""
     while state.consumed < len(sources):
         start = state.consumed
-        stream = FeatureStream(
+        stop = min(start + CHUNK, len(sources))
+        images, skipped = absorb(
             extractor,
-            sources[start : start + CHUNK],
-            augmentation=options.augmentation,
-            skip_unreadable=options.skip_unreadable,
-            progress=_offset(progress, "Learning", start, len(sources)),
+            sources[start:stop],
+            fold_of[start:stop],
+            state.learner,
+            options,
+            _offset(progress, "Learning", start, len(sources)),
         )
-        for batch in stream:
-            at = np.array([stream.images[number].place for number in batch.image])
-            state.learner.add(batch.X, fold_of[start + at])
-        state.images += [_moved(image, start) for image in stream.images]
-        state.skipped += stream.skipped
-        state.consumed = min(start + CHUNK, len(sources))
+        state.images += [_moved(image, start) for image in images]
+        state.skipped += skipped
+        state.consumed = stop
         state.checkpoint()
 
 
 NOTHING = np.zeros((0, 0), np.uint8)
 """In the place of thumbnails, which would take more memory than all else. (Not a part of one: that
 would keep the whole.)"""
+
+
+def absorb(
+    extractor: FeatureRunner,
+    sources: Sequence[ImageSource],
+    fold_of: NDArray[np.intp],
+    learner: Learner,
+    options: StreamOptions,
+    progress: Progress | None = None,
+) -> tuple[list[SeenImage], list[ImageError]]:
+    """Let a learner take in some images.
+
+    Args:
+        extractor: of the learner's layers.
+        sources: files, or arrays, uint8 (H, W, 3).
+        fold_of: the fold of each.
+        learner: it.
+        options: of the fit.
+        progress: called after each image.
+
+    Returns:
+        Images that were taken in, and errors of those that were left out.
+
+    Raises:
+        ImageError: an image can't be read, and is not to be left out.
+    """
+    stream = FeatureStream(
+        extractor,
+        sources,
+        augmentation=options.augmentation,
+        skip_unreadable=options.skip_unreadable,
+        progress=progress,
+    )
+    for batch in stream:
+        at = np.array([stream.images[number].place for number in batch.image])
+        learner.add(batch.X, fold_of[at])
+    return stream.images, stream.skipped
 
 
 def _moved(image: SeenImage, by: int) -> SeenImage:
@@ -406,14 +488,33 @@ def _offset(progress: Progress | None, task: str, start: int, total: int) -> Pro
     return show
 
 
-class _Judges:
-    """The subspaces of all images, and of all folds but one."""
+@dataclass(frozen=True)
+class Judges:
+    """The subspaces of all images, and of all folds but one.
 
-    def __init__(self, learner: Learner, options: StreamOptions) -> None:
+    Attributes:
+        own: of all images, for each part.
+        others: the same without the images of a fold, by its number.
+        rows: (k,), of each fold.
+        statistics: of all images, for each part.
+    """
+
+    own: list[LayerSubspace]
+    others: dict[int, list[LayerSubspace]]
+    rows: NDArray[np.intp]
+    statistics: list[PartStatistics]
+
+    @classmethod
+    def of(cls, learner: Learner, options: StreamOptions) -> Judges:
+        """Those that follow from what a learner has taken in.
+
+        Raises:
+            OptionError: a rank that the images do not allow, or images of one fold only.
+        """
         statistics = learner.statistics()
         indices = range(len(learner.parts))
 
-        self.statistics = [joined(statistics, index) for index in indices]
+        whole = [joined(statistics, index) for index in indices]
 
         def fit(without: int | None) -> list[LayerSubspace]:
             return [
@@ -426,32 +527,108 @@ class _Judges:
                 )
                 for index in indices
                 for part in [
-                    self.statistics[index]
-                    if without is None
-                    else joined(statistics, index, without=without)
+                    whole[index] if without is None else joined(statistics, index, without=without)
                 ]
             ]
 
-        self.learner = learner
-        self.own = fit(None)
-        self.others = {fold: fit(fold) for fold in statistics}
+        own = fit(None)
+        others = {fold: fit(fold) for fold in statistics}
         if options.half:
-            self.own = [_stored(subspace) for subspace in self.own]
+            own = [_stored(subspace) for subspace in own]
+        return cls(own, others, learner.rows, whole)
 
-    def energies(self, batch: FeatureBatch, fold: NDArray[np.intp]) -> list[FloatArray]:
-        """For each part the residuals of some rows, as if their images had been left out."""
-        of = int(self.learner.rows.sum())
+    def of_fold(self, fold: int) -> Judges:
+        """Those that images of one fold need."""
+        return replace(self, others={fold: self.others[fold]}, statistics=[])
+
+    def energies(
+        self, features: Sequence[FloatArray], parts: Sequence[Part], fold: NDArray[np.intp]
+    ) -> list[FloatArray]:
+        """For each part the residuals of some rows, as if their images had been left out.
+
+        Args:
+            features: of each part, from `Learner.split`.
+            parts: of the learner.
+            fold: of each row.
+        """
+        of = int(self.rows.sum())
         results = []
-        for index, block in enumerate(self.learner.split(batch.X)):
-            channels = self.learner.parts[index].layout.channels
+        for index, (block, part) in enumerate(zip(features, parts, strict=True)):
+            channels = part.layout.channels
             values = _energies(self.own[index], block, channels)
             for number in np.unique(fold):
                 rows = fold == number
                 others = _energies(self.others[number][index], block[rows], channels)
-                fitted_on = of - int(self.learner.rows[number])
+                fitted_on = of - int(self.rows[number])
                 values[rows] = extrapolate(others, values[rows], fitted_on=fitted_on, of=of)
             results.append(values)
         return results
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the second pass has found of some images.
+
+    Attributes:
+        energies: for each part float32 (r, P), the residuals of each row, as if its image had
+            been left out.
+        image: (r,), which of the images a row is of.
+        tile: (r,), which of the image's tiles.
+        images: those that were looked at.
+    """
+
+    energies: list[FloatArray]
+    image: NDArray[np.intp]
+    tile: NDArray[np.intp]
+    images: tuple[SeenImage, ...]
+
+    @classmethod
+    def join(cls, pieces: Sequence[Judged]) -> Judged:
+        """What was found of all images: the rows of each after those of the one before."""
+        before = np.cumsum([0, *(len(piece.images) for piece in pieces)])
+        nothing = np.zeros(0, np.intp)
+        return cls(
+            [np.concatenate(parts) for parts in zip(*(p.energies for p in pieces), strict=True)],
+            np.concatenate(
+                [nothing, *(p.image + start for p, start in zip(pieces, before, strict=False))]
+            ),
+            np.concatenate([nothing, *(piece.tile for piece in pieces)]),
+            tuple(image for piece in pieces for image in piece.images),
+        )
+
+
+def judge(
+    extractor: FeatureRunner,
+    sources: Sequence[ImageSource],
+    fold_of: NDArray[np.intp],
+    judges: Judges,
+    learner: Learner,
+    options: StreamOptions,
+    progress: Progress | None = None,
+) -> Judged:
+    """Look once more at some images.
+
+    Args:
+        extractor: of the learner's layers.
+        sources: files, or arrays, uint8 (H, W, 3).
+        fold_of: the fold of each.
+        judges: of their folds.
+        learner: of the parts; what it has taken in does not matter.
+        options: of the fit.
+        progress: called after each image.
+
+    Raises:
+        ImageError: an image can't be read, and is not to be left out.
+    """
+    stream = FeatureStream(
+        extractor, sources, skip_unreadable=options.skip_unreadable, progress=progress
+    )
+    pieces: list[Judged] = []
+    for batch in stream:
+        at = np.array([stream.images[number].place for number in batch.image])
+        found = judges.energies(learner.split(batch.X), learner.parts, fold_of[at])
+        pieces.append(Judged(found, batch.image, batch.tile, ()))
+    return replace(Judged.join(pieces), images=tuple(stream.images))
 
 
 def _allowed(rank: int | None, statistics: PartStatistics) -> int | None:
@@ -480,46 +657,65 @@ def _look_again(
     progress: Progress | None,
 ) -> Streamed:
     """The second pass, over as many images as make enough rows."""
-    judges = _Judges(state.learner, options)
-    chosen = _chosen(state, extractor)
-    stream = FeatureStream(
+    judges = Judges.of(state.learner, options)
+    chosen = calibration_places(state.images, extractor)
+    judged = judge(
         extractor,
         [sources[place] for place in chosen],
-        skip_unreadable=options.skip_unreadable,
-        progress=_offset(progress, "Calibrating", 0, len(chosen)),
+        fold_of[chosen],
+        judges,
+        state.learner,
+        options,
+        _offset(progress, "Calibrating", 0, len(chosen)),
     )
-    energies: list[list[FloatArray]] = [[] for _ in state.learner.parts]
-    rows: list[FeatureBatch] = []
-    for batch in stream:
-        at = np.array([chosen[stream.images[number].place] for number in batch.image])
-        for kept, values in zip(energies, judges.energies(batch, fold_of[at]), strict=True):
-            kept.append(values)
-        rows.append(batch)
-    image = np.concatenate([batch.image for batch in rows])
+    folds = fold_of[[chosen[seen.place] for seen in judged.images]]
+    return streamed_from(judges, judged, folds, state.images, state.skipped)
+
+
+def streamed_from(
+    judges: Judges,
+    judged: Judged,
+    folds: NDArray[np.intp],
+    images: Sequence[SeenImage],
+    skipped: Sequence[ImageError],
+) -> Streamed:
+    """What the two passes have found.
+
+    Args:
+        judges: from the first pass.
+        judged: from the second one.
+        folds: the fold of each image of the second pass.
+        images: all that were absorbed.
+        skipped: errors of those that were left out.
+    """
     calibration = Features(
-        np.zeros((len(image), 0), np.float32),
-        tuple(seen.sha256 for seen in stream.images),
+        np.zeros((len(judged.image), 0), np.float32),
+        tuple(seen.sha256 for seen in judged.images),
         (),
-        image=image,
-        tile=np.concatenate([batch.tile for batch in rows]),
-        copy=np.zeros(len(image), np.intp),
-        sizes=tuple(seen.size for seen in stream.images),
+        image=judged.image,
+        tile=judged.tile,
+        copy=np.zeros(len(judged.image), np.intp),
+        sizes=tuple(seen.size for seen in judged.images),
     )
-    folds = fold_of[[chosen[seen.place] for seen in stream.images]]
     return Streamed(
         judges.own,
-        [np.concatenate(values) for values in energies],
+        judged.energies,
         calibration,
         [np.flatnonzero(folds == number) for number in np.unique(folds)],
-        tuple(state.images),
-        tuple(state.skipped),
+        tuple(images),
+        tuple(skipped),
         judges.statistics,
     )
 
 
-def _chosen(state: _State, extractor: FeatureExtractor) -> list[int]:
-    """Places of images that are spread evenly over all, as many as make enough rows."""
-    each = max(1, round(np.mean([extractor.geometry.count(seen.size) for seen in state.images])))
-    wanted = min(len(state.images), max(32, CALIBRATION_ROWS // each))
-    picked = np.linspace(0, len(state.images) - 1, wanted).round().astype(int)
-    return [state.images[index].place for index in np.unique(picked)]
+def calibration_places(images: Sequence[SeenImage], extractor: FeatureRunner) -> list[int]:
+    """Places of images that are spread evenly over all, as many as make enough rows.
+
+    Args:
+        images: all that were absorbed.
+        extractor: that makes rows of them.
+    """
+    each = max(1, round(np.mean([extractor.geometry.count(seen.size) for seen in images])))
+    wanted = min(len(images), max(32, CALIBRATION_ROWS // each))
+    picked = np.linspace(0, len(images) - 1, wanted).round().astype(int)
+    return [images[index].place for index in np.unique(picked)]

@@ -186,3 +186,35 @@ def runtime_options(command: Command) -> Command:
         show_default=True,
         help="What runs the model; auto is the faster of onnxruntime and openvino, measured once.",
     )(command)
+
+
+def ray_options(command: Command) -> Command:
+    """Where the work is done."""
+    command = click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Processes on the cluster.  [default: as many as it has cores for]",
+    )(command)
+    command = click.option(
+        "--address", metavar="ADDR", help="Of a Ray cluster.  [default: this machine by itself]"
+    )(command)
+    return click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="ray works on many machines; it needs the extra fre[ray].",
+    )(command)
+
+
+def refuse_without_ray(engine: str, options: dict[str, Any]) -> None:
+    """Refuse options that only Ray has.
+
+    Raises:
+        OptionError: one of them was given, and the engine is another.
+    """
+    from fre.errors import OptionError
+
+    given = [name for name, value in options.items() if value is not None]
+    if engine != "ray" and given:
+        raise OptionError(f"{' and '.join(given)} can be given with --engine ray only")

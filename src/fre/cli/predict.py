@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fre.cli.common import (
+    emit,
+    interruption,
     json_option,
     max_pixels_option,
     note,
     print_line,
     progress_bar,
+    ray_options,
+    refuse_without_ray,
     runtime_options,
     write_text,
 )
@@ -20,12 +25,13 @@ from fre.errors import ImageError, InputError, OptionError
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("images", type=click.Path(), nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
-    help="A folder for overlays, maps, masks and predictions.jsonl.",
+    type=click.Path(),
+    help="A folder for overlays, maps, masks and predictions.jsonl; with Ray for shards, here or a "
+    "URL.",
 )
 @click.option(
     "--maps",
@@ -38,17 +44,34 @@ from fre.errors import ImageError, InputError, OptionError
     help="Write binary masks, too (with -o): 255 where a pixel is anomalous, 0 elsewhere.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the folder if it is not empty.")
+@ray_options
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "parquet"]),
+    help="Of the shards that Ray writes.  [default: jsonl]",
+)
+@click.option(
+    "--shard-size",
+    type=click.IntRange(min=1),
+    help="Images of a shard.  [default: 1000]",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
 @runtime_options
 @max_pixels_option
 @json_option
 def predict(
     model: Path,
-    images: tuple[Path, ...],
-    output: Path | None,
+    images: tuple[str, ...],
+    output: str | None,
     maps: str | None,
     masks: bool,
     overwrite: bool,
+    engine: str,
+    address: str | None,
+    workers: int | None,
+    form: str | None,
+    shard_size: int | None,
     batch_size: int,
     runtime: str,
     threads: int,
@@ -56,11 +79,107 @@ def predict(
 ) -> int:
     """Judge images: a line of JSON for each.
 
-    IMAGES are files and folders.
+    IMAGES are files and folders. With Ray they may be URLs as well (s3://, gs://, https://), and
+    lists of files, one a line: @FILE, or a file ending in .txt. What Ray writes are shards of some
+    lines each; a run that was stopped goes on where it was.
 
     \b
     Example: fre predict part.onnx incoming -o results --maps tiff
+             fre predict part.onnx s3://line-3/june -o s3://line-3/scores --engine ray
     """
+    refuse_without_ray(
+        engine,
+        {
+            "--address": address,
+            "--workers": workers,
+            "--format": form,
+            "--shard-size": shard_size,
+        },
+    )
+    if engine == "ray":
+        return _predict_on_ray(
+            model,
+            images,
+            output,
+            maps or masks,
+            address=address,
+            workers=workers,
+            threads=threads,
+            json_file=json_file,
+            form=form or "jsonl",
+            shard_size=shard_size or 1000,
+            batch_size=batch_size,
+            runtime=runtime,
+            overwrite=overwrite,
+        )
+    return _predict_here(
+        model,
+        tuple(Path(image) for image in images),
+        None if output is None else Path(output),
+        maps,
+        masks,
+        overwrite=overwrite,
+        batch_size=batch_size,
+        runtime=runtime,
+        threads=threads,
+        json_file=json_file,
+    )
+
+
+def _predict_on_ray(
+    model: Path,
+    images: tuple[str, ...],
+    output: str | None,
+    pictures: str | bool | None,
+    *,
+    address: str | None,
+    workers: int | None,
+    threads: int,
+    json_file: str | None,
+    **options: Any,
+) -> int:
+    from fre.distributed import Cluster, predict
+    from fre.model import load
+
+    if output is None:
+        raise OptionError("--engine ray needs a folder to write to: add -o FOLDER")
+    if pictures:
+        raise OptionError(
+            "--maps and --masks are not for --engine ray, which writes scores and regions"
+        )
+    loaded = load(model)
+    interruption.aftermath = "shards that are done are kept, and the same command goes on"
+    with progress_bar() as progress:
+        result = predict(
+            loaded,
+            images,
+            output,
+            cluster=Cluster(address, workers, max(1, threads)),
+            progress=progress,
+            **options,
+        )
+    text = (
+        f"{result.output}: {result.n_images} images in {result.n_shards} shards "
+        f"({result.n_found} were there before), {result.n_anomalous} anomalous, "
+        f"{result.n_errors} could not be read; {result.seconds:.1f} s"
+    )
+    emit(result.to_dict(), text, json_file)
+    return InputError.exit_code if result.n_errors else 0
+
+
+def _predict_here(
+    model: Path,
+    images: tuple[Path, ...],
+    output: Path | None,
+    maps: str | None,
+    masks: bool,
+    *,
+    overwrite: bool,
+    batch_size: int,
+    runtime: str,
+    threads: int,
+    json_file: str | None,
+) -> int:
     from contextlib import ExitStack
 
     from fre.files import staged_folder, write_atomic

@@ -18,6 +18,8 @@ from fre.cli.common import (
     parse_numbers,
     parse_size,
     progress_bar,
+    ray_options,
+    refuse_without_ray,
 )
 
 if TYPE_CHECKING:
@@ -198,6 +200,7 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True, help="Of folds and autoencoders.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
 @click.option("--skip-unreadable", is_flag=True, help="Leave out images that can't be read.")
+@ray_options
 @max_pixels_option
 @json_option
 def train(
@@ -206,6 +209,9 @@ def train(
     checkpoint_seconds: float,
     threads: int,
     skip_unreadable: bool,
+    engine: str,
+    address: str | None,
+    workers: int | None,
     json_file: str | None,
     **parameters: Any,
 ) -> None:
@@ -220,6 +226,12 @@ def train(
     from fre.detector import FRE
     from fre.files import check_writable, discard
 
+    refuse_without_ray(engine, {"--address": address, "--workers": workers})
+    stream = None
+    if engine == "ray":
+        from fre.distributed import Cluster, RayFit
+
+        stream = RayFit(Cluster(address, workers, max(1, threads)))
     check_writable(output)
     for remark in open_dataset(data).notes:
         note(remark)
@@ -232,6 +244,7 @@ def train(
                 skip_unreadable=skip_unreadable,
                 checkpoint=checkpoint,
                 checkpoint_seconds=checkpoint_seconds,
+                stream=stream,
                 threads=threads,
                 progress=progress,
             )

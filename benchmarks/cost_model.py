@@ -1,0 +1,293 @@
+"""What 10 million and 1 billion images cost on n workers: measured here, and worked out from it.
+
+Measured on this machine, one worker on one core: images a second of both passes of a training and
+of scoring, bytes that each reads, sends and writes, and the seconds of a merge. Worked out from
+that, and from what is assumed of network and storage (options): hours, traffic, and which of them
+is the limit.
+
+    python benchmarks/cost_model.py DATASET [--write docs/scale.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import tracemalloc
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+
+from fre.backbones import get_backbone
+from fre.datasets import training_images
+from fre.detector import FRE
+from fre.distributed.scoring import Scorer
+from fre.distributed.shards import Shard
+from fre.distributed.training import FAN_IN, LARGEST, PIECES, SMALLEST, _packed, _unpacked
+from fre.features import FeatureRunner, SeenImage
+from fre.fused import plan_layers
+from fre.learner import Learner
+from fre.model import Model
+from fre.storage import Folder
+from fre.streaming import CALIBRATION_ROWS, Judges, absorb, judge, stream_plan
+
+FOLDS = 5
+BEGIN, END = "<!-- cost model: begin -->", "<!-- cost model: end -->"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one worker on one core."""
+
+    learn_rate: float
+    judge_rate: float
+    score_rate: float
+    image_bytes: float
+    line_bytes: float
+    name_bytes: float
+    statistics_bytes: float
+    judges_bytes: float
+    merge_seconds: float
+    judges_seconds: float
+    driver_bytes: float
+
+
+def measure(folder: Path, images: int, size: int | None) -> Measured:
+    files = [Path(path) for path in islice(cycle(training_images(folder)), images)]
+    detector = FRE(preset="default", size=size)
+    settings = detector._configuration()
+    extractor = detector.extractor(get_backbone(settings.backbone), threads=1)
+    plan = plan_layers(extractor.backbone, None, settings)
+    parts, options = stream_plan(extractor, plan, settings)
+    runner = FeatureRunner(
+        extractor.model(), extractor.layouts, extractor.geometry, threads=1, readers=4
+    )
+
+    def learner() -> Learner:
+        return Learner(parts, extractor.layouts, folds=FOLDS, capacity=options.capacity)
+
+    fold = np.arange(len(files)) % FOLDS
+    absorb(runner, files[:32], fold[:32], learner(), options)  # the first run is slower
+    one_fold = learner()
+    began = time.perf_counter()
+    absorb(runner, files, np.zeros(len(files), np.intp), one_fold, options)
+    one_fold.merge()
+    learn_rate = len(files) / (time.perf_counter() - began)
+
+    # What a large piece sends is full: as many directions as are kept.
+    rng = np.random.default_rng(0)
+    full = learner()
+    for _ in range(-(-(options.capacity + 1) // 128)):
+        X = rng.normal(size=(128, extractor.dimension)).astype(np.float32)
+        full.add(X, np.zeros(128, np.intp))
+    stored = _packed(full.merge().to_arrays())
+    began = time.perf_counter()
+    other, merged = learner(), learner()
+    other.restore(_unpacked(stored))
+    merged.restore(_unpacked(stored))
+    _packed(merged.merge(other).to_arrays())
+    merge_seconds = (time.perf_counter() - began) * 2 / 3  # one of both was there already
+
+    all_folds = learner()
+    absorb(runner, files, fold, all_folds, options)
+    began = time.perf_counter()
+    judges = Judges.of(all_folds, options)
+    judges_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    chosen = files[: min(len(files), 128)]
+    judge(runner, chosen, np.zeros(len(chosen), np.intp), judges.of_fold(0), all_folds, options)
+    judge_rate = len(chosen) / (time.perf_counter() - began)
+    bases = [
+        value.nbytes
+        for subspace in [*judges.own, *judges.others[0]]
+        for value in vars(subspace).values()
+        if isinstance(value, np.ndarray)
+    ]
+
+    model = detector.fit(files[: min(len(files), 256)], threads=1)
+    with tempfile.TemporaryDirectory() as output:
+        scorer = Scorer(
+            model=None,
+            folder=Folder(Path(output)),
+            form="jsonl",
+            batch_size=8,
+            threads=1,
+            runtime="onnxruntime",
+            version="",
+        )
+        scorer.__dict__["_model"] = Model(model.data, threads=1)
+        scorer._score(Shard(0, tuple(map(str, files[:16])), 0), "warm")
+        began = time.perf_counter()
+        scorer._score(Shard(1, tuple(map(str, files)), 0), "part")
+        score_rate = len(files) / (time.perf_counter() - began)
+        line_bytes = (Path(output) / "part").stat().st_size / len(files)
+    return Measured(
+        learn_rate,
+        judge_rate,
+        score_rate,
+        float(np.mean([file.stat().st_size for file in files])),
+        line_bytes,
+        float(np.mean([len(str(file)) + 3 for file in files])),
+        float(len(stored)),
+        float(sum(bases)),
+        merge_seconds,
+        judges_seconds,
+        _driver_bytes(),
+    )
+
+
+def _driver_bytes() -> float:
+    """Memory of the command for each image of a training: its name, and what was seen of it."""
+    n = 10_000
+    nothing = np.zeros((0, 0), np.uint8)
+    tracemalloc.start()
+    kept = [
+        (f"/data/line-3/2026-06-{i:08d}.png", SeenImage(i, f"{i:064x}", (i, i), nothing))
+        for i in range(n)
+    ]
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return size / len(kept)
+
+
+def table(found: Measured, asked: argparse.Namespace) -> list[str]:
+    lines = [
+        "| measured, one worker on one core | |",
+        "| --- | ---: |",
+        f"| first pass of a training, images/s | {found.learn_rate:.1f} |",
+        f"| second pass, images/s | {found.judge_rate:.1f} |",
+        f"| scoring, images/s | {found.score_rate:.1f} |",
+        f"| read for an image, kB | {found.image_bytes / 1e3:.1f} |",
+        f"| written for an image (JSON line), kB | {found.line_bytes / 1e3:.2f} |",
+        f"| its name in the list, bytes | {found.name_bytes:.0f} |",
+        f"| statistics that a piece of a training sends, MB | {found.statistics_bytes / 1e6:.0f} |",
+        f"| subspaces that a worker is sent for the second pass, MB | "
+        f"{found.judges_bytes / 1e6:.0f} |",
+        f"| adding one piece to another, s | {found.merge_seconds:.2f} |",
+        f"| the subspaces of all folds, s | {found.judges_seconds:.1f} |",
+        f"| memory of the command for a training image, bytes | {found.driver_bytes:.0f} |",
+        "",
+    ]
+    lines += [
+        "Computed, not measured, with these assumptions: "
+        f"{asked.cores} workers to a machine, a network of {asked.network:g} Gbit/s to each, "
+        f"a store that gives {asked.storage:g} GB/s and {asked.requests:,} requests/s in all and "
+        f"lists {asked.listing:,} names/s to one reader, and a command that hands out "
+        f"{asked.handouts:g} shards/s.",
+        "",
+        "Scoring:",
+        "",
+        "| images | workers | hours | images/s | read, TB | written, GB | network of a machine | "
+        "limit |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for n in (10_000_000, 1_000_000_000):
+        lines += [scoring_row(found, asked, n, workers) for workers in asked.workers]
+    lines += [
+        "",
+        f"Training (the second pass looks at {CALIBRATION_ROWS:,} images, whatever their number):",
+        "",
+        "| images | workers | hours | pieces | statistics sent, TB | read, TB | sums after the "
+        "last image, s | memory of the command, GB | limit |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for n in (10_000_000, 1_000_000_000):
+        lines += [training_row(found, asked, n, workers) for workers in asked.workers]
+    lines += ["", *bends(found, asked)]
+    return lines
+
+
+def limited(
+    rate: float, workers: int, image_bytes: float, asked: argparse.Namespace
+) -> dict[str, float]:
+    """Images a second that each resource allows."""
+    machines = -(-workers // asked.cores)
+    return {
+        "cores": workers * rate,
+        "network": machines * asked.network * 1e9 / 8 / image_bytes,
+        "bytes of the store": asked.storage * 1e9 / image_bytes,
+        "requests to the store": float(asked.requests),
+    }
+
+
+def scoring_row(found: Measured, asked: argparse.Namespace, n: int, workers: int) -> str:
+    bounds = limited(found.score_rate, workers, found.image_bytes, asked)
+    bounds["listing"] = float(asked.listing)
+    bounds["handing out"] = asked.handouts * asked.shard_size
+    limit = min(bounds, key=lambda name: bounds[name])
+    rate = bounds[limit]
+    per_machine = rate / workers * min(asked.cores, workers) * found.image_bytes * 8 / 1e9
+    return (
+        f"| {n:,} | {workers:,} | {n / rate / 3600:,.1f} | {rate:,.0f} | "
+        f"{n * found.image_bytes / 1e12:,.1f} | {n * found.line_bytes / 1e9:,.0f} | "
+        f"{per_machine:.2f} Gbit/s | {limit} |"
+    )
+
+
+def training_row(found: Measured, asked: argparse.Namespace, n: int, workers: int) -> str:
+    size = min(max(SMALLEST, -(-n // (PIECES * workers))), LARGEST)
+    pieces = -(-n // size)
+    per_image = found.image_bytes + found.statistics_bytes / size
+    bounds = limited(found.learn_rate, workers, per_image, asked)
+    # Sums have no cores of their own: they take from those of the workers.
+    bounds["cores"] /= 1 + found.merge_seconds / size * found.learn_rate
+    limit = min(bounds, key=lambda name: bounds[name])
+    levels = max(0, int(np.ceil(np.log(pieces / FAN_IN) / np.log(FAN_IN))))
+    tail = (levels + 1) * FAN_IN * found.merge_seconds + found.judges_seconds
+    second = CALIBRATION_ROWS / (found.judge_rate * workers)
+    hours = (n / bounds[limit] + tail + second) / 3600
+    sent = pieces * found.statistics_bytes * FAN_IN / (FAN_IN - 1)
+    return (
+        f"| {n:,} | {workers:,} | {hours:,.1f} | {pieces:,} | {sent / 1e12:,.2f} | "
+        f"{n * found.image_bytes / 1e12:,.1f} | {tail:,.0f} | "
+        f"{n * found.driver_bytes / 1e9:,.0f} | {limit} |"
+    )
+
+
+def bends(found: Measured, asked: argparse.Namespace) -> list[str]:
+    """Where each resource would be the limit of scoring, in workers."""
+    rate = found.score_rate
+    return [
+        "Scoring takes as many workers as come, until (computed):",
+        "",
+        f"- {asked.requests / rate:,.0f} workers: {asked.requests:,} requests/s to the store;",
+        f"- {asked.listing / rate:,.0f} workers: one reader lists {asked.listing:,} names/s;",
+        f"- {asked.storage * 1e9 / found.image_bytes / rate:,.0f} workers: the store's "
+        f"{asked.storage:g} GB/s;",
+        f"- {asked.handouts * asked.shard_size / rate:,.0f} workers: {asked.handouts:g} shards/s "
+        f"of {asked.shard_size:,} images; larger shards push it out;",
+        f"- {asked.network * 1e9 / 8 / found.image_bytes / rate:,.0f} workers on one machine: "
+        f"its network of {asked.network:g} Gbit/s.",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--images", type=int, default=320, help="to measure with")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--cores", type=int, default=16, help="workers to a machine")
+    parser.add_argument("--network", type=float, default=10, help="Gbit/s to a machine")
+    parser.add_argument("--storage", type=float, default=10, help="GB/s of the store")
+    parser.add_argument("--requests", type=int, default=5500, help="a second, of the store")
+    parser.add_argument("--listing", type=int, default=5000, help="names a second")
+    parser.add_argument("--handouts", type=float, default=50, help="shards a second")
+    parser.add_argument("--shard-size", type=int, default=1000)
+    parser.add_argument("--workers", type=int, nargs="+", default=[16, 128, 1024])
+    parser.add_argument("--write", type=Path, help="a page, between its two markers")
+    asked = parser.parse_args()
+    lines = table(measure(asked.dataset, asked.images, asked.size), asked)
+    text = "\n".join(lines)
+    print(text)
+    if asked.write:
+        page = asked.write.read_text()
+        start, end = page.index(BEGIN) + len(BEGIN), page.index(END)
+        asked.write.write_text(f"{page[:start]}\n{text}\n{page[end:]}")
+        print(f"written to {asked.write}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

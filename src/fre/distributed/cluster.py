@@ -1,0 +1,211 @@
+"""A Ray cluster: joined or started, and told how to go about the work."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fre.errors import FREError, InternalError, MissingDependencyError, OptionError
+from fre.version import __version__
+
+__all__ = ["READERS", "Cluster", "check_version"]
+
+READERS = 4
+"""Threads of a worker that read images, for each core: most of the time they wait."""
+
+DEATHS = 100
+"""Workers that may die one after the other before they have begun."""
+
+
+PATIENCE = 10.0
+"""Seconds that a cluster may take to answer."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the work is done.
+
+    Args:
+        address: of a Ray cluster, such as ``10.0.0.1:6379`` or ``auto``. ``None`` is that of the
+            environment's ``RAY_ADDRESS``, or else this machine by itself.
+        workers: processes that have the network loaded; as many as the cluster has cores for, if
+            ``None``.
+        threads: cores for each of them.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or (self.workers is not None and self.workers < 1):
+            raise OptionError("workers and threads must be at least 1")
+
+    @contextmanager
+    def joined(self, *, ordered: bool) -> Iterator[int]:
+        """Be on the cluster while the block runs.
+
+        A Ray that the process has already joined is taken as it is, and not left.
+
+        Args:
+            ordered: whether results come in the order of what they were made of, or as they are
+                ready.
+
+        Yields:
+            The number of workers.
+
+        Raises:
+            MissingDependencyError: Ray is not installed.
+            OptionError: there is no cluster at the address, or it is too small.
+        """
+        if importlib.util.find_spec("ray") is None:
+            raise MissingDependencyError("work on several machines", "ray")
+        import ray
+
+        here = not ray.is_initialized()
+        if here:
+            _join(ray, self.address)
+        try:
+            cores = int(ray.cluster_resources().get("CPU", 0))
+            workers = self.workers or cores // self.threads
+            if workers * self.threads > cores or workers < 1:
+                raise OptionError(
+                    f"{workers or 1} workers of {self.threads} cores are more than the cluster's "
+                    f"{cores} cores; give fewer --workers or --threads"
+                )
+            with _reporting(), _settings(ray, ordered):
+                yield workers
+        finally:
+            if here:
+                ray.shutdown()
+
+    def pool(self, workers: int) -> dict[str, Any]:
+        """How `ray.data.Dataset.map_batches` runs a class: on a pool of workers.
+
+        A worker that dies is started again, and what it was doing is done again: Ray Data's
+        default, on which the output relies.
+        """
+        from ray.data import ActorPoolStrategy
+
+        return {
+            "compute": ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+            "num_cpus": self.threads,
+        }
+
+
+def check_version(version: str) -> None:
+    """Refuse to work, on a worker, for another version.
+
+    Raises:
+        OptionError: the worker has another one.
+    """
+    if version != __version__:
+        raise OptionError(
+            f"a worker has fre {__version__}, and the command fre {version}; install the same "
+            "version on all machines of the cluster"
+        )
+
+
+def _join(ray: Any, address: str | None) -> None:
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address == "local":
+        options["include_dashboard"] = False
+    try:
+        _knock(address)
+        ray.init(address, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error) or type(error).__name__
+        raise OptionError(f"no Ray cluster at {address}: {reason}") from error
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError if nothing listens there: Ray would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in host:
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+
+
+@contextmanager
+def _settings(ray: Any, ordered: bool) -> Iterator[None]:
+    """What Ray Data is to do otherwise than it would."""
+    context = ray.data.DataContext.get_current()
+    wanted = {
+        # Each row is a block, so that a worker is given one piece of work at a time.
+        "target_max_block_size": 1,
+        "enable_progress_bars": ordered and sys.stderr.isatty(),
+        "print_on_execution_start": False,
+        "enable_auto_log_stats": False,
+        # A piece of work takes as long as it takes.
+        "execution_no_progress_timeout_s": -1,
+        "max_consecutive_actor_init_deaths": DEATHS,
+        # What it would be wrapped in loses its cause on the way.
+        "raise_original_map_exception": True,
+    }
+    # Which of them there are depends on the version.
+    before = {name: getattr(context, name) for name in wanted if hasattr(context, name)}
+    ordered_before = context.execution_options.preserve_order
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    for name in before:
+        setattr(context, name, wanted[name])
+    context.execution_options.preserve_order = ordered
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        context.execution_options.preserve_order = ordered_before
+        for name, value in before.items():
+            setattr(context, name, value)
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    """Errors of workers as what they were, without what Ray wraps them in."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        cause = _origin(error)
+        if isinstance(cause, FREError):
+            raise _without_advice(cause) from error
+        if isinstance(cause, ModuleNotFoundError) and cause.name == "fre":
+            raise OptionError(
+                f"the workers can't import fre; install fre {__version__} with the extra ray on "
+                "all machines of the cluster"
+            ) from error
+        raise InternalError(f"a worker failed: {_summary(cause)}") from error
+
+
+def _without_advice(error: FREError) -> FREError:
+    """The error without how often Ray Data has tried, which it writes into the message."""
+    if error.args and isinstance(error.args[0], str):
+        message, found, _ = error.args[0].partition("\nFailed to apply UDF")
+        if found:
+            error.args = (message, *error.args[1:])
+    return error
+
+
+def _origin(error: BaseException) -> BaseException:
+    seen: set[int] = set()
+    found = error
+    while id(found) not in seen:
+        seen.add(id(found))
+        found = getattr(found, "cause", None) or found.__cause__ or found
+        if isinstance(found, FREError):
+            break
+    return found
+
+
+def _summary(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"
