@@ -33,9 +33,9 @@ from fre.learner import Learner
 from fre.model import Model
 from fre.storage import Folder
 from fre.streaming import CALIBRATION_ROWS, Judges, absorb, judge, stream_plan
+from measuring import write_between
 
 FOLDS = 5
-BEGIN, END = "<!-- cost model: begin -->", "<!-- cost model: end -->"
 
 
 @dataclass(frozen=True)
@@ -283,9 +283,8 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     if asked.write:
-        page = asked.write.read_text()
-        start, end = page.index(BEGIN) + len(BEGIN), page.index(END)
-        asked.write.write_text(f"{page[:start]}\n{text}\n{page[end:]}")
+        if not write_between(asked.write, "cost model", text):
+            sys.exit(f"{asked.write} has no room: <!-- cost model: begin --> to its end")
         print(f"written to {asked.write}", file=sys.stderr)
 
 

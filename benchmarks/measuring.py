@@ -265,6 +265,22 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     write_atomic(path, (json.dumps(document, indent=1, default=plain) + "\n").encode())
 
 
+def write_between(page: Path, name: str, text: str) -> bool:
+    """Put text between a page's comments ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
+
+    Returns:
+        Whether the page has them.
+    """
+    from fre.files import write_atomic
+
+    before, begins, rest = page.read_text().partition(f"<!-- {name}: begin -->\n")
+    _, ends, after = rest.partition(f"<!-- {name}: end -->")
+    if not begins or not ends:
+        return False
+    write_atomic(page, f"{before}{begins}\n{text}\n\n{ends}{after}".encode())
+    return True
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

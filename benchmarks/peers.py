@@ -12,6 +12,7 @@ anomalib by its `Folder` data module, trained and run by its `Engine`.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -39,6 +40,7 @@ from measuring import (
     repeated,
     significant,
     table,
+    write_between,
     write_json,
 )
 
@@ -572,6 +574,77 @@ def report(document: Mapping[str, Any], plan: Plan, chosen: Sequence[System]) ->
     return "\n\n".join(parts)
 
 
+def summary(document: Mapping[str, Any], plan: Plan) -> str:
+    """The figures that a user asks for first, in one table."""
+    summaries: Summaries = document["summaries"]
+    rows = []
+    for key, judged in document["quality"].items():
+        found = summaries[key]
+        mark = " \\*" if key == "anomalib-fre" and plan.epochs < DOCUMENTED_EPOCHS else ""
+
+        def cell(name: str, unit: float = 1.0, of: Mapping[str, Summary] = found) -> str:
+            return significant(of[name].median / unit) if name in of else "-"
+
+        rows.append(
+            [
+                SYSTEMS[key].label,
+                cell("train_seconds") + mark,
+                cell("latency_p50_ms"),
+                cell("images_per_second"),
+                cell("train_peak_bytes", 1e6),
+                cell("installed_bytes", 1e6),
+                f"{judged['image_auroc']:.3f}{mark}",
+                f"{judged['aupro']:.3f}{mark}",
+            ]
+        )
+    images = document["images"]
+    head = [
+        f"{images['train']} training images",
+        "training, s",
+        "one image, ms",
+        "files to maps, images/s",
+        "memory of training, MB",
+        "installed, MB",
+        "image AUROC",
+        "AUPRO",
+    ]
+    named = f"{images['dataset']}, {plan.backbone} at {plan.size[0]} x {plan.size[1]}; "
+    told = f"{table(head, rows)}\n\n{named}{machine_text(document['machine'])}."
+    if "anomalib-fre" in document["quality"] and plan.epochs < DOCUMENTED_EPOCHS:
+        told += (
+            f"\n\n\\* after {plan.epochs} epochs; the time is extrapolated to the documented "
+            f"{DOCUMENTED_EPOCHS}."
+        )
+    return told
+
+
+def kept_run(file: Path) -> tuple[dict[str, Any], Plan, list[System]]:
+    """A document that was kept with ``--json``, its settings, and the systems that it has."""
+    document = json.loads(file.read_text())
+    document["summaries"] = summarise(document["measured"])
+    plan = Plan(**{**document["settings"], "size": tuple(document["settings"]["size"])})
+    measured = {*document["summaries"], *document["failures"]}
+    return document, plan, [system for key, system in SYSTEMS.items() if key in measured]
+
+
+def tell(
+    document: Mapping[str, Any], plan: Plan, chosen: Sequence[System], pages: Sequence[Path]
+) -> None:
+    """Print the report; and carry it, or its summary, to where pages have room for it."""
+    text = report(document, plan, chosen)
+    print(text)
+    for page in pages:
+        written = [
+            write_between(page, "peers", text),
+            write_between(page, "peers, summary", summary(document, plan)),
+        ]
+        if not any(written):
+            raise click.UsageError(
+                f"{page} has no room: <!-- peers: begin --> to <!-- peers: end -->"
+            )
+        click.echo(f"written to {page}", err=True)
+
+
 def choose(names: str | None) -> list[System]:
     """Systems by their keys, or by the start of them, in the table's order."""
     wanted = [name.strip() for name in names.split(",")] if names else [""]
@@ -613,6 +686,13 @@ def choose(names: str | None) -> list[System]:
 @click.option("--seed", default=42, show_default=True)
 @click.option("--minutes", type=float, help="Begin no system's turn after so many minutes.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Raw figures.")
+@click.option(
+    "--write",
+    "pages",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Carry the tables to a page that has room for them, between two comments.",
+)
 def main(
     data: Path,
     n_train: int,
@@ -630,8 +710,15 @@ def main(
     seed: int,
     minutes: float | None,
     json_file: Path | None,
+    pages: tuple[Path, ...],
 ) -> None:
-    """Measure on a dataset that fre can read: its good training images, and its test images."""
+    """Measure on a dataset that fre can read: its good training images, and its test images.
+
+    With the file of an earlier --json in the place of the dataset, its figures are told again.
+    """
+    if data.is_file():
+        tell(*kept_run(data), pages)
+        return
     from fre.cores import available_cores
     from fre.datasets import open_dataset
 
@@ -700,7 +787,7 @@ def main(
         warm_up(plan, chosen, work)
         measure(plan, chosen, work, found, keep, over)
         keep()
-    print(report(document(), plan, chosen))
+    tell(document(), plan, chosen, pages)
     if found.failures:
         raise SystemExit(1)
 

@@ -220,6 +220,26 @@ def test_fre_beside_its_limit(dataset: Path, tmp_path: Path) -> None:
     assert re.search(r"\| fre, reference \| 1.00 x \|", result.output)
     assert re.search(r"fre, reference / bare whole graph, reference, ONNX Runtime", result.output)
 
+    # Told again from what was kept, and carried to a page that has room.
+    rooms = ["<!-- peers: begin -->", "<!-- peers: end -->"]
+    page = tmp_path / "page.md"
+    page.write_text("Before.\n\n{}\nOld.\n{}\n\nAfter.\n".format(*rooms))
+    again = CliRunner().invoke(module("peers").main, [str(file), "--write", str(page)])
+    assert again.exit_code == 0, again.output
+    assert result.stdout == again.stdout
+    written = page.read_text()
+    assert result.stdout.strip() in written
+    assert "Old." not in written
+    assert written.startswith(f"Before.\n\n{rooms[0]}\n")
+    assert written.endswith(f"{rooms[1]}\n\nAfter.\n")
+    page.write_text("<!-- peers, summary: begin -->\n<!-- peers, summary: end -->\n")
+    CliRunner().invoke(module("peers").main, [str(file), "--write", str(page)])
+    assert re.search(r"^\| fre, reference \|.* \| 1.000 \|", page.read_text(), re.MULTILINE)
+    page.write_text("No room.\n")
+    refused = CliRunner().invoke(module("peers").main, [str(file), "--write", str(page)])
+    assert refused.exit_code == 2
+    assert "has no room" in refused.output
+
 
 def test_scaling_prints_exponents(dataset: Path, tmp_path: Path) -> None:
     file = tmp_path / "scaling.json"
