@@ -47,12 +47,15 @@ def test_an_abandoned_stream_takes_no_more_items_and_ends_its_thread() -> None:
             taken.append(1)
             yield 1
 
-    before = threading.active_count()
+    def threads() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if "fre-ahead" in thread.name]
+
     stream = one_ahead(str, endless())
     next(stream)
+    assert threads()
     stream.close()
     assert len(taken) == 2
     patience = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < patience:
+    while threads() and time.monotonic() < patience:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert threads() == []

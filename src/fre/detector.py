@@ -546,7 +546,7 @@ class FRE:
         sources: Sequence[ImageSource],
         settings: Configuration,
         *,
-        always: bool,
+        always: bool = False,
     ) -> bool:
         """Whether the features of the images are more than may be held, or must not be held."""
         rows = extractor.rows(sources, self._augmentation())

@@ -398,7 +398,11 @@ def _fit_head(
         )
 
     fitted = on_all_cores(partial(image_wide_of, *key) for key in keys)
-    image_wide = dict(zip(keys, fitted, strict=True))
+    image_wide = {
+        # Once for each: where a layer's residual is the overall one, the file has one basis.
+        key: replace(wide, subspace=as_stored(wide.subspace))
+        for key, wide in zip(keys, fitted, strict=True)
+    }
     statistics: dict[str, PartStatistics] = {}
     coordinates: dict[str, FloatArray | None] = {}
     for (layer, pool), wide in image_wide.items():
@@ -411,7 +415,7 @@ def _fit_head(
             key = (part.layer, part.pool)
             wide = image_wide[key]
             layout = replace(plain[key[0]], pool=key[1])
-            parts.append((layout, as_stored(wide.subspace), wide.energies))
+            parts.append((layout, wide.subspace, wide.energies))
         else:
             layout, X = pooled(part.layer, part.pool)
             fit = _fit_positions if part.scope == "position" else _fit_patches
@@ -430,7 +434,7 @@ def _fit_head(
         [(layout, subspace, energies[originals]) for layout, subspace, energies in parts],
         (
             replace(plain[plan.overall], pool=OVERALL_POOL),
-            as_stored(overall.subspace),
+            overall.subspace,
             overall.energies[originals],
         ),
         features.originals_of(folds),
