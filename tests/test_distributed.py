@@ -129,6 +129,7 @@ def run(*arguments: object, code: int = 0) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == code, done.stderr
+    assert ".cc:" not in done.stderr, "nobody can make anything of Ray's own doings"
     printed = done.stdout
     result: dict[str, Any] = json.loads(printed[printed.index("{") :])
     return result
@@ -140,6 +141,7 @@ def refusal(*arguments: object) -> str:
         command(*arguments), capture_output=True, text=True, timeout=SECONDS, check=False
     )
     assert done.returncode == 2, done.stderr
+    assert ".cc:" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("fre: error:")]
     return line
 

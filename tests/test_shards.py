@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 import threading
 import uuid
 from collections.abc import Iterator
@@ -14,10 +15,18 @@ from pathlib import Path
 import pytest
 
 from fre.distributed import shards
-from fre.distributed.shards import Counts, Shard, ShardFile, ShardPlan, iter_shards, open_run
+from fre.distributed.shards import (
+    Counts,
+    Shard,
+    ShardFile,
+    ShardPlan,
+    forget_run,
+    iter_shards,
+    open_run,
+)
 from fre.errors import DatasetError, ImageError, MissingDependencyError, OptionError, OutputError
 from fre.images import read_image
-from fre.storage import FetchError, Folder, fetch, is_url, iter_sources, locate
+from fre.storage import FetchError, Folder, check_sources, fetch, is_url, iter_sources, locate
 from fre.types import Prediction, Region
 
 needs_fsspec = pytest.mark.skipif(
@@ -213,6 +222,35 @@ def test_a_run_goes_on_only_with_what_it_began_with(tmp_path: Path) -> None:
         folder.write("part-0000000.jsonl", b"")
         open_run(folder, plan("/b"), overwrite=True)
         assert folder.read("part-0000000.jsonl") is None
+
+
+def test_a_run_that_found_no_image_is_not_in_the_way_of_another(tmp_path: Path) -> None:
+    for folder in folders(tmp_path):
+        open_run(folder, plan("/a"), overwrite=False)
+        forget_run(folder)
+        open_run(folder, plan("/b"), overwrite=False)
+    images, begun = tmp_path / "images", Folder(tmp_path / "begun")
+    images.mkdir()
+    (images / "0.png").touch()
+    open_run(begun, plan(images), overwrite=False)
+    assert len(list(iter_shards(begun, plan(images)))) == 1
+    forget_run(begun)
+    with pytest.raises(OutputError, match="whose sources is"):
+        open_run(begun, plan("/b"), overwrite=False)
+
+
+def test_what_is_not_there_is_seen_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    check_sources([str(tmp_path), str(tmp_path / "a.png"), f"@{tmp_path / 'a.png'}", "s3://b/c"])
+    for missing in (str(tmp_path / "b.png"), f"@{tmp_path / 'list.txt'}"):
+        with pytest.raises(DatasetError, match="no such file or folder"):
+            check_sources([missing])
+
+
+def test_an_error_of_a_worker_still_names_the_url() -> None:
+    error = pickle.loads(pickle.dumps(FetchError("https://host/a.png", "can't be fetched")))
+    assert isinstance(error, FetchError)
+    assert str(error) == "https://host/a.png: can't be fetched"
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:

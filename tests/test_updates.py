@@ -290,6 +290,22 @@ def test_models_that_differ_are_not_merged(
         merge_models(model, other)
 
 
+def test_images_are_not_counted_twice(model: Model) -> None:
+    with pytest.raises(OptionError, match="have learnt the same images"):
+        merge_models(model, model)
+    grown = model.update(NEW, accept_anomalous=True)
+    with pytest.raises(DatasetError, match="has learnt these 6 images already"):
+        grown.update(NEW, accept_anomalous=True)
+    new = detector().fit(NEW)
+    with pytest.raises(OptionError, match="have learnt the same images"):
+        merge_models(grown, new)
+    merged = merge_models(model, new)
+    with pytest.raises(DatasetError, match="already"):
+        merged.update(NEW, accept_anomalous=True)
+    with pytest.raises(OptionError, match="have learnt the same images"):
+        merge_models(merged, model)
+
+
 def test_one_model_is_no_merge(model: Model) -> None:
     with pytest.raises(OptionError, match="2 models or more"):
         merge_models(model)
@@ -561,7 +577,11 @@ def test_merge_through_the_command_line(folders: Path, tmp_path: Path) -> None:
     assert (values["n_models"], values["n_images"]) == (2, 24)
     assert load(out).threshold == values["threshold"]
     assert "few of all images" not in done.stderr
-    four = fre("merge", *[folders / "a.onnx", folders / "b.onnx"] * 2, "-o", out)
+    more = [
+        detector().fit(map(texture, range(first, first + 12))).save(tmp_path / f"{first}.onnx")
+        for first in (60, 80)
+    ]
+    four = fre("merge", folders / "a.onnx", folders / "b.onnx", *more, "-o", out)
     assert "few of all images" in four.stderr
     one = fre("merge", folders / "a.onnx", "-o", out)
     assert one.returncode == 2

@@ -62,10 +62,12 @@ class ImageError(InputError):
     def __init__(self, path: Path | str | None, reason: str) -> None:
         self.path = None if path is None else Path(path)
         self.reason = reason
+        self._source = path
         super().__init__(reason if path is None else f"{path}: {reason}")
 
-    def __reduce__(self) -> tuple[type[ImageError], tuple[Path | None, str]]:
-        return type(self), (self.path, self.reason)
+    def __reduce__(self) -> tuple[type[ImageError], tuple[Path | str | None, str]]:
+        # A URL is no longer one as a path.
+        return type(self), (self._source, self.reason)
 
 
 class DatasetError(InputError):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, islice
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,6 +39,10 @@ __all__ = [
 
 BATCH = 4
 """Images to a run of the network. More take memory, 20 MB each of 256 x 256, and no less time."""
+
+NO_THUMBNAIL = np.zeros((0, 0), np.uint8)
+"""Where thumbnails would take more memory than all else. (Not a part of one: that would keep the
+whole.)"""
 
 AHEAD = 32
 """Images that are read before the network asks for them."""
@@ -395,6 +400,20 @@ class SeenImage:
     sha256: str
     size: tuple[int, int]
     thumbnail: NDArray[np.uint8]
+
+    def at(self, place: int) -> SeenImage:
+        """The same at another place, without its thumbnail."""
+        return replace(self, place=place, thumbnail=NO_THUMBNAIL)
+
+    def to_note(self) -> tuple[int, str, int, int]:
+        """All but the thumbnail as plain JSON values; `of_note` takes them."""
+        return (self.place, self.sha256, *self.size)
+
+    @classmethod
+    def of_note(cls, note: Sequence[Any]) -> SeenImage:
+        """What `to_note` gave."""
+        place, sha256, height, width = note
+        return cls(place, sha256, (height, width), NO_THUMBNAIL)
 
 
 @dataclass(frozen=True)

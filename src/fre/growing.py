@@ -6,7 +6,7 @@ training left beside it add up; the new graph is made as in training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,13 @@ from fre.learnt import Learnt, LearntPart, energies_under, residuals
 from fre.metadata import now
 from fre.model import Model
 from fre.presets import Configuration
-from fre.streaming import Streamed, StreamOptions, assemble_streamed, stream_plan
+from fre.streaming import (
+    Streamed,
+    StreamOptions,
+    assemble_streamed,
+    offset_progress,
+    stream_plan,
+)
 from fre.subspace.image_wide import fit_image_wide
 from fre.subspace.pca import Subspace
 from fre.training_info import read_arrays
@@ -229,13 +235,18 @@ def update_model(
         stop = start + max(1, min(BLOCK_ROWS, known) // each)
         features = workshop.extractor.extract(
             readable[start:stop],
-            progress=_offset(progress, "Learning", start, len(readable)),
+            progress=offset_progress(progress, "Learning", start, len(readable)),
         )
         learnt, subspaces = _absorb(workshop, learnt, subspaces, features)
         sha256 += features.sha256
         start = stop
     digest = combined_digest(sha256)
     provenance = model.metadata["provenance"]
+    if digest in _batches(provenance):
+        raise DatasetError(
+            f"the model has learnt these {len(sha256)} images already; to count them twice would "
+            "make its threshold too low"
+        )
     origin = {
         **provenance,
         "n_images": provenance["n_images"] + len(sha256),
@@ -251,6 +262,14 @@ def update_model(
         ],
     }
     return workshop.assemble(learnt, subspaces, model, origin, threads)
+
+
+def _batches(provenance: Mapping[str, Any]) -> set[str]:
+    """Digests of the sets of images that a model has learnt, as far as its metadata tell them."""
+    found = {provenance["images_sha256"]}
+    for step in provenance.get("history", ()):
+        found |= set().union(*map(_batches, step.get("merged", (step,))))
+    return found
 
 
 def _judged(
@@ -276,16 +295,6 @@ def _judged(
     if not readable:
         raise DatasetError(f"none of the {len(sources)} images can be read")
     return readable, anomalous
-
-
-def _offset(progress: Progress | None, task: str, start: int, total: int) -> Progress | None:
-    if progress is None:
-        return None
-
-    def show(_: str, done: int, __: int) -> None:
-        progress(task, start + done, total)
-
-    return show
 
 
 def _absorb(
@@ -391,7 +400,8 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
 
     Raises:
         FrozenModelError: a model lacks what a merge needs.
-        OptionError: fewer than two models, or models that differ; the message says in what.
+        OptionError: fewer than two models, models of the same images, or models that differ; the
+            message says in what.
     """
     if len(models) < 2:
         raise OptionError(f"a merge needs 2 models or more, found {len(models)}")
@@ -401,6 +411,12 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
     for other in others:
         if found := _differences(first, other):
             raise OptionError(f"these models can't be merged, they differ in {'; '.join(found)}")
+    batches = [_batches(model.metadata["provenance"]) for model in models]
+    if len(set().union(*batches)) < sum(map(len, batches)):
+        raise OptionError(
+            "these models have learnt the same images; to count them twice would make the "
+            "threshold too low"
+        )
     workshops = [_Workshop.of(model, threads) for model in models]
     workshop = workshops[0]
     learnt = workshop.learnt

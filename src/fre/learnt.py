@@ -32,7 +32,7 @@ from fre.features import Features
 from fre.graph import LayerSubspace
 from fre.learner import KINDS, Part, PartStatistics
 from fre.subspace.arrays import take
-from fre.subspace.crossfit import extrapolate
+from fre.subspace.crossfit import extrapolate, folds_of
 from fre.subspace.incremental import SubspaceStatistics
 from fre.subspace.patch import PatchStatistics
 from fre.subspace.pca import Subspace
@@ -164,16 +164,13 @@ class Learnt:
             features: their images.
             folds: the images of each fold.
         """
-        fold = np.zeros(features.n, np.intp)
-        for number, images in enumerate(folds):
-            fold[images] = number
         rows = features.originals
         sizes = np.zeros((features.n, 2), np.intp)
         if features.sizes is not None:
             sizes[:] = features.sizes
         return cls(
             tuple(parts),
-            fold,
+            folds_of(features.n, folds),
             rows if features.image is None else features.image[rows],
             np.zeros(len(rows), np.intp) if features.tile is None else features.tile[rows],
             sizes,

@@ -15,7 +15,16 @@ from fre.errors import DatasetError, ImageError, MissingDependencyError, OptionE
 from fre.files import write_atomic
 from fre.folders import SUFFIXES, iter_images, suffix
 
-__all__ = ["FetchError", "Folder", "Location", "fetch", "is_url", "iter_sources", "locate"]
+__all__ = [
+    "FetchError",
+    "Folder",
+    "Location",
+    "check_sources",
+    "fetch",
+    "is_url",
+    "iter_sources",
+    "locate",
+]
 
 Location = Path | str
 """A file or folder here, as a path; or elsewhere, as a URL."""
@@ -86,7 +95,7 @@ def _patiently(action: Callable[[], Any], number: int = 1) -> Any:
         return action()
     except FileNotFoundError:
         raise
-    except Exception:
+    except Exception:  # each kind of store has errors of its own; the last is raised
         if number == TRIES:
             raise
     time.sleep(PAUSE * 2 ** (number - 1))
@@ -133,7 +142,7 @@ class Folder:
         system, path = _open(self._url(name))
         try:
             _patiently(lambda: system.pipe_file(path, data))
-        except Exception as error:
+        except Exception as error:  # each kind of store has errors of its own
             raise OutputError(f"{self._url(name)}: can't be written: {error}") from error
 
     def empty(self) -> bool:
@@ -212,6 +221,18 @@ def iter_sources(sources: list[str]) -> Iterator[str]:
         if empty:
             what = "no line names an image" if listed else "no images here or below"
             raise DatasetError(f"{name}: {what}: expected files ending in {', '.join(SUFFIXES)}")
+
+
+def check_sources(sources: list[str]) -> None:
+    """Refuse what `iter_sources` would, as far as it is on this machine and seen at a glance.
+
+    Raises:
+        DatasetError: a file or folder is not there.
+    """
+    for source in sources:
+        place = locate(source.removeprefix("@"))
+        if isinstance(place, Path) and not place.exists():
+            raise DatasetError(f"{place}: no such file or folder")
 
 
 def _listed(place: Location) -> Iterator[str]:

@@ -46,7 +46,7 @@ from fre.images import ImageSource
 from fre.learner import Learner, Part, PartStatistics, fitted, joined, part_name
 from fre.learnt import Learnt, LearntPart
 from fre.presets import Configuration
-from fre.subspace.crossfit import extrapolate
+from fre.subspace.crossfit import extrapolate, folds_of
 from fre.subspace.incremental import SubspaceStatistics
 from fre.subspace.pca import Subspace
 from fre.types import FloatArray, Progress
@@ -64,8 +64,8 @@ __all__ = [
     "calibration_places",
     "capacity_of",
     "check_enough",
-    "folds_of",
     "judge",
+    "offset_progress",
     "stream_fit",
     "stream_plan",
     "streamed_from",
@@ -307,14 +307,6 @@ def stream_fit(
     return _look_again(extractor, sources, fold_of, state, options, progress)
 
 
-def folds_of(n: int, folds: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
-    """The fold of each of n images: (n,)."""
-    fold_of = np.empty(n, np.intp)
-    for number, fold in enumerate(folds):
-        fold_of[fold] = number
-    return fold_of
-
-
 def check_enough(images: Sequence[SeenImage], sources: Sequence[ImageSource]) -> None:
     """Refuse to make a model of less than two images.
 
@@ -350,10 +342,7 @@ class _State:
             notes = json.loads(str(arrays.pop("notes")))
             if notes["identity"] != self._identity:
                 return
-            images = [
-                SeenImage(place, sha256, (height, width), NOTHING)
-                for place, sha256, height, width in notes["images"]
-            ]
+            images = [SeenImage.of_note(note) for note in notes["images"]]
             skipped = [ImageError(path, reason) for path, reason in notes["skipped"]]
             consumed = int(notes["consumed"])
             self.learner.restore(arrays)
@@ -376,7 +365,7 @@ class _State:
         notes = {
             "identity": self._identity,
             "consumed": self.consumed,
-            "images": [(image.place, image.sha256, *image.size) for image in self.images],
+            "images": [image.to_note() for image in self.images],
             "skipped": [
                 (None if error.path is None else str(error.path), error.reason)
                 for error in self.skipped
@@ -424,17 +413,12 @@ def _absorb(
             fold_of[start:stop],
             state.learner,
             options,
-            _offset(progress, "Learning", start, len(sources)),
+            offset_progress(progress, "Learning", start, len(sources)),
         )
-        state.images += [_moved(image, start) for image in images]
+        state.images += [image.at(start + image.place) for image in images]
         state.skipped += skipped
         state.consumed = stop
         state.checkpoint()
-
-
-NOTHING = np.zeros((0, 0), np.uint8)
-"""In the place of thumbnails, which would take more memory than all else. (Not a part of one: that
-would keep the whole.)"""
 
 
 def absorb(
@@ -474,11 +458,10 @@ def absorb(
     return stream.images, stream.skipped
 
 
-def _moved(image: SeenImage, by: int) -> SeenImage:
-    return SeenImage(image.place + by, image.sha256, image.size, NOTHING)
-
-
-def _offset(progress: Progress | None, task: str, start: int, total: int) -> Progress | None:
+def offset_progress(
+    progress: Progress | None, task: str, start: int, total: int
+) -> Progress | None:
+    """What tells of a part of a task, which begins at ``start``, as of a whole of ``total``."""
     if progress is None:
         return None
 
@@ -666,7 +649,7 @@ def _look_again(
         judges,
         state.learner,
         options,
-        _offset(progress, "Calibrating", 0, len(chosen)),
+        offset_progress(progress, "Calibrating", 0, len(chosen)),
     )
     folds = fold_of[[chosen[seen.place] for seen in judged.images]]
     return streamed_from(judges, judged, folds, state.images, state.skipped)

@@ -115,15 +115,33 @@ def check_version(version: str) -> None:
 
 def _join(ray: Any, address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    # Ray's core writes to the terminal: that workers may be started again, which is relied on; each
+    # try to reach an address; and that it has been told to keep quiet. What matters is raised.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
         options["include_dashboard"] = False
     try:
         _knock(address)
-        ray.init(address, **options)
+        with _silent():
+            ray.init(address, **options)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error) or type(error).__name__
         raise OptionError(f"no Ray cluster at {address}: {reason}") from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on standard error meanwhile, whoever writes it."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _knock(address: str) -> None:

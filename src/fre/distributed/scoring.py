@@ -17,13 +17,14 @@ from fre.distributed.shards import (
     Shard,
     ShardFile,
     ShardPlan,
+    forget_run,
     iter_shards,
     open_run,
     row_of,
 )
 from fre.errors import ImageError
 from fre.model import Model
-from fre.storage import FetchError, Folder, is_url, locate
+from fre.storage import FetchError, Folder, check_sources, is_url, locate
 from fre.types import Progress
 from fre.version import __version__
 
@@ -101,12 +102,16 @@ def predict(
     cluster = cluster or Cluster()
     folder = Folder(_absolute(output))
     ShardFile(form)
-    plan = ShardPlan(
-        model.sha256, tuple(_source(image) for image in images), shard_size, form, __version__
-    )
+    sources = [_source(image) for image in images]
+    check_sources(sources)
+    plan = ShardPlan(model.sha256, tuple(sources), shard_size, form, __version__)
     with cluster.joined(ordered=False) as workers:
         open_run(folder, plan, overwrite=overwrite)
-        totals = _run(model, folder, plan, cluster, workers, batch_size, runtime, progress)
+        try:
+            totals = _run(model, folder, plan, cluster, workers, batch_size, runtime, progress)
+        except BaseException:
+            forget_run(folder)
+            raise
     result = ShardedResult(str(folder), *totals, time.perf_counter() - began)
     folder.tidy(PREFIX)
     folder.write(SUMMARY, json.dumps(result.to_dict(), indent=2).encode())

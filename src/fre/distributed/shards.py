@@ -26,7 +26,16 @@ from fre.errors import (
 from fre.storage import Folder, iter_sources
 from fre.types import Prediction
 
-__all__ = ["FORMATS", "Counts", "Shard", "ShardFile", "ShardPlan", "iter_shards", "open_run"]
+__all__ = [
+    "FORMATS",
+    "Counts",
+    "Shard",
+    "ShardFile",
+    "ShardPlan",
+    "forget_run",
+    "iter_shards",
+    "open_run",
+]
 
 FORMATS = ("jsonl", "parquet")
 
@@ -112,6 +121,12 @@ def open_run(folder: Folder, plan: ShardPlan, *, overwrite: bool) -> None:
                 f"{folder}: holds the results of another run, whose {name} is "
                 f"{getattr(found, name)} and not {wanted}; give a new folder, or --overwrite"
             )
+
+
+def forget_run(folder: Folder) -> None:
+    """Remove a run that has found no image: it must not stand in the way of another."""
+    if folder.read(_list_name(0)) is None:
+        folder.clear()
 
 
 def iter_shards(folder: Folder, plan: ShardPlan) -> Iterator[Shard]:

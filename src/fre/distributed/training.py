@@ -36,10 +36,10 @@ from fre.streaming import (
     absorb,
     calibration_places,
     check_enough,
-    folds_of,
     judge,
     streamed_from,
 )
+from fre.subspace.crossfit import folds_of
 from fre.types import Progress
 from fre.version import __version__
 
@@ -367,7 +367,7 @@ def _noted(
     """Which images were seen, as plain JSON values."""
     left_out = sorted({*range(len(piece["places"]))} - {image.place for image in images})
     return {
-        "images": [(piece["places"][image.place], image.sha256, *image.size) for image in images],
+        "images": [image.at(piece["places"][image.place]).to_note() for image in images],
         "skipped": [
             (piece["places"][number], error.reason)
             for number, error in zip(left_out, skipped or (), strict=skipped is not None)
@@ -377,14 +377,10 @@ def _noted(
 
 def _seen_from(noted: str) -> tuple[list[SeenImage], dict[int, str]]:
     """Images that were seen; and by its place, why another one was not."""
-    nothing = np.zeros((0, 0), np.uint8)
     images: list[SeenImage] = []
     skipped: dict[int, str] = {}
     for piece in json.loads(noted):
-        images += [
-            SeenImage(place, sha256, (height, width), nothing)
-            for place, sha256, height, width in piece["images"]
-        ]
+        images += map(SeenImage.of_note, piece["images"])
         skipped |= dict(piece["skipped"])
     return images, skipped
 

@@ -7,12 +7,14 @@ saw less than the final one. What a new image will have lies between the two.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.types import FloatArray
 
-__all__ = ["cheap_folds", "extrapolate", "merge_folds"]
+__all__ = ["cheap_folds", "extrapolate", "folds_of", "merge_folds"]
 
 CHEAP_FOLDS = 20
 """More folds than these change little."""
@@ -29,6 +31,19 @@ def cheap_folds(n: int, asked: int) -> int:
         asked: the least number of folds.
     """
     return max(asked, min(CHEAP_FOLDS, CHEAP_IMAGES // n))
+
+
+def folds_of(n: int, folds: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
+    """The fold of each of n images: (n,).
+
+    Args:
+        n: number of images.
+        folds: the images of each fold.
+    """
+    fold_of = np.zeros(n, np.intp)
+    for number, fold in enumerate(folds):
+        fold_of[fold] = number
+    return fold_of
 
 
 def merge_folds(folds: list[NDArray[np.intp]], at_most: int) -> list[NDArray[np.intp]]:

@@ -6,7 +6,7 @@ import asyncio
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import Body, Query, Response
+from fastapi import Body, Depends, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from fre.serve.clock import stamp
@@ -33,6 +33,41 @@ __all__ = ["ResultRoutes"]
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
+async def _filters(
+    model: OneModel = None,
+    source: OneSource = None,
+    anomalous: Anomalous = None,
+    verdict: Verdict = None,
+    wrong: Wrong = None,
+    since: Since = None,
+    until: Until = None,
+    after: After = None,
+) -> Filters:
+    return Filters(
+        model,
+        source,
+        anomalous,
+        verdict,
+        wrong,
+        _moment("since", since),
+        _moment("until", until),
+        after,
+    )
+
+
+def _moment(name: str, text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        return stamp(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
+    except (ValueError, OverflowError, OSError) as error:
+        raise Problem(422, "invalid", f"{name}: {text} is not a time") from error
+
+
+Filtered = Annotated[Filters, Depends(_filters)]
+"""Which results are wanted, by the parameters of the query."""
+
+
 class ResultRoutes:
     """The history of results.
 
@@ -45,14 +80,7 @@ class ResultRoutes:
 
     async def list_results(
         self,
-        model: OneModel = None,
-        source: OneSource = None,
-        anomalous: Anomalous = None,
-        verdict: Verdict = None,
-        wrong: Wrong = None,
-        since: Since = None,
-        until: Until = None,
-        after: After = None,
+        filters: Filtered,
         order: Annotated[
             Literal["newest", "worst"], Query(description="Newest, or highest score, first.")
         ] = "newest",
@@ -62,25 +90,13 @@ class ResultRoutes:
         ] = None,
     ) -> Response:
         """The history, a page at a time."""
-        filters = _filters(model, source, anomalous, verdict, wrong, since, until, after)
         page = await asyncio.to_thread(
             self.service.results.page, filters, order=order, limit=limit, cursor=cursor
         )
         return JSONResponse(page)
 
-    async def export_results(
-        self,
-        model: OneModel = None,
-        source: OneSource = None,
-        anomalous: Anomalous = None,
-        verdict: Verdict = None,
-        wrong: Wrong = None,
-        since: Since = None,
-        until: Until = None,
-        after: After = None,
-    ) -> Response:
+    async def export_results(self, filters: Filtered) -> Response:
         """The history as CSV, oldest first."""
-        filters = _filters(model, source, anomalous, verdict, wrong, since, until, after)
         return StreamingResponse(
             self.service.results.csv(filters),
             media_type="text/csv; charset=utf-8",
@@ -134,34 +150,3 @@ class ResultRoutes:
 
         data, media = await asyncio.to_thread(make)
         return Response(data, media_type=media, headers=FOREVER)
-
-
-def _filters(
-    model: str | None,
-    source: str | None,
-    anomalous: bool | None,
-    verdict: str | None,
-    wrong: bool | None,
-    since: str | None,
-    until: str | None,
-    after: int | None,
-) -> Filters:
-    return Filters(
-        model,
-        source,
-        anomalous,
-        verdict,
-        wrong,
-        _moment("since", since),
-        _moment("until", until),
-        after,
-    )
-
-
-def _moment(name: str, text: str | None) -> str | None:
-    if text is None:
-        return None
-    try:
-        return stamp(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
-    except (ValueError, OverflowError, OSError) as error:
-        raise Problem(422, "invalid", f"{name}: {text} is not a time") from error
