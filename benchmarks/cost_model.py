@@ -98,7 +98,7 @@ def measure(folder: Path, images: int, size: int | None) -> Measured:
     judges_seconds = time.perf_counter() - began
     began = time.perf_counter()
     chosen = files[: min(len(files), 128)]
-    judge(runner, chosen, np.zeros(len(chosen), np.intp), judges.of_fold(0), all_folds, options)
+    judge(runner, chosen, 0, judges.of_fold(0), all_folds, options)
     judge_rate = len(chosen) / (time.perf_counter() - began)
     bases = [
         value.nbytes

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
+from fre.errors import OptionError
+from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds, sums_without
 from fre.subspace.pca import Gram, make_folds
 from fre.subspace.position import PositionStatistics
 
@@ -95,3 +96,30 @@ def test_merged_folds_keep_together_what_was_together(labels: list[str], few: in
 def test_merged_folds_are_of_nearly_equal_size() -> None:
     sizes = [len(fold) for fold in merge_folds(make_folds(203, folds=20), 5)]
     assert max(sizes) - min(sizes) <= 1
+
+
+class Names:
+    """Statistics that say of what they are, and how often they were summed."""
+
+    merges = 0
+
+    def __init__(self, of: str) -> None:
+        self.of = of
+
+    def merge(self, *others: Names) -> Names:
+        Names.merges += len(others)
+        return Names("".join(sorted(self.of + "".join(other.of for other in others))))
+
+
+@given(st.integers(2, 40))
+def test_sums_without_a_fold_have_all_the_others_once(k: int) -> None:
+    names = [chr(ord("A") + fold) for fold in range(k)]
+    Names.merges = 0
+    sums = [found.of for found in sums_without([Names(name) for name in names])]
+    assert sums == ["".join(names[:fold] + names[fold + 1 :]) for fold in range(k)]
+    assert Names.merges <= k * np.log2(k) + k
+
+
+def test_sums_without_the_only_fold_are_refused() -> None:
+    with pytest.raises(OptionError, match="images in two folds or more"):
+        next(sums_without([Names("A")]))

@@ -177,6 +177,24 @@ def test_one_truncation_is_the_best_approximation() -> None:
     assert statistics.discarded == pytest.approx(values[::-1][10:].sum(), rel=1e-9)
 
 
+@pytest.mark.parametrize("weakest", [1e-3, 1e-11])
+def test_columns_are_decomposed_by_their_products_only_where_that_is_exact(weakest: float) -> None:
+    rng = np.random.default_rng(0)
+    frame = np.linalg.qr(rng.normal(size=(80, 80)))[0]
+    strengths = np.geomspace(1, np.sqrt(weakest), 24)
+    parts = [rng.normal(size=(40, 24)) * strengths @ frame[:24] for _ in range(3)]
+    X = np.concatenate(parts)
+    capacity = 20
+    statistics = SubspaceStatistics.of(parts[0], capacity=capacity)
+    for part in parts[1:]:
+        statistics = statistics.update(part)
+    assert orthogonality(statistics.basis) < 1e-12
+    centred = X - X.mean(axis=0)
+    values = np.linalg.svd(centred, compute_uv=False)
+    assert statistics.energy == pytest.approx(float(np.sum(values**2)), rel=1e-12)
+    assert norm(held(statistics) - centred.T @ centred) <= statistics.lost * (1 + 1e-6) + 1e-12
+
+
 def test_two_thousand_single_rows() -> None:
     X = features(2000, 60, 30, offset=300)
     statistics = SubspaceStatistics.of(X[:1])

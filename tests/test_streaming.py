@@ -13,7 +13,9 @@ from conftest import texture
 from fre import FRE
 from fre.backbones import get_backbone
 from fre.errors import DatasetError, ImageError
+from fre.features import NO_THUMBNAIL, SeenImage
 from fre.model import Model
+from fre.streaming import Judged
 
 TINY = 1e-6
 LITE = {"backbone": "efficientnet_lite0", "preset": "reference"}
@@ -76,6 +78,20 @@ def test_the_default_preset_tells_apart_the_same() -> None:
         assert np.median(of_good) < model.threshold
     scores = [[p.score for p in model.predict_many(good)] for model in (held, streamed)]
     assert np.corrcoef(scores)[0, 1] > 0.99
+
+
+def test_what_was_looked_at_fold_by_fold_is_put_in_order() -> None:
+    seen = [SeenImage(place, "", (8, 8), NO_THUMBNAIL) for place in (4, 1, 0)]
+    judged = Judged(
+        [np.float32([[40], [41], [10], [0]])],
+        np.array([0, 0, 1, 2]),
+        np.array([0, 1, 0, 0]),
+        tuple(seen),
+    ).in_order()
+    assert [image.place for image in judged.images] == [0, 1, 4]
+    assert judged.image.tolist() == [0, 1, 2, 2]
+    assert judged.tile.tolist() == [0, 0, 0, 1]
+    assert judged.energies[0].ravel().tolist() == [0, 10, 40, 41]
 
 
 def test_groups_and_unreadable_images(tmp_path: Path) -> None:

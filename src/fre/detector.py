@@ -40,8 +40,10 @@ from fre.streaming import (
     stream_fit,
     stream_plan,
 )
+from fre.subspace.autoencoder import LinearAutoencoder
 from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
-from fre.subspace.fitting import AnySubspace, ClosedForm, Fitter, Trained, TrainingOptions
+from fre.subspace.fitting import AnySubspace, Trained, TrainingOptions
+from fre.subspace.image_wide import fit_image_wide
 from fre.subspace.pca import check_groups, check_rank, make_folds
 from fre.types import FloatArray, Progress
 
@@ -493,23 +495,40 @@ class FRE:
         threads: int,
         progress: Progress | None,
     ) -> Assembled:
-        fitter = self._fitter(features, settings, threads, progress)
-        subspace = fitter.fit()
-        if settings.subspace != "pca":
-            folds = merge_folds(folds, self.folds)
-        maps = self._left_out(fitter, subspace, features, extractor.layout, folds, progress)
+        layout = extractor.layout
+        done, n = 0, len(features.X)
+
+        def calibrated(rows: int) -> None:
+            nonlocal done
+            done += rows
+            if progress:
+                progress("Calibrating", done, n)
+
+        learnt: Learnt | None = None
+        subspace: AnySubspace
+        if settings.subspace == "pca":
+            wide = fit_image_wide(
+                features.X,
+                layout.channels,
+                [features.rows_of(fold) for fold in folds],
+                variance=settings.variance,
+                capacity=capacity_of(settings),
+                rank=settings.rank,
+                calibrated=calibrated,
+            )
+            subspace, maps = wide.subspace, wide.energies[features.originals]
+            part = LearntPart.trained(
+                Part(layout, "image"), wide.statistics, maps, wide.coordinates
+            )
+            learnt = None if self.frozen else Learnt.of([part], features, folds)
+        else:
+            subspace, maps = self._train(features, layout, settings, folds, threads, progress)
         calibration = Calibration.fit(
             features.largest(maps.sum(axis=1, dtype=np.float64)),
             features.largest(maps.max(axis=1)),
             self.false_alarm_rate,
         )
-        assembled = assemble_reference(extractor, subspace, calibration)
-        if self.frozen or not isinstance(fitter, ClosedForm):
-            return assembled
-        part = LearntPart.trained(
-            Part(extractor.layout, "image"), fitter.statistics, maps, fitter.coordinates
-        )
-        return replace(assembled, learnt=Learnt.of([part], features, folds))
+        return replace(assemble_reference(extractor, subspace, calibration), learnt=learnt)
 
     def _fit_fused(
         self,
@@ -666,53 +685,39 @@ class FRE:
         dealt = make_folds(n, folds=cheap_folds(n, self.folds), seed=self.seed, groups=labels)
         return [by_digest[fold] for fold in dealt]
 
-    def _fitter(
+    def _train(
         self,
         features: Features,
+        layout: FeatureLayout,
         settings: Configuration,
+        folds: list[NDArray[np.intp]],
         threads: int,
         progress: Progress | None,
-    ) -> Fitter:
-        if settings.subspace == "pca":
-            return ClosedForm(features.X, variance=settings.variance, rank=settings.rank)
+    ) -> tuple[LinearAutoencoder, FloatArray]:
+        """An autoencoder; and float32 (r, P), the residuals of original rows, as if left out."""
+        assert settings.subspace != "pca"
         assert settings.rank is not None
-        options = TrainingOptions(
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            plateau=self.plateau,
-            seed=self.seed,
-            threads=threads,
-        )
-        return Trained(
+        fitter = Trained(
             features.X,
             kind=settings.subspace,
             rank=settings.rank,
-            options=options,
+            options=TrainingOptions(
+                epochs=self.epochs,
+                learning_rate=self.learning_rate,
+                batch_size=self.batch_size,
+                plateau=self.plateau,
+                seed=self.seed,
+                threads=threads,
+            ),
             progress=progress,
         )
-
-    def _left_out(
-        self,
-        fitter: Fitter,
-        subspace: AnySubspace,
-        features: Features,
-        layout: FeatureLayout,
-        folds: list[NDArray[np.intp]],
-        progress: Progress | None,
-    ) -> FloatArray:
-        """Float32 (r, P): the squared residual of each original row, as if it were left out."""
+        autoencoder = fitter.fit()
         n = len(features.X)
-        maps = np.empty((n, layout.pooled[0] * layout.pooled[1]), np.float32)
-        done = 0
-        rows_of_folds = [features.rows_of(fold) for fold in folds]
+        maps = autoencoder.energies(features.X, layout.channels)
+        rows_of_folds = [features.rows_of(fold) for fold in merge_folds(folds, self.folds)]
         for rows, held_out in fitter.cross_fit(rows_of_folds, channels=layout.channels):
-            own = subspace.energies(features.X[rows], layout.channels)
-            maps[rows] = extrapolate(held_out, own, fitted_on=n - len(rows), of=n)
-            done += len(rows)
-            if progress:
-                progress("Calibrating", done, n)
-        return maps[features.originals]
+            maps[rows] = extrapolate(held_out, maps[rows], fitted_on=n - len(rows), of=n)
+        return autoencoder, maps[features.originals]
 
 
 def _sources(images: Path | str | Iterable[ImageSource]) -> Sequence[ImageSource]:

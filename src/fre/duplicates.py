@@ -51,8 +51,10 @@ WEIGHTS = _shift_weights()
 
 def duplicate_thumbnail(image: ImageArray) -> NDArray[np.uint8]:
     """What `near_duplicates` compares: uint8 RGB (H, W, 3) to grey uint8 (64, 64)."""
-    # The reduction first: the conversion to grey of a small image costs nothing.
-    small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX)
+    # The reduction first: the conversion to grey of a small image costs nothing. By whole numbers
+    # of pixels, as far as that goes, it takes a quarter of the time.
+    whole = Image.fromarray(image)
+    small = whole.resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=1.0)
     return np.asarray(small.convert("L"))
 
 
@@ -70,7 +72,7 @@ def near_duplicates(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     On the 320 training images of MVTec AD's screw: one pair, which is the same picture; the next
     most alike reach 0.9945. On the 761 of the magnetic tiles, which are up to six exposures of
-    each tile in turn: 235 images in 223 pairs, 221 of them within 150 frames of one sequence. Of
+    each tile in turn: 236 images in 223 pairs, 221 of them within 150 frames of one sequence. Of
     copies made of every eighth image of screw / tiles it finds: JPEG of quality 50 100 / 99 %, of
     quality 20 100 / 70 %; noise of 3 grey levels 100 / 100 %; 10 % brighter 100 / 97 %; moved at
     256 x 256 by 1 pixel 100 / 74 %, by 2 95 / 27 %, by 4 93 / 87 %, by 6 none.

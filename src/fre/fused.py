@@ -394,7 +394,7 @@ def _fit_head(
             rows,
             variance=variance,
             at_most=at_most,
-            capacity=capacity or at_most,
+            capacity=capacity or 2 * at_most,
         )
 
     fitted = on_all_cores(partial(image_wide_of, *key) for key in keys)

@@ -20,18 +20,18 @@ from fre.errors import ModelFileError, OptionError
 from fre.features import pool_features
 from fre.graph import FeatureLayout, LayerSubspace
 from fre.presets import Scope
-from fre.subspace.incremental import Accumulator, SubspaceStatistics
+from fre.subspace.incremental import Accumulator, SubspaceStatistics, block_rows
 from fre.subspace.patch import PatchStatistics
 from fre.subspace.position import PositionStatistics
 from fre.types import FloatArray, MaskArray
 
-__all__ = ["Learner", "Part", "PartStatistics", "fitted", "joined", "part_name"]
+__all__ = ["Learner", "Part", "PartStatistics", "fitted", "part_name"]
 
 PartStatistics: TypeAlias = SubspaceStatistics | PositionStatistics | PatchStatistics
 
 BLOCK_ROWS = 128
-"""Features that are absorbed at once: of more, their copies would take more memory than the
-statistics."""
+"""Features of positions that are absorbed at once: of more, their copies would take more memory
+than the statistics."""
 
 KINDS: dict[Scope, type[PartStatistics]] = {
     "image": SubspaceStatistics,
@@ -68,6 +68,10 @@ class Part:
         places = None if self.places is None or not self.places.any() else self.places
         return partial(PatchStatistics.of, grid=self.layout.pooled, places=places)
 
+    def block(self, capacity: int) -> int:
+        """How many of its features are absorbed at once."""
+        return block_rows(capacity) if self.scope == "image" else BLOCK_ROWS
+
 
 def part_name(layer: str, scope: Scope, pool: int) -> str:
     """The name of the part of that layer, scope and pooling."""
@@ -97,7 +101,10 @@ class Learner:
         self._layouts = {layout.layer: layout for layout in layouts}
         self._borders = np.cumsum([layout.dimension for layout in layouts])[:-1]
         self._folds = [
-            [Accumulator[Any](part.maker(capacity), block=BLOCK_ROWS) for part in self.parts]
+            [
+                Accumulator[Any](part.maker(capacity), block=part.block(capacity))
+                for part in self.parts
+            ]
             for _ in range(folds)
         ]
         self.rows = np.zeros(folds, np.intp)
@@ -160,7 +167,7 @@ class Learner:
                 if found:
                     accumulators[index] = Accumulator(
                         part.maker(self.capacity),
-                        block=BLOCK_ROWS,
+                        block=part.block(self.capacity),
                         absorbed=found[0].merge(*found[1:]) if len(found) > 1 else found[0],
                     )
         return merged
@@ -207,23 +214,11 @@ class Learner:
         if found != rows:
             raise ModelFileError(f"{prefix} holds statistics of {found} rows, not of {rows}")
         return Accumulator(
-            part.maker(self.capacity), block=BLOCK_ROWS, absorbed=absorbed, pending=pending
+            part.maker(self.capacity),
+            block=part.block(self.capacity),
+            absorbed=absorbed,
+            pending=pending,
         )
-
-
-def joined(
-    folds: Mapping[int, Sequence[PartStatistics]], index: int, *, without: int | None = None
-) -> PartStatistics:
-    """The statistics of one part over all folds, or over all but one.
-
-    Raises:
-        OptionError: there is no other fold.
-    """
-    kept: list[Any] = [parts[index] for fold, parts in folds.items() if fold != without]
-    if not kept:
-        raise OptionError("cross-fitting needs images in two folds or more")
-    merged: PartStatistics = kept[0].merge(*kept[1:]) if len(kept) > 1 else kept[0]
-    return merged
 
 
 def fitted(

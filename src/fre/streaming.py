@@ -25,6 +25,7 @@ from fre.augmentation import Augmentation
 from fre.calibration import Calibration
 from fre.errors import DatasetError, ImageError, ModelFileError
 from fre.features import (
+    FeatureBatch,
     FeatureExtractor,
     FeatureRunner,
     Features,
@@ -43,10 +44,10 @@ from fre.fused import (
 )
 from fre.graph import LayerSubspace
 from fre.images import ImageSource
-from fre.learner import Learner, Part, PartStatistics, fitted, joined, part_name
-from fre.learnt import Learnt, LearntPart
+from fre.learner import Learner, Part, PartStatistics, fitted, part_name
+from fre.learnt import Learnt, LearntPart, energies_under
 from fre.presets import Configuration
-from fre.subspace.crossfit import extrapolate, folds_of
+from fre.subspace.crossfit import extrapolate, folds_of, sums_without
 from fre.subspace.incremental import SubspaceStatistics
 from fre.subspace.pca import Subspace
 from fre.types import FloatArray, Progress
@@ -79,6 +80,9 @@ CHECKPOINT_SECONDS = 60.0
 
 CAPACITY = 1024
 """Directions that are kept of the reference's subspace while it grows."""
+
+JUDGED_ROWS = 64
+"""Rows of the second pass that are looked at together: subspaces are converted for each look."""
 
 CALIBRATION_ROWS = 8192
 """Rows that the second pass looks at: enough for a false-alarm rate of 0.001."""
@@ -488,63 +492,73 @@ class Judges:
     statistics: list[PartStatistics]
 
     @classmethod
-    def of(cls, learner: Learner, options: StreamOptions) -> Judges:
+    def of(
+        cls, learner: Learner, options: StreamOptions, progress: Progress | None = None
+    ) -> Judges:
         """Those that follow from what a learner has taken in.
+
+        Args:
+            learner: of the parts.
+            options: of the fit.
+            progress: called after each subspace.
 
         Raises:
             OptionError: a rank that the images do not allow, or images of one fold only.
         """
         statistics = learner.statistics()
-        indices = range(len(learner.parts))
+        steps = len(learner.parts) * (len(statistics) + 1)
+        done = 0
 
-        whole = [joined(statistics, index) for index in indices]
+        def fit(part: PartStatistics, rank: int | None) -> LayerSubspace:
+            nonlocal done
+            subspace = fitted(
+                part,
+                variance=options.variance,
+                rank=rank,
+                at_most=options.at_most,
+                prior=options.prior,
+            )
+            done += 1
+            if progress:
+                progress("Fitting", done, steps)
+            return subspace
 
-        def fit(without: int | None) -> list[LayerSubspace]:
-            return [
-                fitted(
-                    part,
-                    variance=options.variance,
-                    rank=options.rank if without is None else _allowed(options.rank, part),
-                    at_most=options.at_most,
-                    prior=options.prior,
-                )
-                for index in indices
-                for part in [
-                    whole[index] if without is None else joined(statistics, index, without=without)
-                ]
-            ]
-
-        own = fit(None)
-        others = {fold: fit(fold) for fold in statistics}
+        own: list[LayerSubspace] = []
+        others: dict[int, list[LayerSubspace]] = {fold: [] for fold in statistics}
+        wholes: list[PartStatistics] = []
+        for of_folds in zip(*statistics.values(), strict=True):
+            parts: tuple[Any, ...] = of_folds
+            for fold, rest in zip(others, sums_without(parts), strict=True):
+                others[fold].append(fit(rest, _allowed(options.rank, rest)))
+            wholes.append(parts[0].merge(*parts[1:]))
+            own.append(fit(wholes[-1], options.rank))
         if options.half:
             own = [_stored(subspace) for subspace in own]
-        return cls(own, others, learner.rows, whole)
+        return cls(own, others, learner.rows, wholes)
 
     def of_fold(self, fold: int) -> Judges:
         """Those that images of one fold need."""
         return replace(self, others={fold: self.others[fold]}, statistics=[])
 
     def energies(
-        self, features: Sequence[FloatArray], parts: Sequence[Part], fold: NDArray[np.intp]
+        self, features: Sequence[FloatArray], parts: Sequence[Part], fold: int
     ) -> list[FloatArray]:
         """For each part the residuals of some rows, as if their images had been left out.
 
         Args:
             features: of each part, from `Learner.split`.
             parts: of the learner.
-            fold: of each row.
+            fold: of the rows.
         """
         of = int(self.rows.sum())
+        fitted_on = of - int(self.rows[fold])
         results = []
-        for index, (block, part) in enumerate(zip(features, parts, strict=True)):
-            channels = part.layout.channels
-            values = _energies(self.own[index], block, channels)
-            for number in np.unique(fold):
-                rows = fold == number
-                others = _energies(self.others[number][index], block[rows], channels)
-                fitted_on = of - int(self.rows[number])
-                values[rows] = extrapolate(others, values[rows], fitted_on=fitted_on, of=of)
-            results.append(values)
+        for part, block, own, others in zip(
+            parts, features, self.own, self.others[fold], strict=True
+        ):
+            X, channels = np.ascontiguousarray(block), part.layout.channels
+            held_out, seen = (energies_under(subspace, X, channels) for subspace in (others, own))
+            results.append(extrapolate(held_out, seen, fitted_on=fitted_on, of=of))
         return results
 
 
@@ -579,23 +593,36 @@ class Judged:
             tuple(image for piece in pieces for image in piece.images),
         )
 
+    def in_order(self) -> Judged:
+        """The same with images, and the rows of each, in the order of their places."""
+        by_place = np.argsort([image.place for image in self.images], kind="stable")
+        rank = np.empty(len(by_place), np.intp)
+        rank[by_place] = np.arange(len(by_place))
+        rows = np.argsort(rank[self.image], kind="stable")
+        return Judged(
+            [values[rows] for values in self.energies],
+            rank[self.image][rows],
+            self.tile[rows],
+            tuple(self.images[number] for number in by_place),
+        )
+
 
 def judge(
     extractor: FeatureRunner,
     sources: Sequence[ImageSource],
-    fold_of: NDArray[np.intp],
+    fold: int,
     judges: Judges,
     learner: Learner,
     options: StreamOptions,
     progress: Progress | None = None,
 ) -> Judged:
-    """Look once more at some images.
+    """Look once more at some images of a fold.
 
     Args:
         extractor: of the learner's layers.
         sources: files, or arrays, uint8 (H, W, 3).
-        fold_of: the fold of each.
-        judges: of their folds.
+        fold: of all of them.
+        judges: of that fold.
         learner: of the parts; what it has taken in does not matter.
         options: of the fit.
         progress: called after each image.
@@ -607,10 +634,26 @@ def judge(
         extractor, sources, skip_unreadable=options.skip_unreadable, progress=progress
     )
     pieces: list[Judged] = []
+    waiting: list[FeatureBatch] = []
+
+    def look() -> None:
+        X = np.concatenate([batch.X for batch in waiting])
+        pieces.append(
+            Judged(
+                judges.energies(learner.split(X), learner.parts, fold),
+                np.concatenate([batch.image for batch in waiting]),
+                np.concatenate([batch.tile for batch in waiting]),
+                (),
+            )
+        )
+        waiting.clear()
+
     for batch in stream:
-        at = np.array([stream.images[number].place for number in batch.image])
-        found = judges.energies(learner.split(batch.X), learner.parts, fold_of[at])
-        pieces.append(Judged(found, batch.image, batch.tile, ()))
+        waiting.append(batch)
+        if sum(len(batch.X) for batch in waiting) >= JUDGED_ROWS:
+            look()
+    if waiting:
+        look()
     return replace(Judged.join(pieces), images=tuple(stream.images))
 
 
@@ -625,12 +668,6 @@ def _stored(subspace: LayerSubspace) -> LayerSubspace:
     return as_stored(subspace) if isinstance(subspace, Subspace) else subspace
 
 
-def _energies(subspace: LayerSubspace, X: FloatArray, channels: int) -> FloatArray:
-    if isinstance(subspace, Subspace):
-        return subspace.energies(X, channels)
-    return subspace.energies(np.ascontiguousarray(X))
-
-
 def _look_again(
     extractor: FeatureExtractor,
     sources: Sequence[ImageSource],
@@ -640,18 +677,26 @@ def _look_again(
     progress: Progress | None,
 ) -> Streamed:
     """The second pass, over as many images as make enough rows."""
-    judges = Judges.of(state.learner, options)
+    judges = Judges.of(state.learner, options, progress)
     chosen = calibration_places(state.images, extractor)
-    judged = judge(
-        extractor,
-        [sources[place] for place in chosen],
-        fold_of[chosen],
-        judges,
-        state.learner,
-        options,
-        offset_progress(progress, "Calibrating", 0, len(chosen)),
-    )
-    folds = fold_of[[chosen[seen.place] for seen in judged.images]]
+    found: list[Judged] = []
+    done = 0
+    for fold in np.unique(fold_of[chosen]):
+        places = [place for place in chosen if fold_of[place] == fold]
+        judged = judge(
+            extractor,
+            [sources[place] for place in places],
+            int(fold),
+            judges,
+            state.learner,
+            options,
+            offset_progress(progress, "Calibrating", done, len(chosen)),
+        )
+        seen = tuple(image.at(places[image.place]) for image in judged.images)
+        found.append(replace(judged, images=seen))
+        done += len(places)
+    judged = Judged.join(found).in_order()
+    folds = fold_of[[image.place for image in judged.images]]
     return streamed_from(judges, judged, folds, state.images, state.skipped)
 
 

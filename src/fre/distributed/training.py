@@ -111,7 +111,7 @@ class RayFit:
             )
             learner, images, skipped = self._learn(ray, job, names, fold_of, workers)
             check_enough(images, sources)
-            judges = Judges.of(learner, options)
+            judges = Judges.of(learner, options, progress)
             chosen = calibration_places(images, extractor)
             judged = self._judge(ray, job, judges, names, fold_of, chosen, workers, progress)
         folds_judged = fold_of[[image.place for image in judged.images]]
@@ -189,7 +189,7 @@ class RayFit:
                 found.append(_judged_from(row["judged"], images))
             if progress:
                 progress("Calibrating", done, len(chosen))
-        return _in_order(Judged.join(found))
+        return Judged.join(found).in_order()
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ class Judging:
         judged = judge(
             self._runner,
             _sources_of(piece),
-            np.full(len(piece["sources"]), piece["fold"], np.intp),
+            piece["fold"],
             self._of_fold(piece["fold"]),
             self._job.learner(),
             self._job.options,
@@ -389,20 +389,6 @@ def _judged_from(stored: bytes, images: Sequence[SeenImage]) -> Judged:
     arrays = _unpacked(stored)
     energies = [arrays[f"energies/{index}"] for index in range(len(arrays) - 2)]
     return Judged(energies, arrays["image"], arrays["tile"], tuple(images))
-
-
-def _in_order(judged: Judged) -> Judged:
-    """The same with images, and the rows of each, in the order of their places."""
-    by_place = np.argsort([image.place for image in judged.images], kind="stable")
-    rank = np.empty(len(by_place), np.intp)
-    rank[by_place] = np.arange(len(by_place))
-    rows = np.argsort(rank[judged.image], kind="stable")
-    return Judged(
-        [values[rows] for values in judged.energies],
-        rank[judged.image][rows],
-        judged.tile[rows],
-        tuple(judged.images[number] for number in by_place),
-    )
 
 
 def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:

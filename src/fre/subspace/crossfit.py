@@ -7,14 +7,16 @@ saw less than the final one. What a new image will have lies between the two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.errors import OptionError
 from fre.types import FloatArray
 
-__all__ = ["cheap_folds", "extrapolate", "folds_of", "merge_folds"]
+__all__ = ["cheap_folds", "extrapolate", "folds_of", "merge_folds", "sums_without"]
 
 CHEAP_FOLDS = 20
 """More folds than these change little."""
@@ -55,6 +57,45 @@ def merge_folds(folds: list[NDArray[np.intp]], at_most: int) -> list[NDArray[np.
     """
     kept = min(at_most, len(folds))
     return [np.sort(np.concatenate(folds[first::kept])) for first in range(kept)]
+
+
+S = TypeVar("S", bound="Additive")
+
+
+class Additive(Protocol):
+    """Statistics that add up."""
+
+    def merge(self: S, *others: S) -> S:
+        """The statistics of all sets of images."""
+
+
+def sums_without(folds: Sequence[S]) -> Iterator[S]:
+    """For each fold, in order, the statistics of all the others.
+
+    Sums can't be had by subtraction: a subspace of all images that is cut to its strongest
+    directions leans towards each of them, and what is subtracted does not take that back. So what
+    halves of the folds have in common is merged once: about k log2 k merges for k folds.
+
+    Args:
+        folds: statistics of each.
+
+    Raises:
+        OptionError: there is only one.
+    """
+    if len(folds) < 2:
+        raise OptionError("cross-fitting needs images in two folds or more")
+    return _sums_without(folds, None)
+
+
+def _sums_without(folds: Sequence[S], outside: S | None) -> Iterator[S]:
+    if len(folds) == 1:
+        assert outside is not None
+        yield outside
+        return
+    half = len(folds) // 2
+    for inside, rest in ((folds[:half], folds[half:]), (folds[half:], folds[:half])):
+        first, *others = rest if outside is None else (outside, *rest)
+        yield from _sums_without(inside, first.merge(*others) if others else first)
 
 
 def extrapolate(held_out: FloatArray, own: FloatArray, *, fitted_on: int, of: int) -> FloatArray:

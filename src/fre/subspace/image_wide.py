@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.subspace.crossfit import extrapolate
-from fre.subspace.incremental import SubspaceStatistics
+from fre.subspace.crossfit import extrapolate, sums_without
+from fre.subspace.incremental import Accumulator, SubspaceStatistics, block_rows
 from fre.subspace.pca import Gram, Subspace
 from fre.types import FloatArray
 
 __all__ = ["ImageWide", "coordinates_of", "fit_image_wide"]
+
+EXACT_ROWS = 3072
+"""Features whose inner products are decomposed whole, which costs as the cube of their number; of
+more features the strongest directions are kept as they are absorbed, which costs as the number."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class ImageWide:
             left out of the fit.
         statistics: from which the subspace follows.
         coordinates: float32 (n, r), of each feature along their basis, from their mean; ``None``
-            if they have lost a part of the features.
+            if they have lost a part of the features, or there are more of them than directions.
     """
 
     subspace: Subspace
@@ -43,23 +49,45 @@ def fit_image_wide(
     capacity: int,
     rank: int | None = None,
     at_most: int | None = None,
+    calibrated: Callable[[int], None] | None = None,
 ) -> ImageWide:
     """Fit to all features, and cross-fit their residuals.
 
     Args:
-        X: float32 (n, D), contiguous, a feature a row, flattened from (channels, P).
+        X: float32 (n, D), a feature a row, flattened from (channels, P).
         channels: number of channels.
         folds: the rows of each fold; two folds or more, none empty.
         variance: share of the energy that the subspace keeps.
-        capacity: directions to keep in the statistics.
+        capacity: directions to keep in the statistics; more, if the subspace has more.
         rank: a fixed number of dimensions instead of a share.
         at_most: their limit.
+        calibrated: called with the number of features of each fold that was cross-fitted.
 
     Raises:
         OptionError: ``variance`` or ``rank`` is out of range.
     """
+    fit = _by_inner_products if len(X) <= EXACT_ROWS else _by_absorption
+    return fit(X, channels, folds, variance, capacity, rank, at_most, calibrated or _nothing)
+
+
+def coordinates_of(gram: Gram, statistics: SubspaceStatistics) -> FloatArray | None:
+    """`ImageWide.coordinates` of statistics that were made of these inner products."""
+    return None if statistics.lost else gram.coordinates(statistics.rank).astype(np.float32)
+
+
+def _by_inner_products(
+    X: FloatArray,
+    channels: int,
+    folds: list[NDArray[np.intp]],
+    variance: float,
+    capacity: int,
+    rank: int | None,
+    at_most: int | None,
+    calibrated: Callable[[int], None],
+) -> ImageWide:
     gram = Gram(X)
-    statistics = SubspaceStatistics.of_gram(gram, capacity=capacity)
+    needed = gram.rank(variance=variance, rank=rank, at_most=at_most)
+    statistics = SubspaceStatistics.of_gram(gram, capacity=max(capacity, needed))
     subspace = statistics.cut(variance=variance, rank=rank, at_most=at_most)
     energies = subspace.energies(X, channels)
     for rows, residuals in gram.cross_fit(
@@ -68,9 +96,41 @@ def fit_image_wide(
         energies[rows] = extrapolate(
             residuals, energies[rows], fitted_on=len(X) - len(rows), of=len(X)
         )
+        calibrated(len(rows))
     return ImageWide(subspace, energies, statistics, coordinates_of(gram, statistics))
 
 
-def coordinates_of(gram: Gram, statistics: SubspaceStatistics) -> FloatArray | None:
-    """`ImageWide.coordinates` of statistics that were made of these inner products."""
-    return None if statistics.lost else gram.coordinates(statistics.rank).astype(np.float32)
+def _by_absorption(
+    X: FloatArray,
+    channels: int,
+    folds: list[NDArray[np.intp]],
+    variance: float,
+    capacity: int,
+    rank: int | None,
+    at_most: int | None,
+    calibrated: Callable[[int], None],
+) -> ImageWide:
+    parts = [_absorbed(X, rows, capacity) for rows in folds]
+    statistics = parts[0].merge(*parts[1:])
+    subspace = statistics.cut(variance=variance, rank=rank, at_most=at_most)
+    energies = subspace.energies(X, channels)
+    for rows, rest in zip(folds, sums_without(parts), strict=True):
+        allowed = None if rank is None else min(rank, rest.rank)
+        others = rest.cut(variance=variance, rank=allowed, at_most=at_most)
+        energies[rows] = extrapolate(
+            others.energies(X[rows], channels), energies[rows], fitted_on=rest.n, of=len(X)
+        )
+        calibrated(len(rows))
+    return ImageWide(subspace, energies, statistics, None)
+
+
+def _absorbed(X: FloatArray, rows: NDArray[np.intp], capacity: int) -> SubspaceStatistics:
+    of = partial(SubspaceStatistics.of, capacity=capacity)
+    accumulator = Accumulator(of, block=block_rows(capacity))
+    for start in range(0, len(rows), block_rows(capacity)):
+        accumulator.add(X[rows[start : start + block_rows(capacity)]])
+    return accumulator.result()
+
+
+def _nothing(_: int) -> None:
+    pass

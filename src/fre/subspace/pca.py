@@ -310,19 +310,22 @@ class Gram:
         Raises:
             OptionError: ``variance`` or ``rank`` is out of range.
         """
-        k = _limited(self.rank(variance=variance, rank=rank), at_most)
+        k = self.rank(variance=variance, rank=rank, at_most=at_most)
         energies, U = self._spectrum
         basis = self._basis(energies, U, k)
         singular_values = np.sqrt(energies[:k])
         discarded = float(np.sum(energies[k:]))
         return Subspace(len(self.X), self.mean, basis, singular_values, discarded)
 
-    def rank(self, *, variance: float = 0.97, rank: int | None = None) -> int:
-        """The k of `fit`, without a limit; raises what it raises."""
+    def rank(
+        self, *, variance: float = 0.97, rank: int | None = None, at_most: int | None = None
+    ) -> int:
+        """The k of `fit`; raises what it raises."""
         check_rank(variance, rank)
         energies, _ = self._spectrum
         tolerance = self._rounding(energies)
-        return choose_rank(energies, variance=variance, rank=rank, tolerance=tolerance)
+        k = choose_rank(energies, variance=variance, rank=rank, tolerance=tolerance)
+        return _limited(k, at_most)
 
     @cached_property
     def _spectrum(self) -> tuple[Float64, Float64]:
