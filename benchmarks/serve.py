@@ -32,23 +32,19 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from fre.images import find_images
-from fre.model import load
+from fre.model import Model, load
 
 
-def in_process(model_path: Path, images: list[Path], seconds: float, repeats: int) -> list[float]:
-    """Images per second of `predict_many`, once for each repeat."""
-    model = load(model_path)
+def in_process(model: Model, images: list[Path], seconds: float) -> float:
+    """Images per second of `predict_many`."""
     list(model.predict_many(images[:16]))
-    found = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        done = 0
-        for _ in model.predict_many(cycle(images)):
-            done += 1
-            if time.perf_counter() - began >= seconds:
-                break
-        found.append(done / (time.perf_counter() - began))
-    return found
+    began = time.perf_counter()
+    done = 0
+    for _ in model.predict_many(cycle(images)):
+        done += 1
+        if time.perf_counter() - began >= seconds:
+            break
+    return done / (time.perf_counter() - began)
 
 
 @contextmanager
@@ -158,33 +154,35 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     images = find_images(arguments.images)[: arguments.limit]
-    alone = in_process(arguments.model, images, arguments.seconds, arguments.repeats)
-    rows = []
-    for clients in arguments.clients:
-        runs = []
-        for _ in range(arguments.repeats):
+    model = load(arguments.model)
+    alone: list[float] = []
+    served: dict[int, list[dict[str, float]]] = {clients: [] for clients in arguments.clients}
+    for _ in range(arguments.repeats):
+        # In turn, and each beside its own round: other guests of a machine slow all of a round.
+        alone.append(in_process(model, images, arguments.seconds))
+        for clients, runs in served.items():
             with service(arguments.model, arguments.option) as url:
                 over_http(url, images, min(clients, 4), 2.0)
                 runs.append(over_http(url, images, clients, arguments.seconds))
-        runs.sort(key=lambda run: run["requests_per_second"])
-        rows.append(runs[len(runs) // 2])
-    median = float(np.median(alone))
+                runs[-1]["share"] = runs[-1]["requests_per_second"] / alone[-1]
     print(
-        f"{len(images)} images of {arguments.images}, {os.cpu_count()} cores, median of "
-        f"{arguments.repeats} runs of {arguments.seconds:g} s"
+        f"{len(images)} images of {arguments.images}, {os.cpu_count()} cores, "
+        f"{arguments.repeats} rounds of {arguments.seconds:g} s: median, in brackets least and most"
     )
-    print(f"predict_many, in process: {median:.1f} images/s")
+    print(f"predict_many, in process: {spread(alone, '.0f')} images/s")
     print("\n| clients | requests/s | of predict_many | p50, ms | p99, ms |")
     print("| ---: | ---: | ---: | ---: | ---: |")
-    for row in rows:
-        print(
-            f"| {row['clients']} | {row['requests_per_second']:.1f} | "
-            f"{row['requests_per_second'] / median:.0%} | {row['p50_ms']:.1f} | "
-            f"{row['p99_ms']:.1f} |"
-        )
+    figures = {"requests_per_second": ".0f", "share": ".0%", "p50_ms": ".0f", "p99_ms": ".0f"}
+    for clients, runs in served.items():
+        cells = [spread([run[key] for run in runs], form) for key, form in figures.items()]
+        print(f"| {clients} | {' | '.join(cells)} |")
     if arguments.json:
-        document = {"predict_many_images_per_second": alone, "serve": rows}
+        document = {"predict_many_images_per_second": alone, "serve": served}
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def spread(values: list[float], form: str) -> str:
+    return f"{np.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 if __name__ == "__main__":
