@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +67,27 @@ def fit_image_wide(
     Raises:
         OptionError: ``variance`` or ``rank`` is out of range.
     """
-    fit = _by_inner_products if len(X) <= EXACT_ROWS else _by_absorption
-    return fit(X, channels, folds, variance, capacity, rank, at_most, calibrated or _nothing)
+    cut: dict[str, Any] = {"variance": variance, "at_most": at_most}
+    if len(X) <= EXACT_ROWS:
+        gram = Gram(X)
+        needed = gram.rank(rank=rank, **cut)
+        statistics = SubspaceStatistics.of_gram(gram, capacity=max(capacity, needed))
+        coordinates = coordinates_of(gram, statistics)
+        held_out = gram.cross_fit(folds, channels=channels, rank=rank, **cut)
+    else:
+        parts = [_absorbed(X, rows, capacity) for rows in folds]
+        statistics = parts[0].merge(*parts[1:])
+        coordinates = None
+        held_out = _cross_fit(X, channels, folds, parts, rank, cut)
+    subspace = statistics.cut(rank=rank, **cut)
+    energies = subspace.energies(X, channels)
+    for rows, residuals in held_out:
+        energies[rows] = extrapolate(
+            residuals, energies[rows], fitted_on=len(X) - len(rows), of=len(X)
+        )
+        if calibrated:
+            calibrated(len(rows))
+    return ImageWide(subspace, energies, statistics, coordinates)
 
 
 def coordinates_of(gram: Gram, statistics: SubspaceStatistics) -> FloatArray | None:
@@ -75,53 +95,18 @@ def coordinates_of(gram: Gram, statistics: SubspaceStatistics) -> FloatArray | N
     return None if statistics.lost else gram.coordinates(statistics.rank).astype(np.float32)
 
 
-def _by_inner_products(
+def _cross_fit(
     X: FloatArray,
     channels: int,
     folds: list[NDArray[np.intp]],
-    variance: float,
-    capacity: int,
+    parts: list[SubspaceStatistics],
     rank: int | None,
-    at_most: int | None,
-    calibrated: Callable[[int], None],
-) -> ImageWide:
-    gram = Gram(X)
-    needed = gram.rank(variance=variance, rank=rank, at_most=at_most)
-    statistics = SubspaceStatistics.of_gram(gram, capacity=max(capacity, needed))
-    subspace = statistics.cut(variance=variance, rank=rank, at_most=at_most)
-    energies = subspace.energies(X, channels)
-    for rows, residuals in gram.cross_fit(
-        folds, channels=channels, variance=variance, rank=rank, at_most=at_most
-    ):
-        energies[rows] = extrapolate(
-            residuals, energies[rows], fitted_on=len(X) - len(rows), of=len(X)
-        )
-        calibrated(len(rows))
-    return ImageWide(subspace, energies, statistics, coordinates_of(gram, statistics))
-
-
-def _by_absorption(
-    X: FloatArray,
-    channels: int,
-    folds: list[NDArray[np.intp]],
-    variance: float,
-    capacity: int,
-    rank: int | None,
-    at_most: int | None,
-    calibrated: Callable[[int], None],
-) -> ImageWide:
-    parts = [_absorbed(X, rows, capacity) for rows in folds]
-    statistics = parts[0].merge(*parts[1:])
-    subspace = statistics.cut(variance=variance, rank=rank, at_most=at_most)
-    energies = subspace.energies(X, channels)
+    cut: dict[str, Any],
+) -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
+    """`fre.subspace.pca.Gram.cross_fit`, from the statistics of each fold."""
     for rows, rest in zip(folds, sums_without(parts), strict=True):
         allowed = None if rank is None else min(rank, rest.rank)
-        others = rest.cut(variance=variance, rank=allowed, at_most=at_most)
-        energies[rows] = extrapolate(
-            others.energies(X[rows], channels), energies[rows], fitted_on=rest.n, of=len(X)
-        )
-        calibrated(len(rows))
-    return ImageWide(subspace, energies, statistics, None)
+        yield rows, rest.cut(rank=allowed, **cut).energies(X[rows], channels)
 
 
 def _absorbed(X: FloatArray, rows: NDArray[np.intp], capacity: int) -> SubspaceStatistics:
@@ -130,7 +115,3 @@ def _absorbed(X: FloatArray, rows: NDArray[np.intp], capacity: int) -> SubspaceS
     for start in range(0, len(rows), block_rows(capacity)):
         accumulator.add(X[rows[start : start + block_rows(capacity)]])
     return accumulator.result()
-
-
-def _nothing(_: int) -> None:
-    pass
