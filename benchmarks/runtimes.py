@@ -4,8 +4,9 @@
 
 MODEL is a model of fre, IMAGES a folder. Every setting runs in turns, so that what else goes on
 strikes all alike; printed are medians, and the fastest and slowest turn. `resident` is the graph on
-tensors in memory, `files` is `Model.predict_many`, with decoding on other threads. Then follow
-the differences between the scores and maps of ONNX Runtime and OpenVINO, if it is installed.
+tensors in memory, `files` is `Model.predict_many`, with decoding on other threads; `divided` is
+what fre opens for many images, a run of one thread on each core. Then follow the differences
+between the scores and maps of ONNX Runtime and OpenVINO, if it is installed.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ import onnxruntime as ort
 from fre.cores import available_cores
 from fre.images import find_images, read_resized
 from fre.model import OUTPUTS, Model, load
-from fre.runtime import with_outputs
+from fre.runtime import available_runtimes, open_runtime, with_outputs
 
 ROWS = 32
 
 
 class Session:
     """ONNX Runtime with settings of its session."""
+
+    at_once = 1
 
     def __init__(self, data: bytes, outputs: list[str], threads: int, **settings: str) -> None:
         options = ort.SessionOptions()
@@ -50,6 +53,8 @@ class Session:
 
 class OpenVINO:
     """OpenVINO with a hint, and requests that overlap."""
+
+    at_once = 1
 
     def __init__(self, data: bytes, outputs: list[str], hint: str) -> None:
         import openvino as ov
@@ -128,6 +133,11 @@ def settings(model: Model, images: Any, files: list[Path]) -> dict[str, tuple[in
                     ROWS,
                     lambda opened=opened, batch=batch: opened.overlapped(images, batch),
                 )
+
+    for opened in [name for name in ("onnxruntime", "openvino") if name in available_runtimes()]:
+        divided = open_runtime(data, outputs, runtime=opened, many=True)
+        runtimes[f"{opened}, divided"] = divided
+        found[f"resident, batch 8: {opened}, divided"] = ROWS, batches(divided, images, 8)
 
     def predict(runtime: Any, batch: int) -> Any:
         model.__dict__["_runtime"] = runtime

@@ -1,14 +1,19 @@
-"""One item ahead: order, errors, and what happens when nobody wants the rest."""
+"""Work ahead of the caller: order, errors, and what happens when nobody wants the rest."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 
-from fre.ahead import one_ahead
+from fre.ahead import in_order
+
+
+def one_ahead(function: Callable[[int], Any], items: Iterable[int]) -> Iterator[tuple[int, Any]]:
+    return in_order(function, items, workers=1, ahead=1)
 
 
 def test_results_come_in_order_and_from_one_other_thread() -> None:
@@ -22,6 +27,18 @@ def test_results_come_in_order_and_from_one_other_thread() -> None:
     assert len(threads) == 1
     assert threading.get_ident() not in threads
     assert list(one_ahead(square, [])) == []
+
+
+def test_several_threads_give_the_same_order() -> None:
+    meeting = threading.Barrier(3, timeout=10)
+
+    def late_at_first(number: int) -> int:
+        meeting.wait()  # which three threads at a time must reach
+        time.sleep(0.002 * (2 - number % 3))
+        return number
+
+    stream = in_order(late_at_first, range(9), workers=3, ahead=3)
+    assert list(stream) == [(number, number) for number in range(9)]
 
 
 def test_the_next_item_is_worked_on_meanwhile() -> None:
@@ -59,3 +76,20 @@ def test_an_abandoned_stream_takes_no_more_items_and_ends_its_thread() -> None:
     while threads() and time.monotonic() < patience:
         time.sleep(0.01)
     assert threads() == []
+
+
+def test_an_abandoned_stream_may_be_collected_on_a_thread_of_its_own() -> None:
+    """Joining the thread that one runs on is an error, which the collector would print."""
+    stream = in_order(str, range(50), workers=2, ahead=20)
+    next(stream)
+    failures: list[BaseException] = []
+
+    def close() -> None:
+        try:
+            stream.close()
+        except RuntimeError as error:
+            failures.append(error)
+
+    pool = stream.gi_frame.f_locals["pool"]
+    pool.submit(close).result()
+    assert not failures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from fre.errors import DatasetError, ImageError, OptionError
 from fre.images import (
     find_images,
     iter_loaded,
+    load_image,
     pixel_limit,
     read_image,
     read_resized,
@@ -203,12 +205,23 @@ def test_find_images(tmp_path: Path) -> None:
 def test_loading_ahead_keeps_the_order_and_returns_errors(tmp_path: Path) -> None:
     arrays = [np.full((8, 8, 3), value, np.uint8) for value in range(50)]
     sources: list[Path | np.ndarray] = [*arrays[:20], tmp_path / "gone.png", *arrays[20:]]
-    loaded = list(iter_loaded(sources, (8, 8), workers=4, ahead=7, digest=True))
+    loaded = list(iter_loaded(sources, (8, 8), workers=4, ahead=7))
     assert isinstance(loaded[20], ImageError)
     values = [item.pixels[0, 0, 0] for item in loaded if not isinstance(item, ImageError)]
     assert values == list(range(50))
-    digests = {item.sha256 for item in loaded if not isinstance(item, ImageError)}
-    assert len(digests) == 50
+
+
+def test_a_digest_is_that_of_the_file_or_of_the_pixels(tmp_path: Path) -> None:
+    array = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    file = tmp_path / "a.png"
+    Image.fromarray(array).save(file)
+    for source, data in ((array, array.tobytes()), (file, file.read_bytes())):
+        image = load_image(source, (8, 8), digest=True)
+        assert image.sha256 == hashlib.sha256(data).hexdigest()
+        assert np.array_equal(image.pixels, array)
+        assert load_image(source, (8, 8)).sha256 == ""
+    with pytest.raises(ImageError, match=r"gone.png: no such file"):
+        load_image(tmp_path / "gone.png", (8, 8), digest=True)
 
 
 def test_loading_ahead_is_lazy() -> None:
@@ -225,24 +238,6 @@ def test_loading_ahead_is_lazy() -> None:
         next(loaded)
     loaded.close()
     assert taken <= 10 + 5 + 1
-
-
-def test_an_abandoned_stream_may_be_collected_on_a_thread_of_its_own() -> None:
-    """Joining the thread that one runs on is an error, which the collector would print."""
-    images = [np.zeros((4, 4, 3), np.uint8)] * 50
-    stream = iter_loaded(images, (4, 4), workers=2, ahead=20)
-    next(stream)
-    failures: list[BaseException] = []
-
-    def close() -> None:
-        try:
-            stream.close()
-        except RuntimeError as error:
-            failures.append(error)
-
-    pool = stream.gi_frame.f_locals["pool"]
-    pool.submit(close).result()
-    assert not failures
 
 
 def test_resize_map_interpolates_between_pixel_centres() -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from fre import FRE, load
 from fre import runtime_choice as choice
 from fre.cli.common import RUNTIMES as CLI_RUNTIMES
 from fre.errors import InternalError, OptionError
-from fre.runtime import RUNTIMES, available_runtimes, open_runtime
+from fre.runtime import RUNTIMES, _Lanes, available_runtimes, open_runtime
 from test_cli import fre
 
 
@@ -147,15 +148,91 @@ def test_the_command_line_offers_every_runtime(good_folder: Path, tmp_path: Path
     assert len(done.stdout.splitlines()) == len(list(good_folder.iterdir()))
 
 
-def test_the_first_call_decides_how_threads_wait(good_folder: Path, tmp_path: Path) -> None:
+def test_the_first_call_decides_how_cores_are_used(
+    good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fre.runtime.available_cores", lambda: 2)
     path = FRE(size=64).fit(good_folder).save(tmp_path / "m.onnx")
     files = sorted(good_folder.iterdir())
     one, many = load(path), load(path, many=True)
     scores = [[one.predict(file).score for file in files]]
-    scores.append([p.score for p in many.predict_many(files, batch_size=1)])
-    assert scores[0] == scores[1]
+    scores.append([p.score for p in many.predict_many(files, batch_size=3)])
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5, abs=1e-5)
     key = "session.intra_op.allow_spinning"
-    settings = many._runtime._session.get_session_options()
+    settings = many._runtime._shared._session.get_session_options()
     assert settings.get_session_config_entry(key) == "0"
+    assert settings.intra_op_num_threads == 1
     with pytest.raises(RuntimeError, match=key):
         one._runtime._session.get_session_options().get_session_config_entry(key)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("cores", "threads"), [(1, 0), (2, 0), (3, 0), (16, 0), (8, 1), (8, 3)])
+def test_a_batch_is_the_same_however_it_is_divided(
+    runtime: str, cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="needs fre[openvino]")
+    monkeypatch.setattr("fre.runtime.available_cores", lambda: cores)
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=0),
+            helper.make_node("Add", ["sum", "tile"], ["y"]),
+        ],
+        "sums",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3]),
+            helper.make_tensor_value_info("tile", TensorProto.FLOAT, ["N"]),
+        ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("y", "sum")],
+        [helper.make_tensor("axes", TensorProto.INT64, [1], [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 9
+    opened = open_runtime(
+        model.SerializeToString(), ["y", "sum"], runtime=runtime, threads=threads, many=True
+    )
+    assert opened.name == runtime
+    for n in (1, 1, 2, 7, 33, 1):
+        x = np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32)
+        tile = np.arange(n, dtype=np.float32)
+        y, sums = opened.run(x, tile)
+        assert sums == pytest.approx(x.sum(axis=1), abs=1e-6)
+        assert y == pytest.approx(x.sum(axis=1) + tile, abs=1e-6)
+
+
+def test_an_error_in_one_part_of_a_batch_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Picky:
+        name, at_once = "onnxruntime", 1
+
+        def run(self, images: Any, tiles: Any = None) -> list[Any]:
+            if images.max() > 5:
+                raise ValueError("too bright")
+            return [images]
+
+    lanes = _Lanes(2, Picky(), Picky)
+    assert lanes.run(np.arange(6))[0].tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="too bright"):
+        lanes.run(np.arange(7))
+    assert lanes.run(np.arange(2))[0].tolist() == [0, 1]
+
+
+def test_the_model_is_opened_for_single_images_once_they_recur() -> None:
+    class Counted:
+        name, at_once = "onnxruntime", 1
+        opened = 0
+
+        def __init__(self) -> None:
+            type(self).opened += 1
+
+        def run(self, images: Any, tiles: Any = None) -> list[Any]:
+            return [images]
+
+    lanes = _Lanes(2, Counted(), Counted)
+    image = np.zeros(1)
+    for images in (np.zeros(8), image, np.zeros(8), image):
+        lanes.run(images)
+    assert Counted.opened == 1  # the last image of a batch is no reason
+    for _ in range(3):
+        lanes.run(image)
+    assert Counted.opened == 2

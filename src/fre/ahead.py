@@ -1,4 +1,4 @@
-"""Work on one thread while the caller is busy with what was worked out before."""
+"""Work on other threads while the caller is busy with what was worked out before."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["one_ahead"]
+__all__ = ["in_order"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def one_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item]
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Call a function for each item, in order, one item ahead of the caller.
+    """Call a function for each item on other threads, a bounded number ahead of the caller.
 
-    All calls are on one other thread, so that no two run at the same time; the items are taken on
-    the caller's.
+    Args:
+        function: called by several threads at a time.
+        items: consumed lazily, on the caller's thread.
+        workers: threads.
+        ahead: items that are taken before the caller asks for them.
 
     Yields:
-        Each item, and what the function returned for it; or raises what the function raised.
+        Each item, in order, and what the function returned for it; or raises what it raised.
     """
-    pool = ThreadPoolExecutor(1, thread_name_prefix="fre-ahead")
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="fre-ahead")
     pending: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
             pending.append((item, pool.submit(function, item)))
-            if len(pending) > 1:
+            if len(pending) > ahead:
                 first, result = pending.popleft()
                 yield first, result.result()
         while pending:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from fre.ahead import in_order
 from fre.augmentation import Augmentation
 from fre.backbones import Backbone
 from fre.cores import available_cores
@@ -21,7 +22,7 @@ from fre.errors import DatasetError, ImageError, OptionError
 from fre.fusion import too_small_a_region
 from fre.geometry import Fit, Geometry, Tiling
 from fre.graph import FEATURES, FeatureLayout, feature_model, pooling_matrix
-from fre.images import ImageSource, LoadedImage, image_size, iter_loaded
+from fre.images import ImageSource, LoadedImage, image_size, load_image
 from fre.roi import Roi, cells
 from fre.runtime import Runtime, open_runtime
 from fre.types import FloatArray, Progress
@@ -46,6 +47,9 @@ whole.)"""
 
 AHEAD = 32
 """Images that are read before the network asks for them."""
+
+_Input: TypeAlias = "tuple[int, int, int, NDArray[np.uint8]]"
+"""Numbers of image, copy and tile, and pixels."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,12 @@ class FeatureRunner:
 
     @cached_property
     def _runtime(self) -> Runtime:
-        return open_runtime(self._model, [FEATURES], threads=self._threads)
+        return open_runtime(self._model, [FEATURES], threads=self._threads, many=True)
+
+    @property
+    def at_once(self) -> int:
+        """How many batches to have under way."""
+        return self._runtime.at_once
 
     def release(self) -> None:
         """Give back the memory that the network works in, until it is needed again."""
@@ -444,7 +453,7 @@ class FeatureStream:
         progress: called after each image.
 
     Attributes:
-        images: those that were seen so far.
+        images: those that were seen so far, a few batches ahead of what was yielded.
         skipped: errors of those that were left out.
     """
 
@@ -468,31 +477,27 @@ class FeatureStream:
     def __iter__(self) -> Iterator[FeatureBatch]:
         """Yields batches; raises ImageError for an image that is not to be left out."""
         inputs = self._inputs()
-        while batch := list(islice(inputs, BATCH)):
+        batches = iter(lambda: list(islice(inputs, BATCH)), [])
+        at_once = self._extractor.at_once
+        for batch, X in in_order(self._run, batches, workers=at_once, ahead=at_once):
             rows = np.array([(image, tile, copy) for image, copy, tile, _ in batch], np.intp)
-            X = self._extractor.run(np.stack([pixels for *_, pixels in batch]))
             yield FeatureBatch(X, *rows.T)
 
-    def _inputs(self) -> Iterator[tuple[int, int, int, NDArray[np.uint8]]]:
+    def _run(self, batch: Sequence[_Input]) -> FloatArray:
+        return self._extractor.run(np.stack([pixels for *_, pixels in batch]))
+
+    def _inputs(self) -> Iterator[_Input]:
         extractor = self._extractor
-        loaded = iter_loaded(
-            self._sources,
-            extractor.geometry.target,
-            workers=extractor.readers,
-            ahead=AHEAD if extractor.geometry.tiling is None else 2,
-            digest=True,
-        )
-        for place, image in enumerate(loaded):
+        ahead = AHEAD if extractor.geometry.tiling is None else 2
+        found = in_order(self._read, self._sources, workers=extractor.readers, ahead=ahead)
+        for place, (_, read) in enumerate(found):
             try:
-                if isinstance(image, ImageError):
-                    raise image
+                if isinstance(read, ImageError):
+                    raise read
+                image, thumbnail = read
                 extractor.check(image)
                 number = len(self.images)
-                self.images.append(
-                    SeenImage(
-                        place, image.sha256, image.original_size, duplicate_thumbnail(image.pixels)
-                    )
-                )
+                self.images.append(SeenImage(place, image.sha256, image.original_size, thumbnail))
                 for copy, tile, pixels in extractor.inputs(image, self._augmentation):
                     yield number, copy, tile, pixels
             except ImageError as error:
@@ -501,6 +506,13 @@ class FeatureStream:
                 self.skipped.append(error)
             if self._progress:
                 self._progress("Extracting features", place + 1, len(self._sources))
+
+    def _read(self, source: ImageSource) -> tuple[LoadedImage, NDArray[np.uint8]] | ImageError:
+        try:
+            image = load_image(source, self._extractor.geometry.target, digest=True)
+        except ImageError as error:
+            return error
+        return image, duplicate_thumbnail(image.pixels)
 
 
 def pool_features(X: FloatArray, fine: FeatureLayout, coarse: FeatureLayout) -> FloatArray:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fre import folders
+from fre.ahead import in_order
 from fre.errors import DatasetError, ImageError, InputError, OptionError
 from fre.folders import SUFFIXES
 from fre.storage import fetch, is_url
@@ -34,6 +33,7 @@ __all__ = [
     "find_images",
     "image_size",
     "iter_loaded",
+    "load_image",
     "pixel_limit",
     "probe",
     "read_image",
@@ -172,7 +172,7 @@ def _decode(
             plain = plain.transpose(UPRIGHT[orientation])
         pixels = np.asarray(plain)
     if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+        pixels = np.stack([pixels] * 3, axis=2)
     return pixels, original
 
 
@@ -352,27 +352,32 @@ class LoadedImage:
     sha256: str = ""
 
 
-def _read_with_digest(
-    source: ImageSource, target: Target
-) -> tuple[ImageArray, tuple[int, int], str]:
+def load_image(source: ImageSource, target: Target, *, digest: bool = False) -> LoadedImage:
+    """`read_resized`, with what a model wants to know besides.
+
+    Args:
+        source: a file, or uint8 (H, W, 3).
+        target: of the result, as for `read_resized`.
+        digest: whether to compute the digest; a file is read once all the same.
+
+    Raises:
+        ImageError: the file can't be read, is damaged, or exceeds the pixel limit.
+    """
+    if not digest:
+        return LoadedImage(source, *read_resized(source, target))
     if isinstance(source, np.ndarray):
-        pixels, original = read_resized(source, target)
-        return pixels, original, hashlib.sha256(source.tobytes()).hexdigest()
+        image = read_resized(source, target)
+        return LoadedImage(source, *image, hashlib.sha256(source.tobytes()).hexdigest())
     try:
         data = fetch(str(source)) if is_url(source) else Path(source).read_bytes()
     except OSError:
-        return (*_load(source, target), "")  # which says what is wrong with the file
-    pixels, original = _load(source, target, data)
-    return pixels, original, hashlib.sha256(data).hexdigest()
+        # Which says what is wrong with the file.
+        return LoadedImage(source, *_load(source, target))
+    return LoadedImage(source, *_load(source, target, data), hashlib.sha256(data).hexdigest())
 
 
 def iter_loaded(
-    sources: Iterable[ImageSource],
-    target: Target,
-    *,
-    workers: int,
-    ahead: int,
-    digest: bool = False,
+    sources: Iterable[ImageSource], target: Target, *, workers: int, ahead: int
 ) -> Iterator[LoadedImage | ImageError]:
     """Read images on worker threads, in order, a bounded number ahead of the caller.
 
@@ -381,7 +386,6 @@ def iter_loaded(
         target: of the results, as for `read_resized`.
         workers: threads.
         ahead: images that are read before the caller asks for them.
-        digest: whether to compute the digests.
 
     Yields:
         For each source its image, or the error that says why it can't be read.
@@ -389,21 +393,9 @@ def iter_loaded(
 
     def read(source: ImageSource) -> LoadedImage | ImageError:
         try:
-            if digest:
-                return LoadedImage(source, *_read_with_digest(source, target))
-            return LoadedImage(source, *read_resized(source, target))
+            return load_image(source, target)
         except ImageError as error:
             return error
 
-    pending: deque[Future[LoadedImage | ImageError]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="fre-decode")
-    try:
-        for source in sources:
-            pending.append(pool.submit(read, source))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        # Without waiting: a stream that is abandoned may be collected on one of these threads.
-        pool.shutdown(wait=False, cancel_futures=True)
+    for _, image in in_order(read, sources, workers=workers, ahead=ahead):
+        yield image

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 
-from fre.ahead import one_ahead
+from fre.ahead import in_order
 from fre.calibration import Calibration
 from fre.cores import available_cores
 from fre.errors import ImageError, InternalError, ModelFileError, OptionError
@@ -34,8 +34,8 @@ FORMAT = 1
 
 METADATA_KEY = "fre"
 OUTPUTS = ("score", "anomaly_map")
-TILE_BATCH = 8
-"""Tiles to a run of the network."""
+BATCH = 8
+"""Images, or tiles of one, to a run of the network."""
 
 _Outputs: TypeAlias = tuple[float, list[FloatArray]]
 """Of one image: its score, its map, and the parts of the map."""
@@ -130,8 +130,9 @@ class Model:
         if name != AUTO:
             return open_runtime(data, outputs, runtime=name, threads=threads, many=many)
         per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
-        inputs = [np.full((1, *self.size, 3), 128, np.uint8)]
-        trial = [*inputs, np.zeros(1, np.int64)] if per_tile else inputs
+        n = BATCH if many else 1
+        inputs = [np.full((n, *self.size, 3), 128, np.uint8)]
+        trial = [*inputs, np.zeros(n, np.int64)] if per_tile else inputs
         return fastest_runtime(data, outputs, trial, digest=self.sha256, threads=threads, many=many)
 
     def open(self) -> None:
@@ -195,7 +196,7 @@ class Model:
         self,
         images: Path | str | Iterable[ImageSource],
         *,
-        batch_size: int = 8,
+        batch_size: int = BATCH,
         workers: int | None = None,
         errors: Literal["raise", "return"] = "raise",
     ) -> Iterator[Prediction | ImageError]:
@@ -232,7 +233,8 @@ class Model:
         def run(group: list[LoadedImage] | ImageError) -> list[_Outputs]:
             return [] if isinstance(group, ImageError) else self._run(group)
 
-        for group, outputs in one_ahead(run, self._groups(loaded, batch_size)):
+        groups, at_once = self._groups(loaded, batch_size), self._runtime.at_once
+        for group, outputs in in_order(run, groups, workers=at_once, ahead=at_once):
             if not isinstance(group, ImageError):
                 yield from map(self._prediction, group, outputs)
             elif errors == "return":
@@ -349,7 +351,7 @@ class Model:
         pairs = zip(tiles, shown, strict=True)
         per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
         head = 0
-        while group := list(islice(pairs, TILE_BATCH)):
+        while group := list(islice(pairs, BATCH)):
             wanted = [tile for tile, counts in group if counts]
             # Tiles that show nothing have no head.
             heads = np.arange(head, head + len(wanted), dtype=np.int64) if per_tile else None

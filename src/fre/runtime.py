@@ -6,13 +6,16 @@ Threads and hints are those that `benchmarks/runtimes.py` favours: docs/runtimes
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
-from threading import Lock
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.cores import available_cores
 from fre.errors import (
     FREError,
     InternalError,
@@ -43,15 +46,24 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]] | None] = {
 
 RUNTIMES = (*PROVIDERS, "openvino")
 
+LANES = 8
+"""Runs at the same time, at most: batches are no larger."""
+
+LANE_ROWS = 4
+"""Images to one of these runs, at most."""
+
 
 class Runtime(Protocol):
     """A model that is ready to run, on any thread.
 
     Attributes:
         name: which of `RUNTIMES` it is.
+        at_once: how many batches to have under way, where there are many: more than one where
+            the next fills what the last images of the one before leave idle.
     """
 
     name: str
+    at_once: int
 
     def run(
         self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
@@ -73,16 +85,28 @@ def _onnxruntime() -> Any:
 
 
 class _OnnxRuntime:
+    """A session of ONNX Runtime.
+
+    Args:
+        model: a serialised ONNX model.
+        outputs: names of the outputs that are wanted.
+        name: which of `PROVIDERS` computes.
+        threads: of one run; 0 takes all cores.
+        spinning: whether threads that wait for work turn in a loop: they answer sooner, and take
+            the cores from whatever else there is to do.
+    """
+
+    at_once = 1
+
     def __init__(
-        self, model: bytes, outputs: Sequence[str], threads: int, name: str, many: bool
+        self, model: bytes, outputs: Sequence[str], name: str, *, threads: int, spinning: bool
     ) -> None:
         self.name = name
         ort = _onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        if many:
-            # Threads that wait for work by turning in a loop take the cores from those that decode.
+        if not spinning:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers: list[Any] = [CPU]
         wanted = PROVIDERS[name]
@@ -110,9 +134,21 @@ class _OnnxRuntime:
 
 
 class _OpenVINO:
-    name = "openvino"
+    """A network compiled by OpenVINO.
 
-    def __init__(self, model: bytes, outputs: Sequence[str], threads: int) -> None:
+    Args:
+        model: a serialised ONNX model.
+        outputs: names of the outputs that are wanted.
+        threads: of all runs; 0 takes all cores.
+        streams: runs at a time, which share the threads.
+    """
+
+    name = "openvino"
+    at_once = 1
+
+    def __init__(
+        self, model: bytes, outputs: Sequence[str], *, threads: int, streams: int = 1
+    ) -> None:
         if not _has_openvino():
             raise MissingDependencyError("the runtime openvino", "openvino")
         import openvino as ov
@@ -123,21 +159,99 @@ class _OpenVINO:
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if streams > 1:
+            config["NUM_STREAMS"] = streams
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
         network = core.read_model(model, b"")
         self._inputs = len(network.inputs)
-        self._request = core.compile_model(network, "CPU", config).create_infer_request()
+        compiled = core.compile_model(network, "CPU", config)
+        # A request serves one thread at a time.
+        self._free: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(streams):
+            self._free.put(compiled.create_infer_request())
         self._outputs = list(outputs)
-        self._turn = Lock()
 
     def run(
         self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
     ) -> list[NDArray[np.float32]]:
-        # A request serves one thread at a time.
-        with self._turn:
-            self._request.infer([images, tiles][: self._inputs])
-            return [self._request.get_tensor(name).data.copy() for name in self._outputs]
+        request = self._free.get()
+        try:
+            request.infer([images, tiles][: self._inputs])
+            return [request.get_tensor(name).data.copy() for name in self._outputs]
+        finally:
+            self._free.put(request)
+
+
+class _Lanes:
+    """Divides a batch among runs at the same time, a core each.
+
+    Threads that share a run wait for one another after each of its operations; runs of their own
+    do not, and let the cores decode other images in between.
+
+    Args:
+        lanes: number of runs at a time.
+        shared: can be run by several threads at a time.
+        opened_alone: opens what runs an image that is by itself on all cores.
+    """
+
+    at_once = 2
+
+    def __init__(self, lanes: int, shared: Runtime, opened_alone: Callable[[], Runtime]) -> None:
+        self.name = shared.name
+        self._lanes = lanes
+        self._shared = shared
+        self._opened_alone = opened_alone
+        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="fre-run")
+        self._alone_before = False
+
+    @cached_property
+    def _alone(self) -> Runtime:
+        return self._opened_alone()
+
+    def run(
+        self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
+    ) -> list[NDArray[np.float32]]:
+        n = len(images)
+        if n == 1:
+            # The last of many is no reason to open the model a second time.
+            runtime = self._alone if self._alone_before else self._shared
+            self._alone_before = True
+            return runtime.run(images, tiles)
+        self._alone_before = False
+        step = min(LANE_ROWS, -(-n // self._lanes))
+        parts = [slice(start, start + step) for start in range(0, n, step)]
+        found = self._pool.map(
+            lambda part: self._shared.run(images[part], None if tiles is None else tiles[part]),
+            parts,
+        )
+        return [np.concatenate(outputs) for outputs in zip(*found, strict=True)]
+
+
+def _open_one(model: bytes, outputs: Sequence[str], name: str, threads: int) -> Runtime:
+    """For the time that one image takes."""
+    if name == "openvino":
+        return _OpenVINO(model, outputs, threads=threads)
+    return _OnnxRuntime(model, outputs, name, threads=threads, spinning=True)
+
+
+def _open_many(model: bytes, outputs: Sequence[str], name: str, threads: int) -> Runtime:
+    """For the images that it takes in a time, while others are decoded."""
+    cores = threads or available_cores()
+    lanes = min(LANES, cores)
+    if name == "openvino":
+        if lanes == 1:
+            return _OpenVINO(model, outputs, threads=threads)
+        shared = _OpenVINO(model, outputs, threads=cores, streams=lanes)
+        return _Lanes(lanes, shared, lambda: _OpenVINO(model, outputs, threads=threads))
+
+    def quiet(count: int) -> Runtime:
+        return _OnnxRuntime(model, outputs, name, threads=count, spinning=False)
+
+    if lanes == 1 or PROVIDERS[name] is not None:
+        return quiet(threads)
+    # Each run computes on the thread that calls it; cores beyond those help whichever asks.
+    return _Lanes(lanes, quiet(1 + cores - lanes), lambda: quiet(threads))
 
 
 def _has_openvino() -> bool:
@@ -186,9 +300,7 @@ def open_runtime(
     if runtime not in RUNTIMES:
         raise OptionError(f"no runtime is called {runtime!r}; choose from: {', '.join(RUNTIMES)}")
     try:
-        if runtime == "openvino":
-            return _OpenVINO(model, outputs, threads)
-        return _OnnxRuntime(model, outputs, threads, runtime, many)
+        return (_open_many if many else _open_one)(model, outputs, runtime, threads)
     except FREError:
         raise
     except Exception as error:  # each fault of a model has a type of its own, derived from this

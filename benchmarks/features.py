@@ -1,0 +1,119 @@
+"""The pass over the training images beside the bare backbone, by what the files are.
+
+    python benchmarks/features.py FOLDER [--count 200] [--repeats 5]
+
+The images of FOLDER are stretched to squares and written anew as JPEG and PNG of several sizes.
+`files to features` is what training does first: read, decode, resize, run the network, keep the
+features and a thumbnail. `bare` is ONNX Runtime as it comes, all cores in one run after another, on
+tensors that lie in memory, at the batch size that suits it best; `decoding` reads the files on all
+cores and does nothing else. All take turns; printed are medians of milliseconds an image, and the
+least and the most.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+import numpy as np
+import onnxruntime as ort
+from PIL import Image
+
+from fre import FRE
+from fre.backbones import get_backbone
+from fre.cores import available_cores
+from fre.features import FeatureExtractor
+from fre.images import find_images, read_image, read_resized
+from measuring import Summary, machine, machine_text, repeated, table
+
+KINDS = (("jpg", 256), ("jpg", 512), ("jpg", 1024), ("jpg", 2048), ("png", 512), ("png", 1024))
+BATCHES = (1, 4, 16)
+
+
+PACKAGES = ("onnxruntime", "numpy", "pillow")
+
+
+def written(images: Sequence[Image.Image], folder: Path, suffix: str, side: int) -> list[Path]:
+    options: dict[str, Any] = {"quality": 92} if suffix == "jpg" else {}
+    files = []
+    for number, image in enumerate(images):
+        files.append(folder / f"{side}-{number}.{suffix}")
+        image.resize((side, side)).save(files[-1], **options)
+    return files
+
+
+def timed(work: Callable[[], object], count: int) -> float:
+    began = time.perf_counter()
+    work()
+    return (time.perf_counter() - began) / count * 1e3
+
+
+class Bare:
+    """The backbone alone, in a session with no options but ONNX Runtime's own."""
+
+    def __init__(self, extractor: FeatureExtractor, count: int) -> None:
+        data = extractor.network.SerializeToString()
+        self.session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+        self.input = self.session.get_inputs()[0].name
+        shape = (max(BATCHES), 3, *extractor.geometry.size)
+        self.tensor = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        self.count = count
+
+    def run(self, batch: int) -> None:
+        for start in range(0, self.count, batch):
+            wanted = self.tensor[: min(batch, self.count - start)]
+            self.session.run(None, {self.input: wanted})
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--count", default=200, show_default=True, help="Images; those there are, repeated.")
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--preset", default="reference", show_default=True)
+@click.option("--size", default=256, show_default=True, help="Of the input.")
+def main(folder: Path, count: int, repeats: int, preset: str, size: int) -> None:
+    """Measure on the images of FOLDER."""
+    backbone = get_backbone("efficientnet_lite0")
+    extractor = FRE("efficientnet_lite0", preset=preset, size=size).extractor(backbone)
+    sources = find_images(folder)
+    images = [Image.fromarray(read_image(path)) for path in sources[:count]]
+    bare = Bare(extractor, count)
+    print(
+        f"{count} images of {folder.name}, efficientnet_lite0 at {size} x {size}, {preset} preset; "
+        f"{repeats} rounds in turn, milliseconds an image.\n\n{machine_text(machine(PACKAGES))}\n"
+    )
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(available_cores()) as pool:
+        for suffix, side in KINDS:
+            files = repeated(written(images, Path(scratch), suffix, side), count)
+
+            def decode(files: list[Path] = files) -> None:
+                list(pool.map(lambda file: read_resized(file, extractor.geometry.target), files))
+
+            def extract(files: list[Path] = files) -> None:
+                extractor.extract(files)
+
+            works: dict[str, Callable[[], object]] = {"decoding": decode, "features": extract}
+            works |= {f"bare {n}": partial(bare.run, n) for n in BATCHES}
+            for work in works.values():
+                work()
+            found: dict[str, list[float]] = {name: [] for name in works}
+            for _ in range(repeats):
+                for name, work in works.items():
+                    found[name].append(timed(work, count))
+            best = min((f"bare {n}" for n in BATCHES), key=lambda name: median(found[name]))
+            ratios = [f / b for f, b in zip(found["features"], found[best], strict=True)]
+            columns = (found["decoding"], found["features"], found[best], ratios)
+            rows.append([f"{side} px {suffix.upper()}", *(Summary.of(c).text() for c in columns)])
+    print(table(["file", "decoding", "files to features", "bare", "ratio"], rows))
+
+
+if __name__ == "__main__":
+    main()
