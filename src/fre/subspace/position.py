@@ -179,9 +179,15 @@ class PositionStatistics:
         for part in sets:
             mean += part.mean * (part.n / n)
         gaps = np.stack([(part.mean - mean) * np.sqrt(part.n) for part in sets], axis=1)
-        scatter = np.matmul(gaps.transpose(0, 2, 1), gaps)
-        for part in sets:
-            scatter += part.scatter
+        scatter = np.empty_like(self.scatter)
+
+        def work(part: slice) -> None:
+            np.matmul(gaps[part].transpose(0, 2, 1), gaps[part], out=scatter[part])
+            for one in sets:
+                scatter[part] += one.scatter[part]
+
+        positions, channels = self.mean.shape
+        _in_parts(work, positions, BLOCK_BYTES // (8 * channels**2))
         return PositionStatistics(n, self.grid, mean, scatter)
 
     def fit(self, *, variance: float = 0.97, prior: float = PRIOR_IMAGES) -> PositionSubspace:
@@ -195,39 +201,66 @@ class PositionStatistics:
             variance: the share of the energy to keep at each location, in (0, 1].
             prior: the weight of the neighbourhood, in images; 0 does without.
         """
-        blended = self.scatter / self.n
-        if prior > 0:
-            # In place: these are the largest arrays of a training.
-            around = _box_mean(blended, self.grid)
-            around *= prior
-            blended *= self.n
-            blended += around
-            blended /= self.n + prior
-            del around
-        energies, vectors = np.empty(self.mean.shape), np.empty(self.scatter.shape)
-
-        def work(part: slice) -> None:
-            energies[part], vectors[part] = np.linalg.eigh(blended[part])
-
-        positions, channels = self.mean.shape
-        _in_parts(work, positions, EIGH_BYTES // (8 * channels**2))
-        energies = np.maximum(energies[:, ::-1], 0)
-        totals = energies.sum(axis=1)
-        tolerance = energies[:, :1] * channels * 4 * np.finfo(np.float64).eps
-        tolerance = tolerance + np.square(self.mean).sum(axis=1)[:, None] * 1e-28
-        available = np.count_nonzero(energies > tolerance, axis=1)
-        short = np.cumsum(energies, axis=1) < variance * totals[:, None]
-        ranks = np.minimum(np.count_nonzero(short, axis=1) + 1, available)
+        height, width = self.grid
+        channels = self.mean.shape[1]
+        step = max(1, EIGH_BYTES // (8 * channels**2))
+        parts = [
+            (row, slice(start, min(start + step, width)))
+            for row in range(height)
+            for start in range(0, width, step)
+        ]
+        found = on_all_cores(partial(self._fit_part, *part, variance, prior) for part in parts)
+        energies, ranks = (np.concatenate(column) for column in list(zip(*found, strict=True))[:2])
         # At least one column, if only of zeros: not every runtime takes an empty matrix.
-        width = max(1, channels - int(ranks.min()))
-        outside = np.arange(width) < channels - ranks[:, None]
-        complement = np.where(outside[:, None, :], vectors[:, :, :width], 0.0)
-        total = float(totals.sum())
+        most = max(1, channels - int(ranks.min()))
+        complement = np.zeros((len(ranks), channels, most), np.float16)
+        start = 0
+        for _, _, columns in found:
+            complement[start : start + len(columns), :, : columns.shape[2]] = columns
+            start += len(columns)
+        total = float(energies.sum())
         kept = float(np.where(np.arange(channels) < ranks[:, None], energies, 0).sum())
         share = kept / total if total > 0 else 1.0
-        return PositionSubspace(
-            self.n, self.grid, self.mean, complement.astype(np.float16), ranks, share
-        )
+        return PositionSubspace(self.n, self.grid, self.mean, complement, ranks, share)
+
+    def _fit_part(
+        self, row: int, columns: slice, variance: float, prior: float
+    ) -> tuple[Float64, NDArray[np.intp], NDArray[np.float16]]:
+        """Of some neighbours in a row: all energies, ranks, and the complements.
+
+        Returns:
+            Float64 (w, C), strongest first; (w,); and float16 (w, C, r), weakest first.
+        """
+        first = row * self.grid[1]
+        mean = self.mean[first + columns.start : first + columns.stop]
+        energies, vectors = np.linalg.eigh(self._blended(row, columns, prior))
+        energies = np.maximum(energies[:, ::-1], 0)
+        channels = energies.shape[1]
+        tolerance = energies[:, :1] * channels * 4 * np.finfo(np.float64).eps
+        tolerance = tolerance + np.square(mean).sum(axis=1)[:, None] * 1e-28
+        available = np.count_nonzero(energies > tolerance, axis=1)
+        short = np.cumsum(energies, axis=1) < variance * energies.sum(axis=1)[:, None]
+        ranks = np.minimum(np.count_nonzero(short, axis=1) + 1, available)
+        most = channels - int(ranks.min())
+        outside = np.arange(most) < channels - ranks[:, None]
+        complement = np.where(outside[:, None, :], vectors[:, :, :most], 0.0)
+        return energies, ranks, complement.astype(np.float16)
+
+    def _blended(self, row: int, columns: slice, prior: float) -> Float64:
+        """Covariances of some neighbours in a row, blended with those around: float64 (w, C, C)."""
+        height, width = self.grid
+        channels = self.mean.shape[1]
+        rows = np.arange(max(0, row - 1), min(height, row + 2))
+        around = np.arange(max(0, columns.start - 1), min(width, columns.stop + 1))
+        beside = np.abs(np.arange(columns.start, columns.stop)[:, None] - around)
+        weights = np.repeat((beside <= 1)[:, None, :], len(rows), axis=1).astype(np.float64)
+        weights *= prior / weights.sum(axis=(1, 2), keepdims=True)
+        weights[:, rows == row] += self.n * (beside == 0)[:, None, :]
+        weights /= self.n * (self.n + prior)
+        maps = self.scatter.reshape(height, width, -1)
+        block = maps[rows[0] : rows[-1] + 1, around[0] : around[-1] + 1]
+        blended = weights.reshape(len(weights), -1) @ block.reshape(-1, channels**2)
+        return np.asarray(blended.reshape(-1, channels, channels))
 
     def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
         """Arrays to store; `from_arrays` makes of them what they were made of.
@@ -268,28 +301,3 @@ def _in_parts(work: Callable[[slice], None], positions: int, width: int) -> None
     """Call ``work`` with slices of at most ``width`` positions, several at a time."""
     step = max(1, width)
     on_all_cores(partial(work, slice(start, start + step)) for start in range(0, positions, step))
-
-
-def _box_mean(values: Float64, grid: tuple[int, int]) -> Float64:
-    """Mean over the 3 x 3 locations around each, as far as they are on the grid.
-
-    Args:
-        values: float64 (P, C, C).
-        grid: height and width.
-    """
-    height, width = grid
-    maps = values.reshape(height, width, *values.shape[1:])
-    for axis in (0, 1):
-        padded = np.moveaxis(maps, axis, 0)
-        sums = padded.copy(order="K")
-        sums[1:] += padded[:-1]
-        sums[:-1] += padded[1:]
-        maps = np.moveaxis(sums, 0, axis)
-    maps /= np.multiply.outer(*(_neighbours(length) for length in grid))[:, :, None, None]
-    return np.asarray(maps.reshape(values.shape))
-
-
-def _neighbours(length: int) -> Float64:
-    """How many of a location and the two beside it are on an axis."""
-    index = np.arange(length)
-    return (1.0 + (index > 0) + (index < length - 1)).astype(np.float64)
