@@ -8,6 +8,11 @@ false-alarm rate of the threshold on good test images.
 
     python benchmarks/updates.py DATASET
 
+With ``--deals N`` only the false-alarm rates are looked at, over N random deals of all good images,
+those of the test set included: some are learnt, in one training and by updates, and all the others
+are held out. One threshold's rate is that of a few calibration scores, here of two, and varies by
+more than the binomial interval of the held-out images says; the mean over deals does not.
+
 Prints Markdown; exits with 1 if a subspace differs by more than is allowed.
 """
 
@@ -15,12 +20,14 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student_t
 
 from fre import FRE, Model, load, merge_models
 from fre.datasets import open_dataset, require_test, require_train
@@ -30,6 +37,7 @@ from fre.metrics import auroc, wilson_interval
 from fre.subspace.incremental import SubspaceStatistics
 from fre.training_info import without_arrays
 from incremental import ANGLE, sine
+from measuring import table
 
 RATES = (0.01, 0.05, 0.1)
 """False-alarm rates whose thresholds are tried on the good test images."""
@@ -120,13 +128,53 @@ def show_figures(scored: list[Scored], labels: NDArray[np.bool_]) -> None:
         )
 
 
+def show_deals(
+    good: list[Path], images: int, parts: int, deals: int, make: Callable[[], FRE]
+) -> None:
+    """Print false-alarm rates of one training and of updates, over random deals."""
+    rates: dict[str, list[list[float]]] = {"one training": [], "updates": []}
+    for deal in range(deals):
+        order = np.random.default_rng(deal).permutation(len(good))
+        chosen = [[good[i] for i in part] for part in np.array_split(order[:images], parts)]
+        held_out = [good[i] for i in order[images:]]
+        models = {
+            "one training": make().fit([path for part in chosen for path in part]),
+            "updates": grown(chosen, make()),
+        }
+        for name, model in models.items():
+            scores = np.array([prediction.score for prediction in model.predict_many(held_out)])
+            found = [(scores > model.calibration.at_rate(rate).threshold).mean() for rate in RATES]
+            rates[name].append([float(share) for share in found])
+    head = ["", *(f"alarms at {rate:g}" for rate in RATES)]
+    rows = [
+        [name, *(_mean_text([deal[i] for deal in found]) for i in range(len(RATES)))]
+        for name, found in rates.items()
+    ]
+    differences = np.subtract(rates["updates"], rates["one training"]).T
+    rows.append(["updates less one training", *(_mean_text(list(row)) for row in differences)])
+    print(
+        f"\nMean over {deals} deals and its 95 % interval, {len(good) - images} held out in each.\n"
+    )
+    print(table(head, rows))
+
+
+def _mean_text(values: list[float]) -> str:
+    """Mean and the interval of Student's t."""
+    mean, half = float(np.mean(values)), float("nan")
+    if len(values) > 1:
+        quantile = student_t.ppf(0.975, len(values) - 1)
+        half = float(quantile * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return f"{mean:.4f} ({mean - half:.4f} to {mean + half:.4f})"
+
+
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--images", default=200, show_default=True, help="Training images to learn.")
 @click.option("--parts", default=10, show_default=True, help="Of equal size.")
 @click.option("--preset", default="default", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the order.")
-def main(data: Path, images: int, parts: int, preset: str, seed: int) -> None:
+@click.option("--deals", default=0, help="Random deals of all good images instead.")
+def main(data: Path, images: int, parts: int, preset: str, seed: int, deals: int) -> None:
     """Compare on the dataset DATA."""
     dataset = open_dataset(data)
     paths = [sample.path for sample in require_train(dataset)]
@@ -139,6 +187,11 @@ def main(data: Path, images: int, parts: int, preset: str, seed: int) -> None:
     def make() -> FRE:
         return FRE("efficientnet_lite0", preset=preset)
 
+    if deals:
+        good = [*paths, *(path for path, bad in zip(test, labels, strict=True) if not bad)]
+        print(f"{dataset.name}, {preset} preset: {images} of {len(good)} good images learnt")
+        show_deals(good, images, parts, deals, make)
+        return
     print(
         f"{dataset.name}, {preset} preset, seed {seed}: {len(order)} training images in {parts} "
         f"parts, {len(test)} test images"

@@ -31,6 +31,7 @@ from fre.errors import (
 )
 from fre.features import FeatureExtractor
 from fre.growing import learnt_of
+from fre.learnt import LearntPart, kinship
 from fre.subspace.image_wide import coordinates_of, fit_image_wide
 from fre.subspace.incremental import SubspaceStatistics
 from fre.subspace.patch import PatchStatistics
@@ -154,6 +155,56 @@ def test_residuals_shrink_towards_those_of_a_training_on_all(model: Model, whole
     for old, new, goal in zip(before, after, wanted, strict=True):
         assert goal < old
         assert abs(new - goal) < abs(old - goal)
+
+
+def test_images_that_new_ones_are_akin_to_shrink_most(model: Model) -> None:
+    rng = np.random.default_rng(0)
+    shifts = [rng.normal(0, 2, image.shape) for image in IMAGES[:3]]
+    close = [
+        np.clip(image + shift, 0, 255).astype(np.uint8)
+        for image, shift in zip(IMAGES, shifts, strict=False)
+    ]
+    before, after = learnt_of(model), learnt_of(model.update(close, accept_anomalous=True))
+    by_position = [i for i, part in enumerate(before.parts) if part.part.scope == "position"]
+    assert by_position
+    for index in by_position:
+        old, new = (each.parts[index].energies[:12].mean(axis=1) for each in (before, after))
+        shares = new / old
+        assert shares[:3].mean() < shares[3:].min()
+
+
+def test_a_merge_knows_what_is_akin_to_what() -> None:
+    halves = [detector().fit(images) for images in (IMAGES[:12], [*IMAGES[:3], *IMAGES[12:18]])]
+    merged = learnt_of(merge_models(*halves))
+    for index, part in enumerate(merged.parts):
+        if part.part.scope == "position":
+            old = learnt_of(halves[0]).parts[index].energies.mean(axis=1)
+            shares = part.energies[:12].mean(axis=1) / old
+            assert shares[:3].mean() < shares[3:].min()
+
+
+def test_kinship_is_the_root_of_what_others_shrink_by_beyond_the_mean() -> None:
+    before = np.ones((2, 4), np.float32)
+    after = before * np.array([[1], [4]], np.float32)
+    np.testing.assert_allclose(kinship([(before, after)]), [2**-0.5, 2**0.5])
+    # Of two, the mean of the logarithms.
+    np.testing.assert_allclose(kinship([(before, after), (before, before)]), [2**-0.25, 2**0.25])
+    assert kinship([]) is None
+
+
+@given(st.integers(0, 10**6))
+def test_kinship_leaves_the_mean_of_each_location(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    energies = rng.gamma(2.0, size=(7, 5)).astype(np.float32)
+    energies[:, 4] = 0
+    factors = rng.gamma(3.0, size=7)
+    shares = rng.uniform(0.1, 1.0, 5)
+    part: Any = None  # what is scaled does not ask what it is of
+    learnt = LearntPart(part, part, energies)
+    alike, akin = learnt.scaled(shares), learnt.scaled(shares, factors)
+    np.testing.assert_allclose(akin.mean(axis=0), alike.mean(axis=0), rtol=1e-5)
+    ratios = akin[:, :4] / energies[:, :4]
+    np.testing.assert_allclose(ratios / ratios[0], np.tile(factors[:, None] / factors[0], 4), 1e-4)
 
 
 def test_the_old_model_stays_as_it_is(model: Model) -> None:

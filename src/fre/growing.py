@@ -32,7 +32,7 @@ from fre.fusion import Reading
 from fre.graph import LayerSubspace
 from fre.images import ImageSource
 from fre.learner import Learner, Part, PartStatistics, fitted
-from fre.learnt import Learnt, LearntPart, energies_under, residuals
+from fre.learnt import Learnt, LearntPart, energies_under, kinship, residuals
 from fre.metadata import now
 from fre.model import Model
 from fre.presets import Configuration
@@ -309,17 +309,28 @@ def _absorb(
     )
     added = _nothing_of(learnt, features)
     folds = learnt.beside(added, ()).folds_of_rows
-    parts, subspaces = [], []
-    for old, subspace, block in zip(learnt.parts, before, splitter.split(features.X), strict=True):
-        X = np.ascontiguousarray(block)
-        known = old.features(len(X))
-        if known is None:
-            part, after = _extended(workshop, old, X, subspace)
-        else:
-            part, after = _fitted_again(workshop, old.part, [known, X], folds)
-        parts.append(part)
-        subspaces.append(after)
-    return learnt.beside(added, parts).limited(), subspaces
+    blocks = [np.ascontiguousarray(block) for block in splitter.split(features.X)]
+    # First those whose residuals are computed anew: what they show is of use to the others.
+    again = {
+        index: _fitted_again(workshop, old.part, [known, X], folds)
+        for index, (old, X) in enumerate(zip(learnt.parts, blocks, strict=True))
+        if (known := old.features(len(X))) is not None
+    }
+    akin = kinship([_before_and_after(learnt, index, part) for index, (part, _) in again.items()])
+    made = [
+        again.get(index) or _extended(workshop, old, X, subspace, akin)
+        for index, (old, X, subspace) in enumerate(zip(learnt.parts, blocks, before, strict=True))
+    ]
+    joined = learnt.beside(added, [part for part, _ in made])
+    return joined.limited(), [subspace for _, subspace in made]
+
+
+def _before_and_after(
+    learnt: Learnt, index: int, again: LearntPart, start: int = 0
+) -> tuple[FloatArray, FloatArray]:
+    """The residuals of a part's rows, and the same among those that were computed anew."""
+    energies = learnt.parts[index].energies
+    return energies, again.energies[start : start + len(energies)]
 
 
 def _nothing_of(learnt: Learnt, features: Features) -> Learnt:
@@ -353,7 +364,11 @@ def _fitted_again(
 
 
 def _extended(
-    workshop: _Workshop, old: LearntPart, X: FloatArray, before: LayerSubspace
+    workshop: _Workshop,
+    old: LearntPart,
+    X: FloatArray,
+    before: LayerSubspace,
+    akin: NDArray[np.float64] | None,
 ) -> tuple[LearntPart, LayerSubspace]:
     """A subspace that takes in new features, where those of old images are gone."""
     statistics: PartStatistics = old.statistics.update(X)
@@ -364,7 +379,7 @@ def _extended(
         held = energies_under(before, X, old.part.layout.channels)
         shown = float(new.sum()) / max(float(held.sum()), 1e-12)
         shares = np.maximum(shares, min(shown, 1.0))
-    energies = np.concatenate([old.scaled(shares), new])
+    energies = np.concatenate([old.scaled(shares, akin), new])
     return LearntPart(old.part, statistics, energies), after
 
 
@@ -423,33 +438,34 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
     for joining in workshops[1:]:
         learnt = learnt.beside(joining.learnt, ())
     folds = learnt.folds_of_rows
-    parts: list[LearntPart] = []
-    subspaces: list[LayerSubspace] = []
+    again: dict[int, tuple[LearntPart, LayerSubspace]] = {}
+    total = sum(shop.learnt.parts[0].statistics.n for shop in workshops)
     for index in range(len(workshop.parts)):
         of_each = [shop.learnt.parts[index] for shop in workshops]
-        total = sum(part.statistics.n for part in of_each)
         known = [
             features
             for part in of_each
             if (features := part.features(total - part.statistics.n)) is not None
         ]
         if len(known) == len(of_each):
-            part, subspace = _fitted_again(workshop, of_each[0].part, known, folds)
-            parts.append(part)
-            subspaces.append(subspace)
-            continue
-        merged = _merged([part.statistics for part in of_each])
-        subspace = workshop.fit(merged)
-        energies = []
-        for part in of_each:
-            apart: LayerSubspace | None = None
-            if merged.n > 2 * part.statistics.n:
-                rest = [one.statistics for one in of_each if one is not part]
-                apart = workshop.fit(_merged(rest))
-            energies.append(part.scaled(part.shares(subspace, merged.n, apart)))
-        subspaces.append(subspace)
-        parts.append(LearntPart(of_each[0].part, merged, np.concatenate(energies)))
-    learnt = replace(learnt, parts=tuple(parts))
+            again[index] = _fitted_again(workshop, of_each[0].part, known, folds)
+    first_rows = np.cumsum([0, *(len(shop.learnt.image) for shop in workshops)])
+    akin = [
+        kinship(
+            [
+                _before_and_after(shop.learnt, index, part, start)
+                for index, (part, _) in again.items()
+            ]
+        )
+        for shop, start in zip(workshops, first_rows, strict=False)
+    ]
+    made = [
+        again.get(index)
+        or _merged_part(workshop, [shop.learnt.parts[index] for shop in workshops], akin)
+        for index in range(len(workshop.parts))
+    ]
+    subspaces = [subspace for _, subspace in made]
+    learnt = replace(learnt, parts=tuple(part for part, _ in made))
     origins = [model.metadata["provenance"] for model in models]
     kept = ("n_images", "images_sha256", "created", "history")
     origin = {
@@ -467,6 +483,24 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
         ],
     }
     return workshop.assemble(learnt.limited(), subspaces, first, origin, threads)
+
+
+def _merged_part(
+    workshop: _Workshop,
+    of_each: Sequence[LearntPart],
+    akin: Sequence[NDArray[np.float64] | None],
+) -> tuple[LearntPart, LayerSubspace]:
+    """One part of several, where the features of their images are gone."""
+    merged = _merged([part.statistics for part in of_each])
+    subspace = workshop.fit(merged)
+    energies = []
+    for part, factors in zip(of_each, akin, strict=True):
+        apart: LayerSubspace | None = None
+        if merged.n > 2 * part.statistics.n:
+            rest = [one.statistics for one in of_each if one is not part]
+            apart = workshop.fit(_merged(rest))
+        energies.append(part.scaled(part.shares(subspace, merged.n, apart), factors))
+    return LearntPart(of_each[0].part, merged, np.concatenate(energies)), subspace
 
 
 def _merged(statistics: Sequence[PartStatistics]) -> PartStatistics:

@@ -39,10 +39,13 @@ from fre.subspace.pca import Subspace
 from fre.subspace.seen import mean_energies
 from fre.types import FloatArray
 
-__all__ = ["Learnt", "LearntPart", "energies_under", "residuals"]
+__all__ = ["Learnt", "LearntPart", "energies_under", "kinship", "residuals"]
 
 KEPT_ROWS = 4096
 """Rows of residuals that are kept: 22 MB of the default preset's."""
+
+KINSHIP = 0.5
+"""See `kinship`."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +132,22 @@ class LearntPart:
         most = np.divide(own, mean, out=np.ones_like(own), where=mean > 0)
         return np.asarray(np.minimum(shares, np.maximum(most, 1.0)))
 
-    def scaled(self, shares: NDArray[np.float64] | float) -> FloatArray:
-        """The residuals times a factor, or one for each location."""
-        return np.asarray(self.energies * shares, np.float32)
+    def scaled(
+        self, shares: NDArray[np.float64], kinship: NDArray[np.float64] | None = None
+    ) -> FloatArray:
+        """The residuals times a factor for each location.
+
+        Args:
+            shares: float64 (P,), or (1,).
+            kinship: float64 (r,), from `kinship`, by which rows then differ; the mean at each
+                location is the same with it and without.
+        """
+        if kinship is None:
+            return np.asarray(self.energies * shares, np.float32)
+        energies = self.energies * kinship[:, None]
+        mean, weighted = (x.mean(axis=0, dtype=np.float64) for x in (self.energies, energies))
+        factors = shares * np.divide(mean, weighted, out=np.ones_like(mean), where=weighted > 0)
+        return np.asarray(energies * factors, np.float32)
 
 
 @dataclass(frozen=True)
@@ -285,6 +301,31 @@ class Learnt:
                 coordinates = take(stored, "coordinates", shape, what).astype(np.float32)
             learnt.append(LearntPart(part, statistics, energies.astype(np.float32), coordinates))
         return cls(tuple(learnt), fold, image, tile, sizes)
+
+
+def kinship(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> NDArray[np.float64] | None:
+    """How rows differ in what their residuals shrink by, as more images are learnt.
+
+    Images to which new ones are akin shrink most, those that stay alone least. The residuals under
+    image-wide subspaces show it, where they can be computed anew; the logarithm of what others
+    shrink by follows that of these with correlations of 0.6 to 0.99, and slopes about one half
+    (`benchmarks/kinship.py`).
+
+    Args:
+        pairs: float32 (r, P) each, the residuals of the same rows under such subspaces, before
+            and after.
+
+    Returns:
+        float64 (r,), factors whose geometric mean is 1; ``None`` without any pair.
+    """
+    if not pairs:
+        return None
+    logs = []
+    for before, after in pairs:
+        sums = [np.maximum(x.sum(axis=1, dtype=np.float64), 1e-12) for x in (before, after)]
+        logs.append(np.log(sums[1] / sums[0]))
+    log = np.mean(logs, axis=0)
+    return np.asarray(np.exp(KINSHIP * (log - log.mean())))
 
 
 def residuals(
