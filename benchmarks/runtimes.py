@@ -140,7 +140,7 @@ def settings(model: Model, images: Any, files: list[Path]) -> dict[str, tuple[in
         found[f"resident, batch 8: {opened}, divided"] = ROWS, batches(divided, images, 8)
 
     def predict(runtime: Any, batch: int) -> Any:
-        model.__dict__["_runtime"] = runtime
+        model.__dict__["_for_many"] = runtime
         return list(model.predict_many(files, batch_size=batch))
 
     for name, opened in runtimes.items():
@@ -199,7 +199,7 @@ def first_decision(file: Path) -> None:
             start = time.perf_counter()
             model.predict(image)
             taken = time.perf_counter() - start
-            print(f"load and first prediction, {name}: {taken:.3f} s ({model._runtime.name})")
+            print(f"load and first prediction, {name}: {taken:.3f} s ({model._for_one.name})")
 
 
 def main() -> None:

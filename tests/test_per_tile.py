@@ -68,7 +68,7 @@ def test_heads_are_those_of_models_of_the_single_tiles(model: Model) -> None:
     alone = FRE(size=64).fit(crops)
     image = scene(50)
     image[20:30, 20:30] = 255
-    outputs = model._runtime.run(image[None, :64, :64], np.array([0]))
+    outputs = model._for_many.run(image[None, :64, :64], np.array([0]))
     assert outputs[0][0] == pytest.approx(alone.predict(image[:64, :64]).score, rel=0.05)
 
 

@@ -63,7 +63,7 @@ def test_the_model_is_the_same_but_for_its_network(pair: tuple[Model, Quantizati
     assert result.same_images
     assert small.metadata["backbone"]["name"] == "efficientnet_lite0 int8"
     assert small.metadata["backbone"]["precision"] == "int8"
-    assert Model(small.data, runtime="auto")._runtime.name == "onnxruntime"
+    assert Model(small.data, runtime="auto")._for_one.name == "onnxruntime"
     network = embedded_backbone(small.data, small.metadata)
     convolutions = [n for n in network._network.graph.node if n.op_type == "Conv"]
     assert is_quantized(network._network)

@@ -122,8 +122,8 @@ def test_auto_scores_as_the_runtime_that_it_chooses(
     image = next(good_folder.iterdir())
     auto = load(path, runtime="auto")
     score = auto.predict(image).score
-    assert auto._runtime.name in ("onnxruntime", "openvino")
-    assert score == load(path, runtime=auto._runtime.name).predict(image).score
+    assert auto._runtime_for(1).name in ("onnxruntime", "openvino")
+    assert score == load(path, runtime=auto._runtime_for(1).name).predict(image).score
     measured = importlib.util.find_spec("openvino") is not None
     assert len(list(tmp_path.glob("runtimes/*.json"))) == measured
 
@@ -159,11 +159,11 @@ def test_the_first_call_decides_how_cores_are_used(
     scores.append([p.score for p in many.predict_many(files, batch_size=3)])
     assert scores[0] == pytest.approx(scores[1], rel=1e-5, abs=1e-5)
     key = "session.intra_op.allow_spinning"
-    settings = many._runtime._shared._session.get_session_options()
+    settings = many._for_many._shared._session.get_session_options()
     assert settings.get_session_config_entry(key) == "0"
     assert settings.intra_op_num_threads == 1
     with pytest.raises(RuntimeError, match=key):
-        one._runtime._session.get_session_options().get_session_config_entry(key)
+        one._for_one._session.get_session_options().get_session_config_entry(key)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

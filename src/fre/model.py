@@ -68,14 +68,14 @@ class Model:
     """A detector: images in, scores and anomaly maps out.
 
     `load` opens one from a file, and `fre.FRE.fit` makes one. The runtime is opened by the first
-    call: with `predict` for the time that one image takes, with `predict_many` to leave the cores
-    to decoding where it waits. Scores are the same.
+    call of each kind: `predict` for the time that one image takes, `predict_many`, and images in
+    tiles, for what the cores do in a time. Scores are the same, but for rounding.
 
     Args:
         data: the serialised ONNX model.
         runtime: one of `fre.runtime.RUNTIMES`; or ``"auto"``, the faster of ONNX Runtime and
             OpenVINO, which is measured when the model first runs on a machine.
-        threads: threads for one run; 0 takes all cores.
+        threads: of the network; 0 takes all cores.
         many: whether images will come in numbers, as for `load`.
         origin: what to call it in errors.
 
@@ -118,12 +118,19 @@ class Model:
         self._many = many
 
     @cached_property
-    def _runtime(self) -> Runtime:
+    def _for_one(self) -> Runtime:
+        return self._opened(many=False)
+
+    @cached_property
+    def _for_many(self) -> Runtime:
+        return self._opened(many=True)
+
+    def _opened(self, *, many: bool) -> Runtime:
         tensors = list(self._layer_maps.values())
         graph = without_arrays(self.data)
         data = with_outputs(graph, tensors) if tensors else graph
         outputs, name = [*OUTPUTS, *tensors], self._runtime_name
-        threads, many = self._threads, self._many
+        threads = self._threads
         if name == AUTO and self.metadata["backbone"].get("precision") == "int8":
             # Runtimes round integers differently, and it was ONNX Runtime that it was fitted on.
             name = "onnxruntime"
@@ -142,7 +149,11 @@ class Model:
             InternalError: the runtime refuses the model.
             MissingDependencyError: the runtime is not installed.
         """
-        _ = self._runtime
+        _ = self._runtime_for(1)
+
+    def _runtime_for(self, images: int) -> Runtime:
+        many = self._many or images > 1 or self.geometry.tiling is not None
+        return self._for_many if many else self._for_one
 
     @property
     def threshold(self) -> float:
@@ -170,7 +181,7 @@ class Model:
         """
         loaded = LoadedImage(image, *read_resized(image, self.geometry.target))
         self.check(loaded.original_size, _path(image))
-        return self._prediction(loaded, self._run([loaded])[0])
+        return self._prediction(loaded, self._run([loaded], self._runtime_for(1))[0])
 
     @overload
     def predict_many(
@@ -220,8 +231,6 @@ class Model:
         workers = available_cores() if workers is None else workers
         if batch_size < 1 or workers < 1:
             raise OptionError("batch_size and workers must be at least 1")
-        # If it is not open yet, it is opened for this kind of call.
-        self._many = True
         sources = find_images(images) if isinstance(images, (str, Path)) else images
         # A large image that is cut into tiles is a batch by itself.
         whole = self.geometry.tiling is None
@@ -230,10 +239,14 @@ class Model:
             sources, self.geometry.target, workers=workers, ahead=2 * batch_size if whole else 1
         )
 
-        def run(group: list[LoadedImage] | ImageError) -> list[_Outputs]:
-            return [] if isinstance(group, ImageError) else self._run(group)
+        runtime = self._for_many
+        # Of large images one at a time takes memory enough, and is divided by itself.
+        at_once = runtime.at_once if whole else 1
 
-        groups, at_once = self._groups(loaded, batch_size), self._runtime.at_once
+        def run(group: list[LoadedImage] | ImageError) -> list[_Outputs]:
+            return [] if isinstance(group, ImageError) else self._run(group, runtime)
+
+        groups = self._groups(loaded, batch_size)
         for group, outputs in in_order(run, groups, workers=at_once, ahead=at_once):
             if not isinstance(group, ImageError):
                 yield from map(self._prediction, group, outputs)
@@ -298,18 +311,20 @@ class Model:
         images = list(batch)
         if not images:
             return []
-        return list(map(self._prediction, images, self._run(images)))
+        return list(
+            map(self._prediction, images, self._run(images, self._runtime_for(len(images))))
+        )
 
-    def _run(self, batch: list[LoadedImage]) -> list[_Outputs]:
+    def _run(self, batch: list[LoadedImage], runtime: Runtime) -> list[_Outputs]:
         """Score, map and parts of the map of each image, without padding."""
         if self.geometry.tiling is not None:
-            return [self._run_tiles(image) for image in batch]
+            return [self._run_tiles(image, runtime) for image in batch]
         inputs = [
             pixels
             for image in batch
             for pixels in self.geometry.inputs(image.pixels, image.original_size)
         ]
-        scores, *maps = self._runtime.run(np.stack(inputs))
+        scores, *maps = runtime.run(np.stack(inputs))
         return [
             (
                 float(score),
@@ -318,7 +333,7 @@ class Model:
             for image, score, *parts in zip(batch, scores, *maps, strict=True)
         ]
 
-    def _run_tiles(self, image: LoadedImage) -> _Outputs:
+    def _run_tiles(self, image: LoadedImage, runtime: Runtime) -> _Outputs:
         """The score of the worst tile, and one map of all."""
         pixels, size = image.pixels, image.original_size
         grid = self.geometry.grid(size)
@@ -329,7 +344,7 @@ class Model:
         layers: list[list[FloatArray | None]] = [[] for _ in self._layer_maps]
 
         def maps() -> Iterator[FloatArray | None]:
-            for outputs in self._outputs_of(self.geometry.inputs(pixels, size), shown):
+            for outputs in self._outputs_of(self.geometry.inputs(pixels, size), shown, runtime):
                 score, anomaly_map, *parts = outputs or [None] * (2 + len(layers))
                 if score is not None:
                     scores.append(float(score))
@@ -345,7 +360,7 @@ class Model:
         return max(scores), [blended, *parts]
 
     def _outputs_of(
-        self, tiles: Iterator[ImageArray], shown: Sequence[bool]
+        self, tiles: Iterator[ImageArray], shown: Sequence[bool], runtime: Runtime
     ) -> Iterator[tuple[FloatArray, ...] | None]:
         """The outputs for each tile; ``None`` for those that show nothing that is inspected."""
         pairs = zip(tiles, shown, strict=True)
@@ -356,7 +371,7 @@ class Model:
             # Tiles that show nothing have no head.
             heads = np.arange(head, head + len(wanted), dtype=np.int64) if per_tile else None
             head += len(wanted)
-            outputs = self._runtime.run(np.stack(wanted), heads) if wanted else []
+            outputs = runtime.run(np.stack(wanted), heads) if wanted else []
             rows = zip(*outputs, strict=True)
             for _, counts in group:
                 yield next(rows) if counts else None
@@ -453,9 +468,9 @@ def load(
         runtime: ``"onnxruntime"``; ``"openvino"`` if it is installed; ``"cuda"``, ``"coreml"`` or
             ``"directml"`` if ONNX Runtime has them; or ``"auto"``, the faster of the first two,
             which is measured when the model first runs on a machine.
-        threads: threads for one run; 0 takes all cores.
-        many: whether images will come in numbers, while others are decoded; else the time that
-            one takes is what counts.
+        threads: of the network; 0 takes all cores.
+        many: whether images will come in numbers, while others are decoded, so that the model is
+            not opened for single ones before.
 
     Raises:
         ModelFileError: the file is missing, damaged, not ONNX, not ours, or of another format.

@@ -288,7 +288,7 @@ def open_runtime(
         outputs: names of the outputs that are wanted.
         runtime: ``"onnxruntime"`` or ``"openvino"``; or ``"cuda"``, ``"coreml"`` or
             ``"directml"``, ONNX Runtime with a provider that computes all that it can.
-        threads: threads for one run; 0 leaves it to the runtime, which takes all cores.
+        threads: of all runs together; 0 takes all cores.
         many: whether images come in batches, while others are decoded; else the time that one
             takes is what counts.
 

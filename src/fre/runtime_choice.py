@@ -56,7 +56,7 @@ def fastest_runtime(
         outputs: names of the outputs that are wanted.
         inputs: of one run: the arguments of `Runtime.run`.
         digest: of the model.
-        threads: threads for one run; 0 takes all cores.
+        threads: of the network; 0 takes all cores.
         many: as for `open_runtime`.
 
     Raises:
