@@ -16,6 +16,7 @@ from PIL import Image
 
 from conftest import texture
 from fre import FRE, load
+from fre.backbones import get_backbone
 from fre.errors import OptionError
 from fre.geometry import PADDING, Box, Geometry, Tiling, content_box
 from fre.model import Model
@@ -426,3 +427,17 @@ def test_a_photograph_of_48_megapixels(tmp_path: Path) -> None:
             assert image.size == (8000, 6000)
     assert training < PHOTOGRAPH_TRAINING
     assert prediction < PHOTOGRAPH_PREDICTION
+
+
+def test_features_of_more_tiles_than_were_reserved_are_the_same() -> None:
+    """Rows are reserved as if all images were of the size of the first."""
+    sizes = [(64, 64), (64, 64), (150, 200), (64, 64), (200, 64), (64, 130)]
+    images = [texture(seed, size=size) for seed, size in enumerate(sizes)]
+    extractor = FRE(tile=64, overlap=16).extractor(get_backbone("efficientnet_lite0"))
+    together = extractor.extract(images)
+    apart = [extractor.extract([image]) for image in images]
+    assert len(together.X) > len(images)
+    np.testing.assert_array_equal(together.X, np.concatenate([each.X for each in apart]))
+    assert together.image is not None
+    counts = np.bincount(together.image)
+    assert counts.tolist() == [len(each.X) for each in apart]

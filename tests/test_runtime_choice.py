@@ -199,13 +199,20 @@ def test_a_batch_is_the_same_however_it_is_divided(
         y, sums = opened.run(x, tile)
         assert sums == pytest.approx(x.sum(axis=1), abs=1e-6)
         assert y == pytest.approx(x.sum(axis=1) + tile, abs=1e-6)
+        places = [np.full(n + 2, -1, np.float32)[1:-1] for _ in range(2)]
+        written = opened.run(x, tile, places)
+        for array, place, found in zip(written, places, (y, sums), strict=True):
+            assert array is place
+            assert np.array_equal(place, found)
+            assert place.base is not None
+            assert place.base[[0, -1]].tolist() == [-1, -1]
 
 
 def test_an_error_in_one_part_of_a_batch_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Picky:
         name, at_once = "onnxruntime", 1
 
-        def run(self, images: Any, tiles: Any = None) -> list[Any]:
+        def run(self, images: Any, tiles: Any = None, out: Any = None) -> list[Any]:
             if images.max() > 5:
                 raise ValueError("too bright")
             return [images]
@@ -225,7 +232,7 @@ def test_the_model_is_opened_for_single_images_once_they_recur() -> None:
         def __init__(self) -> None:
             type(self).opened += 1
 
-        def run(self, images: Any, tiles: Any = None) -> list[Any]:
+        def run(self, images: Any, tiles: Any = None, out: Any = None) -> list[Any]:
             return [images]
 
     lanes = _Lanes(2, Counted(), Counted)

@@ -215,9 +215,17 @@ class FeatureRunner:
         borders = np.cumsum([layout.dimension for layout in self.layouts])[:-1]
         return np.split(X, borders, axis=1)
 
-    def run(self, images: NDArray[np.uint8]) -> FloatArray:
-        """Features of images, uint8 (N, H, W, 3) at the input's size: float32 (N, D)."""
-        return self._runtime.run(images)[0]
+    def run(self, images: NDArray[np.uint8], out: FloatArray | None = None) -> FloatArray:
+        """Features of images.
+
+        Args:
+            images: uint8 (N, H, W, 3), at the input's size.
+            out: float32 (N, D), to write them to; ``None`` makes a new array.
+
+        Returns:
+            float32 (N, D).
+        """
+        return self._runtime.run(images, out=None if out is None else [out])[0]
 
     def check(self, image: LoadedImage) -> None:
         """Refuse an image that the region of interest does not fit.
@@ -340,21 +348,24 @@ class FeatureExtractor(FeatureRunner):
             ImageError: an image can't be read, or the region of interest does not fit it.
             DatasetError: none of them can be read, or they have more rows than were reserved.
         """
+        reserved = self._capacity(sources, augmentation)
+        X = np.empty((reserved, self.dimension), np.float32)
         stream = FeatureStream(
             self,
             sources,
             augmentation=augmentation,
             skip_unreadable=skip_unreadable,
             progress=progress,
+            out=X,
         )
-        X = np.empty((self._capacity(sources, augmentation), self.dimension), np.float32)
         batches: list[FeatureBatch] = []
         filled = 0
         for batch in stream:
             stop = filled + len(batch.X)
             if stop > len(X):
                 X = np.concatenate([X[:filled], np.empty_like(X)])
-            X[filled:stop] = batch.X
+            if stop > reserved:  # else it is there already
+                X[filled:stop] = batch.X
             filled = stop
             batches.append(replace(batch, X=batch.X[:0]))
         if sources and not stream.images:
@@ -451,6 +462,8 @@ class FeatureStream:
         augmentation: makes further rows of each image; ``None`` makes none.
         skip_unreadable: leave out images that can't be read, instead of stopping.
         progress: called after each image.
+        out: float32 (n, D), to write the features to, from its first row on; batches that it has
+            no room for have arrays of their own.
 
     Attributes:
         images: those that were seen so far, a few batches ahead of what was yielded.
@@ -465,9 +478,11 @@ class FeatureStream:
         augmentation: Augmentation | None = None,
         skip_unreadable: bool = False,
         progress: Progress | None = None,
+        out: FloatArray | None = None,
     ) -> None:
         self.images: list[SeenImage] = []
         self.skipped: list[ImageError] = []
+        self._out = np.empty((0, 0), np.float32) if out is None else out
         self._extractor = extractor
         self._sources = sources
         self._augmentation = augmentation
@@ -476,15 +491,24 @@ class FeatureStream:
 
     def __iter__(self) -> Iterator[FeatureBatch]:
         """Yields batches; raises ImageError for an image that is not to be left out."""
-        inputs = self._inputs()
-        batches = iter(lambda: list(islice(inputs, BATCH)), [])
         at_once = self._extractor.at_once
-        for batch, X in in_order(self._run, batches, workers=at_once, ahead=at_once):
+        done = in_order(self._run, self._batches(), workers=at_once, ahead=at_once)
+        for (batch, _), X in done:
             rows = np.array([(image, tile, copy) for image, copy, tile, _ in batch], np.intp)
             yield FeatureBatch(X, *rows.T)
 
-    def _run(self, batch: Sequence[_Input]) -> FloatArray:
-        return self._extractor.run(np.stack([pixels for *_, pixels in batch]))
+    def _batches(self) -> Iterator[tuple[list[_Input], FloatArray | None]]:
+        """Inputs of the network, and where their features go."""
+        inputs = self._inputs()
+        start = 0
+        while batch := list(islice(inputs, BATCH)):
+            stop = start + len(batch)
+            yield batch, self._out[start:stop] if stop <= len(self._out) else None
+            start = stop
+
+    def _run(self, batch: tuple[list[_Input], FloatArray | None]) -> FloatArray:
+        inputs, out = batch
+        return self._extractor.run(np.stack([pixels for *_, pixels in inputs]), out)
 
     def _inputs(self) -> Iterator[_Input]:
         extractor = self._extractor

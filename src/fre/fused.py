@@ -20,7 +20,7 @@ from fre.learner import Part, PartStatistics, part_name
 from fre.learnt import Learnt, LearntPart
 from fre.presets import Configuration, Scope, resolve
 from fre.roi import cells
-from fre.subspace.crossfit import extrapolate, sums_without
+from fre.subspace.crossfit import extrapolate
 from fre.subspace.image_wide import ImageWide, fit_image_wide
 from fre.subspace.patch import PatchStatistics
 from fre.subspace.pca import Subspace
@@ -549,8 +549,9 @@ def _fit_statistics(
     total = statistics[0].merge(*statistics[1:])
     subspace = total.fit(variance=variance, prior=prior)
     energies = subspace.energies(X)
-    for fold, rest in zip(folds, sums_without(statistics), strict=True):
-        others = rest.fit(variance=variance, prior=prior)
+    for fold, held in zip(folds, statistics, strict=True):
+        rest = [part for part in statistics if part is not held]
+        others = rest[0].merge(*rest[1:]).fit(variance=variance, prior=prior)
         held_out = others.energies(X[fold])
         energies[fold] = extrapolate(held_out, energies[fold], fitted_on=others.n, of=len(X))
     return subspace, energies, total

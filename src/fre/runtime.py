@@ -66,13 +66,18 @@ class Runtime(Protocol):
     at_once: int
 
     def run(
-        self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
+        self,
+        images: NDArray[Any],
+        tiles: NDArray[np.int64] | None = None,
+        out: Sequence[NDArray[np.float32]] | None = None,
     ) -> list[NDArray[np.float32]]:
         """The model's outputs, in the order that was asked for.
 
         Args:
             images: the model's first input.
             tiles: its second, if it has one.
+            out: arrays to write the outputs to, which are then what is returned; ``None`` makes
+                new ones.
         """
 
 
@@ -126,11 +131,14 @@ class _OnnxRuntime:
         self._outputs = list(outputs)
 
     def run(
-        self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
+        self,
+        images: NDArray[Any],
+        tiles: NDArray[np.int64] | None = None,
+        out: Sequence[NDArray[np.float32]] | None = None,
     ) -> list[NDArray[np.float32]]:
         feed = dict(zip(self._inputs, (images, tiles), strict=False))
         result: list[NDArray[np.float32]] = self._session.run(self._outputs, feed)
-        return result
+        return result if out is None else _written(result, out)
 
 
 class _OpenVINO:
@@ -173,12 +181,16 @@ class _OpenVINO:
         self._outputs = list(outputs)
 
     def run(
-        self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
+        self,
+        images: NDArray[Any],
+        tiles: NDArray[np.int64] | None = None,
+        out: Sequence[NDArray[np.float32]] | None = None,
     ) -> list[NDArray[np.float32]]:
         request = self._free.get()
         try:
             request.infer([images, tiles][: self._inputs])
-            return [request.get_tensor(name).data.copy() for name in self._outputs]
+            found = [request.get_tensor(name).data for name in self._outputs]
+            return [array.copy() for array in found] if out is None else _written(found, out)
         finally:
             self._free.put(request)
 
@@ -210,22 +222,40 @@ class _Lanes:
         return self._opened_alone()
 
     def run(
-        self, images: NDArray[Any], tiles: NDArray[np.int64] | None = None
+        self,
+        images: NDArray[Any],
+        tiles: NDArray[np.int64] | None = None,
+        out: Sequence[NDArray[np.float32]] | None = None,
     ) -> list[NDArray[np.float32]]:
         n = len(images)
         if n == 1:
             # The last of many is no reason to open the model a second time.
             runtime = self._alone if self._alone_before else self._shared
             self._alone_before = True
-            return runtime.run(images, tiles)
+            return runtime.run(images, tiles, out)
         self._alone_before = False
         step = min(LANE_ROWS, -(-n // self._lanes))
-        parts = [slice(start, start + step) for start in range(0, n, step)]
         found = self._pool.map(
-            lambda part: self._shared.run(images[part], None if tiles is None else tiles[part]),
-            parts,
+            lambda part: self._shared.run(
+                images[part],
+                None if tiles is None else tiles[part],
+                None if out is None else [array[part] for array in out],
+            ),
+            [slice(start, start + step) for start in range(0, n, step)],
         )
-        return [np.concatenate(outputs) for outputs in zip(*found, strict=True)]
+        if out is None:
+            return [np.concatenate(outputs) for outputs in zip(*found, strict=True)]
+        for _ in found:  # raises what a run has raised
+            pass
+        return list(out)
+
+
+def _written(
+    found: Sequence[NDArray[np.float32]], out: Sequence[NDArray[np.float32]]
+) -> list[NDArray[np.float32]]:
+    for array, place in zip(found, out, strict=True):
+        place[...] = array
+    return list(out)
 
 
 def _open_one(model: bytes, outputs: Sequence[str], name: str, threads: int) -> Runtime:
