@@ -250,8 +250,11 @@ def peak(data: Path, output: Path) -> int:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
-    """The features of the larger set alone would be 100 MB more."""
+    """The features of the larger set alone would be 200 MB more.
+
+    Up to some thousand images the allocator takes some 30 MB for threads that come and go.
+    """
     few, many_more = (
-        peak(repeated(tmp_path / str(n), n), tmp_path / f"{n}.onnx") for n in (1500, 6000)
+        peak(repeated(tmp_path / str(n), n), tmp_path / f"{n}.onnx") for n in (3000, 12000)
     )
-    assert many_more - few < 30 * 1024**2
+    assert many_more - few < 40 * 1024**2

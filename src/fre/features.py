@@ -497,16 +497,21 @@ class FeatureStream:
             rows = np.array([(image, tile, copy) for image, copy, tile, _ in batch], np.intp)
             yield FeatureBatch(X, *rows.T)
 
-    def _batches(self) -> Iterator[tuple[list[_Input], FloatArray | None]]:
+    def _batches(self) -> Iterator[tuple[list[_Input], FloatArray]]:
         """Inputs of the network, and where their features go."""
         inputs = self._inputs()
         start = 0
         while batch := list(islice(inputs, BATCH)):
             stop = start + len(batch)
-            yield batch, self._out[start:stop] if stop <= len(self._out) else None
+            if stop <= len(self._out):
+                out = self._out[start:stop]
+            else:
+                # Made on this thread: what others make, the allocator keeps for each of them.
+                out = np.empty((len(batch), self._extractor.dimension), np.float32)
+            yield batch, out
             start = stop
 
-    def _run(self, batch: tuple[list[_Input], FloatArray | None]) -> FloatArray:
+    def _run(self, batch: tuple[list[_Input], FloatArray]) -> FloatArray:
         inputs, out = batch
         return self._extractor.run(np.stack([pixels for *_, pixels in inputs]), out)
 
