@@ -35,8 +35,6 @@ from measuring import Summary, machine, machine_text, repeated, table
 
 KINDS = (("jpg", 256), ("jpg", 512), ("jpg", 1024), ("jpg", 2048), ("png", 512), ("png", 1024))
 BATCHES = (1, 4, 16)
-
-
 PACKAGES = ("onnxruntime", "numpy", "pillow")
 
 

@@ -13,7 +13,6 @@ logarithm) when all images shrink alike, and by `fre.learnt.kinship`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -23,45 +22,27 @@ from numpy.typing import NDArray
 from fre import FRE
 from fre.backbones import get_backbone
 from fre.datasets import open_dataset, require_test, require_train
-from fre.features import FeatureExtractor, pool_features
-from fre.fused import OVERALL_POOL, RANK_LIMIT, plan_layers
+from fre.features import FeatureExtractor, Features
+from fre.fused import FusedPlan, fit_fused, plan_layers
 from fre.learnt import kinship
-from fre.subspace.crossfit import extrapolate, sums_without
-from fre.subspace.image_wide import fit_image_wide
-from fre.subspace.position import PositionStatistics
+from fre.subspace.crossfit import cheap_folds, merge_folds
+from fre.subspace.pca import make_folds
 from fre.types import FloatArray
 from measuring import table
 
 STEPS = ((20, 20), (40, 20), (100, 20), (20, 80))
 """Old images, and new ones."""
 
-FOLDS, CHEAP_FOLDS = 5, 20
+FOLDS = 5
 
 
-def folds_of(n: int, count: int) -> list[NDArray[np.intp]]:
-    return [np.arange(first, n, min(count, n)) for first in range(min(count, n))]
-
-
-def by_position(X: FloatArray, grid: tuple[int, int]) -> FloatArray:
-    """Cross-fitted residuals, as training computes them."""
-    folds = folds_of(len(X), FOLDS)
-    statistics = [PositionStatistics.of(X[fold], grid) for fold in folds]
-    energies = statistics[0].merge(*statistics[1:]).fit().energies(X)
-    for fold, rest in zip(folds, sums_without(statistics), strict=True):
-        held = rest.fit().energies(X[fold])
-        energies[fold] = extrapolate(held, energies[fold], fitted_on=rest.n, of=len(X))
-    return energies
-
-
-def by_image(X: FloatArray, channels: int) -> FloatArray:
-    return fit_image_wide(
-        X,
-        channels,
-        folds_of(len(X), CHEAP_FOLDS),
-        variance=0.97,
-        at_most=RANK_LIMIT,
-        capacity=2 * RANK_LIMIT,
-    ).energies
+def left_out(extractor: FeatureExtractor, plan: FusedPlan, X: FloatArray) -> list[FloatArray]:
+    """Cross-fitted residuals of the plan's layers, and the overall ones, as training has them."""
+    folds = make_folds(len(X), folds=cheap_folds(len(X), FOLDS))
+    features = Features(X, ("",) * len(X), ())
+    few = merge_folds(folds, FOLDS)
+    (head,) = fit_fused(extractor, features, plan, folds, position_folds=few).heads
+    return [*head.energies, head.overall_energies]
 
 
 def error(logs: NDArray[np.float64]) -> float:
@@ -72,30 +53,21 @@ def rows_of(
     extractor: FeatureExtractor, X: FloatArray, seed: int, old: int, new: int
 ) -> list[list[str]]:
     plan = plan_layers(extractor.backbone)
-    layouts = {layout.layer: layout for layout in extractor.layouts}
-    names = [layout.layer for layout in extractor.layouts]
-    order = np.random.default_rng(seed).permutation(len(X))[: old + new]
-    blocks = dict(zip(names, map(np.ascontiguousarray, extractor.split(X[order])), strict=True))
-    coarse = replace(layouts[plan.overall], pool=OVERALL_POOL)
-    wide = [(pool_features(blocks[plan.overall], layouts[plan.overall], coarse), coarse.channels)]
-    wide += [
-        (blocks[part.layer], layouts[part.layer].channels)
-        for part in plan.layers
-        if part.scope == "image"
-    ]
-    pairs = [(by_image(X[:old], c), by_image(X, c)[:old]) for X, c in wide]
+    chosen = X[np.random.default_rng(seed).permutation(len(X))[: old + new]]
+    before = left_out(extractor, plan, chosen[:old])
+    after = [energies[:old] for energies in left_out(extractor, plan, chosen)]
+    scopes = [*(part.scope for part in plan.layers), "image"]
+    found = list(zip(scopes, before, after, strict=True))
+    pairs = [(first, second) for scope, first, second in found if scope == "image"]
     factors = kinship(pairs)
     assert factors is not None
-    sums = [np.log(after.sum(axis=1) / before.sum(axis=1)) for before, after in pairs]
-    shown = np.mean(sums, axis=0)
+    shown = np.mean([np.log(b.sum(axis=1) / a.sum(axis=1)) for a, b in pairs], axis=0)
     rows = []
-    for part in plan.layers:
-        if part.scope != "position":
+    for part, (scope, first, second) in zip(plan.layers, found[:-1], strict=True):
+        if scope != "position":
             continue
-        block, grid = blocks[part.layer], layouts[part.layer].grid
-        before, after = by_position(block[:old], grid), by_position(block, grid)[:old]
-        alike = before * (after.mean(axis=0) / before.mean(axis=0))
-        true = np.log(after.mean(axis=1) / alike.mean(axis=1))
+        alike = first * (second.mean(axis=0) / first.mean(axis=0))
+        true = np.log(second.mean(axis=1) / alike.mean(axis=1))
         rows.append(
             [
                 f"{old} and {new}",

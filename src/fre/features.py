@@ -22,7 +22,7 @@ from fre.errors import DatasetError, ImageError, OptionError
 from fre.fusion import too_small_a_region
 from fre.geometry import Fit, Geometry, Tiling
 from fre.graph import FEATURES, FeatureLayout, feature_model, pooling_matrix
-from fre.images import ImageSource, LoadedImage, image_size, load_image
+from fre.images import ImageSource, LoadedImage, image_size, iter_loaded
 from fre.roi import Roi, cells
 from fre.runtime import Runtime, open_runtime
 from fre.types import FloatArray, Progress
@@ -517,16 +517,24 @@ class FeatureStream:
 
     def _inputs(self) -> Iterator[_Input]:
         extractor = self._extractor
-        ahead = AHEAD if extractor.geometry.tiling is None else 2
-        found = in_order(self._read, self._sources, workers=extractor.readers, ahead=ahead)
-        for place, (_, read) in enumerate(found):
+        loaded = iter_loaded(
+            self._sources,
+            extractor.geometry.target,
+            workers=extractor.readers,
+            ahead=AHEAD if extractor.geometry.tiling is None else 2,
+            digest=True,
+        )
+        for place, image in enumerate(loaded):
             try:
-                if isinstance(read, ImageError):
-                    raise read
-                image, thumbnail = read
+                if isinstance(image, ImageError):
+                    raise image
                 extractor.check(image)
                 number = len(self.images)
-                self.images.append(SeenImage(place, image.sha256, image.original_size, thumbnail))
+                self.images.append(
+                    SeenImage(
+                        place, image.sha256, image.original_size, duplicate_thumbnail(image.pixels)
+                    )
+                )
                 for copy, tile, pixels in extractor.inputs(image, self._augmentation):
                     yield number, copy, tile, pixels
             except ImageError as error:
@@ -535,13 +543,6 @@ class FeatureStream:
                 self.skipped.append(error)
             if self._progress:
                 self._progress("Extracting features", place + 1, len(self._sources))
-
-    def _read(self, source: ImageSource) -> tuple[LoadedImage, NDArray[np.uint8]] | ImageError:
-        try:
-            image = load_image(source, self._extractor.geometry.target, digest=True)
-        except ImageError as error:
-            return error
-        return image, duplicate_thumbnail(image.pixels)
 
 
 def pool_features(X: FloatArray, fine: FeatureLayout, coarse: FeatureLayout) -> FloatArray:

@@ -33,7 +33,6 @@ __all__ = [
     "find_images",
     "image_size",
     "iter_loaded",
-    "load_image",
     "pixel_limit",
     "probe",
     "read_image",
@@ -352,32 +351,27 @@ class LoadedImage:
     sha256: str = ""
 
 
-def load_image(source: ImageSource, target: Target, *, digest: bool = False) -> LoadedImage:
-    """`read_resized`, with what a model wants to know besides.
-
-    Args:
-        source: a file, or uint8 (H, W, 3).
-        target: of the result, as for `read_resized`.
-        digest: whether to compute the digest; a file is read once all the same.
-
-    Raises:
-        ImageError: the file can't be read, is damaged, or exceeds the pixel limit.
-    """
-    if not digest:
-        return LoadedImage(source, *read_resized(source, target))
+def _read_with_digest(
+    source: ImageSource, target: Target
+) -> tuple[ImageArray, tuple[int, int], str]:
     if isinstance(source, np.ndarray):
-        image = read_resized(source, target)
-        return LoadedImage(source, *image, hashlib.sha256(source.tobytes()).hexdigest())
+        pixels, original = read_resized(source, target)
+        return pixels, original, hashlib.sha256(source.tobytes()).hexdigest()
     try:
         data = fetch(str(source)) if is_url(source) else Path(source).read_bytes()
     except OSError:
-        # Which says what is wrong with the file.
-        return LoadedImage(source, *_load(source, target))
-    return LoadedImage(source, *_load(source, target, data), hashlib.sha256(data).hexdigest())
+        return (*_load(source, target), "")  # which says what is wrong with the file
+    pixels, original = _load(source, target, data)
+    return pixels, original, hashlib.sha256(data).hexdigest()
 
 
 def iter_loaded(
-    sources: Iterable[ImageSource], target: Target, *, workers: int, ahead: int
+    sources: Iterable[ImageSource],
+    target: Target,
+    *,
+    workers: int,
+    ahead: int,
+    digest: bool = False,
 ) -> Iterator[LoadedImage | ImageError]:
     """Read images on worker threads, in order, a bounded number ahead of the caller.
 
@@ -386,6 +380,7 @@ def iter_loaded(
         target: of the results, as for `read_resized`.
         workers: threads.
         ahead: images that are read before the caller asks for them.
+        digest: whether to compute the digests.
 
     Yields:
         For each source its image, or the error that says why it can't be read.
@@ -393,7 +388,9 @@ def iter_loaded(
 
     def read(source: ImageSource) -> LoadedImage | ImageError:
         try:
-            return load_image(source, target)
+            if digest:
+                return LoadedImage(source, *_read_with_digest(source, target))
+            return LoadedImage(source, *read_resized(source, target))
         except ImageError as error:
             return error
 
