@@ -21,6 +21,7 @@ from fre import FRE, Model
 from fre.errors import DatasetError, ImageError
 from fre.growing import learnt_of
 from fre.memory import peak_memory
+from fre.streaming import CHUNK
 from fre.subspace.incremental import SubspaceStatistics
 
 SIZE = 32
@@ -143,11 +144,17 @@ def uninterrupted(many: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes
     return run(many, tmp_path_factory.mktemp("whole") / "m.onnx")
 
 
-def test_five_kills_at_random_points_change_nothing(
-    many: Path, uninterrupted: bytes, tmp_path: Path
-) -> None:
-    output = tmp_path / "m.onnx"
-    checkpoint = tmp_path / "m.onnx.partial"
+def test_five_kills_at_random_points_change_nothing(tmp_path: Path) -> None:
+    n = 6000
+    many = repeated(tmp_path / "good", n)
+    started = time.monotonic()
+    uninterrupted = run(many, tmp_path / "whole.onnx")
+    # A run that is killed is then one to three chunks further than the one before, of 24,
+    # however fast the machine.
+    chunk = (time.monotonic() - started) * CHUNK / n
+    output = tmp_path / "killed" / "m.onnx"
+    output.parent.mkdir()
+    checkpoint = output.with_name("m.onnx.partial")
     rng = np.random.default_rng()
     progress = [0]
     for _ in range(5):
@@ -162,14 +169,14 @@ def test_five_kills_at_random_points_change_nothing(
         while consumed(checkpoint) <= progress[-1] and time.monotonic() < deadline:
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.02)
-        time.sleep(float(rng.uniform(0, 0.2)))
+        time.sleep(float(rng.uniform(0, chunk)))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         progress.append(consumed(checkpoint))
     assert progress == sorted(set(progress)), "each run has gone on from the one before"
     assert not output.exists()
     assert run(many, output) == uninterrupted
-    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+    assert [path.name for path in output.parent.iterdir()] == ["m.onnx"]
 
 
 def killed_at_the_first_checkpoint(data: Path, output: Path, *options: object) -> bytes:
