@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 
 from conftest import LowRank, low_rank_features
 from fre.errors import ModelFileError, OptionError
-from fre.subspace.incremental import Accumulator, SubspaceStatistics
+from fre.subspace.incremental import Accumulator, SubspaceStatistics, orthonormalised
 from fre.subspace.pca import Gram, Subspace
 from fre.subspace.position import PositionStatistics
 
@@ -175,6 +175,16 @@ def test_one_truncation_is_the_best_approximation() -> None:
     assert angle(vectors[:, ::-1][:, :10], statistics.basis) < 1e-9
     assert statistics.lost == pytest.approx(values[::-1][10], rel=1e-9)
     assert statistics.discarded == pytest.approx(values[::-1][10:].sum(), rel=1e-9)
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-9, 1e-3, 1.0])
+def test_columns_however_far_from_orthonormal_are_made_so(off: float) -> None:
+    rng = np.random.default_rng(3)
+    columns = np.linalg.qr(rng.normal(size=(400, 30)))[0] + off * rng.normal(size=(400, 30))
+    Q, triangle = orthonormalised(columns)
+    assert orthogonality(Q) < 1e-14
+    np.testing.assert_allclose(Q @ triangle, columns, atol=1e-13)
+    np.testing.assert_array_equal(np.tril(triangle, -1), 0)
 
 
 @pytest.mark.parametrize("weakest", [1e-3, 1e-11])
