@@ -219,7 +219,7 @@ class _Job:
             readers=READERS * self.threads,
         )
 
-    def learner(self, stored: bytes | None = None) -> Learner:
+    def learner(self, stored: Any = None) -> Learner:
         """A learner that knows nothing, or what was stored."""
         learner = Learner(
             self.parts, self.layouts, folds=self.folds, capacity=self.options.capacity
@@ -261,7 +261,7 @@ def _merged(batch: Any, job: _Job) -> Any:
     learner = job.learner()
     seen = []
     for statistics, noted in zip(batch["statistics"], batch["seen"], strict=True):
-        learner = learner.merge(job.learner(statistics.as_py()))
+        learner = learner.merge(job.learner(statistics.as_buffer()))
         seen += json.loads(noted.as_py())
     return _statistics_row(learner, seen)
 
@@ -271,8 +271,7 @@ def _statistics_row(learner: Learner, seen: list[Any]) -> Any:
 
     return pa.table(
         {
-            # Offsets of 64 bits: the statistics of wide layers exceed 2 GB.
-            "statistics": pa.array([_packed(learner.to_arrays())], pa.large_binary()),
+            "statistics": _column(_packed(learner.to_arrays())),
             "seen": pa.array([json.dumps(seen)], pa.large_string()),
         }
     )
@@ -321,7 +320,7 @@ class Judging:
             arrays[f"energies/{index}"] = values
         return pa.table(
             {
-                "judged": pa.array([_packed(arrays)], pa.large_binary()),
+                "judged": _column(_packed(arrays)),
                 "seen": [json.dumps([_noted(piece, judged.images, None)])],
                 "done": [len(piece["sources"])],
             }
@@ -385,19 +384,35 @@ def _seen_from(noted: str) -> tuple[list[SeenImage], dict[int, str]]:
     return images, skipped
 
 
-def _judged_from(stored: bytes, images: Sequence[SeenImage]) -> Judged:
+def _judged_from(stored: Any, images: Sequence[SeenImage]) -> Judged:
     arrays = _unpacked(stored)
     energies = [arrays[f"energies/{index}"] for index in range(len(arrays) - 2)]
     return Judged(energies, arrays["image"], arrays["tile"], tuple(images))
 
 
-def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def _packed(arrays: Mapping[str, NDArray[Any]]) -> Any:
+    """Arrays as one Arrow buffer."""
+    import pyarrow as pa
+
     buffer = io.BytesIO()
     members: dict[str, Any] = dict(arrays)
     np.savez(buffer, **members)
-    return buffer.getvalue()
+    return pa.py_buffer(buffer.getbuffer())
 
 
-def _unpacked(stored: bytes) -> dict[str, NDArray[Any]]:
-    with np.load(io.BytesIO(stored), allow_pickle=False) as arrays:
+def _column(buffer: Any) -> Any:
+    """A column of one row: the buffer itself, of which Arrow would otherwise make a copy."""
+    import pyarrow as pa
+
+    # Offsets of 64 bits: the statistics of wide layers exceed 2 GB.
+    offsets = pa.py_buffer(np.array([0, buffer.size], np.int64))
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, buffer])
+
+
+def _unpacked(stored: Any) -> dict[str, NDArray[Any]]:
+    """The arrays of such a buffer, or of its bytes."""
+    import pyarrow as pa
+
+    file: Any = pa.BufferReader(stored)
+    with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
