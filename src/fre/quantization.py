@@ -36,8 +36,9 @@ RANGE_IMAGES = 64
 """Images that the ranges of activations are taken from."""
 
 SPEED_IMAGES = 8
-SPEED_ROUNDS = (10, 200)
+SPEED_ROUNDS = (3, 25)
 SPEED_SECONDS = 4.0
+SPEED_PAUSE = 0.03
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,11 @@ def _trial(extractor: FeatureExtractor, images: Sequence[Path]) -> list[NDArray[
 def _milliseconds(
     models: Sequence[bytes], images: Sequence[NDArray[np.uint8]], *, runtime: str, threads: int
 ) -> list[float]:
-    """Median of each on one image, in turns: what else goes on strikes all alike."""
+    """Median of each on one image, in turns: what else goes on strikes all alike.
+
+    A turn is all images, after a pause in which the threads of the other model stop turning in a
+    loop for more work, so that few runs share caches and cores with it.
+    """
     opened = [open_runtime(data, OUTPUTS, runtime=runtime, threads=threads) for data in models]
     first = np.zeros(1, np.int64)
     for one in opened:
@@ -259,9 +264,11 @@ def _milliseconds(
         if done >= SPEED_ROUNDS[0] and time.perf_counter() - began > SPEED_SECONDS:
             break
         for one, seconds in zip(opened, taken, strict=True):
-            start = time.perf_counter()
-            one.run(images[done % len(images)], first)
-            seconds.append(time.perf_counter() - start)
+            time.sleep(SPEED_PAUSE)
+            for image in images:
+                start = time.perf_counter()
+                one.run(image, first)
+                seconds.append(time.perf_counter() - start)
     return [1000 * float(np.median(seconds)) for seconds in taken]
 
 
