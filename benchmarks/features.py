@@ -2,7 +2,8 @@
 
     python benchmarks/features.py FOLDER [--count 200] [--repeats 5]
 
-The images of FOLDER are stretched to squares and written anew as JPEG and PNG of several sizes.
+The images of FOLDER are stretched to squares and written anew as JPEG and PNG of several sizes, in
+grey and in colour.
 `files to features` is what training does first: read, decode, resize, run the network, keep the
 features and a thumbnail. `bare` is ONNX Runtime as it comes, all cores in one run after another, on
 tensors that lie in memory, at the batch size that suits it best; `decoding` reads the files on all
@@ -33,17 +34,23 @@ from fre.features import FeatureExtractor
 from fre.images import find_images, read_image, read_resized
 from measuring import Summary, machine, machine_text, repeated, table
 
-KINDS = (("jpg", 256), ("jpg", 512), ("jpg", 1024), ("jpg", 2048), ("png", 512), ("png", 1024))
+KINDS = (
+    *(("jpg", side, mode) for mode in ("L", "RGB") for side in (256, 512, 1024, 2048)),
+    *(("png", side, mode) for mode in ("L", "RGB") for side in (512, 1024)),
+)
+COLOURS = {"L": "grey", "RGB": "colour"}
 BATCHES = (1, 4, 16)
 PACKAGES = ("onnxruntime", "numpy", "pillow")
 
 
-def written(images: Sequence[Image.Image], folder: Path, suffix: str, side: int) -> list[Path]:
+def written(
+    images: Sequence[Image.Image], folder: Path, suffix: str, side: int, mode: str
+) -> list[Path]:
     options: dict[str, Any] = {"quality": 92} if suffix == "jpg" else {}
     files = []
     for number, image in enumerate(images):
-        files.append(folder / f"{side}-{number}.{suffix}")
-        image.resize((side, side)).save(files[-1], **options)
+        files.append(folder / f"{mode}-{side}-{number}.{suffix}")
+        image.convert(mode).resize((side, side)).save(files[-1], **options)
     return files
 
 
@@ -89,8 +96,8 @@ def main(folder: Path, count: int, repeats: int, preset: str, size: int) -> None
     )
     rows = []
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(available_cores()) as pool:
-        for suffix, side in KINDS:
-            files = repeated(written(images, Path(scratch), suffix, side), count)
+        for suffix, side, mode in KINDS:
+            files = repeated(written(images, Path(scratch), suffix, side, mode), count)
 
             def decode(files: list[Path] = files) -> None:
                 list(pool.map(lambda file: read_resized(file, extractor.geometry.target), files))
@@ -109,7 +116,8 @@ def main(folder: Path, count: int, repeats: int, preset: str, size: int) -> None
             best = min((f"bare {n}" for n in BATCHES), key=lambda name: median(found[name]))
             ratios = [f / b for f, b in zip(found["features"], found[best], strict=True)]
             columns = (found["decoding"], found["features"], found[best], ratios)
-            rows.append([f"{side} px {suffix.upper()}", *(Summary.of(c).text() for c in columns)])
+            name = f"{side} px {suffix.upper()}, {COLOURS[mode]}"
+            rows.append([name, *(Summary.of(c).text() for c in columns)])
     print(table(["file", "decoding", "files to features", "bare", "ratio"], rows))
 
 
