@@ -3,12 +3,11 @@
     python benchmarks/features.py FOLDER [--count 200] [--repeats 5]
 
 The images of FOLDER are stretched to squares and written anew as JPEG and PNG of several sizes, in
-grey and in colour.
-`files to features` is what training does first: read, decode, resize, run the network, keep the
-features and a thumbnail. `bare` is ONNX Runtime as it comes, all cores in one run after another, on
-tensors that lie in memory, at the batch size that suits it best; `decoding` reads the files on all
-cores and does nothing else. All take turns; printed are medians of milliseconds an image, and the
-least and the most.
+grey and in colour. `files to features` is what training does first: read, decode, resize, run the
+network, keep the features and a thumbnail. `bare` is ONNX Runtime as it comes, all cores in one run
+after another, on tensors that lie in memory, at the batch size that suits it best; `decoding` reads
+the files on all cores and does nothing else. All take turns; printed are medians of milliseconds an
+image, and the least and the most.
 """
 
 from __future__ import annotations

@@ -188,6 +188,25 @@ def test_predict_survives_the_end_of_its_reader(model: Path, dataset: Path, tmp_
     assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 30
 
 
+def test_nothing_is_lost_if_nobody_reads_the_figures(
+    model: Path, dataset: Path, tmp_path: Path
+) -> None:
+    figures, report = tmp_path / "e.json", tmp_path / "e.html"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*FRE, "evaluate", str(model), str(dataset), "--json", figures, "--report", report],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(figures.read_text())["n_good"]
+    assert report.exists()
+
+
 def test_evaluate(model: Path, dataset: Path, tmp_path: Path) -> None:
     done = fre(
         "evaluate", model, dataset, "--json", tmp_path / "e.json", "--report", tmp_path / "e.html"

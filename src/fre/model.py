@@ -478,6 +478,8 @@ def load(
     """
     try:
         data = Path(path).read_bytes()
+    except IsADirectoryError:
+        raise ModelFileError(f"{path}: a folder, where a model file was expected") from None
     except OSError as error:
         raise ModelFileError(f"{path}: can't read the model: {error.strerror}") from error
     model = Model(data, runtime=runtime, threads=threads, many=many, origin=str(path))

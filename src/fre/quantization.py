@@ -39,6 +39,8 @@ SPEED_IMAGES = 8
 SPEED_ROUNDS = (3, 25)
 SPEED_SECONDS = 4.0
 SPEED_PAUSE = 0.03
+"""Speed is measured on so many images, in at least and at most so many rounds, for about so many
+seconds, with a pause of so many before each turn."""
 
 
 @dataclass(frozen=True)

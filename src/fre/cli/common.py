@@ -88,11 +88,12 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def emit(values: dict[str, Any], text: str, json_file: str | None) -> None:
-    """Print the text, and write the JSON to the file that was named; ``-`` is stdout."""
-    if json_file != "-":
-        print(text)
+    """Write the JSON to the file that was named, ``-`` is stdout, and print the text."""
     if json_file:
         write_text(json_file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    if json_file != "-":
+        # What is still to be written must not be lost because nobody reads the text to its end.
+        print_line(text)
 
 
 def print_line(line: str) -> bool:
@@ -108,7 +109,7 @@ def print_line(line: str) -> bool:
 
 def write_text(file: str, text: str) -> None:
     if file == "-":
-        sys.stdout.write(text)
+        print_line(text.removesuffix("\n"))
         return
     from fre.files import write_atomic
 
