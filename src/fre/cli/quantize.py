@@ -87,10 +87,10 @@ def quantize(
     if caveat := result.model.calibration.caveat():
         note(caveat)
     if not written:
-        judged = "" if dataset else "--dataset judges by known defects instead, and "
+        instead = "" if dataset else ", and --dataset judges by known defects instead"
         raise OptionError(
             f"{output}: not written: {'; '.join(result.objections)}; "
-            f"{judged}--force writes it anyway"
+            f"--force writes it anyway{instead}"
         )
 
 
