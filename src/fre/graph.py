@@ -147,17 +147,25 @@ class _Assembly:
 
     def _preprocess(self, output: str, normalisation: Normalisation) -> None:
         build = self.builder
-        mean = build.constant("pixel_mean", _per_channel(normalisation.mean))
-        scale = build.constant("pixel_scale", 1 / _per_channel(normalisation.std))
-        pixels = build.node("Cast", IMAGES, to=TensorProto.FLOAT)
-        planes = build.node("Transpose", pixels, perm=[0, 3, 1, 2])
-        centred = build.node("Sub", planes, mean)
+        # Transposed while they are bytes, and normalised by one node: in the plain order, by Sub
+        # and Mul, all this takes twice as long in ONNX Runtime, 4 % of a small network's time.
+        planes = build.node("Transpose", IMAGES, perm=[0, 3, 1, 2])
+        pixels = build.node("Cast", planes, to=TensorProto.FLOAT)
+        mean = np.array(normalisation.mean, np.float32)
+        std = np.array(normalisation.std, np.float32)
+        inputs = (
+            pixels,
+            build.constant("pixel_scale", 1 / std),
+            build.constant("pixel_shift", np.zeros(3, np.float32)),
+            build.constant("pixel_mean", mean),
+            build.constant("pixel_variance", np.ones(3, np.float32)),
+        )
         if self.inspected is None:
-            build.node("Mul", centred, scale, output=output)
+            build.node("BatchNormalization", *inputs, output=output, epsilon=0.0)
             return
         # Whatever an ignored area shows, the network sees the mean colour there.
+        scaled = build.node("BatchNormalization", *inputs, epsilon=0.0)
         visible = build.constant("inspected", self.inspected)
-        scaled = build.node("Mul", centred, scale)
         nothing = build.constant("mean_colour", np.zeros((), np.float32))
         build.node("Where", visible, scaled, nothing, output=output)
 
@@ -480,10 +488,6 @@ class _Assembly:
         )
         onnx.checker.check_model(model)
         return model
-
-
-def _per_channel(values: tuple[float, float, float]) -> NDArray[np.float32]:
-    return np.array(values, np.float32).reshape(1, 3, 1, 1)
 
 
 def feature_model(
