@@ -1,6 +1,6 @@
 """The pass over the training images beside the bare backbone, by what the files are.
 
-    python benchmarks/features.py FOLDER [--count 200] [--repeats 5]
+    python benchmarks/features.py FOLDER [--count 200] [--repeats 5] [--side 512]
 
 The images of FOLDER are stretched to squares and written anew as JPEG and PNG of several sizes, in
 grey and in colour. `files to features` is what training does first: read, decode, resize, run the
@@ -34,7 +34,7 @@ from fre.images import find_images, read_image, read_resized
 from measuring import Summary, machine, machine_text, repeated, table
 
 KINDS = (
-    *(("jpg", side, mode) for mode in ("L", "RGB") for side in (256, 512, 1024, 2048)),
+    *(("jpg", side, mode) for mode in ("L", "RGB") for side in (256, 512, 640, 1024, 2048)),
     *(("png", side, mode) for mode in ("L", "RGB") for side in (512, 1024)),
 )
 COLOURS = {"L": "grey", "RGB": "colour"}
@@ -82,7 +82,10 @@ class Bare:
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--preset", default="reference", show_default=True)
 @click.option("--size", default=256, show_default=True, help="Of the input.")
-def main(folder: Path, count: int, repeats: int, preset: str, size: int) -> None:
+@click.option("--side", "sides", type=int, multiple=True, help="Of the files; otherwise all.")
+def main(
+    folder: Path, count: int, repeats: int, preset: str, size: int, sides: tuple[int, ...]
+) -> None:
     """Measure on the images of FOLDER."""
     backbone = get_backbone("efficientnet_lite0")
     extractor = FRE("efficientnet_lite0", preset=preset, size=size).extractor(backbone)
@@ -96,6 +99,8 @@ def main(folder: Path, count: int, repeats: int, preset: str, size: int) -> None
     rows = []
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(available_cores()) as pool:
         for suffix, side, mode in KINDS:
+            if sides and side not in sides:
+                continue
             files = repeated(written(images, Path(scratch), suffix, side, mode), count)
 
             def decode(files: list[Path] = files) -> None:

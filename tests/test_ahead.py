@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -93,3 +94,38 @@ def test_an_abandoned_stream_may_be_collected_on_a_thread_of_its_own() -> None:
     pool = stream.gi_frame.f_locals["pool"]
     pool.submit(close).result()
     assert not failures
+
+
+def test_streams_share_the_threads_of_someone_else_and_leave_them_running() -> None:
+    used = set()
+
+    def square(number: int) -> int:
+        used.add(threading.get_ident())
+        return number**2
+
+    with ThreadPoolExecutor(1) as pool:
+        squares = (result for _, result in in_order(square, range(20), workers=pool, ahead=3))
+        fourth = in_order(square, squares, workers=pool, ahead=2)
+        assert [result for _, result in fourth] == [number**4 for number in range(20)]
+        assert len(used) == 1
+        abandoned = in_order(square, range(20), workers=pool, ahead=8)
+        next(abandoned)
+        abandoned.close()
+        assert pool.submit(square, 3).result() == 9
+
+
+def test_work_that_nobody_waits_for_any_more_is_not_begun() -> None:
+    begun: list[int] = []
+    hold = threading.Event()
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if number == 1:
+            hold.wait(timeout=10)
+
+    with ThreadPoolExecutor(1) as pool:
+        stream = in_order(work, range(9), workers=pool, ahead=5)
+        next(stream)
+        stream.close()
+        hold.set()
+    assert max(begun) <= 1

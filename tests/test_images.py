@@ -200,18 +200,34 @@ def test_find_images(tmp_path: Path) -> None:
         find_images(tmp_path / "d")
 
 
-def test_loading_ahead_keeps_the_order_and_returns_errors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("readers", [None, 3])
+def test_loading_ahead_keeps_the_order_and_returns_errors(
+    tmp_path: Path, readers: int | None
+) -> None:
     arrays = [np.full((8, 8, 3), value, np.uint8) for value in range(50)]
-    sources: list[Path | np.ndarray] = [*arrays[:20], tmp_path / "gone.png", *arrays[20:]]
-    loaded = list(iter_loaded(sources, (8, 8), workers=4, ahead=7, digest=True))
-    assert isinstance(loaded[20], ImageError)
+    files = [save(tmp_path / f"{value}.png", array) for value, array in enumerate(arrays[:10])]
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(files[0].read_bytes()[:30])
+    sources: list[Path | np.ndarray] = [
+        *files, *arrays[10:20], tmp_path / "gone.png", *arrays[20:], broken, tmp_path,
+    ]  # fmt: skip
+    stream = iter_loaded(
+        sources, (8, 8), workers=4, ahead=7, readers=readers, digest=True, thumbnail=np.copy
+    )
+    loaded = list(stream)
+    for place, reason in ((20, "no such file"), (51, "not a readable"), (52, "a folder")):
+        assert isinstance(loaded[place], ImageError)
+        assert reason in str(loaded[place])
+    for item in loaded:
+        assert isinstance(item, ImageError) or np.array_equal(item.thumbnail, item.pixels)
     values = [item.pixels[0, 0, 0] for item in loaded if not isinstance(item, ImageError)]
     assert values == list(range(50))
     digests = {item.sha256 for item in loaded if not isinstance(item, ImageError)}
     assert len(digests) == 50
 
 
-def test_loading_ahead_is_lazy() -> None:
+@pytest.mark.parametrize(("readers", "further"), [(None, 0), (2, 4)])
+def test_loading_ahead_is_lazy(readers: int | None, further: int) -> None:
     taken = 0
 
     def endless() -> object:
@@ -220,11 +236,11 @@ def test_loading_ahead_is_lazy() -> None:
             taken += 1
             yield np.zeros((4, 4, 3), np.uint8)
 
-    loaded = iter_loaded(endless(), (4, 4), workers=2, ahead=5)
+    loaded = iter_loaded(endless(), (4, 4), workers=2, ahead=5, readers=readers)
     for _ in range(10):
         next(loaded)
     loaded.close()
-    assert taken <= 10 + 5 + 1
+    assert taken <= 10 + 5 + further + 1
 
 
 def test_resize_map_interpolates_between_pixel_centres() -> None:

@@ -159,7 +159,7 @@ def test_the_first_call_decides_how_cores_are_used(
     scores.append([p.score for p in many.predict_many(files, batch_size=1)])
     assert scores[0] == scores[1]
     key = "session.intra_op.allow_spinning"
-    settings = many._for_many._shared._session.get_session_options()
+    settings = many._for_many.lane._session.get_session_options()
     assert settings.get_session_config_entry(key) == "0"
     assert settings.intra_op_num_threads == 1
     with pytest.raises(RuntimeError, match=key):
@@ -210,14 +210,14 @@ def test_a_batch_is_the_same_however_it_is_divided(
 
 def test_an_error_in_one_part_of_a_batch_is_an_error() -> None:
     class Picky:
-        name, at_once = "onnxruntime", 1
+        name, lane, at_once, cores = "onnxruntime", None, 1, 1
 
         def run(self, images: Any, tiles: Any = None, out: Any = None) -> list[Any]:
             if images.max() > 5:
                 raise ValueError("too bright")
             return [images]
 
-    lanes = _Lanes(2, Picky(), Picky)
+    lanes = _Lanes(2, 2, Picky(), Picky)
     assert lanes.run(np.arange(6))[0].tolist() == [0, 1, 2, 3, 4, 5]
     with pytest.raises(ValueError, match="too bright"):
         lanes.run(np.arange(7))
@@ -226,7 +226,7 @@ def test_an_error_in_one_part_of_a_batch_is_an_error() -> None:
 
 def test_the_model_is_opened_for_single_images_once_they_recur() -> None:
     class Counted:
-        name, at_once = "onnxruntime", 1
+        name, lane, at_once, cores = "onnxruntime", None, 1, 1
         opened = 0
 
         def __init__(self) -> None:
@@ -235,7 +235,7 @@ def test_the_model_is_opened_for_single_images_once_they_recur() -> None:
         def run(self, images: Any, tiles: Any = None, out: Any = None) -> list[Any]:
             return [images]
 
-    lanes = _Lanes(2, Counted(), Counted)
+    lanes = _Lanes(2, 2, Counted(), Counted)
     image = np.zeros(1)
     for images in (np.zeros(8), image, np.zeros(8), image):
         lanes.run(images)

@@ -5,29 +5,32 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
-__all__ = ["in_order"]
+__all__ = ["Workers", "in_order"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Workers: TypeAlias = "int | ThreadPoolExecutor"
+"""A number of threads; or threads that do other work, too, in the order in which it comes."""
 
 
 def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: Workers, ahead: int
 ) -> Iterator[tuple[Item, Result]]:
     """Call a function for each item on other threads, a bounded number ahead of the caller.
 
     Args:
         function: called by several threads at a time.
         items: consumed lazily, on the caller's thread.
-        workers: threads.
+        workers: the threads. Work that waits for other work must not share its threads.
         ahead: items that are taken before the caller asks for them.
 
     Yields:
         Each item, in order, and what the function returned for it; or raises what it raised.
     """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="fre-ahead")
+    own = isinstance(workers, int)
+    pool = ThreadPoolExecutor(workers, "fre-ahead") if isinstance(workers, int) else workers
     pending: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
@@ -40,4 +43,7 @@ def in_order(
             yield first, result.result()
     finally:
         # Without waiting: a stream that is abandoned may be collected on any thread.
-        pool.shutdown(wait=False, cancel_futures=True)
+        for _, future in pending:
+            future.cancel()
+        if own:
+            pool.shutdown(wait=False)

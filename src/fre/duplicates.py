@@ -38,6 +38,12 @@ PAIRS = 200
 
 BLOCK = 1024
 
+SUMMED = 64 * 257
+"""Pixels, the largest height whose cells can be summed in 16 bits."""
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Shares of red, green and blue in grey, as in Pillow (ITU-R BT.601)."""
+
 
 def _shift_weights() -> NDArray[np.float64]:
     """Float64 (81, 9): each shift as weights of the nine shifts by -1, 0 and 1 cells."""
@@ -51,11 +57,19 @@ WEIGHTS = _shift_weights()
 
 def duplicate_thumbnail(image: ImageArray) -> NDArray[np.uint8]:
     """What `near_duplicates` compares: uint8 RGB (H, W, 3) to grey uint8 (64, 64)."""
-    # The reduction first: the conversion to grey of a small image costs nothing. By whole numbers
-    # of pixels, as far as that goes, it takes a quarter of the time.
-    whole = Image.fromarray(image)
-    small = whole.resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=1.0)
-    return np.asarray(small.convert("L"))
+    height, width, channels = image.shape
+    if height % SIDE or width % SIDE or height > SUMMED:
+        # The reduction first: the conversion to grey of a small image costs nothing. By whole
+        # numbers of pixels, as far as that goes, it takes a quarter of the time.
+        whole = Image.fromarray(image)
+        small = whole.resize((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=1.0)
+        return np.asarray(small.convert("L"))
+    # Of whole cells the same to one level, in a third of the time.
+    down, across = height // SIDE, width // SIDE
+    rows = image.reshape(SIDE, down, width * channels).sum(axis=1, dtype=np.uint16)
+    cells = rows.reshape(SIDE, SIDE, across * channels).astype(np.float32)
+    grey = cells @ (np.tile(LUMA, across) / (across * down))
+    return np.asarray(np.rint(grey), np.uint8)
 
 
 def near_duplicates(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, islice
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from fre.ahead import in_order
 from fre.augmentation import Augmentation
 from fre.backbones import Backbone
-from fre.cores import available_cores
 from fre.duplicates import duplicate_thumbnail
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.fusion import too_small_a_region
@@ -24,7 +24,8 @@ from fre.geometry import Fit, Geometry, Tiling
 from fre.graph import FEATURES, FeatureLayout, feature_model, pooling_matrix
 from fre.images import ImageSource, LoadedImage, image_size, iter_loaded
 from fre.roi import Roi, cells
-from fre.runtime import Runtime, open_runtime
+from fre.runtime import LANES, Runtime, open_runtime
+from fre.storage import is_url
 from fre.types import FloatArray, Progress
 
 __all__ = [
@@ -39,14 +40,17 @@ __all__ = [
 ]
 
 BATCH = 4
-"""Images to a run of the network. More take memory, 20 MB each of 256 x 256, and no less time."""
+"""Images that a thread takes at a time."""
+
+READERS = 4
+"""Threads that fetch what is no local file."""
 
 NO_THUMBNAIL = np.zeros((0, 0), np.uint8)
 """Where thumbnails would take more memory than all else. (Not a part of one: that would keep the
 whole.)"""
 
-AHEAD = 32
-"""Images that are read before the network asks for them."""
+AHEAD = 4
+"""Images for each core that are read before the network asks for them."""
 
 _Input: TypeAlias = "tuple[int, int, int, NDArray[np.uint8]]"
 """Numbers of image, copy and tile, and pixels."""
@@ -166,7 +170,7 @@ class FeatureRunner:
         geometry: how an image meets the input.
         roi: the part of the images that is looked at; ``None`` is all.
         threads: threads of the network; 0 takes all cores.
-        readers: threads that read images; the number of cores, if ``None``.
+        readers: threads that fetch images from a store, to be decoded where the network runs.
     """
 
     def __init__(
@@ -177,12 +181,12 @@ class FeatureRunner:
         roi: Roi | None = None,
         *,
         threads: int = 0,
-        readers: int | None = None,
+        readers: int = READERS,
     ) -> None:
         self.layouts = tuple(layouts)
         self.geometry = geometry
         self.roi = roi
-        self.readers = available_cores() if readers is None else readers
+        self.readers = readers
         self._model = model
         self._threads = threads
 
@@ -191,9 +195,9 @@ class FeatureRunner:
         return open_runtime(self._model, [FEATURES], threads=self._threads, many=True)
 
     @property
-    def at_once(self) -> int:
-        """How many batches to have under way."""
-        return self._runtime.at_once
+    def cores(self) -> int:
+        """How many threads to have for `run` and all other work."""
+        return self._runtime.cores
 
     def release(self) -> None:
         """Give back the memory that the network works in, until it is needed again."""
@@ -215,17 +219,25 @@ class FeatureRunner:
         borders = np.cumsum([layout.dimension for layout in self.layouts])[:-1]
         return np.split(X, borders, axis=1)
 
-    def run(self, images: NDArray[np.uint8], out: FloatArray | None = None) -> FloatArray:
-        """Features of images.
+    def run(
+        self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], out: FloatArray | None = None
+    ) -> FloatArray:
+        """Features of images, computed on the thread that calls it.
 
         Args:
-            images: uint8 (N, H, W, 3), at the input's size.
+            images: uint8 (N, H, W, 3), or N of (H, W, 3), at the input's size.
             out: float32 (N, D), to write them to; ``None`` makes a new array.
 
         Returns:
             float32 (N, D).
         """
-        return self._runtime.run(images, out=None if out is None else [out])[0]
+        if out is None:
+            out = np.empty((len(images), self.dimension), np.float32)
+        runtime = self._runtime.lane
+        # One by one: the maps of several at a time do not fit into a core's cache.
+        for row, pixels in enumerate(images):
+            runtime.run(pixels[None], out=[out[row : row + 1]])
+        return out
 
     def check(self, image: LoadedImage) -> None:
         """Refuse an image that the region of interest does not fit.
@@ -491,15 +503,20 @@ class FeatureStream:
 
     def __iter__(self) -> Iterator[FeatureBatch]:
         """Yields batches; raises ImageError for an image that is not to be left out."""
-        at_once = self._extractor.at_once
-        done = in_order(self._run, self._batches(), workers=at_once, ahead=at_once)
-        for (batch, _), X in done:
-            rows = np.array([(image, tile, copy) for image, copy, tile, _ in batch], np.intp)
-            yield FeatureBatch(X, *rows.T)
+        cores = self._extractor.cores
+        threads = ThreadPoolExecutor(cores, "fre-features")
+        try:
+            batches, ahead = self._batches(threads), min(LANES, cores)
+            for (batch, X), _ in in_order(self._run, batches, workers=threads, ahead=ahead):
+                rows = np.array([(image, tile, copy) for image, copy, tile, _ in batch], np.intp)
+                yield FeatureBatch(X, *rows.T)
+        finally:
+            # Without waiting: see `in_order`.
+            threads.shutdown(wait=False)
 
-    def _batches(self) -> Iterator[tuple[list[_Input], FloatArray]]:
+    def _batches(self, threads: ThreadPoolExecutor) -> Iterator[tuple[list[_Input], FloatArray]]:
         """Inputs of the network, and where their features go."""
-        inputs = self._inputs()
+        inputs = self._inputs(threads)
         start = 0
         while batch := list(islice(inputs, BATCH)):
             stop = start + len(batch)
@@ -511,18 +528,21 @@ class FeatureStream:
             yield batch, out
             start = stop
 
-    def _run(self, batch: tuple[list[_Input], FloatArray]) -> FloatArray:
+    def _run(self, batch: tuple[list[_Input], FloatArray]) -> None:
         inputs, out = batch
-        return self._extractor.run(np.stack([pixels for *_, pixels in inputs]), out)
+        self._extractor.run([pixels for *_, pixels in inputs], out)
 
-    def _inputs(self) -> Iterator[_Input]:
+    def _inputs(self, threads: ThreadPoolExecutor) -> Iterator[_Input]:
         extractor = self._extractor
         loaded = iter_loaded(
             self._sources,
             extractor.geometry.target,
-            workers=extractor.readers,
-            ahead=AHEAD if extractor.geometry.tiling is None else 2,
+            workers=threads,
+            # Local files are read where they are decoded, which spares a change of threads.
+            readers=extractor.readers if any(map(is_url, self._sources)) else None,
+            ahead=AHEAD * extractor.cores if extractor.geometry.tiling is None else 2,
             digest=True,
+            thumbnail=duplicate_thumbnail,
         )
         for place, image in enumerate(loaded):
             try:
@@ -530,10 +550,9 @@ class FeatureStream:
                     raise image
                 extractor.check(image)
                 number = len(self.images)
+                assert image.thumbnail is not None
                 self.images.append(
-                    SeenImage(
-                        place, image.sha256, image.original_size, duplicate_thumbnail(image.pixels)
-                    )
+                    SeenImage(place, image.sha256, image.original_size, image.thumbnail)
                 )
                 for copy, tile, pixels in extractor.inputs(image, self._augmentation):
                     yield number, copy, tile, pixels

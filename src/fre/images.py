@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fre import folders
-from fre.ahead import in_order
+from fre.ahead import Workers, in_order
 from fre.errors import DatasetError, ImageError, InputError, OptionError
 from fre.folders import SUFFIXES
 from fre.storage import fetch, is_url
@@ -343,56 +343,88 @@ class LoadedImage:
         original_size: height and width before it was resized.
         sha256: digest of the file (of the pixels, for an array) in hexadecimal; empty unless
             asked for.
+        thumbnail: what was made of the pixels, if anything was.
     """
 
     source: ImageSource
     pixels: ImageArray
     original_size: tuple[int, int]
     sha256: str = ""
+    thumbnail: NDArray[np.uint8] | None = None
 
 
-def _read_with_digest(
-    source: ImageSource, target: Target
-) -> tuple[ImageArray, tuple[int, int], str]:
+def _content(source: ImageSource) -> bytes | InputError | None:
+    """What a file holds, or why it can't be had; ``None`` for an array."""
     if isinstance(source, np.ndarray):
-        pixels, original = read_resized(source, target)
-        return pixels, original, hashlib.sha256(source.tobytes()).hexdigest()
+        return None
     try:
-        data = fetch(str(source)) if is_url(source) else Path(source).read_bytes()
+        return fetch(str(source)) if is_url(source) else Path(source).read_bytes()
+    except InputError as error:
+        return error
     except OSError:
-        return (*_load(source, target), "")  # which says what is wrong with the file
-    pixels, original = _load(source, target, data)
-    return pixels, original, hashlib.sha256(data).hexdigest()
+        return None  # and reading it again will say what is wrong with it
+
+
+def _decoded(
+    source: ImageSource, content: bytes | InputError | None, target: Target
+) -> tuple[ImageArray, tuple[int, int]]:
+    if isinstance(content, InputError):
+        raise content
+    if isinstance(source, np.ndarray):
+        return read_resized(source, target)
+    return _load(source, target, content)
+
+
+def _digest(source: ImageSource, content: bytes | InputError | None) -> str:
+    if isinstance(source, np.ndarray):
+        return hashlib.sha256(source.tobytes()).hexdigest()
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else ""
 
 
 def iter_loaded(
     sources: Iterable[ImageSource],
     target: Target,
     *,
-    workers: int,
+    workers: Workers,
     ahead: int,
+    readers: int | None = None,
     digest: bool = False,
+    thumbnail: Callable[[ImageArray], NDArray[np.uint8]] | None = None,
 ) -> Iterator[LoadedImage | ImageError]:
-    """Read images on worker threads, in order, a bounded number ahead of the caller.
+    """Read images on other threads, in order, a bounded number ahead of the caller.
 
     Args:
         sources: files or arrays; consumed lazily.
         target: of the results, as for `read_resized`.
-        workers: threads.
-        ahead: images that are read before the caller asks for them.
+        workers: the threads that decode.
+        ahead: images that are decoded before the caller asks for them.
+        readers: threads that read the files, where decoding should not wait for them; ``None``:
+            those that decode.
         digest: whether to compute the digests.
+        thumbnail: makes those of the pixels, while they are still in the cache of a core.
 
     Yields:
         For each source its image, or the error that says why it can't be read.
     """
 
-    def read(source: ImageSource) -> LoadedImage | ImageError:
+    def decode(read: tuple[ImageSource, bytes | InputError | None]) -> LoadedImage | ImageError:
+        source, content = read
         try:
-            if digest:
-                return LoadedImage(source, *_read_with_digest(source, target))
-            return LoadedImage(source, *read_resized(source, target))
+            pixels, original = _decoded(source, content, target)
+            sha256 = _digest(source, content) if digest else ""
+            small = None if thumbnail is None else thumbnail(pixels)
+            return LoadedImage(source, pixels, original, sha256, small)
         except ImageError as error:
             return error
 
-    for _, image in in_order(read, sources, workers=workers, ahead=ahead):
+    def load(source: ImageSource) -> LoadedImage | ImageError:
+        return decode((source, _content(source)))
+
+    if readers is None:
+        for _, image in in_order(load, sources, workers=workers, ahead=ahead):
+            yield image
+        return
+    # Not many, as files may be large.
+    contents = in_order(_content, sources, workers=readers, ahead=min(ahead, 2 * readers))
+    for _, image in in_order(decode, contents, workers=workers, ahead=ahead):
         yield image

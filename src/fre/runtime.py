@@ -26,6 +26,7 @@ from fre.errors import (
 from fre.wire import encode_field, fields
 
 __all__ = [
+    "LANES",
     "RUNTIMES",
     "Runtime",
     "available_runtimes",
@@ -60,10 +61,17 @@ class Runtime(Protocol):
         name: which of `RUNTIMES` it is.
         at_once: how many batches to have under way, where there are many: more than one where
             the next fills what the last images of the one before leave idle.
+        lane: the same, but up to `LANES` runs at a time, each on the thread that calls it: for a
+            caller that has a thread for each core, and other work for them.
+        cores: how many threads such a caller should have.
     """
 
     name: str
     at_once: int
+    cores: int
+
+    @property
+    def lane(self) -> Runtime: ...
 
     def run(
         self,
@@ -102,6 +110,7 @@ class _OnnxRuntime:
     """
 
     at_once = 1
+    cores = 1
 
     def __init__(
         self, model: bytes, outputs: Sequence[str], name: str, *, threads: int, spinning: bool
@@ -130,6 +139,10 @@ class _OnnxRuntime:
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = list(outputs)
 
+    @property
+    def lane(self) -> Runtime:
+        return self
+
     def run(
         self,
         images: NDArray[Any],
@@ -153,6 +166,7 @@ class _OpenVINO:
 
     name = "openvino"
     at_once = 1
+    cores = 1
 
     def __init__(
         self, model: bytes, outputs: Sequence[str], *, threads: int, streams: int = 1
@@ -180,6 +194,10 @@ class _OpenVINO:
             self._free.put(compiled.create_infer_request())
         self._outputs = list(outputs)
 
+    @property
+    def lane(self) -> Runtime:
+        return self
+
     def run(
         self,
         images: NDArray[Any],
@@ -199,20 +217,25 @@ class _Lanes:
     """Divides a batch among runs at the same time, a core each.
 
     Threads that share a run wait for one another after each of its operations; runs of their own
-    do not, and let the cores decode other images in between.
+    do not, and let the cores decode other images in between: on the very threads, if the caller
+    has some (see `lane`), as more threads than cores cost a twentieth of the time.
 
     Args:
         lanes: number of runs at a time.
+        cores: that they share.
         shared: can be run by several threads at a time.
         opened_alone: opens what runs an image that is by itself on all cores.
     """
 
     at_once = 2
 
-    def __init__(self, lanes: int, shared: Runtime, opened_alone: Callable[[], Runtime]) -> None:
+    def __init__(
+        self, lanes: int, cores: int, shared: Runtime, opened_alone: Callable[[], Runtime]
+    ) -> None:
         self.name = shared.name
+        self.lane = shared
+        self.cores = cores
         self._lanes = lanes
-        self._shared = shared
         self._opened_alone = opened_alone
         self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="fre-run")
         self._alone_before = False
@@ -230,13 +253,13 @@ class _Lanes:
         n = len(images)
         if n == 1:
             # The last of many is no reason to open the model a second time.
-            runtime = self._alone if self._alone_before else self._shared
+            runtime = self._alone if self._alone_before else self.lane
             self._alone_before = True
             return runtime.run(images, tiles, out)
         self._alone_before = False
         step = min(LANE_ROWS, -(-n // self._lanes))
         found = self._pool.map(
-            lambda part: self._shared.run(
+            lambda part: self.lane.run(
                 images[part],
                 None if tiles is None else tiles[part],
                 None if out is None else [array[part] for array in out],
@@ -273,15 +296,17 @@ def _open_many(model: bytes, outputs: Sequence[str], name: str, threads: int) ->
         if lanes == 1:
             return _OpenVINO(model, outputs, threads=threads)
         shared = _OpenVINO(model, outputs, threads=cores, streams=lanes)
-        return _Lanes(lanes, shared, lambda: _OpenVINO(model, outputs, threads=threads))
+        return _Lanes(lanes, cores, shared, lambda: _OpenVINO(model, outputs, threads=threads))
 
     def quiet(count: int) -> Runtime:
         return _OnnxRuntime(model, outputs, name, threads=count, spinning=False)
 
-    if lanes == 1 or PROVIDERS[name] is not None:
+    if PROVIDERS[name] is not None:
         return quiet(threads)
+    if lanes == 1:
+        return quiet(1)
     # Each run computes on the thread that calls it; cores beyond those help whichever asks.
-    return _Lanes(lanes, quiet(1 + cores - lanes), lambda: quiet(threads))
+    return _Lanes(lanes, cores, quiet(1 + cores - lanes), lambda: quiet(threads))
 
 
 def _has_openvino() -> bool:
