@@ -1,18 +1,19 @@
-"""What scores become if JPEGs are decoded at the input's size, not resized to it.
+"""What scores become as JPEGs are decoded at a reduced scale, not decoded whole and resized.
 
-    python benchmarks/jpeg_scaling.py DATASET
+    python benchmarks/jpeg_scaling.py DATASET [--side 512]
 
-The images of DATASET are written anew as colour JPEGs of twice the input's size. A JPEG decoder can
-halve them itself, at less cost than a resize takes, but with a filter of its own. The detector is
-fitted to images of either way and scores the test images of either way; printed are the image AUROC
-and how far the scores of good test images are from those of the way that it was fitted to, in
-standard deviations of these.
+The images of DATASET are written anew as colour JPEGs, of some number of pixels a side. A JPEG
+decoder can shrink them itself, at less cost than a resize takes, but with a filter of its own;
+`fre.jpeg` says when it may, and makes the result look as if it had been resized. The detector is
+fitted to images that were brought to the input's size in one way, and scores the test images in
+every way. Printed are the image AUROC, and how far the scores of good test images are from those of
+the way that it was fitted to, in standard deviations of these.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -22,55 +23,79 @@ from PIL import Image
 
 from fre import FRE
 from fre.datasets import open_dataset, require_test, require_train
-from fre.images import read_image
+from fre.images import decode_resized, read_image
 from fre.metrics import auroc
 from fre.types import ImageArray
 from measuring import table
 
 SIDE = 256
-WAYS = ("resized", "decoded at half its size")
 
 
-def both_ways(file: Path) -> Iterator[ImageArray]:
-    """The image at the input's size: resized, and halved by the decoder."""
-    encoded = io.BytesIO()
-    Image.fromarray(read_image(file)).resize((2 * SIDE, 2 * SIDE)).save(encoded, "JPEG", quality=92)
-    with Image.open(encoded) as whole:
-        yield np.asarray(whole.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-    with Image.open(encoded) as halved:
-        halved.draft("RGB", (SIDE, SIDE))
-        yield np.asarray(halved)
+def encoded(file: Path, side: int) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(read_image(file)).resize((side, side)).save(data, "JPEG", quality=92)
+    return data.getvalue()
 
 
-def read(files: Sequence[Path]) -> list[list[ImageArray]]:
-    """By the way, the images."""
-    return [list(images) for images in zip(*map(both_ways, files), strict=True)]
+def resized(data: bytes) -> ImageArray:
+    with Image.open(io.BytesIO(data)) as whole:
+        return np.asarray(whole.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def decoded(data: bytes) -> ImageArray:
+    return decode_resized(data, (SIDE, SIDE), name="image")[0]
+
+
+def by_the_decoder_alone(data: bytes) -> ImageArray:
+    with Image.open(io.BytesIO(data)) as small:
+        small.draft("RGB", (SIDE, SIDE))
+        return np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+WAYS: dict[str, Callable[[bytes], ImageArray]] = {
+    "decoded whole, resized": resized,
+    "as fre reads files": decoded,
+    "decoded as small as can be": by_the_decoder_alone,
+}
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True))
 @click.option("--preset", default="default", show_default=True)
 @click.option("--count", default=200, show_default=True, help="Images to train on, at most.")
-def main(folder: Path, preset: str, count: int) -> None:
+@click.option(
+    "--side",
+    "sides",
+    type=int,
+    multiple=True,
+    default=(512, 564, 640, 768, 1024),
+    show_default=True,
+    help="Of the JPEGs, in pixels; may be repeated.",
+)
+def main(folder: Path, preset: str, count: int, sides: Sequence[int]) -> None:
     """Measure on DATASET."""
     dataset = open_dataset(folder)
     samples = require_test(dataset)
-    defective = np.array([not sample.good for sample in samples])
-    trained_on = read([sample.path for sample in require_train(dataset)[:count]])
-    tested_on = read([sample.path for sample in samples])
+    good = np.array([sample.good for sample in samples])
+    to_train = [sample.path for sample in require_train(dataset)[:count]]
     rows = []
-    for way, images in zip(WAYS, trained_on, strict=True):
-        model = FRE("efficientnet_lite0", preset=preset, size=SIDE).fit(images)
-        scores: dict[str, NDArray[np.float64]] = {
-            other: np.array([found.score for found in model.predict_many(tested)])
-            for other, tested in zip(WAYS, tested_on, strict=True)
-        }
-        good = scores[way][~defective]
-        for other, found in scores.items():
-            shift = (found[~defective] - good).mean() / good.std()
-            rows.append([way, other, f"{auroc(found, defective):.3f}", f"{shift:+.2f}"])
-    print(f"{len(trained_on[0])} training images of {dataset.name}, preset {preset}\n")
-    print(table(["trained on images that are", "tested", "image AUROC", "shift"], rows))
+    for side in sides:
+        train = [encoded(file, side) for file in to_train]
+        test = [encoded(sample.path, side) for sample in samples]
+        tested = {way: [read(data) for data in test] for way, read in WAYS.items()}
+        for way, read in WAYS.items():
+            detector = FRE("efficientnet_lite0", preset=preset, size=SIDE)
+            model = detector.fit([read(data) for data in train])
+            scores: dict[str, NDArray[np.float64]] = {
+                other: np.array([found.score for found in model.predict_many(images)])
+                for other, images in tested.items()
+            }
+            usual = scores[way][good]
+            for other, found in scores.items():
+                shift = (found[good] - usual).mean() / usual.std()
+                rows.append([str(side), way, other, f"{auroc(found, ~good):.3f}", f"{shift:+.2f}"])
+    print(f"{len(to_train)} training images of {dataset.name}, preset {preset}, {SIDE} px input\n")
+    print(table(["JPEG, px", "trained on images", "tested", "image AUROC", "shift"], rows))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ SOURCE = Path(fre.__file__).parent
 
 # A module imports from the lines above its own, and from its own package.
 LEVELS = [
-    ["version", "ahead", "cache", "cores", "errors", "maps", "memory", "wire"],
+    ["version", "ahead", "cache", "cores", "errors", "jpeg", "maps", "memory", "wire"],
     ["types"],
     [
         "files",

@@ -21,6 +21,7 @@ from fre import folders
 from fre.ahead import Workers, in_order
 from fre.errors import DatasetError, ImageError, InputError, OptionError
 from fre.folders import SUFFIXES
+from fre.jpeg import reduction, softened
 from fre.storage import fetch, is_url
 from fre.types import ImageArray
 
@@ -60,11 +61,6 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
-
-JPEG_MARGIN = 2
-"""A JPEG is decoded at the smallest of its own scales that is this many times the target size.
-
-Below 2 the scaling of the decoder would be visible in the features."""
 
 
 def find_images(source: Path | str) -> list[Path]:
@@ -141,6 +137,25 @@ def _resolve(target: Target | None, original: tuple[int, int]) -> tuple[int, int
     return target(original) if callable(target) else target
 
 
+def _small(image: Image.Image, target: tuple[int, int]) -> NDArray[np.uint8]:
+    """The pixels of an opened file, not yet turned, at a width and height."""
+    width, height = image.size
+    scale = reduction((width, height), target)
+    draft = image.draft(image.mode, (width // scale, height // scale))
+    if draft is None:  # no JPEG
+        scale = 1
+    plain = _eight_bits(image)
+    if plain.size != target:
+        # The box, as the last pixel of a row or column may lie in the image in part only.
+        box = draft[1] if draft else None
+        plain = plain.resize(target, Image.Resampling.BILINEAR, box=box)
+    return softened(
+        np.asarray(plain),
+        rows=scale > 1 and height == scale * target[1],
+        columns=scale > 1 and width == scale * target[0],
+    )
+
+
 def _decode(
     source: Path | str | BinaryIO,
     wanted: Target | None,
@@ -159,17 +174,14 @@ def _decode(
             orientation = image.getexif().get(ORIENTATION_TAG, 1)
         sideways = orientation in SIDEWAYS
         original = (width, height) if sideways else (height, width)
-        target, size = None, _resolve(wanted, original)
-        if size is not None:
-            target = size if sideways else (size[1], size[0])
-            image.draft(image.mode, (JPEG_MARGIN * target[0], JPEG_MARGIN * target[1]))
-        plain = _eight_bits(image)
-        if target is not None and plain.size != target:
-            plain = plain.resize(target, Image.Resampling.BILINEAR)
+        size = _resolve(wanted, original)
+        if size is None:
+            pixels = np.asarray(_eight_bits(image))
+        else:
+            pixels = _small(image, size if sideways else (size[1], size[0]))
         if orientation in UPRIGHT:
             # Turning the small image costs less than turning the large one.
-            plain = plain.transpose(UPRIGHT[orientation])
-        pixels = np.asarray(plain)
+            pixels = np.asarray(Image.fromarray(pixels).transpose(UPRIGHT[orientation]))
     if pixels.ndim == 2:
         pixels = np.stack([pixels] * 3, axis=2)
     return pixels, original
@@ -229,7 +241,8 @@ def read_image(source: ImageSource) -> ImageArray:
 def read_resized(source: ImageSource, target: Target) -> tuple[ImageArray, tuple[int, int]]:
     """An image, upright, stretched to some size.
 
-    Bilinear with antialiasing. A JPEG much larger than that is decoded at reduced scale.
+    Bilinear with antialiasing. A JPEG of twice the size or more is decoded at reduced scale, and
+    then made to look as if it had been resized (see `fre.jpeg`).
 
     Args:
         source: a file, or uint8 (H, W, 3).
