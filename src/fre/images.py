@@ -431,7 +431,8 @@ def iter_loaded(
             return error
 
     def load(source: ImageSource) -> LoadedImage | ImageError:
-        return decode((source, _content(source)))
+        # Without a digest a large file need not be in memory as a whole.
+        return decode((source, _content(source) if digest else None))
 
     if readers is None:
         for _, image in in_order(load, sources, workers=workers, ahead=ahead):
