@@ -247,3 +247,12 @@ def test_resize_map_interpolates_between_pixel_centres() -> None:
     line = np.array([[0.0, 4.0]], np.float32)
     np.testing.assert_allclose(resize_map(line, (1, 4)), [[0, 1, 3, 4]])
     assert resize_map(line, (1, 2)) is line
+
+
+@pytest.mark.parametrize("digest", [False, True])
+def test_an_error_names_the_file_however_it_was_read(tmp_path: Path, digest: bool) -> None:
+    path = tmp_path / "x.png"
+    path.write_text("not an image")
+    (error,) = iter_loaded([path], (8, 8), workers=1, ahead=1, digest=digest)
+    expected = f"{path}: not a readable image: cannot identify image file x.png"
+    assert str(error) == expected

@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fre import folders
 from fre.ahead import Workers, in_order
@@ -204,6 +204,10 @@ def _load(
         raise
     except IsADirectoryError:
         raise ImageError(source, "a folder, where an image file was expected") from None
+    except UnidentifiedImageError as error:
+        # In whose own words data in memory are an object at some address.
+        reason = f"not a readable image: cannot identify image file {Path(source).name}"
+        raise ImageError(source, reason) from error
     except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
         name = Path(source).name
         reason = str(error).replace(repr(str(source)), name).strip() or type(error).__name__
