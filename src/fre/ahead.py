@@ -29,7 +29,6 @@ def in_order(
     Yields:
         Each item, in order, and what the function returned for it; or raises what it raised.
     """
-    own = isinstance(workers, int)
     pool = ThreadPoolExecutor(workers, "fre-ahead") if isinstance(workers, int) else workers
     pending: deque[tuple[Item, Future[Result]]] = deque()
     try:
@@ -45,5 +44,5 @@ def in_order(
         # Without waiting: a stream that is abandoned may be collected on any thread.
         for _, future in pending:
             future.cancel()
-        if own:
+        if pool is not workers:
             pool.shutdown(wait=False)

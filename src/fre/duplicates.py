@@ -38,7 +38,7 @@ PAIRS = 200
 
 BLOCK = 1024
 
-SUMMED = 64 * 257
+SUMMED = 257 * SIDE
 """Pixels, the largest height whose cells can be summed in 16 bits."""
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)

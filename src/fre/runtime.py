@@ -67,11 +67,12 @@ class Runtime(Protocol):
     """
 
     name: str
-    at_once: int
-    cores: int
+    at_once: int = 1
+    cores: int = 1
 
     @property
-    def lane(self) -> Runtime: ...
+    def lane(self) -> Runtime:
+        return self
 
     def run(
         self,
@@ -97,7 +98,7 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-class _OnnxRuntime:
+class _OnnxRuntime(Runtime):
     """A session of ONNX Runtime.
 
     Args:
@@ -108,9 +109,6 @@ class _OnnxRuntime:
         spinning: whether threads that wait for work turn in a loop: they answer sooner, and take
             the cores from whatever else there is to do.
     """
-
-    at_once = 1
-    cores = 1
 
     def __init__(
         self, model: bytes, outputs: Sequence[str], name: str, *, threads: int, spinning: bool
@@ -139,10 +137,6 @@ class _OnnxRuntime:
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = list(outputs)
 
-    @property
-    def lane(self) -> Runtime:
-        return self
-
     def run(
         self,
         images: NDArray[Any],
@@ -154,7 +148,7 @@ class _OnnxRuntime:
         return result if out is None else _written(result, out)
 
 
-class _OpenVINO:
+class _OpenVINO(Runtime):
     """A network compiled by OpenVINO.
 
     Args:
@@ -165,8 +159,6 @@ class _OpenVINO:
     """
 
     name = "openvino"
-    at_once = 1
-    cores = 1
 
     def __init__(
         self, model: bytes, outputs: Sequence[str], *, threads: int, streams: int = 1
@@ -193,10 +185,6 @@ class _OpenVINO:
         for _ in range(streams):
             self._free.put(compiled.create_infer_request())
         self._outputs = list(outputs)
-
-    @property
-    def lane(self) -> Runtime:
-        return self
 
     def run(
         self,
