@@ -46,7 +46,7 @@ CONSTANTS = 8
 
 
 class Data(NamedTuple):
-    """The images, in the layout of MVTec AD, and good images beside it."""
+    """Paths of a dataset in the layout of MVTec AD, and of new good images outside it."""
 
     root: Path
     train: list[Path]
@@ -55,13 +55,13 @@ class Data(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A model: what makes it, the extra that it needs, whether it is slow.
+    """How to make a model, and what that takes.
 
     Attributes:
-        make: from the images to the model.
-        needs: a package that must be there, or ``""``.
+        make: makes the model from the images.
+        needs: the package that must be installed, or ``""``.
         slow: whether it takes more than a few seconds.
-        rounded: whether the network computes in integers, whose rounding is the processor's.
+        rounded: whether the network computes in integers, which processors round differently.
     """
 
     make: Callable[[Data], Model]
@@ -71,7 +71,7 @@ class Case(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command line: its words, where {root} is the dataset and {out} the folder of results."""
+    """A command line, with {root} for the dataset and {out} for the folder of results."""
 
     words: str
     slow: bool = False
@@ -120,7 +120,7 @@ def merged(**parameters: Any) -> Callable[[Data], Model]:
 
 
 def commanded(words: str) -> Callable[[Data], Model]:
-    """The model that a command line writes to {out}/made.onnx, in a process of its own."""
+    """Run a command line that writes a model, in its own process."""
 
     def make(data: Data) -> Model:
         with tempfile.TemporaryDirectory() as out:
@@ -218,11 +218,11 @@ COMMANDS = {
 }
 
 TIMES = "seconds *_seconds images_per_second milliseconds peak_memory_bytes objections command"
-"""Keys of JSON whose values no two runs share."""
+"""Keys whose values differ between runs."""
 MACHINES = "sha256 *_sha256 fre_version fre created bytes model_bytes megabytes environment"
-"""Keys whose values no two machines or versions share."""
+"""Keys whose values differ between machines or versions."""
 ROUNDED = " *rank shape* regions scores p_values anomalous singular_values disagreements"
-"""Keys whose values rounded networks need not share."""
+"""Keys whose values differ between machines if a network computes in integers."""
 IN_MODELS = ("document", "tensors", "nodes")
 """Parts of the record that are compared in the model files themselves."""
 OF_BYTES = ("json.sha256", "json.bytes", "megabytes", "model_bytes")
@@ -230,7 +230,7 @@ OF_BYTES = ("json.sha256", "json.bytes", "megabytes", "model_bytes")
 
 
 def blank(value: Any, names: str) -> Any:
-    """JSON in which the values of some keys are replaced by their type."""
+    """Replace the values of some keys by the names of their types."""
     if isinstance(value, dict):
         return {
             key: type(part).__name__
@@ -246,7 +246,7 @@ def sha256(data: bytes) -> str:
 
 
 def arrays(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Every tensor of a model: those of the graph, and those that an update needs."""
+    """Return the tensors of a model's graph and those beside it, which an update needs."""
     graphs = {"": proto.graph} | {
         f"{info.algorithm.name}:": info.algorithm for info in proto.training_info
     }
@@ -262,18 +262,13 @@ def document_of(proto: onnx.ModelProto) -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def shapes(values: Any) -> list[list[Any]]:
-    return [
-        [
-            value.name,
-            *(size.dim_value or size.dim_param for size in value.type.tensor_type.shape.dim),
-        ]
-        for value in values
-    ]
+def shape(value: onnx.ValueInfoProto) -> list[Any]:
+    sizes = value.type.tensor_type.shape.dim
+    return [value.name, *(size.dim_value or size.dim_param for size in sizes)]
 
 
 def describe(file: Path) -> dict[str, Any]:
-    """A model file as JSON: its document, graph and tensors, each with its norm."""
+    """Describe a model file: its document, graph, and tensors (type, shape, norm)."""
     proto = onnx.load(file)
     tensors = {
         name: [str(array.dtype), list(array.shape), float(np.linalg.norm(array.astype(float)))]
@@ -283,15 +278,15 @@ def describe(file: Path) -> dict[str, Any]:
     return {
         "models": [file.name],
         "document": document_of(proto),
-        "inputs": shapes(proto.graph.input),
-        "outputs": shapes(proto.graph.output),
+        "inputs": [shape(value) for value in proto.graph.input],
+        "outputs": [shape(value) for value in proto.graph.output],
         "nodes": dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
         "tensors": tensors,
     }
 
 
 def predictions(file: Path, images: Sequence[Path]) -> dict[str, Any]:
-    """What a model says of each image, as columns: a tolerance is that of the largest value."""
+    """Predictions of a model as columns, because a tolerance follows the largest of a list."""
     model = load(file)
     found = [model.predict(image) for image in images]
     maps = [prediction.anomaly_map for prediction in found]
@@ -324,9 +319,8 @@ def run_command(name: str, data: Data, out: Path) -> dict[str, Any]:
     (out / "answer").unlink()
     for path, label in ((data.root.parent, "<data>"), (out, "<out>")):
         text = text.replace(str(path), label)
-    # The one command of many answers writes a line for each.
-    many = name == "predict"
-    answer = [json.loads(line) for line in text.splitlines()] if many else json.loads(text)
+    lines = name == "predict"  # which writes one JSON line per image
+    answer = [json.loads(line) for line in text.splitlines()] if lines else json.loads(text)
     files = sorted(path for path in {*out.rglob("*")} - before if path.is_file())
     return {
         "json": blank(answer, TIMES),
@@ -337,19 +331,19 @@ def run_command(name: str, data: Data, out: Path) -> dict[str, Any]:
 
 
 def lacking(name: str) -> str:
-    """The package that a case needs and that is not installed; or nothing."""
+    """Return the missing package that a case needs, or ``""``."""
     needs = CASES[name].needs if name in CASES else ""
     return needs if needs and importlib.util.find_spec(needs) is None else ""
 
 
 def selected(slow: bool, only: Sequence[str]) -> list[str]:
-    """Names of cases and commands to record."""
+    """Return the names of the cases and commands to record."""
     both = CASES | COMMANDS
     return [name for name in only or both if slow or only or not both[name].slow]
 
 
 def record(folder: Path, names: Sequence[str]) -> dict[str, Any]:
-    """The record of some cases and commands; models are left in the folder."""
+    """Record some cases and commands, and leave their models in the folder."""
     data = draw(folder / "data")
     out = folder / "out"
     out.mkdir()
@@ -416,48 +410,45 @@ def close(old: Any, new: Any, path: str, tolerance: float, scale: float = 0.0) -
 
 
 def portable(name: str, found: dict[str, Any]) -> Any:
-    """The part of a record that other machines share."""
+    """Return the part of a record that is the same on every machine, with rounded floats."""
     rounded = (CASES | COMMANDS)[name].rounded
 
-    def reduced(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: reduced(part) for key, part in value.items()}
-        if isinstance(value, list):
-            return [reduced(part) for part in value]
-        if rounded and isinstance(value, float):
-            return "float"
-        return float(f"{value:.5g}") if isinstance(value, float) else value
+    def number(text: str) -> float | str:
+        return "float" if rounded else float(f"{float(text):.5g}")
 
-    return reduced(blank(found, MACHINES + (ROUNDED if rounded else "")))
+    kept = blank(found, MACHINES + (ROUNDED if rounded else ""))
+    return json.loads(json.dumps(kept), parse_float=number)
 
 
-def compare_models(old: Path, new: Path, ignore: Sequence[str]) -> Iterator[str]:
-    """Yield a line for each difference of two model files, but for ignored keys of documents."""
+def compare_models(old: Path, new: Path, ignore: Sequence[str]) -> list[str]:
+    """List the differences of two model files, but for ignored keys of their documents."""
     if old.read_bytes() == new.read_bytes():
-        return
+        return []
     protos = [onnx.load(path) for path in (old, new)]
     before, after = (arrays(proto) for proto in protos)
+    found = []
     for name in sorted(before.keys() | after.keys()):
-        if name not in before or name not in after:
-            yield f"{new.name}: tensor {name} is {'new' if name in after else 'gone'}"
-        elif (before[name].dtype, before[name].shape) != (after[name].dtype, after[name].shape):
-            kinds = [f"{tensors[name].dtype} {tensors[name].shape}" for tensors in (before, after)]
-            yield f"{new.name}: tensor {name}: {' -> '.join(kinds)}"
-        elif before[name].tobytes() != after[name].tobytes():
-            largest = np.abs(before[name].astype(float) - after[name].astype(float)).max()
-            yield f"{new.name}: tensor {name}: largest difference {largest:.3g}"
+        one, other = before.get(name), after.get(name)
+        if one is None or other is None:
+            found.append(f"tensor {name} is {'new' if one is None else 'gone'}")
+        elif (one.dtype, one.shape) != (other.dtype, other.shape):
+            found.append(f"tensor {name}: {one.dtype} {one.shape} -> {other.dtype} {other.shape}")
+        elif one.tobytes() != other.tobytes():
+            largest = np.abs(one.astype(float) - other.astype(float)).max()
+            found.append(f"tensor {name}: largest difference {largest:.3g}")
     documents = [document_of(proto) for proto in protos]
-    yield from differences(*documents, f"{new.name}: document", ignore=ignore)
-    # What is left: the texts of the documents without ignored keys, nodes, names, versions.
+    found += differences(*documents, "document", ignore=ignore)
+    # The rest of the file: nodes, names, versions, order, and the spelling of the document.
     rest = []
-    for proto, document in zip(protos, documents, strict=True):
-        text = json.dumps(document) == proto.metadata_props[0].value
+    for proto, document, tensors in zip(protos, documents, (before, after), strict=True):
+        spelled = json.dumps(document) == proto.metadata_props[0].value
         proto.ClearField("metadata_props")
         for graph in (proto.graph, *(info.algorithm for info in proto.training_info)):
             graph.ClearField("initializer")
-        rest.append((text, proto.SerializeToString()))
-    if rest[0] != rest[1] or not (ignore or documents[0] != documents[1] or before != after):
-        yield f"{new.name}: the nodes of its graph, or how its parts are written"
+        rest.append((spelled, list(tensors), proto.SerializeToString()))
+    if rest[0] != rest[1] or (not found and documents[0] == documents[1]):
+        found.append("the nodes of its graph, or how its parts are written")
+    return [f"{new.name}: {line}" for line in found]
 
 
 def compare(folder: Path, names: Sequence[str], ignore: Sequence[str]) -> int:
@@ -508,7 +499,7 @@ def main() -> int:
         return 0
     kept = json.loads(EXPECTED.read_text()) if given.only else {}
     kept |= {name: portable(name, one) for name, one in found.items()}
-    lines = [f"{json.dumps(name)}: {json.dumps(one)}" for name, one in kept.items()]
+    lines = [f'"{name}": {json.dumps(kept[name])}' for name in [*CASES, *COMMANDS] if name in kept]
     EXPECTED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     return 0
 

@@ -40,7 +40,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same(name: str, expected: dict[str, Any], found: dict[str, Any]) -> None:
-    made = golden.portable(name, json.loads(json.dumps(found)))
+    made = golden.portable(name, found)
     unlike = list(golden.differences(expected[name], made, name, tolerance=TOLERANCE))
     assert not unlike, "\n".join([*unlike[:20], "if it is meant: python tests/golden.py expect"])
 
