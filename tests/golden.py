@@ -221,7 +221,7 @@ TIMES = "seconds *_seconds images_per_second milliseconds peak_memory_bytes obje
 """Keys whose values differ between runs."""
 MACHINES = "sha256 *_sha256 fre_version fre created bytes model_bytes megabytes environment"
 """Keys whose values differ between machines or versions."""
-ROUNDED = " *rank shape* regions scores p_values anomalous singular_values disagreements"
+ROUNDED = " *rank tensors regions scores p_values anomalous singular_values disagreements"
 """Keys whose values differ between machines if a network computes in integers."""
 IN_MODELS = ("document", "tensors", "nodes")
 """Parts of the record that are compared in the model files themselves."""
@@ -373,7 +373,8 @@ def differences(
         old: the earlier record, or a part of it.
         new: the same part of the later record.
         path: where the part is in the record.
-        tolerance: of floats, relative to the largest of their list; 0 compares exactly.
+        tolerance: of floats, relative to the largest of their list and at least to 0.3, as
+            scores are in deviations and may be near 0; 0 compares exactly.
         ignore: patterns for the ends of paths that are not compared.
     """
     if ignored(path, ignore):
@@ -401,10 +402,12 @@ def close(old: Any, new: Any, path: str, tolerance: float, scale: float = 0.0) -
     """Whether two values are the same, within the tolerance."""
     if type(old) is not type(new):
         return False
+    # A pixel at the edge of a region may fall on the other side of it.
+    region = ".regions" in path
     if tolerance and isinstance(old, float):
-        return bool(abs(old - new) <= tolerance * max(abs(old), abs(new), scale) + 1e-6)
-    if tolerance and type(old) is int and ".regions" in path:
-        # A pixel at the edge of a region may fall on the other side of it.
+        size = max(abs(old), abs(new), scale, 0.3)
+        return bool(abs(old - new) <= tolerance * size * (5 if region else 1))
+    if tolerance and region and type(old) is int:
         return bool(abs(old - new) <= 1 + 0.02 * old)
     return bool(old == new)
 
