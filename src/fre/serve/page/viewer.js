@@ -13,7 +13,7 @@ export class Viewer {
   constructor(dialog, onverdict) {
     this.dialog = dialog;
     this.onverdict = onverdict;
-    this.zoom = new Zoom(() => this.zoomLevel && say(this.zoomLevel, `${Math.round(100 * this.zoom.scale)} %`));
+    this.zoom = new Zoom(() => this.zoomLevel && say(this.zoomLevel, percent(this.zoom.level)));
     this.opacity = Number(localStorage.getItem(OPACITY_KEY) ?? 0.8);
     this.#build();
     dialog.addEventListener("keydown", (event) => this.#key(event));
@@ -72,7 +72,7 @@ export class Viewer {
     this.right = h("div", { class: "pane", role: "img", tabindex: "0" }, h("div", { class: "sheet" }));
     this.zoom.attach(this.left);
     this.zoom.attach(this.right);
-    this.zoomLevel = h("output", { class: "zoom-level", "aria-label": "Zoom" }, "100 %");
+    this.zoomLevel = h("output", { class: "zoom-level", "aria-label": "Zoom", title: "100 %: one pixel of the image on one pixel of the screen" });
     this.slider = h("input", {
       type: "range", id: "heat-opacity", min: "0", max: "1", step: "0.05", value: String(this.opacity),
       oninput: () => this.#setOpacity(Number(this.slider.value)),
@@ -96,10 +96,11 @@ export class Viewer {
               h("button", { class: "button icon-only", type: "button", "aria-label": "Zoom out", onclick: () => this.zoom.by(1 / 1.5) }, icon("minus")),
               this.zoomLevel,
               h("button", { class: "button icon-only", type: "button", "aria-label": "Zoom in", onclick: () => this.zoom.by(1.5) }, icon("plus")),
+              h("button", { class: "button one-to-one", type: "button", "aria-label": "100 %, one to one", onclick: () => this.zoom.oneToOne() }, "1:1"),
               h("button", { class: "button", type: "button", onclick: () => this.zoom.reset() }, icon("fit"), "Fit"))),
           h("details", { class: "keys small" }, h("summary", {}, "Keys"),
             h("dl", {},
-              ...[["← →", "previous, next"], ["+ − 0", "zoom in, out, fit"], ["Shift + arrows", "move"], ["H", "heat map on, off"],
+              ...[["← →", "previous, next"], ["+ − 0 1", "zoom in, out, fit, 100 %"], ["Shift + arrows", "move"], ["H", "heat map on, off"],
                 ["B", "boxes on, off"], ["G, D, U", "mark as good, as defect, unmark"], ["Esc", "close"]]
                 .flatMap(([keys, what]) => [h("dt", {}, keys), h("dd", {}, what)]))))));
   }
@@ -110,6 +111,7 @@ export class Viewer {
     for (const [pane, what] of [[this.left, "Original"], [this.right, "Heat map over"]]) {
       pane.setAttribute("aria-label", `${what} ${result.name}`);
       pane.classList.remove("failed");
+      pane.dataset.reason = result.kept === false ? "The picture is no longer kept" : "The picture can't be shown";
     }
     if (result.kept === false) {
       for (const pane of [this.left, this.right]) {
@@ -143,6 +145,7 @@ export class Viewer {
     for (const pane of [this.left, this.right]) {
       const box = pane.getBoundingClientRect();
       const scale = Math.min(box.width / width, box.height / height);
+      if (scale > 0) this.zoom.fitted = scale;
       const sheet = pane.firstElementChild;
       sheet.style.width = `${width * scale}px`;
       sheet.style.height = `${height * scale}px`;
@@ -172,9 +175,10 @@ export class Viewer {
     }, text);
     put(this.facts,
       h("p", { class: "viewer-verdict" }, verdictMark(kind), h("strong", { class: "score" }, format.score(result.score))),
+      result.note ? h("p", { class: "caveat small" }, `${result.note[0].toUpperCase()}${result.note.slice(1)}.`) : null,
       h("dl", { class: "facts" },
         fact("p-value", format.pValue(result.p_value), "of good parts, about this share scores as high"),
-        fact("Threshold", format.score(this.threshold() ?? result.threshold)),
+        fact("Threshold", format.score(this.threshold() ?? result.threshold), judgedBy(result, this.threshold())),
         fact("Size", result.image_size ? `${result.image_size[1]} × ${result.image_size[0]} px` : "–"),
         fact("Seen", format.time(result.created), result.source && result.source !== "page" ? result.source : null)),
       result.regions?.length ? h("div", { class: "regions" },
@@ -241,6 +245,7 @@ export class Viewer {
     else if (key === "+" || key === "=") this.zoom.by(1.5);
     else if (key === "-") this.zoom.by(1 / 1.5);
     else if (key === "0") this.zoom.reset();
+    else if (key === "1") this.zoom.oneToOne();
     else if (key === "h") this.#setOpacity(this.opacity > 0 ? 0 : 0.8);
     else if (key === "b") {
       this.withBoxes.checked = !this.withBoxes.checked;
@@ -251,6 +256,16 @@ export class Viewer {
     else return;
     event.preventDefault();
   }
+}
+
+function percent(level) {
+  return `${level < 0.1 ? (100 * level).toFixed(1) : Math.round(100 * level)} %`;
+}
+
+/** By what a result was judged, if it is shown by another threshold now. */
+function judgedBy(result, threshold) {
+  if (threshold === null || result.threshold === null || Math.abs(threshold - result.threshold) <= 1e-9 * Math.abs(threshold)) return null;
+  return `judged by ${format.score(result.threshold)}, as ${result.anomalous ? "anomalous" : "good"}`;
 }
 
 function fact(name, value, note) {
