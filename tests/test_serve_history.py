@@ -340,13 +340,18 @@ def test_pictures_of_large_images_are_drawn_one_at_a_time(results: Results) -> N
     gallery = Gallery(results.pictures, 1000, results.recount)
     stored = results.stored(1)
 
+    left = False
+
+    async def gone() -> bool:
+        return left
+
     async def body(wanted: Wanted, of: Stored = stored) -> bytes:
         sent: list[bytes] = []
 
         async def send(message: Any) -> None:
             sent.append(message.get("body", b""))
 
-        answer = await gallery.answer(of, wanted)
+        answer = await gallery.answer(of, wanted, gone)
         await answer({"type": "http"}, None, send)  # type: ignore[arg-type]
         return b"".join(sent)
 
@@ -363,6 +368,10 @@ def test_pictures_of_large_images_are_drawn_one_at_a_time(results: Results) -> N
         with pytest.raises(Problem, match="not a readable image") as caught:
             await body(Wanted("overlay", 200), results.stored(2))
         assert caught.value.status == 422
+        nonlocal left
+        left = True
+        with pytest.raises(Problem, match="has left"):
+            await body(Wanted("overlay", 200))
         held = [gallery._take("whole") for _ in range(LIMITS["whole"])]
         with pytest.raises(Problem) as caught:
             await body(Wanted("map"))

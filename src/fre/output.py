@@ -85,7 +85,9 @@ def write_map(
         whole = Image.fromarray(np.ascontiguousarray(anomaly_map, np.float32))
         if whole.size != (width, height):
             whole = whole.resize((width, height), Image.Resampling.BILINEAR)
-        whole.save(file, "TIFF", compression="tiff_deflate")
+        # Floats of a huge map hardly get smaller, and would take a minute.
+        compression = "raw" if height * width > LARGE_MAP else "tiff_deflate"
+        whole.save(file, "TIFF", compression=compression)
     elif form == "png":
         low, high = scale
         grey = np.empty((height, width), np.uint16)
@@ -93,7 +95,8 @@ def write_map(
             # In float64: the scale of a model of equal images is too small for float32.
             share = np.clip((band.astype(np.float64) - low) / (high - low), 0, 1)
             grey[rows] = np.rint(share * 65535)
-        Image.fromarray(grey).save(file, "PNG")
+        level = 1 if height * width > LARGE_MAP else 6
+        Image.fromarray(grey).save(file, "PNG", compress_level=level)
     else:
         raise OptionError(f"no map format is called {form!r}; choose from: {MAP_FORMATS}")
 

@@ -138,26 +138,30 @@ class Database:
 
     def _prepare(self) -> None:
         connection = self._writer
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        # First of all: a file that can't be used is left exactly as it is.
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise DamagedDatabaseError(self.path, " ".join(str(found).split()))
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0 and not _columns(connection):
-            self._change(SCHEMA)
-        elif version == 2:
-            self._change(FROM_LAYOUT_2)
-        elif version not in (0, SCHEMA_VERSION):
+        present = _columns(connection)
+        with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+            empty.executescript(SCHEMA)
+            missing = sorted(_columns(empty) - present)
+        if version not in (0, 2, SCHEMA_VERSION):
             raise OutputError(
                 f"{self.path}: written by another version of fre (layout {version}, expected "
                 f"{SCHEMA_VERSION}); give another folder with --data"
             )
-        with contextlib.closing(sqlite3.connect(":memory:")) as empty:
-            empty.executescript(SCHEMA)
-            missing = sorted(_columns(empty) - _columns(connection))
-        if missing:
+        if version == 2:
+            missing = [column for column in missing if column != "results.pixel_threshold"]
+        if missing and present:
             raise DamagedDatabaseError(self.path, f"it lacks {', '.join(missing[:3])}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        if version == 2:
+            self._change(FROM_LAYOUT_2)
+        elif version == 0:
+            self._change("" if present else SCHEMA)
 
     def _change(self, script: str) -> None:
         self._writer.executescript(

@@ -12,9 +12,9 @@ import io
 import json
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -35,6 +35,8 @@ from fre.serve.problems import Problem
 __all__ = ["Gallery"]
 
 log = logging.getLogger("fre.serve")
+
+Gone: TypeAlias = "Callable[[], Awaitable[bool]]"
 
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 LIMITS = {"ordinary": 256, "large": 64, "whole": 8}
@@ -70,21 +72,22 @@ class Gallery:
         """Draw no more; on any thread."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def answer(self, stored: Stored, wanted: Wanted) -> Response:
+    async def answer(self, stored: Stored, wanted: Wanted, gone: Gone) -> Response:
         """Return a picture as an answer.
 
         Args:
             stored: the result.
             wanted: the picture.
+            gone: says whether the client has left, so that nothing is drawn for nobody.
 
         Raises:
-            Problem: the pictures were dropped, the image can't be decoded, or too many pictures
-                are asked for at once.
+            Problem: the pictures were dropped, the image can't be decoded, the client has left,
+                or too many pictures are asked for at once.
         """
         lane = self._lane(stored, wanted)
         release = self._take(lane)
         try:
-            file = await self._file(stored, wanted, lane)
+            file = await self._file(stored, wanted, lane, gone)
             size = await asyncio.to_thread(file.seek, 0, io.SEEK_END)
             return _FileAnswer(file, size, media_type(stored, wanted), release)
         except BaseException:
@@ -135,7 +138,7 @@ class Gallery:
             return self.pictures.map_preview_path(stored.identity).exists()
         return self.pictures.preview_path(stored.identity).exists()
 
-    async def _file(self, stored: Stored, wanted: Wanted, lane: str) -> IO[bytes]:
+    async def _file(self, stored: Stored, wanted: Wanted, lane: str, gone: Gone) -> IO[bytes]:
         if _as_sent(stored, wanted):
             try:
                 sent: IO[bytes] = await self._run(
@@ -154,7 +157,7 @@ class Gallery:
             file = await self._run(lambda: tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
         try:
             if lane != "ordinary":
-                await self._draw_alone(stored, wanted, file)
+                await self._draw_alone(stored, wanted, file, gone)
             else:
                 await self._run(draw, self.pictures, stored, wanted, file)
         except BaseException:
@@ -167,11 +170,15 @@ class Gallery:
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
-    async def _draw_alone(self, stored: Stored, wanted: Wanted, file: IO[bytes]) -> None:
+    async def _draw_alone(
+        self, stored: Stored, wanted: Wanted, file: IO[bytes], gone: Gone
+    ) -> None:
         """Draw in a process, once those before have ended."""
         if self._one is None:
             self._one = asyncio.Lock()
         async with self._one:
+            if await gone():
+                raise Problem(503, "shutting_down", "the client has left", retry_after=1)
             process = await asyncio.create_subprocess_exec(
                 *command(self.pictures, stored, wanted),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -6,7 +6,7 @@ import asyncio
 from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import Body, Depends, Query, Response
+from fastapi import Body, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from fre.serve.clock import stamp
@@ -115,20 +115,21 @@ class ResultRoutes:
         self.service.hub.publish("verdict", found)
         return JSONResponse({"result": found})
 
-    async def get_image(self, result: Identity, size: Side = None) -> Response:
+    async def get_image(self, request: Request, result: Identity, size: Side = None) -> Response:
         """The image, as it was sent where browsers show that, or smaller as JPEG."""
-        return await self._picture(result, Wanted("image", size))
+        return await self._picture(request, result, Wanted("image", size))
 
-    async def get_overlay(self, result: Identity, size: Side = 1024) -> Response:
+    async def get_overlay(self, request: Request, result: Identity, size: Side = 1024) -> Response:
         """The image under its heat map."""
-        return await self._picture(result, Wanted("overlay", size))
+        return await self._picture(request, result, Wanted("overlay", size))
 
-    async def get_heat(self, result: Identity) -> Response:
+    async def get_heat(self, request: Request, result: Identity) -> Response:
         """The heat colours with their opacity, at the size of the model's input."""
-        return await self._picture(result, Wanted("heat"))
+        return await self._picture(request, result, Wanted("heat"))
 
     async def get_map(
         self,
+        request: Request,
         result: Identity,
         map_format: Annotated[
             Literal["png", "npy", "tiff"],
@@ -139,8 +140,12 @@ class ResultRoutes:
         ] = "png",
     ) -> Response:
         """The anomaly map at the size of the image."""
-        return await self._picture(result, Wanted("map", map_format=map_format))
+        return await self._picture(request, result, Wanted("map", map_format=map_format))
 
-    async def _picture(self, result: int, wanted: Wanted) -> Response:
+    async def _picture(self, request: Request, result: int, wanted: Wanted) -> Response:
+        async def gone() -> bool:
+            # The first look takes in the end of the request, the second what came after it.
+            return await request.is_disconnected() or await request.is_disconnected()
+
         stored = await asyncio.to_thread(self.service.results.stored, result)
-        return await self.service.gallery.answer(stored, wanted)
+        return await self.service.gallery.answer(stored, wanted, gone)
