@@ -12,6 +12,7 @@ export class Viewer {
   /** @param {(result: object, verdict: string | null) => void} onverdict */
   constructor(dialog, onverdict) {
     this.dialog = dialog;
+    dialog.tabIndex = -1;
     this.onverdict = onverdict;
     this.zoom = new Zoom(() => this.zoomLevel && say(this.zoomLevel, percent(this.zoom.level)));
     this.opacity = Number(localStorage.getItem(OPACITY_KEY) ?? 0.8);
@@ -40,7 +41,8 @@ export class Viewer {
     Object.assign(this, { items, threshold, onclose });
     if (!this.dialog.open) this.dialog.showModal();
     this.#load(result);
-    this.next.focus();
+    if (this.next.disabled) this.dialog.focus();
+    else this.next.focus();
   }
 
   /** The result changed elsewhere, or the threshold did. */
@@ -147,12 +149,18 @@ export class Viewer {
       const scale = Math.min(box.width / width, box.height / height);
       if (scale > 0) this.zoom.fitted = scale;
       const sheet = pane.firstElementChild;
+      // Whole pixels: the browser would move the sheet to them, and one to one would be blurred.
+      const left = Math.round((box.width - width * scale) / 2);
+      const top = Math.round((box.height - height * scale) / 2);
       sheet.style.width = `${width * scale}px`;
       sheet.style.height = `${height * scale}px`;
-      sheet.style.left = `${(box.width - width * scale) / 2}px`;
-      sheet.style.top = `${(box.height - height * scale) / 2}px`;
+      sheet.style.left = `${left}px`;
+      sheet.style.top = `${top}px`;
       // Positions count from the corner of the pane, so that zooming does.
-      sheet.style.transformOrigin = `${-(box.width - width * scale) / 2}px ${-(box.height - height * scale) / 2}px`;
+      sheet.style.transformOrigin = `${-left}px ${-top}px`;
+      // At its own size, then scaled: the browser rounds sizes before it scales.
+      const full = sheet.querySelector(".full");
+      if (full) Object.assign(full.style, { width: `${width}px`, height: `${height}px`, transformOrigin: "0 0", transform: `scale(${scale})` });
     }
     this.zoom.apply();
   }
@@ -166,6 +174,8 @@ export class Viewer {
     say(this.place, place >= 0 ? `${format.count(place + 1)} of ${format.count(items.length)}` : "");
     this.previous.disabled = place <= 0;
     this.next.disabled = place < 0 || place >= items.length - 1;
+    // A disabled button would swallow the keys: they go to the whole view at either end.
+    if (document.activeElement?.disabled) this.dialog.focus();
     const corrected = correction(result, kind);
     // Buttons that had the focus keep it when they are made anew.
     const focused = document.activeElement?.dataset?.verdict;

@@ -86,11 +86,11 @@ export class Zoom {
     this.x = Math.max(Math.min(0, least), Math.min(Math.max(0, least), this.x));
     this.y = Math.max(Math.min(0, least), Math.min(Math.max(0, least), this.y));
     for (const pane of this.panes) {
-      const { width, height } = pane.getBoundingClientRect();
+      const { left, top, width, height } = pane.getBoundingClientRect();
       const sheet = pane.firstElementChild;
       if (!sheet) continue;
-      const x = this.#onPixel(this.x * width, parseFloat(sheet.style.left));
-      const y = this.#onPixel(this.y * height, parseFloat(sheet.style.top));
+      const x = this.#onPixel(this.x * width, left, parseFloat(sheet.style.left));
+      const y = this.#onPixel(this.y * height, top, parseFloat(sheet.style.top));
       sheet.style.transform = `translate(${x}px, ${y}px) scale(${this.scale})`;
       pane.classList.toggle("zoomed", this.scale > 1.01);
       pane.classList.toggle("pixels", this.level > PIXELS_SHOWN);
@@ -99,10 +99,11 @@ export class Zoom {
   }
 
   /** A shift that puts the edge of the image, at `edge` in its pane, on the edge of a screen pixel. */
-  #onPixel(shift, edge) {
+  #onPixel(shift, pane, edge) {
     if (!Number.isFinite(edge)) return shift;
     const ratio = window.devicePixelRatio;
-    return Math.round((shift + this.scale * edge) * ratio) / ratio - this.scale * edge;
+    const before = pane + this.scale * edge;
+    return Math.round((before + shift) * ratio) / ratio - before;
   }
 
   /** The scale at which a pixel of the image is a pixel of the screen. */
