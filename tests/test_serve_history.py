@@ -358,6 +358,7 @@ def test_pictures_of_large_images_are_drawn_one_at_a_time(results: Results) -> N
     async def several() -> list[bytes]:
         wanted = [
             Wanted("overlay", 200),
+            Wanted("overlay", 200),
             Wanted("map", map_format="npy"),
             Wanted("map", map_format="tiff"),
             Wanted("map"),
@@ -380,7 +381,9 @@ def test_pictures_of_large_images_are_drawn_one_at_a_time(results: Results) -> N
             release()
         return found
 
-    overlay, raw, tiff, grey, image, heat = asyncio.run(several())
+    overlay, same, raw, tiff, grey, image, heat = asyncio.run(several())
+    assert overlay == same
+    assert gallery._drawing == {}
     gallery.close()
     assert set(gallery._busy.values()) == {0}
     assert Image.open(io.BytesIO(overlay)).size == (200, 150)

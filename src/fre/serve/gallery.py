@@ -67,6 +67,7 @@ class Gallery:
         self._threads = ThreadPoolExecutor(available_cores(), thread_name_prefix="fre-draw")
         self._busy = dict.fromkeys(LIMITS, 0)
         self._one: asyncio.Lock | None = None
+        self._drawing: dict[tuple[Stored, Wanted], _Drawing] = {}
 
     def close(self) -> None:
         """Draw no more; on any thread."""
@@ -87,12 +88,35 @@ class Gallery:
         lane = self._lane(stored, wanted)
         release = self._take(lane)
         try:
-            file = await self._file(stored, wanted, lane, gone)
+            if lane == "large":
+                file: IO[bytes] = io.BytesIO(await self._shared(stored, wanted, gone))
+            else:
+                file = await self._file(stored, wanted, lane, gone)
             size = await asyncio.to_thread(file.seek, 0, io.SEEK_END)
             return _FileAnswer(file, size, media_type(stored, wanted), release)
         except BaseException:
             release()
             raise
+
+    async def _shared(self, stored: Stored, wanted: Wanted, gone: Gone) -> bytes:
+        """A small picture of a large image, drawn once for all who ask for it meanwhile."""
+        key = (stored, wanted)
+        drawing = self._drawing.get(key)
+        if drawing is None:
+            drawing = self._drawing[key] = _Drawing()
+
+            async def draw_it() -> bytes:
+                try:
+                    with await self._file(stored, wanted, "large", drawing.is_deserted) as file:
+                        await asyncio.to_thread(file.seek, 0)
+                        return await asyncio.to_thread(file.read)
+                finally:
+                    del self._drawing[key]
+
+            drawing.task = asyncio.create_task(draw_it())
+        drawing.clients.append(gone)
+        assert drawing.task is not None
+        return await asyncio.shield(drawing.task)
 
     def _take(self, lane: str) -> Callable[[], None]:
         """Take a place in a lane; return what gives it back."""
@@ -197,6 +221,21 @@ class Gallery:
                     await process.wait()
         if process.returncode != 0:
             raise _told(told.decode("utf-8", "replace"), process.returncode)
+
+
+class _Drawing:
+    """A picture that is being drawn, and the clients that wait for it."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[bytes] | None = None
+        self.clients: list[Gone] = []
+
+    async def is_deserted(self) -> bool:
+        """Whether all clients have left."""
+        for gone in list(self.clients):
+            if not await gone():
+                return False
+        return True
 
 
 def _as_sent(stored: Stored, wanted: Wanted) -> bool:
