@@ -120,6 +120,6 @@ def _continue_after(database: Database, last: int) -> None:
 def _note(path: Path, reason: str, moved: list[str]) -> str:
     kept = f"; set aside as {', '.join(moved)}" if moved else ""
     return (
-        f"the history {path} lost earlier results: {reason}{kept}. "
+        f"the history {path.name} lost earlier results: {reason}{kept}. "
         "A new history begins; restore the file from a backup to get the results back"
     )
