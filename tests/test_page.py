@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import csv
 import importlib.util
+import io
 import json
 import os
 import re
@@ -131,6 +132,9 @@ def service(plates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "grow",
         "busy",
         "late",
+        "types",
+        "zoomed",
+        "judged",
     ]:
         model.save(folder / "models" / f"{name}.onnx")
     # A quick one, for a thousand images.
@@ -150,6 +154,7 @@ def browser() -> Iterator[Any]:
 
 
 Opener = Callable[..., Any]
+Shoot = Callable[[Any, str], Path]
 
 
 @pytest.fixture
@@ -166,10 +171,14 @@ def open_page(browser: Any) -> Iterator[Opener]:
         width: int = 1440,
         height: int = 900,
         scheme: str = "light",
+        density: float = 1,
         forgive: str | None = None,
     ) -> Any:
         context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            device_scale_factor=density,
+            accept_downloads=True,
         )
         contexts.append(context)
         page = context.new_page()
@@ -444,6 +453,32 @@ def test_a_model_is_trained_from_good_images_and_used(
         expect(page.locator(".job-state")).to_have_text("Ready")
         page.get_by_label("Product or camera").fill("bracket")
         expect(page.get_by_text("There is a model of that name.")).to_be_visible()
+
+        # The run shows the calibration that it ended with, whatever the model has by now.
+        (run,) = service.get("/v1/jobs")["jobs"]
+        kept = run["result"]["calibration"]
+        chart = page.locator(".job svg.chart")
+        label = chart.get_attribute("aria-label")
+        request = urllib.request.Request(
+            f"{service.url}/v1/models/bracket/threshold",
+            json.dumps({"threshold": 3 * kept["threshold"]}).encode(),
+            {"Content-Type": "application/json"},
+            method="PUT",
+        )
+        urllib.request.urlopen(request).close()
+        assert service.get("/v1/models/bracket/calibration")["sha256"] != kept["sha256"]
+        page.reload()
+        page.get_by_role("link", name="Train", exact=True).click()
+        expect(chart).to_have_attribute("aria-label", label)
+        found = re.search(r"threshold of ([0-9,.]*[0-9])", label)
+        assert found is not None
+        drawn = float(found.group(1).replace(",", ""))
+        assert drawn == pytest.approx(kept["threshold"], rel=1e-2)
+        (model := service.models / "bracket.onnx").rename(tmp_path / "away.onnx")
+        page.reload()
+        page.get_by_role("link", name="Train", exact=True).click()
+        expect(chart).to_have_attribute("aria-label", label)
+        (tmp_path / "away.onnx").rename(model)
         page.close()
     assert load(tmp_path / "models" / "bracket.onnx").calibration.scores.size == N_TRAIN
 
@@ -706,6 +741,10 @@ def test_live_follows_a_folder(
     expect(page.get_by_text("of 3 parts in the last")).to_be_visible()
 
     body = (service.watched / "second.png").read_bytes()
+    # Images that people try on the page say nothing of the line.
+    predict(service, "live", [(f"tried-{i}.png", body) for i in range(40)])
+    expect(page.get_by_text("of 43 parts in the last")).to_be_visible()
+    expect(page.locator(".drift-title")).to_have_text("Too few parts to tell")
     for i in range(35):
         request = urllib.request.Request(
             f"{service.url}/v1/models/live/predict?source=camera-1&name=frame-{i}.png",
@@ -720,6 +759,128 @@ def test_live_follows_a_folder(
     page.get_by_label("Source").select_option("camera-1")
     expect(page.locator("#view-live .card .name").first).to_have_text("frame-34.png")
     shoot(page, "live")
+
+
+def test_files_of_other_types_are_named(
+    service: Service, plates: Path, open_page: Opener, tmp_path: Path, shoot: Shoot
+) -> None:
+    page = open_page(service, "types")
+    files = [tmp_path / name for name in ("notes.txt", "clip.gif", "plan.pdf")]
+    for file in files:
+        file.write_bytes(b"something else")
+    drop(page, files)
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("notes.txt, clip.gif, plan.pdf")
+    expect(alert).to_contain_text("JPEG, PNG, BMP, TIFF and WebP are read")
+    assert service.get("/v1/results?model=types")["total"] == 0
+    alert.get_by_role("button").click()
+    drop(page, [files[0], plates / "test" / "good-0.png"])
+    expect(alert).to_contain_text("notes.txt")
+    expect(page.get_by_text("1 image inspected.")).to_be_visible()
+    shoot(page, "types")
+    alert.get_by_role("button").click()
+    go(page, "train")
+    drop(page, [*files, plates / "train" / "00.png"])
+    expect(alert).to_contain_text("notes.txt, clip.gif, plan.pdf")
+    expect(page.get_by_text("1 image,")).to_be_visible()
+
+
+@pytest.mark.parametrize("density", [1, 2])
+def test_one_to_one_is_a_pixel_on_a_pixel(
+    service: Service, open_page: Opener, tmp_path: Path, shoot: Shoot, density: int
+) -> None:
+    file = tmp_path / f"wide-{density}.png"
+    pixels = np.kron(np.indices((75, 100)).sum(axis=0) % 2, np.ones((20, 20))) * 200
+    Image.fromarray(pixels.astype(np.uint8)).convert("RGB").save(file)  # 2000 x 1500
+    page = open_page(service, "zoomed", density=density)
+    choose(page, [file, write_plate(tmp_path / f"small-{density}.png", 3, size=64)])
+    inspected(page, 2)
+    shown: dict[str, list[float]] = {}
+    for name, width in ((file.name, 2000), (f"small-{density}.png", 64)):
+        card(page, name).click()
+        viewer = page.get_by_role("dialog")
+        full = viewer.locator("img.full").first
+        full.evaluate("image => image.decode()")
+        level = viewer.locator("output.zoom-level")
+        size = "image => image.getBoundingClientRect().width * devicePixelRatio"
+        fitted = full.evaluate(size)
+        assert abs(float(level.inner_text().rstrip(" %")) - 100 * fitted / width) < 1
+        page.keyboard.press("1")
+        expect(level).to_have_text("100 %")
+        assert full.evaluate(size) == pytest.approx(width, abs=0.5)
+        for side in ("left", "top"):
+            edge = full.evaluate(
+                f"image => image.getBoundingClientRect().{side} * devicePixelRatio"
+            )
+            assert abs(edge - round(edge)) < 0.02
+        shown[name] = [fitted, full.evaluate(size)]
+        shoot(page, f"one-to-one-{density}-{width}")
+        if name == file.name:
+            page.keyboard.press("b")
+            expect(viewer.locator(".boxes")).to_have_count(0)
+            # The browser may draw a coarse image first. Then the squares are as sharp as in the
+            # file, and nothing is blurred between them.
+            for _ in range(40):
+                seen = viewer.locator(".pane").first.screenshot()
+                grey = np.asarray(Image.open(io.BytesIO(seen)).convert("L"))[20:-20, 20:-20]
+                values, counts = np.unique(grey, return_counts=True)
+                sharp = dict(zip(values.tolist(), counts.tolist(), strict=True))
+                squares = sharp.pop(0) + sharp.pop(200)
+                sharp.pop(int(grey[0, 0]), None)
+                if sum(sharp.values()) < 0.001 * squares:
+                    break
+                page.wait_for_timeout(250)
+            assert sum(sharp.values()) < 0.001 * squares, sharp
+            page.keyboard.press("b")
+        viewer.get_by_role("button", name="Fit").click()
+        assert full.evaluate(size) == pytest.approx(fitted, abs=0.5)
+        viewer.get_by_role("button", name="100 %").click()
+        assert full.evaluate(size) == pytest.approx(width, abs=0.5)
+        page.keyboard.press("Escape")
+    assert shown[file.name][0] < shown[file.name][1]
+
+
+def test_a_result_says_by_what_it_was_judged(
+    service: Service, plates: Path, open_page: Opener, shoot: Shoot
+) -> None:
+    page = open_page(service, "judged")
+    choose(page, [plates / "test" / "good-0.png"])
+    expect(page.get_by_text("1 image inspected.")).to_be_visible(timeout=PATIENCE)
+    (result,) = service.get("/v1/results?model=judged")["results"]
+    calibration = service.get("/v1/models/judged/calibration")
+    assert result["threshold"] == calibration["threshold"]
+    assert result["pixel_threshold"] == pytest.approx(calibration["pixel_threshold"])
+    assert result["map_range"] == calibration["map_range"]
+    assert result["model_sha256"] == calibration["sha256"]
+    field = page.get_by_label("Threshold", exact=True).and_(page.locator("input"))
+    field.fill(str(result["score"] - 0.25))
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Save into the model").click()
+    expect(page.get_by_text("Saved into judged.")).to_be_visible()
+    page.reload()
+    shoot(page, "judged")
+    page.locator("#view-inspect .card.anomalous").click()
+    facts = page.get_by_role("dialog").locator(".facts")
+    expect(facts).to_contain_text("judged by")
+    expect(facts).to_contain_text("as good")
+    assert service.get("/v1/results?model=judged")["results"][0] == result
+
+
+def test_a_lost_history_is_said(open_page: Opener, tmp_path: Path, shoot: Shoot) -> None:
+    data = tmp_path / "models" / ".fre-serve"
+    data.mkdir(parents=True)
+    (data / "results.sqlite3").write_bytes(b"no database, by far. " * 500)
+    with serve(tmp_path) as service:
+        page = open_page(service)
+        alert = page.get_by_role("alert")
+        expect(alert).to_contain_text("lost earlier results")
+        expect(alert).to_contain_text("history.damaged-")
+        assert service.get("/readyz")["note"] == service.get("/v1/service")["note"]
+        assert "history.damaged-" in service.get("/readyz")["note"]
+        shoot(page, "lost-history")
+        page.close()
+    (line,) = [line for line in (tmp_path / "log.txt").read_text().splitlines() if "lost" in line]
+    assert "history.damaged-" in line
 
 
 def predict(service: Service, model: str, files: list[tuple[str, bytes]]) -> None:

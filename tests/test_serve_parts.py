@@ -144,7 +144,7 @@ def test_a_database_of_another_kind_is_refused(tmp_path: Path) -> None:
     from fre.serve.database import Database
 
     (tmp_path / "text").write_text("not a database, by far" * 100)
-    with pytest.raises(OutputError, match="can't be used"):
+    with pytest.raises(OutputError, match="not a database"):
         Database(tmp_path / "text")
     connection = sqlite3.connect(tmp_path / "newer")
     connection.execute("PRAGMA user_version = 99")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["resize_map", "row_bands"]
+__all__ = ["resize_map", "resized_bands", "row_bands"]
 
 BAND_PIXELS = 2**20
 
@@ -41,3 +41,28 @@ def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArr
         return anomaly_map
     image = Image.fromarray(np.ascontiguousarray(anomaly_map, dtype=np.float32))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def resized_bands(
+    anomaly_map: NDArray[np.float32], size: tuple[int, int]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield `resize_map` in bands of rows, so that a huge map is never held as a whole.
+
+    Args:
+        anomaly_map: float32 (h, w).
+        size: height and width of the result.
+
+    Yields:
+        Rows of the result, and their values, float32 (rows, size[1]).
+    """
+    from PIL import Image
+
+    if anomaly_map.shape == size:
+        yield from ((rows, anomaly_map[rows]) for rows in row_bands(size))
+        return
+    height, width = anomaly_map.shape
+    image = Image.fromarray(np.ascontiguousarray(anomaly_map, dtype=np.float32))
+    for rows in row_bands(size):
+        box = (0, rows.start * height / size[0], width, rows.stop * height / size[0])
+        band = image.resize((size[1], rows.stop - rows.start), Image.Resampling.BILINEAR, box)
+        yield rows, np.asarray(band)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,11 @@ from fre.cores import available_cores
 from fre.errors import ImageError, OptionError
 from fre.files import write_atomic
 from fre.images import read_image
-from fre.maps import row_bands
+from fre.maps import resized_bands
 from fre.types import FloatArray, Prediction
 from fre.visualize import Scale, overlay
 
-__all__ = ["MAP_FORMATS", "FolderWriter", "encode_map", "json_line"]
+__all__ = ["MAP_FORMATS", "FolderWriter", "encode_map", "json_line", "write_map"]
 
 MAP_FORMATS = ("tiff", "npy", "png")
 
@@ -51,21 +51,54 @@ def encode_map(anomaly_map: FloatArray, form: str, scale: Scale) -> bytes:
         OptionError: an unknown format.
     """
     buffer = io.BytesIO()
+    write_map(buffer, anomaly_map, form, scale)
+    return buffer.getvalue()
+
+
+def write_map(
+    file: IO[bytes],
+    anomaly_map: FloatArray,
+    form: str,
+    scale: Scale,
+    size: tuple[int, int] | None = None,
+) -> None:
+    """Write an anomaly map to an open file, as `encode_map` encodes it.
+
+    Args:
+        file: open for writing.
+        anomaly_map: float32 (h, w).
+        form: ``"tiff"``, ``"npy"`` or ``"png"``.
+        scale: the model's range of the map.
+        size: height and width to resize the map to; ``None`` keeps its own. Only the rows in
+            hand are resized, so that a huge map takes little memory.
+
+    Raises:
+        OptionError: an unknown format.
+    """
+    height, width = size or anomaly_map.shape
     if form == "npy":
-        np.save(buffer, anomaly_map, allow_pickle=False)
+        header = {"descr": "<f4", "fortran_order": False, "shape": (height, width)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _, band in resized_bands(anomaly_map, (height, width)):
+            file.write(np.ascontiguousarray(band, "<f4").tobytes())
     elif form == "tiff":
-        Image.fromarray(anomaly_map).save(buffer, "TIFF", compression="tiff_deflate")
+        whole = Image.fromarray(np.ascontiguousarray(anomaly_map, np.float32))
+        if whole.size != (width, height):
+            whole = whole.resize((width, height), Image.Resampling.BILINEAR)
+        # Floats of a huge map hardly get smaller, and would take a minute.
+        compression = "raw" if height * width > LARGE_MAP else "tiff_deflate"
+        whole.save(file, "TIFF", compression=compression)
     elif form == "png":
         low, high = scale
-        grey = np.empty(anomaly_map.shape, np.uint16)
-        for rows in row_bands(anomaly_map.shape):
+        grey = np.empty((height, width), np.uint16)
+        for rows, band in resized_bands(anomaly_map, (height, width)):
             # In float64: the scale of a model of equal images is too small for float32.
-            share = np.clip((anomaly_map[rows].astype(np.float64) - low) / (high - low), 0, 1)
+            share = np.clip((band.astype(np.float64) - low) / (high - low), 0, 1)
             grey[rows] = np.rint(share * 65535)
-        Image.fromarray(grey).save(buffer, "PNG")
+        level = 1 if height * width > LARGE_MAP else 6
+        Image.fromarray(grey).save(file, "PNG", compress_level=level)
     else:
         raise OptionError(f"no map format is called {form!r}; choose from: {MAP_FORMATS}")
-    return buffer.getvalue()
 
 
 LARGE_MAP = 4_000_000

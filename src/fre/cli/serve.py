@@ -143,6 +143,8 @@ def serve(
 def _say(address: str, service: Service) -> None:
     names = service.registry.names()
     shown = ", ".join(names) if names else "no models yet"
+    if service.history_note:
+        note(f"{service.settings.data}: {service.history_note}")
     note(f"{shown}; the page is at {address}")
     for reason in service.registry.broken().values():
         note(f"left out: {reason}")

@@ -249,10 +249,10 @@ def _add_routes(api: FastAPI, service: Service, access: Access) -> None:
     path = "/v1/results/{result}"
     shown = picture("image/jpeg", "image/png", "image/webp", "image/bmp")
     maps = picture("image/png", "image/tiff", "application/octet-stream")
-    add("GET", f"{path}/image", results.get_image, shown, 404)
-    add("GET", f"{path}/overlay", results.get_overlay, picture("image/jpeg"), 404)
-    add("GET", f"{path}/heat", results.get_heat, picture("image/png"), 404)
-    add("GET", f"{path}/map", results.get_map, maps, 404)
+    add("GET", f"{path}/image", results.get_image, shown, 404, 503)
+    add("GET", f"{path}/overlay", results.get_overlay, picture("image/jpeg"), 404, 503)
+    add("GET", f"{path}/heat", results.get_heat, picture("image/png"), 404, 503)
+    add("GET", f"{path}/map", results.get_map, maps, 404, 503)
     add("GET", "/v1/samples", site.list_samples, schemas.SamplesBody)
     add("GET", "/v1/samples/{sample}.png", site.get_sample, picture("image/png"), 404)
     add(

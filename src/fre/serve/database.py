@@ -6,6 +6,7 @@ FULL``), so that what was acknowledged is there after a crash of the process or 
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -16,12 +17,12 @@ from typing import Any, TypeVar
 
 from fre.errors import InternalError, OutputError
 
-__all__ = ["Database"]
+__all__ = ["DamagedDatabaseError", "Database"]
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = """
 CREATE TABLE results (
@@ -47,7 +48,8 @@ CREATE TABLE results (
     map_low REAL NOT NULL,
     map_high REAL NOT NULL,
     kept_bytes INTEGER NOT NULL,
-    watch_key TEXT UNIQUE
+    watch_key TEXT UNIQUE,
+    pixel_threshold REAL
 );
 CREATE INDEX results_model ON results (model, id);
 CREATE INDEX results_score ON results (model, score);
@@ -68,15 +70,37 @@ CREATE TABLE jobs (
 );
 """
 
+# Layout 2 knew no pixel threshold, and accepted infinite numbers, which compare as good.
+FROM_LAYOUT_2 = """
+ALTER TABLE results ADD COLUMN pixel_threshold REAL;
+UPDATE results SET anomalous = 1 WHERE anomalous = 0
+    AND (abs(score) > 1.7976931348623157e308 OR abs(threshold) > 1.7976931348623157e308);
+"""
+
+
+class DamagedDatabaseError(OutputError):
+    """A database file whose content can't be used, as opposed to one that can't be opened.
+
+    Attributes:
+        reason: what is wrong with the file, without its name.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
 
 class Database:
     """One SQLite file: writes in groups on a thread of its own, reads on the caller's.
+
+    The file is checked as it is opened, so that damage is found before the first result is added.
 
     Args:
         path: the file; it is made if it is missing.
 
     Raises:
-        OutputError: the file can't be opened, is damaged, or of another version.
+        DamagedDatabaseError: the file is no database of fre, or is damaged.
+        OutputError: the file can't be opened, or is of another version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,9 +111,19 @@ class Database:
         self._pending: queue.SimpleQueue[tuple[Operation, Future[Any]] | None] = queue.SimpleQueue()
         try:
             self._writer = self._open()
+        except sqlite3.Error as error:
+            raise _unusable(path, error) from error
+        try:
             self._prepare()
         except sqlite3.Error as error:
-            raise OutputError(f"{path}: can't be used as the database: {error}") from error
+            self._writer.close()
+            # SQLite's word for damage; what the system refuses (access, locks) is a subclass.
+            if type(error) is sqlite3.DatabaseError:
+                raise DamagedDatabaseError(path, str(error)) from error
+            raise _unusable(path, error) from error
+        except OutputError:
+            self._writer.close()
+            raise
         self._thread = threading.Thread(target=self._write, name="fre-database", daemon=True)
         self._thread.start()
 
@@ -98,22 +132,41 @@ class Database:
             self.path, isolation_level=None, check_same_thread=False, timeout=30
         )
         connection.row_factory = sqlite3.Row
+        # One damaged name must not break every list that holds it.
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")
         return connection
 
     def _prepare(self) -> None:
         connection = self._writer
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        # First of all: a file that can't be used is left exactly as it is.
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise DamagedDatabaseError(self.path, " ".join(str(found).split()))
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            connection.executescript(
-                f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != SCHEMA_VERSION:
+        present = _columns(connection)
+        with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+            empty.executescript(SCHEMA)
+            missing = sorted(_columns(empty) - present)
+        if version not in (0, 2, SCHEMA_VERSION):
             raise OutputError(
                 f"{self.path}: written by another version of fre (layout {version}, expected "
                 f"{SCHEMA_VERSION}); give another folder with --data"
             )
+        if version == 2:
+            missing = [column for column in missing if column != "results.pixel_threshold"]
+        if missing and present:
+            raise DamagedDatabaseError(self.path, f"it lacks {', '.join(missing[:3])}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        if version == 2:
+            self._change(FROM_LAYOUT_2)
+        elif version == 0:
+            self._change("" if present else SCHEMA)
+
+    def _change(self, script: str) -> None:
+        self._writer.executescript(
+            f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
 
     def submit(self, operation: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Do something in the next transaction.
@@ -138,11 +191,16 @@ class Database:
         """A connection of the calling thread, for reading."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._open()
-            connection.execute("PRAGMA query_only = 1")
+            connection = self.open_reader()
             self._local.connection = connection
             with self._lock:
                 self._readers.append(connection)
+        return connection
+
+    def open_reader(self) -> sqlite3.Connection:
+        """Open a connection for reading on any thread; the caller closes it."""
+        connection = self._open()
+        connection.execute("PRAGMA query_only = 1")
         return connection
 
     def close(self) -> None:
@@ -197,3 +255,17 @@ class Database:
                 future.set_result(result)
             else:
                 future.set_exception(problem)
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> OutputError:
+    return OutputError(f"{path}: can't be used as the database: {error}")
+
+
+def _columns(connection: sqlite3.Connection) -> set[str]:
+    """The columns of all tables, as ``table.column``."""
+    rows = connection.execute(
+        "SELECT tables.name || '.' || columns.name "
+        "FROM sqlite_master AS tables, pragma_table_info(tables.name) AS columns "
+        "WHERE tables.type = 'table' AND tables.name NOT LIKE 'sqlite%'"
+    )
+    return {name for (name,) in rows}

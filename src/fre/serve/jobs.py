@@ -165,7 +165,8 @@ class Jobs:
             "started": row["started"],
             "finished": row["finished"],
             "error": row["error"] and json.loads(row["error"]),
-            "result": row["result"] and json.loads(row["result"]),
+            # Earlier versions stored infinite numbers, for which JSON has no word.
+            "result": row["result"] and json.loads(row["result"], parse_constant=lambda _: None),
         }
 
     def _announce(self, identity: int) -> dict[str, Any]:

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from fre.errors import ImageError
-from fre.images import decode_resized
-from fre.maps import resize_map
-from fre.output import encode_map
 from fre.serve.problems import Problem
-from fre.types import FloatArray, ImageArray
-from fre.visualize import Scale, heat_layer, overlay, thumbnail
+from fre.types import FloatArray
 
-__all__ = ["BROWSER_TYPES", "MEDIA_TYPES", "Pictures", "render"]
-
-BROWSER_TYPES = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "BMP": "image/bmp",
-}
-"""Formats that browsers show; others are converted."""
-
-MEDIA_TYPES = {"png": "image/png", "npy": "application/octet-stream", "tiff": "image/tiff"}
+__all__ = ["Pictures"]
 
 
 class Pictures:
     """A folder of images and maps, by the id of their result.
+
+    A large image gets a preview, a small JPEG beside it, when a small picture of it is first
+    asked for, and so does a large map. Previews count towards the bound and go with their image.
 
     Args:
         folder: is made if it is missing.
@@ -41,10 +28,30 @@ class Pictures:
     def __init__(self, folder: Path, bound: int) -> None:
         self.folder = folder
         self.bound = bound
+        self._writing = threading.Lock()
 
-    def _paths(self, identity: int) -> tuple[Path, Path]:
-        folder = self.folder / f"{identity // 1000:06d}"
-        return folder / f"{identity}.image", folder / f"{identity}.npy"
+    def image_path(self, identity: int) -> Path:
+        """Path of the image's file, as it was sent."""
+        return self.folder / f"{identity // 1000:06d}" / f"{identity}.image"
+
+    def map_path(self, identity: int) -> Path:
+        """Path of the map at the model's size."""
+        return self.image_path(identity).with_suffix(".npy")
+
+    def preview_path(self, identity: int) -> Path:
+        """Path of the image's preview."""
+        return self.image_path(identity).with_suffix(".preview.jpg")
+
+    def map_preview_path(self, identity: int) -> Path:
+        """Path of the map's preview."""
+        return self.image_path(identity).with_suffix(".preview.npy")
+
+    def _kept_paths(self, identity: int) -> list[Path]:
+        paths = (self.image_path, self.map_path, self.preview_path, self.map_preview_path)
+        return [path(identity) for path in paths]
+
+    def _unfinished_path(self, identity: int) -> Path:
+        return self.image_path(identity).with_suffix(".unfinished")
 
     def save(self, identity: int, data: bytes, anomaly_map: FloatArray) -> int:
         """Keep the pictures of a result.
@@ -52,93 +59,105 @@ class Pictures:
         They are not flushed to the disk: after a power failure they may be missing, which is
         noticed when they are asked for.
 
+        Args:
+            identity: id of the result.
+            data: the image's file.
+            anomaly_map: float32 (H, W) at the model's size.
+
         Returns:
             The bytes that they take; 0 if they could not be kept.
         """
         if self.bound == 0:
             return 0
-        image_path, map_path = self._paths(identity)
         buffer = io.BytesIO()
         np.save(buffer, anomaly_map, allow_pickle=False)
         try:
-            image_path.parent.mkdir(parents=True, exist_ok=True)
-            image_path.write_bytes(data)
-            map_path.write_bytes(buffer.getbuffer())
+            self.image_path(identity).parent.mkdir(parents=True, exist_ok=True)
+            self.image_path(identity).write_bytes(data)
+            self.map_path(identity).write_bytes(buffer.getbuffer())
         except OSError:
             self.drop(identity)
             return 0
         return len(data) + buffer.tell()
 
+    def save_preview(self, identity: int, image: bytes) -> None:
+        """Keep the preview of an image, a JPEG file."""
+        self._save(identity, self.preview_path(identity), image)
+
+    def save_map_preview(self, identity: int, anomaly_map: FloatArray) -> None:
+        """Keep the preview of a map, float32 (h, w)."""
+        buffer = io.BytesIO()
+        np.save(buffer, anomaly_map, allow_pickle=False)
+        self._save(identity, self.map_preview_path(identity), buffer.getvalue())
+
+    def _save(self, identity: int, path: Path, data: bytes) -> None:
+        # Without room for a preview the next one who asks waits again.
+        beside = self._unfinished_path(identity)
+        with self._writing:
+            try:
+                beside.write_bytes(data)
+                beside.replace(path)
+            except OSError:
+                beside.unlink(missing_ok=True)
+
+    def size(self, identity: int) -> int:
+        """Return the bytes that the pictures of a result take on the disk."""
+        total = 0
+        for path in self._kept_paths(identity):
+            try:
+                total += path.stat().st_size
+            except OSError:  # noqa: PERF203  (a picture that is not there takes nothing)
+                continue
+        return total
+
     def drop(self, identity: int) -> None:
         """Delete the pictures of a result."""
-        for path in self._paths(identity):
+        for path in (*self._kept_paths(identity), self._unfinished_path(identity)):
             path.unlink(missing_ok=True)
 
-    def load(self, identity: int) -> tuple[bytes, FloatArray]:
-        """The image's file, and the map at the model's size.
+    def image(self, identity: int) -> bytes:
+        """Return the image's file.
 
         Raises:
-            Problem: they are not there any more.
+            Problem: it is not there any more.
         """
-        image_path, map_path = self._paths(identity)
         try:
-            data = image_path.read_bytes()
-            anomaly_map: FloatArray = np.load(map_path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise Problem(
-                404,
-                "not_kept",
-                f"the pictures of result {identity} were dropped to keep the disk bounded",
-            ) from error
-        return data, anomaly_map
+            return self.image_path(identity).read_bytes()
+        except OSError as error:
+            raise not_kept(identity) from error
+
+    def anomaly_map(self, identity: int) -> FloatArray:
+        """Return the map at the model's size, float32 (H, W).
+
+        Raises:
+            Problem: it is not there any more.
+        """
+        try:
+            anomaly_map: FloatArray = np.load(self.map_path(identity), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise not_kept(identity) from error
+        return anomaly_map
+
+    def preview(self, identity: int) -> bytes | None:
+        """Return the preview of the image, or ``None`` if there is none yet."""
+        try:
+            return self.preview_path(identity).read_bytes()
+        except OSError:
+            return None
+
+    def map_preview(self, identity: int) -> FloatArray | None:
+        """Return the preview of the map, or ``None`` if there is none yet."""
+        try:
+            preview: FloatArray = np.load(self.map_preview_path(identity), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return preview
 
 
-def render(
-    kind: str,
-    data: bytes,
-    form: str,
-    anomaly_map: FloatArray,
-    scale: Scale,
-    *,
-    size: int | None = None,
-    map_format: str = "png",
-) -> tuple[bytes, str]:
-    """A picture of a result as a file, and its media type.
-
-    Args:
-        kind: ``"image"``, ``"overlay"``, ``"heat"`` or ``"map"``.
-        data: the image's file.
-        form: its format.
-        anomaly_map: float32 (H, W) at the model's size.
-        scale: the model's range of the map.
-        size: the longest side of an image or overlay at most.
-        map_format: of the map.
-
-    Raises:
-        Problem: the image can't be decoded.
-    """
-    if kind == "heat":
-        return _encode(heat_layer(anomaly_map, scale), "PNG"), "image/png"
-    if kind == "image" and size is None and form in BROWSER_TYPES:
-        return data, BROWSER_TYPES[form]
-    try:
-        image, original = decode_resized(data, None, name="image")
-    except ImageError as error:
-        raise Problem(422, "unreadable", str(error)) from error
-    if kind == "map":
-        full = resize_map(anomaly_map, original)
-        return encode_map(full, map_format, scale), MEDIA_TYPES[map_format]
-    if size is not None:
-        image = thumbnail(image, size)
-    if kind == "overlay":
-        image = overlay(image, resize_map(anomaly_map, image.shape[:2]), scale)
-    if kind == "image" and size is None:
-        return _encode(image, "PNG"), "image/png"
-    return _encode(image, "JPEG"), "image/jpeg"
-
-
-def _encode(image: ImageArray, form: str) -> bytes:
-    buffer = io.BytesIO()
-    options = {"quality": 88} if form == "JPEG" else {"compress_level": 1}
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, form, **options)
-    return buffer.getvalue()
+def not_kept(identity: int) -> Problem:
+    """Return the answer to a request for pictures that were dropped."""
+    return Problem(
+        404,
+        "not_kept",
+        f"the pictures of result {identity} were dropped to keep the disk bounded",
+    )

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -14,11 +15,12 @@ from typing import Any
 
 from fre.serve.clock import now, stamp
 from fre.serve.database import Database
+from fre.serve.drawing import Stored
 from fre.serve.pictures import Pictures
 from fre.serve.problems import Problem
-from fre.types import FloatArray, Prediction
+from fre.types import Prediction
 
-__all__ = ["CSV_COLUMNS", "Filters", "NewResult", "Results"]
+__all__ = ["CSV_COLUMNS", "PAGE_SOURCE", "Filters", "NewResult", "Results"]
 
 CSV_COLUMNS = (
     "id",
@@ -35,6 +37,12 @@ CSV_COLUMNS = (
     "verdict_at",
     "created",
 )
+
+CSV_WINDOW = 1000
+"""Ids of results that are read in one transaction."""
+
+PAGE_SOURCE = "page"
+"""Source of images that people upload on the page."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,15 @@ class Filters:
 
 
 def to_result(row: sqlite3.Row) -> dict[str, Any]:
-    """A row as the service shows it."""
+    """A row as the service shows it.
+
+    Numbers that are not finite, which earlier versions stored, are shown as ``None``: JSON has
+    no word for them. A result with such a number is no decision, and counts as anomalous.
+    """
+    regions, readable = _regions(row["regions"])
+    numbers = ("score", "p_value", "threshold", "pixel_threshold", "map_low", "map_high")
+    found = {name: _finite(row[name]) for name in numbers}
+    sound = readable and all(found[name] is not None for name in ("score", "p_value", "threshold"))
     return {
         "id": row["id"],
         "model": row["model"],
@@ -123,17 +139,42 @@ def to_result(row: sqlite3.Row) -> dict[str, Any]:
         "source": row["source"],
         "image_sha256": row["image_sha256"],
         "image_size": [row["height"], row["width"]],
-        "score": row["score"],
-        "p_value": row["p_value"],
-        "anomalous": bool(row["anomalous"]),
-        "threshold": row["threshold"],
-        "regions": json.loads(row["regions"]),
+        "score": found["score"],
+        "p_value": found["p_value"],
+        "anomalous": bool(row["anomalous"]) or not sound,
+        "threshold": found["threshold"],
+        "pixel_threshold": found["pixel_threshold"],
+        "map_range": [found["map_low"], found["map_high"]],
+        "regions": regions,
         "created": row["created"],
         "verdict": row["verdict"],
         "verdict_at": row["verdict_at"],
         "learnt_at": row["learnt_at"],
         "kept": row["kept_bytes"] > 0,
+        "note": None if sound else UNSOUND,
     }
+
+
+UNSOUND = (
+    "the stored result holds numbers that are not finite or can't be read; it is no decision "
+    "and counts as anomalous"
+)
+
+
+def _finite(value: Any) -> float | None:
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _regions(text: str) -> tuple[list[dict[str, Any]], bool]:
+    """Stored regions, and whether all of their numbers are finite."""
+    odd: list[str] = []
+    try:
+        regions = json.loads(text, parse_constant=odd.append)
+    except ValueError:
+        return [], False
+    if not isinstance(regions, list):
+        return [], False
+    return regions, not odd
 
 
 class Results:
@@ -178,6 +219,7 @@ class Results:
                 "form": item.form,
                 "map_low": item.map_range[0],
                 "map_high": item.map_range[1],
+                "pixel_threshold": prediction.pixel_threshold,
                 "kept_bytes": 0,
                 "watch_key": item.watch_key,
             }
@@ -202,9 +244,27 @@ class Results:
                     "UPDATE results SET kept_bytes = ? WHERE id = ?", (kept, identity)
                 )
             self._kept += kept
-            added.append({"id": identity, **_shown(values), "kept": kept > 0})
+            row = connection.execute("SELECT * FROM results WHERE id = ?", (identity,)).fetchone()
+            added.append(to_result(row))
         self._make_room(connection)
         return added
+
+    def recount(self, identity: int) -> Future[None]:
+        """Count the pictures of a result anew, after a preview joined them."""
+
+        def count(connection: sqlite3.Connection) -> None:
+            row = connection.execute(
+                "SELECT kept_bytes FROM results WHERE id = ?", (identity,)
+            ).fetchone()
+            if row is None or row["kept_bytes"] == 0:
+                self.pictures.drop(identity)  # they were dropped while the preview was drawn
+                return
+            size = self.pictures.size(identity)
+            connection.execute("UPDATE results SET kept_bytes = ? WHERE id = ?", (size, identity))
+            self._kept += size - row["kept_bytes"]
+            self._make_room(connection)
+
+        return self.database.submit(count)
 
     def _make_room(self, connection: sqlite3.Connection) -> None:
         """Drop the oldest pictures until nine tenths of the bound are left."""
@@ -243,15 +303,15 @@ class Results:
             raise Problem(404, "not_found", f"no result has the id {identity}")
         return row
 
-    def picture(self, identity: int) -> tuple[bytes, str, FloatArray, tuple[float, float]]:
-        """The file of an image, its format, its map at the model's size, and the map's range.
+    def stored(self, identity: int) -> Stored:
+        """Return what the pictures of a result are drawn by.
 
         Raises:
-            Problem: there is no such result, or its pictures were dropped.
+            Problem: there is no such result.
         """
         row = self._row(identity)
-        data, anomaly_map = self.pictures.load(identity)
-        return data, row["form"], anomaly_map, (row["map_low"], row["map_high"])
+        size, scale = (row["height"], row["width"]), (row["map_low"], row["map_high"])
+        return Stored(identity, row["form"], size, scale)
 
     def page(
         self, filters: Filters, *, order: str, limit: int, cursor: str | None
@@ -289,19 +349,28 @@ class Results:
         }
 
     def csv(self, filters: Filters) -> Iterator[str]:
-        """Results as CSV, oldest first, a piece at a time."""
+        """Yield the results as CSV, oldest first, a piece at a time.
+
+        No transaction is open between two pieces: a client that stops reading would otherwise
+        keep the write-ahead log from being emptied, and the log would grow without bound.
+        Results that are added meanwhile are left out.
+        """
         where, values = filters.where()
         # A connection of its own: the pieces are made on whatever thread is free.
-        connection = sqlite3.connect(self.database.path, check_same_thread=False)
-        connection.row_factory = sqlite3.Row
+        connection = self.database.open_reader()
         try:
+            (last,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM results").fetchone()
             buffer = io.StringIO()
             writer = csv.writer(buffer)
             writer.writerow(CSV_COLUMNS)
-            rows = connection.execute(f"SELECT * FROM results WHERE {where} ORDER BY id", values)
-            for row in rows:
-                shown = to_result(row)
-                writer.writerow([_cell(shown[column]) for column in CSV_COLUMNS])
+            for first in range(1, last + 1, CSV_WINDOW):
+                rows = connection.execute(
+                    f"SELECT * FROM results WHERE {where} AND id BETWEEN ? AND ? ORDER BY id",
+                    [*values, first, min(first + CSV_WINDOW - 1, last)],
+                ).fetchall()
+                for row in rows:
+                    shown = to_result(row)
+                    writer.writerow([_cell(shown[column]) for column in CSV_COLUMNS])
                 if buffer.tell() > 65536:
                     yield buffer.getvalue()
                     buffer.seek(0)
@@ -349,8 +418,7 @@ class Results:
             raise Problem(422, "invalid", f"result {identity} is of {row['model']}, not {model}")
         if row["verdict"] != "good":
             raise Problem(422, "invalid", f"result {identity} is not marked as good")
-        data, _ = self.pictures.load(identity)
-        return row["name"], data
+        return row["name"], self.pictures.image(identity)
 
     def count(self) -> int:
         """How many results there are."""
@@ -393,12 +461,23 @@ class Results:
     def recent_p_values(
         self, model: str, calibration_sha256: str, source: str | None, n: int
     ) -> list[float]:
-        """p-values of the last parts that are not known defects, by the present calibration."""
+        """Return p-values of the last parts that are not known defects, newest first.
+
+        Images that people uploaded on the page are left out: they choose them, often defects, so
+        that such images say nothing of the parts that a line produces.
+
+        Args:
+            model: name of the model.
+            calibration_sha256: digest of its calibration; p-values by others do not compare.
+            source: only of this source, or of all but the page.
+            n: number of p-values at most.
+        """
         where, values = Filters(model=model, source=source).where()
         rows = self.database.read().execute(
             f"SELECT p_value FROM results WHERE {where} AND calibration_sha256 = ? "
-            "AND verdict IS NOT 'defect' ORDER BY id DESC LIMIT ?",
-            [*values, calibration_sha256, n],
+            "AND source != ? AND verdict IS NOT 'defect' AND p_value BETWEEN 0 AND 1 "
+            "ORDER BY id DESC LIMIT ?",
+            [*values, calibration_sha256, PAGE_SOURCE, n],
         )
         return [p_value for (p_value,) in rows]
 
@@ -417,31 +496,6 @@ class Results:
                 "INSERT OR IGNORE INTO unreadable VALUES (?, ?)", (watch_key, error)
             )
         )
-
-
-def _shown(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **{
-            key: values[key]
-            for key in (
-                "model",
-                "model_sha256",
-                "name",
-                "source",
-                "image_sha256",
-                "score",
-                "p_value",
-                "threshold",
-                "created",
-            )
-        },
-        "image_size": [values["height"], values["width"]],
-        "anomalous": bool(values["anomalous"]),
-        "regions": json.loads(values["regions"]),
-        "verdict": None,
-        "verdict_at": None,
-        "learnt_at": None,
-    }
 
 
 def _cell(value: Any) -> Any:

@@ -32,6 +32,7 @@ __all__ = [
     "ResultBody",
     "ResultInfo",
     "ResultsBody",
+    "RunCalibration",
     "SampleInfo",
     "SamplesBody",
     "ServiceBody",
@@ -66,6 +67,7 @@ class StatusBody:
 
     status: str
     models: int | None = None
+    note: str | None = None
 
 
 @dataclass
@@ -97,6 +99,7 @@ class ServiceBody:
     limits: LimitsBody
     watch: WatchInfo | None
     n_results: int
+    note: str | None
 
 
 @dataclass
@@ -216,7 +219,10 @@ class PredictBody:
 
 @dataclass
 class ResultInfo:
-    """A result of the history."""
+    """A result, with the thresholds and the range of the map that it was judged and drawn by.
+
+    A number of an old result that is not finite is null, and ``note`` says so.
+    """
 
     id: int
     model: str
@@ -225,16 +231,19 @@ class ResultInfo:
     source: str
     image_sha256: str
     image_size: list[int]
-    score: float
-    p_value: float
+    score: float | None
+    p_value: float | None
     anomalous: bool
-    threshold: float
+    threshold: float | None
+    pixel_threshold: float | None
+    map_range: list[float | None]
     regions: list[RegionBody]
     created: str
     verdict: Literal["good", "defect"] | None
     verdict_at: str | None
     learnt_at: str | None
     kept: bool
+    note: str | None
 
 
 @dataclass
@@ -314,6 +323,21 @@ class SkippedImage:
 
 
 @dataclass
+class RunCalibration:
+    """Calibration of the model that a training or update made, as it was at its end.
+
+    ``scores`` are at most 200 quantiles of the ``n_scores`` calibration scores.
+    """
+
+    sha256: str
+    n_scores: int
+    scores: list[float]
+    threshold: float
+    pixel_threshold: float
+    map_range: list[float]
+
+
+@dataclass
 class JobResult:
     """What a training made, or an update, which alone has the last three."""
 
@@ -324,6 +348,7 @@ class JobResult:
     skipped: list[SkippedImage]
     caveat: str | None
     near_duplicates: int
+    calibration: RunCalibration | None = None
     n_added: int | None = None
     n_accepted_anomalous: int | None = None
     previous_threshold: float | None = None

@@ -8,8 +8,9 @@ import sqlite3
 from fre.errors import OptionError, OutputError
 from fre.images import set_pixel_limit
 from fre.serve.batching import Batcher, Outcome
-from fre.serve.database import Database
 from fre.serve.events import Hub
+from fre.serve.gallery import Gallery
+from fre.serve.history import open_history
 from fre.serve.jobs import Jobs
 from fre.serve.live import FolderWatch
 from fre.serve.metrics import Metrics
@@ -31,6 +32,7 @@ class Service:
 
     Attributes:
         draining: whether it is about to end.
+        history_note: what became of earlier results if they were lost, or ``None``.
 
     Raises:
         ModelFileError: the models can't be loaded.
@@ -55,10 +57,10 @@ class Service:
         self._lock = _lock(settings)
         # What a crash left behind: the lock says that nobody else is at it.
         shutil.rmtree(settings.data / "uploads", ignore_errors=True)
-        self.database = Database(settings.data / "results.sqlite3")
-        self.results = Results(
-            self.database, Pictures(settings.data / "pictures", limits.keep_bytes)
-        )
+        self.database, self.history_note = open_history(settings.data)
+        pictures = Pictures(settings.data / "pictures", limits.keep_bytes)
+        self.results = Results(self.database, pictures)
+        self.gallery = Gallery(pictures, limits.large_pixels, self.results.recount)
         self.hub = Hub(limits.max_listeners)
         self.batcher = Batcher(
             self.results,
@@ -121,6 +123,7 @@ class Service:
         if self.watch is not None:
             self.watch.close()
         self.jobs.close()
+        self.gallery.close()
         self.batcher.close()
         self.registry.close()
         self.database.close()

@@ -16,6 +16,7 @@ from fre.serve.archives import is_zip, unpack
 from fre.serve.jobs import Work
 from fre.serve.problems import Problem
 from fre.serve.registry import Registry
+from fre.serve.run_calibration import run_calibration
 from fre.serve.samples import draw_good
 from fre.serve.settings import Limits
 from fre.types import Progress
@@ -199,6 +200,7 @@ class Training:
             "skipped": skipped,
             "caveat": model.calibration.caveat(),
             "near_duplicates": provenance.get("near_duplicates", 0),
+            "calibration": run_calibration(model),
         }
 
 

@@ -14,6 +14,7 @@ from fre.model import Model, load
 from fre.serve.jobs import Work
 from fre.serve.problems import Problem
 from fre.serve.registry import Entry, Registry
+from fre.serve.run_calibration import run_calibration
 from fre.serve.training import Staging, unusable
 from fre.types import Progress
 
@@ -117,6 +118,7 @@ class Updating:
             "skipped": skipped,
             "caveat": model.calibration.caveat(),
             "near_duplicates": 0,
+            "calibration": run_calibration(model),
         }
 
 

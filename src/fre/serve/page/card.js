@@ -9,7 +9,8 @@ const WORDS = { anomalous: "Anomalous", good: "Good", error: "Not read" };
 /** `"anomalous"`, `"good"` or `"error"`; a threshold of `null` takes the decision of its time. */
 export function decision(result, threshold) {
   if (result.error) return "error";
-  const anomalous = threshold === null ? result.anomalous : result.score > threshold;
+  // Without a score there is no decision, and nothing to call good.
+  const anomalous = threshold === null || result.score === null ? result.anomalous : result.score > threshold;
   return anomalous ? "anomalous" : "good";
 }
 

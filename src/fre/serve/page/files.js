@@ -1,6 +1,11 @@
 // Files out of a drop, a folder or a file picker, with the names to show.
 
-const IMAGE = /\.(jpe?g|png|bmp|tiff?|webp)$/i;
+import { message } from "./messages.js";
+
+const ACCEPTED = "JPEG, PNG, BMP, TIFF and WebP are read.";
+const IMAGE = /\.(jpe?g|jpe|jfif|png|bmp|dib|tiff?|webp)$/i;
+const SUFFIX = /\.[A-Za-z][A-Za-z0-9]{0,9}$/;
+const NAMED = 5;
 
 /** Images of a drop, folders read to their end: `{file, name}` with the folder in the name. */
 export async function fromDrop(transfer) {
@@ -23,20 +28,33 @@ function named(file) {
   return { file, name: file.webkitRelativePath || file.name };
 }
 
-// A single file is taken whatever its name is, so that a wrong one gets a clear answer;
-// a folder may hold other things, which are passed over.
+/** The images among files. Files of another type are left out, and the page names them. */
 function images(found) {
-  const kept = found.filter(({ name }) => IMAGE.test(name));
-  return kept.length === 0 && found.every(({ name }) => !name.includes("/")) ? found : kept;
+  // Hidden files of a folder, such as .DS_Store, were not chosen by anybody.
+  const chosen = found.filter(({ name }) => !(name.includes("/") && name.split("/").at(-1).startsWith(".")));
+  const kept = chosen.filter(isImage);
+  const others = chosen.filter((item) => !isImage(item)).map(({ name }) => name);
+  if (others.length) {
+    const more = others.length > NAMED ? ` and ${others.length - NAMED} more` : "";
+    message(`Left out, as of another type: ${others.slice(0, NAMED).join(", ")}${more}. ${ACCEPTED}`, { kind: "error" });
+  } else if (kept.length === 0) {
+    message(`There are no images in that. ${ACCEPTED}`, { kind: "error" });
+  }
+  return kept;
+}
+
+// A file without a suffix may be an image: the service looks into it and says if it is not.
+function isImage({ name }) {
+  return IMAGE.test(name) || !SUFFIX.test(name);
 }
 
 async function collect(entry, folder, found) {
-  if (entry.name.startsWith(".")) return;
   const name = folder ? `${folder}/${entry.name}` : entry.name;
   if (entry.isFile) {
     found.push({ file: await new Promise((done, failed) => entry.file(done, failed)), name });
     return;
   }
+  if (folder && entry.name.startsWith(".")) return;
   const reader = entry.createReader();
   for (;;) {
     // A reader gives at most a hundred entries at a time.

@@ -22,6 +22,7 @@ export class Histogram {
     this.inWords = inWords;
     this.label = label;
     this.calibration = [];
+    this.calibrated = 0;
     this.scores = [];
     this.threshold = NaN;
     this.chart = svg("svg", { class: "chart", role: "img", "aria-label": label, height: HEIGHT });
@@ -53,9 +54,11 @@ export class Histogram {
   }
 
   /** New data, with the threshold and the one in the model; the scale stays while the threshold is being dragged. */
-  update({ calibration, scores, threshold, saved = NaN }) {
+  update({ calibration, scores, threshold, saved = NaN, n = calibration.length }) {
     this.saved = saved;
     this.calibration = calibration;
+    // How many scores the calibration has; of many it may hold quantiles only.
+    this.calibrated = n;
     this.scores = scores;
     this.threshold = threshold;
     this.#draw();
@@ -118,7 +121,7 @@ export class Histogram {
   #summary() {
     const above = this.scores.filter((score) => score > this.threshold).length;
     const images = `scores of ${format.many(this.scores.length, "image")}, ${format.count(above)} above the threshold of ${format.score(this.threshold)}`;
-    return `${this.label}: ${images}, and those of ${format.many(this.calibration.length, "calibrated good image")} behind them`;
+    return `${this.label}: ${images}, and those of ${format.many(this.calibrated, "calibrated good image")} behind them`;
   }
 
   #shares(values, n) {

@@ -122,6 +122,7 @@ export class Inspect {
 
   /** Images to inspect: `{file, name}`. */
   async inspect(files) {
+    if (files.length === 0) return;
     try {
       // Images may be dropped before the service has said what models it has.
       if (!state.model) await state.load();
@@ -131,10 +132,6 @@ export class Inspect {
     }
     if (!state.model) {
       message("There is no model yet. Train one from good images first.", { kind: "error", action: { label: "Train", run: () => { location.hash = "#/train"; } } });
-      return;
-    }
-    if (files.length === 0) {
-      message("There are no images in that. JPEG, PNG, BMP, TIFF and WebP are read.", { kind: "error" });
       return;
     }
     if (this.upload) {
@@ -388,7 +385,7 @@ export class Inspect {
   /** After results came, changed or went. */
   #update() {
     const calibration = state.calibration?.scores ?? [];
-    const scores = [...this.results.values()].filter((result) => !result.error).map(({ score }) => score);
+    const scores = [...this.results.values()].filter((result) => !result.error && result.score !== null).map(({ score }) => score);
     this.histogram.update({ calibration, scores, threshold: this.threshold, saved: state.calibration?.threshold });
     this.#decided();
     this.#toolbarCounts();

@@ -230,7 +230,7 @@ export class Live {
       drift.warning ? "Parts have drifted" : drift.enough ? "No drift seen" : "Too few parts to tell");
     say(this.driftText, drift.message ?? "");
     say(this.driftTest, drift.enough
-      ? `${drift.test}: D = ${drift.statistic.toFixed(3)}, p = ${format.pValue(drift.p_value)}, over the last ${format.many(drift.n, "part")}; a warning below ${drift.significance}.`
+      ? `${drift.test}, without images uploaded on this page: D = ${drift.statistic.toFixed(3)}, p = ${format.pValue(drift.p_value)}, over the last ${format.many(drift.n, "part")}; a warning below ${drift.significance}.`
       : drift.test);
   }
 

@@ -6,7 +6,7 @@ import { events } from "./events.js";
 import { fromDrop } from "./files.js";
 import { Inspect } from "./inspect.js";
 import { Live } from "./live.js";
-import { failed } from "./messages.js";
+import { failed, message } from "./messages.js";
 import { Review } from "./review.js";
 import { state } from "./state.js";
 import { Train } from "./train.js";
@@ -158,6 +158,7 @@ async function begin() {
     retry = Math.min(10000, 2 * retry);
     return;
   }
+  if (state.service.note) message(`${state.service.note[0].toUpperCase()}${state.service.note.slice(1)}.`, { kind: "error" });
   if (!state.model) views.inspect.load();
   connection(true);
   events.start();

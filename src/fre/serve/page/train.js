@@ -6,7 +6,7 @@ import { events } from "./events.js";
 import { fromInput } from "./files.js";
 import * as format from "./format.js";
 import { Histogram } from "./histogram.js";
-import { announce, failed, message } from "./messages.js";
+import { announce, failed } from "./messages.js";
 import { state } from "./state.js";
 
 const SHOWN = 24;
@@ -47,8 +47,7 @@ export class Train {
     const known = new Set(this.files.map(key));
     const fresh = files.filter((item) => !known.has(key(item)));
     this.files.push(...fresh);
-    this.samples.checked = false;
-    if (files.length === 0) message("There are no images in that. JPEG, PNG, BMP, TIFF and WebP are read.", { kind: "error" });
+    if (files.length) this.samples.checked = false;
     this.#check();
   }
 
@@ -117,10 +116,7 @@ export class Train {
   }
 
   async #add(files) {
-    if (files.length === 0) {
-      message("There are no images in that. JPEG, PNG, BMP, TIFF and WebP are read.", { kind: "error" });
-      return;
-    }
+    if (files.length === 0) return;
     try {
       const job = await api.update(state.model.name, { files, acceptAnomalous: this.accept.checked });
       this.accept.checked = false;
@@ -271,25 +267,24 @@ export class Train {
     }
   }
 
-  async #done(card, job) {
+  #done(card, job) {
     const { result } = job;
+    // The calibration that this run ended with: the model may have another one by now.
+    const { calibration } = result;
     const skipped = result.skipped ?? [];
     const chart = new Histogram({ label: `Calibration of ${job.model}` });
     const facts = h("p", {}, job.kind === "update"
       ? `${format.many(result.n_added, "good image")} more, ${format.count(result.n_images)} in all. Threshold ${format.score(result.threshold)}, before ${format.score(result.previous_threshold)}.`
       : `${format.many(result.n_images, "good image")} in ${format.duration(result.seconds)}. Threshold ${format.score(result.threshold)}.`);
-    put(card.body, facts, chart.element,
+    put(card.body, facts,
+      calibration ? chart.element : h("p", { class: "small muted" }, "The calibration of this run was not kept: an earlier version of fre trained it."),
       result.caveat ? h("p", { class: "caveat small" }, `${result.caveat[0].toUpperCase()}${result.caveat.slice(1)}.`) : null,
       result.near_duplicates ? h("p", { class: "caveat small" }, `${format.many(result.near_duplicates, "image is", "images are")} nearly the same as another; the threshold may be too low.`) : null,
       skipped.length ? h("details", { class: "small" }, h("summary", {}, `${format.many(skipped.length, "file")} left out`),
         h("ul", {}, skipped.map(({ name, error }) => h("li", {}, `${name}: ${error}`)))) : null);
     put(card.buttons, h("button", { class: "button primary", type: "button", onclick: () => this.#use(job.model) }, "Use this model"));
-    try {
-      const calibration = await api.calibration(job.model);
-      chart.update({ calibration: calibration.scores, scores: [], threshold: calibration.threshold });
-    } catch (error) {
-      // The model may have been removed since.
-      put(chart.element, h("p", { class: "small muted" }, error.message));
+    if (calibration) {
+      chart.update({ calibration: calibration.scores, n: calibration.n_scores, scores: [], threshold: calibration.threshold });
     }
   }
 

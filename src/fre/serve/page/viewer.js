@@ -12,8 +12,9 @@ export class Viewer {
   /** @param {(result: object, verdict: string | null) => void} onverdict */
   constructor(dialog, onverdict) {
     this.dialog = dialog;
+    dialog.tabIndex = -1;
     this.onverdict = onverdict;
-    this.zoom = new Zoom(() => this.zoomLevel && say(this.zoomLevel, `${Math.round(100 * this.zoom.scale)} %`));
+    this.zoom = new Zoom(() => this.zoomLevel && say(this.zoomLevel, percent(this.zoom.level)));
     this.opacity = Number(localStorage.getItem(OPACITY_KEY) ?? 0.8);
     this.#build();
     dialog.addEventListener("keydown", (event) => this.#key(event));
@@ -40,7 +41,8 @@ export class Viewer {
     Object.assign(this, { items, threshold, onclose });
     if (!this.dialog.open) this.dialog.showModal();
     this.#load(result);
-    this.next.focus();
+    if (this.next.disabled) this.dialog.focus();
+    else this.next.focus();
   }
 
   /** The result changed elsewhere, or the threshold did. */
@@ -72,7 +74,7 @@ export class Viewer {
     this.right = h("div", { class: "pane", role: "img", tabindex: "0" }, h("div", { class: "sheet" }));
     this.zoom.attach(this.left);
     this.zoom.attach(this.right);
-    this.zoomLevel = h("output", { class: "zoom-level", "aria-label": "Zoom" }, "100 %");
+    this.zoomLevel = h("output", { class: "zoom-level", "aria-label": "Zoom", title: "100 %: one pixel of the image on one pixel of the screen" });
     this.slider = h("input", {
       type: "range", id: "heat-opacity", min: "0", max: "1", step: "0.05", value: String(this.opacity),
       oninput: () => this.#setOpacity(Number(this.slider.value)),
@@ -96,10 +98,11 @@ export class Viewer {
               h("button", { class: "button icon-only", type: "button", "aria-label": "Zoom out", onclick: () => this.zoom.by(1 / 1.5) }, icon("minus")),
               this.zoomLevel,
               h("button", { class: "button icon-only", type: "button", "aria-label": "Zoom in", onclick: () => this.zoom.by(1.5) }, icon("plus")),
+              h("button", { class: "button one-to-one", type: "button", "aria-label": "100 %, one to one", onclick: () => this.zoom.oneToOne() }, "1:1"),
               h("button", { class: "button", type: "button", onclick: () => this.zoom.reset() }, icon("fit"), "Fit"))),
           h("details", { class: "keys small" }, h("summary", {}, "Keys"),
             h("dl", {},
-              ...[["← →", "previous, next"], ["+ − 0", "zoom in, out, fit"], ["Shift + arrows", "move"], ["H", "heat map on, off"],
+              ...[["← →", "previous, next"], ["+ − 0 1", "zoom in, out, fit, 100 %"], ["Shift + arrows", "move"], ["H", "heat map on, off"],
                 ["B", "boxes on, off"], ["G, D, U", "mark as good, as defect, unmark"], ["Esc", "close"]]
                 .flatMap(([keys, what]) => [h("dt", {}, keys), h("dd", {}, what)]))))));
   }
@@ -110,6 +113,7 @@ export class Viewer {
     for (const [pane, what] of [[this.left, "Original"], [this.right, "Heat map over"]]) {
       pane.setAttribute("aria-label", `${what} ${result.name}`);
       pane.classList.remove("failed");
+      pane.dataset.reason = result.kept === false ? "The picture is no longer kept" : "The picture can't be shown";
     }
     if (result.kept === false) {
       for (const pane of [this.left, this.right]) {
@@ -143,13 +147,20 @@ export class Viewer {
     for (const pane of [this.left, this.right]) {
       const box = pane.getBoundingClientRect();
       const scale = Math.min(box.width / width, box.height / height);
+      if (scale > 0) this.zoom.fitted = scale;
       const sheet = pane.firstElementChild;
+      // Whole pixels: the browser would move the sheet to them, and one to one would be blurred.
+      const left = Math.round((box.width - width * scale) / 2);
+      const top = Math.round((box.height - height * scale) / 2);
       sheet.style.width = `${width * scale}px`;
       sheet.style.height = `${height * scale}px`;
-      sheet.style.left = `${(box.width - width * scale) / 2}px`;
-      sheet.style.top = `${(box.height - height * scale) / 2}px`;
+      sheet.style.left = `${left}px`;
+      sheet.style.top = `${top}px`;
       // Positions count from the corner of the pane, so that zooming does.
-      sheet.style.transformOrigin = `${-(box.width - width * scale) / 2}px ${-(box.height - height * scale) / 2}px`;
+      sheet.style.transformOrigin = `${-left}px ${-top}px`;
+      // At its own size, then scaled: the browser rounds sizes before it scales.
+      const full = sheet.querySelector(".full");
+      if (full) Object.assign(full.style, { width: `${width}px`, height: `${height}px`, transformOrigin: "0 0", transform: `scale(${scale})` });
     }
     this.zoom.apply();
   }
@@ -163,6 +174,8 @@ export class Viewer {
     say(this.place, place >= 0 ? `${format.count(place + 1)} of ${format.count(items.length)}` : "");
     this.previous.disabled = place <= 0;
     this.next.disabled = place < 0 || place >= items.length - 1;
+    // A disabled button would swallow the keys: they go to the whole view at either end.
+    if (document.activeElement?.disabled) this.dialog.focus();
     const corrected = correction(result, kind);
     // Buttons that had the focus keep it when they are made anew.
     const focused = document.activeElement?.dataset?.verdict;
@@ -172,9 +185,10 @@ export class Viewer {
     }, text);
     put(this.facts,
       h("p", { class: "viewer-verdict" }, verdictMark(kind), h("strong", { class: "score" }, format.score(result.score))),
+      result.note ? h("p", { class: "caveat small" }, `${result.note[0].toUpperCase()}${result.note.slice(1)}.`) : null,
       h("dl", { class: "facts" },
         fact("p-value", format.pValue(result.p_value), "of good parts, about this share scores as high"),
-        fact("Threshold", format.score(this.threshold() ?? result.threshold)),
+        fact("Threshold", format.score(this.threshold() ?? result.threshold), judgedBy(result, this.threshold())),
         fact("Size", result.image_size ? `${result.image_size[1]} × ${result.image_size[0]} px` : "–"),
         fact("Seen", format.time(result.created), result.source && result.source !== "page" ? result.source : null)),
       result.regions?.length ? h("div", { class: "regions" },
@@ -241,6 +255,7 @@ export class Viewer {
     else if (key === "+" || key === "=") this.zoom.by(1.5);
     else if (key === "-") this.zoom.by(1 / 1.5);
     else if (key === "0") this.zoom.reset();
+    else if (key === "1") this.zoom.oneToOne();
     else if (key === "h") this.#setOpacity(this.opacity > 0 ? 0 : 0.8);
     else if (key === "b") {
       this.withBoxes.checked = !this.withBoxes.checked;
@@ -251,6 +266,16 @@ export class Viewer {
     else return;
     event.preventDefault();
   }
+}
+
+function percent(level) {
+  return `${level < 0.1 ? (100 * level).toFixed(1) : Math.round(100 * level)} %`;
+}
+
+/** By what a result was judged, if it is shown by another threshold now. */
+function judgedBy(result, threshold) {
+  if (threshold === null || result.threshold === null || Math.abs(threshold - result.threshold) <= 1e-9 * Math.abs(threshold)) return null;
+  return `judged by ${format.score(result.threshold)}, as ${result.anomalous ? "anomalous" : "good"}`;
 }
 
 function fact(name, value, note) {

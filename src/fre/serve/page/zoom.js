@@ -1,12 +1,17 @@
 // Zoom and pan, shared by several panes that show the same part.
 
+// Image pixels can be magnified this many times; small images further, until they fill a pane.
+const MAGNIFIED = 8;
 const MOST = 24;
+const PIXELS_SHOWN = 4;
 
 export class Zoom {
   /** @param {() => void} onchange after the scale changed */
   constructor(onchange) {
     this.onchange = onchange;
     this.panes = [];
+    /** CSS pixels of an image pixel while the image fits its pane. */
+    this.fitted = 1;
     this.pointers = new Map();
     this.reset();
   }
@@ -40,6 +45,16 @@ export class Zoom {
     this.apply();
   }
 
+  /** Screen pixels of an image pixel: 1 is one to one. */
+  get level() {
+    return this.scale * this.fitted * window.devicePixelRatio;
+  }
+
+  /** Shows one image pixel on one pixel of the screen, about the middle. */
+  oneToOne() {
+    this.by(1 / this.level);
+  }
+
   /** Zooms about the middle. */
   by(factor) {
     this.#set(this.scale * factor, 0.5, 0.5);
@@ -55,7 +70,7 @@ export class Zoom {
   /** Brings a box, in shares of the sheet, to the middle of the pane. */
   to({ x, y, width, height }, sheet, pane) {
     const fits = Math.min(pane.width / (width * sheet.width), pane.height / (height * sheet.height));
-    this.scale = Math.max(1, Math.min(MOST, 0.45 * fits));
+    this.scale = Math.max(1, Math.min(this.#most, 0.45 * fits));
     const middle = [
       (pane.width - sheet.width) / 2 + (x + width / 2) * sheet.width,
       (pane.height - sheet.height) / 2 + (y + height / 2) * sheet.height,
@@ -71,18 +86,38 @@ export class Zoom {
     this.x = Math.max(Math.min(0, least), Math.min(Math.max(0, least), this.x));
     this.y = Math.max(Math.min(0, least), Math.min(Math.max(0, least), this.y));
     for (const pane of this.panes) {
-      const { width, height } = pane.getBoundingClientRect();
+      const { left, top, width, height } = pane.getBoundingClientRect();
       const sheet = pane.firstElementChild;
       if (!sheet) continue;
-      sheet.style.transform = `translate(${this.x * width}px, ${this.y * height}px) scale(${this.scale})`;
+      const x = this.#onPixel(this.x * width, left, parseFloat(sheet.style.left));
+      const y = this.#onPixel(this.y * height, top, parseFloat(sheet.style.top));
+      sheet.style.transform = `translate(${x}px, ${y}px) scale(${this.scale})`;
       pane.classList.toggle("zoomed", this.scale > 1.01);
-      pane.classList.toggle("pixels", this.scale > 5);
+      pane.classList.toggle("pixels", this.level > PIXELS_SHOWN);
     }
     this.onchange?.();
   }
 
+  /** A shift that puts the edge of the image, at `edge` in its pane, on the edge of a screen pixel. */
+  #onPixel(shift, pane, edge) {
+    if (!Number.isFinite(edge)) return shift;
+    const ratio = window.devicePixelRatio;
+    const before = pane + this.scale * edge;
+    return Math.round((before + shift) * ratio) / ratio - before;
+  }
+
+  /** The scale at which a pixel of the image is a pixel of the screen. */
+  get #whole() {
+    return 1 / (this.fitted * window.devicePixelRatio);
+  }
+
+  get #most() {
+    return Math.max(MOST, MAGNIFIED * this.#whole);
+  }
+
   #set(scale, atX, atY) {
-    const next = Math.max(1, Math.min(MOST, scale));
+    // A small image fills its pane by being magnified; one to one is then smaller than that.
+    const next = Math.max(Math.min(1, this.#whole), Math.min(this.#most, scale));
     this.x = atX - (atX - this.x) * (next / this.scale);
     this.y = atY - (atY - this.y) * (next / this.scale);
     this.scale = next;

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 from fastapi import Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from fre.serve.drift import SIGNIFICANCE, TEST, drift
+from fre.serve.results import PAGE_SOURCE
 from fre.serve.routes.parameters import Model, OneModel, OneSource
 from fre.serve.service import Service
 
@@ -66,6 +67,8 @@ class LiveRoutes:
             n,
         )
         found = drift(p_values, len(entry.model.calibration.scores))
+        if source == PAGE_SOURCE:
+            found = replace(found, message="Images that are uploaded on the page do not count.")
         return JSONResponse(
             {"model": entry.name, "test": TEST, "significance": SIGNIFICANCE, **asdict(found)}
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import Body, Depends, Query, Response
+from fastapi import Body, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from fre.serve.clock import stamp
-from fre.serve.pictures import render
+from fre.serve.drawing import Wanted
 from fre.serve.problems import Problem
 from fre.serve.results import Filters
 from fre.serve.routes.parameters import (
@@ -29,8 +29,6 @@ from fre.serve.schemas import VerdictRequest
 from fre.serve.service import Service
 
 __all__ = ["ResultRoutes"]
-
-FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 
 async def _filters(
@@ -117,20 +115,21 @@ class ResultRoutes:
         self.service.hub.publish("verdict", found)
         return JSONResponse({"result": found})
 
-    async def get_image(self, result: Identity, size: Side = None) -> Response:
+    async def get_image(self, request: Request, result: Identity, size: Side = None) -> Response:
         """The image, as it was sent where browsers show that, or smaller as JPEG."""
-        return await self._picture(result, "image", size=size)
+        return await self._picture(request, result, Wanted("image", size))
 
-    async def get_overlay(self, result: Identity, size: Side = 1024) -> Response:
+    async def get_overlay(self, request: Request, result: Identity, size: Side = 1024) -> Response:
         """The image under its heat map."""
-        return await self._picture(result, "overlay", size=size)
+        return await self._picture(request, result, Wanted("overlay", size))
 
-    async def get_heat(self, result: Identity) -> Response:
+    async def get_heat(self, request: Request, result: Identity) -> Response:
         """The heat colours with their opacity, at the size of the model's input."""
-        return await self._picture(result, "heat")
+        return await self._picture(request, result, Wanted("heat"))
 
     async def get_map(
         self,
+        request: Request,
         result: Identity,
         map_format: Annotated[
             Literal["png", "npy", "tiff"],
@@ -141,12 +140,12 @@ class ResultRoutes:
         ] = "png",
     ) -> Response:
         """The anomaly map at the size of the image."""
-        return await self._picture(result, "map", map_format=map_format)
+        return await self._picture(request, result, Wanted("map", map_format=map_format))
 
-    async def _picture(self, result: int, kind: str, **options: Any) -> Response:
-        def make() -> tuple[bytes, str]:
-            data, form, anomaly_map, scale = self.service.results.picture(result)
-            return render(kind, data, form, anomaly_map, scale, **options)
+    async def _picture(self, request: Request, result: int, wanted: Wanted) -> Response:
+        async def gone() -> bool:
+            # The first look takes in the end of the request, the second what came after it.
+            return await request.is_disconnected() or await request.is_disconnected()
 
-        data, media = await asyncio.to_thread(make)
-        return Response(data, media_type=media, headers=FOREVER)
+        stored = await asyncio.to_thread(self.service.results.stored, result)
+        return await self.service.gallery.answer(stored, wanted, gone)

@@ -49,7 +49,13 @@ class SiteRoutes:
         service = self.service
         if service.draining:
             raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
-        return JSONResponse({"status": "ready", "models": len(service.registry.names())})
+        return JSONResponse(
+            {
+                "status": "ready",
+                "models": len(service.registry.names()),
+                "note": service.history_note,
+            }
+        )
 
     async def metrics(self) -> Response:
         """Figures for Prometheus."""
@@ -80,6 +86,7 @@ class SiteRoutes:
                 },
                 "watch": watch,
                 "n_results": await asyncio.to_thread(service.results.count),
+                "note": service.history_note,
             }
         )
 

@@ -1,0 +1,298 @@
+"""Answer requests for pictures without stalling anything else.
+
+Pictures have threads of their own, and those of large images a lane of their own: one process at
+a time, so that memory is bounded by one image. Pictures that may be large go through a file
+without a name to the client, never through memory as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any, TypeAlias
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from fre.cores import available_cores
+from fre.serve.drawing import (
+    BROWSER_TYPES,
+    Stored,
+    Wanted,
+    command,
+    draw,
+    media_type,
+    wants_preview,
+)
+from fre.serve.pictures import Pictures, not_kept
+from fre.serve.problems import Problem
+
+__all__ = ["Gallery"]
+
+log = logging.getLogger("fre.serve")
+
+Gone: TypeAlias = "Callable[[], Awaitable[bool]]"
+
+FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+LIMITS = {"ordinary": 256, "large": 64, "whole": 8}
+"""Pictures that wait, are drawn or are sent at once: of ordinary images, small ones of large
+images, and those of large images at their full size."""
+DRAW_SECONDS = 120.0
+"""A drawing process that takes longer is ended."""
+STALL_SECONDS = 60.0
+"""A client that takes nothing for so long is given up."""
+CHUNK = 256 * 1024
+
+
+class Gallery:
+    """Draws pictures of results, and answers with them.
+
+    Args:
+        pictures: hold the images and maps.
+        large_pixels: images of more pixels than this are drawn one at a time.
+        grown: is told the id of a result whose pictures take more room than before.
+    """
+
+    def __init__(
+        self, pictures: Pictures, large_pixels: int, grown: Callable[[int], object]
+    ) -> None:
+        self.pictures = pictures
+        self.large_pixels = large_pixels
+        self.grown = grown
+        self._threads = ThreadPoolExecutor(available_cores(), thread_name_prefix="fre-draw")
+        self._busy = dict.fromkeys(LIMITS, 0)
+        self._one: asyncio.Lock | None = None
+        self._drawing: dict[tuple[Stored, Wanted], _Drawing] = {}
+
+    def close(self) -> None:
+        """Draw no more; on any thread."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def answer(self, stored: Stored, wanted: Wanted, gone: Gone) -> Response:
+        """Return a picture as an answer.
+
+        Args:
+            stored: the result.
+            wanted: the picture.
+            gone: says whether the client has left, so that nothing is drawn for nobody.
+
+        Raises:
+            Problem: the pictures were dropped, the image can't be decoded, the client has left,
+                or too many pictures are asked for at once.
+        """
+        lane = self._lane(stored, wanted)
+        release = self._take(lane)
+        try:
+            if lane == "large":
+                file: IO[bytes] = io.BytesIO(await self._shared(stored, wanted, gone))
+            else:
+                file = await self._file(stored, wanted, lane, gone)
+            size = await asyncio.to_thread(file.seek, 0, io.SEEK_END)
+            return _FileAnswer(file, size, media_type(stored, wanted), release)
+        except BaseException:
+            release()
+            raise
+
+    async def _shared(self, stored: Stored, wanted: Wanted, gone: Gone) -> bytes:
+        """A small picture of a large image, drawn once for all who ask for it meanwhile."""
+        key = (stored, wanted)
+        drawing = self._drawing.get(key)
+        if drawing is None:
+            drawing = self._drawing[key] = _Drawing()
+
+            async def draw_it() -> bytes:
+                try:
+                    with await self._file(stored, wanted, "large", drawing.is_deserted) as file:
+                        await asyncio.to_thread(file.seek, 0)
+                        return await asyncio.to_thread(file.read)
+                finally:
+                    del self._drawing[key]
+
+            drawing.task = asyncio.create_task(draw_it())
+        drawing.clients.append(gone)
+        assert drawing.task is not None
+        return await asyncio.shield(drawing.task)
+
+    def _take(self, lane: str) -> Callable[[], None]:
+        """Take a place in a lane; return what gives it back."""
+        limit = LIMITS[lane]
+        if self._busy[lane] >= limit:
+            raise Problem(
+                503,
+                "queue_full",
+                f"{limit} pictures of this kind ({lane}) are being drawn or sent; try again "
+                "shortly",
+                retry_after=2,
+            )
+        self._busy[lane] += 1
+        held = [lane]
+
+        def release() -> None:
+            if held:
+                self._busy[held.pop()] -= 1
+
+        return release
+
+    def _lane(self, stored: Stored, wanted: Wanted) -> str:
+        """The lane of a picture, by the work and the room that it takes."""
+        if stored.pixels <= self.large_pixels or _as_sent(stored, wanted):
+            return "ordinary"
+        if wanted.kind == "heat":
+            return "large" if self._has_large_map(stored) else "ordinary"
+        if wanted.size is None:
+            return "whole"
+        return "ordinary" if self._has_preview(stored, wanted) else "large"
+
+    def _has_large_map(self, stored: Stored) -> bool:
+        """Whether the map is as large as the image: a model with tiles made it."""
+        try:
+            return self.pictures.map_path(stored.identity).stat().st_size > 4 * self.large_pixels
+        except OSError:
+            return False
+
+    def _has_preview(self, stored: Stored, wanted: Wanted) -> bool:
+        if not wants_preview(stored, wanted):
+            return False
+        if wanted.kind == "overlay" and self._has_large_map(stored):
+            return self.pictures.map_preview_path(stored.identity).exists()
+        return self.pictures.preview_path(stored.identity).exists()
+
+    async def _file(self, stored: Stored, wanted: Wanted, lane: str, gone: Gone) -> IO[bytes]:
+        if _as_sent(stored, wanted):
+            try:
+                sent: IO[bytes] = await self._run(
+                    self.pictures.image_path(stored.identity).open, "rb"
+                )
+                return sent
+            except OSError as error:
+                raise not_kept(stored.identity) from error
+        seen = wants_preview(stored, wanted)
+        known = self._has_preview(stored, wanted)
+        whole = wanted.size is None and wanted.kind != "heat"
+        # A file without a name, closed by the answer: it may be larger than memory should hold.
+        file: IO[bytes] = io.BytesIO()
+        if whole or lane != "ordinary":
+            folder = self.pictures.folder
+            file = await self._run(lambda: tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
+        try:
+            if lane != "ordinary":
+                await self._draw_alone(stored, wanted, file, gone)
+            else:
+                await self._run(draw, self.pictures, stored, wanted, file)
+        except BaseException:
+            file.close()
+            raise
+        if seen and not known:
+            self.grown(stored.identity)
+        return file
+
+    async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def _draw_alone(
+        self, stored: Stored, wanted: Wanted, file: IO[bytes], gone: Gone
+    ) -> None:
+        """Draw in a process, once those before have ended."""
+        if self._one is None:
+            self._one = asyncio.Lock()
+        async with self._one:
+            if await gone():
+                raise Problem(503, "shutting_down", "the client has left", retry_after=1)
+            process = await asyncio.create_subprocess_exec(
+                *command(self.pictures, stored, wanted),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=file,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            try:
+                _, told = await asyncio.wait_for(process.communicate(), DRAW_SECONDS)
+            except asyncio.TimeoutError:
+                raise Problem(
+                    422, "unreadable", f"the picture takes more than {DRAW_SECONDS:.0f} s to draw"
+                ) from None
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+        if process.returncode != 0:
+            raise _told(told.decode("utf-8", "replace"), process.returncode)
+
+
+class _Drawing:
+    """A picture that is being drawn, and the clients that wait for it."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[bytes] | None = None
+        self.clients: list[Gone] = []
+
+    async def is_deserted(self) -> bool:
+        """Whether all clients have left."""
+        for gone in list(self.clients):
+            if not await gone():
+                return False
+        return True
+
+
+def _as_sent(stored: Stored, wanted: Wanted) -> bool:
+    """Whether the picture is the image's own file."""
+    return wanted.kind == "image" and wanted.size is None and stored.form in BROWSER_TYPES
+
+
+def _told(text: str, code: int | None) -> Problem:
+    """The error that a drawing process ended with."""
+    lines = text.strip().splitlines() or [""]
+    try:
+        values = json.loads(lines[-1])
+        return Problem(
+            values["status"],
+            values["code"],
+            values["message"],
+            retry_after=values["retry_after"],
+        )
+    except (ValueError, KeyError, TypeError):
+        log.error("a picture could not be drawn (exit code %s): %s", code, text.strip())
+        return Problem(500, "internal", "the picture could not be drawn; the log has more")
+
+
+class _FileAnswer(Response):
+    """An open file as an answer, sent in chunks and closed afterwards.
+
+    Args:
+        file: open for reading.
+        size: of the file, in bytes.
+        media: its media type.
+        release: is called once the file is closed.
+    """
+
+    def __init__(self, file: IO[bytes], size: int, media: str, release: Callable[[], None]) -> None:
+        super().__init__(media_type=media, headers={**FOREVER, "Content-Length": str(size)})
+        self.file = file
+        self.release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.to_thread(self.file.seek, 0)
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+            more = True
+            while more:
+                chunk = await asyncio.to_thread(self.file.read, CHUNK)
+                more = len(chunk) > 0
+                part = {"type": "http.response.body", "body": chunk, "more_body": more}
+                await asyncio.wait_for(send(part), STALL_SECONDS)
+        except asyncio.TimeoutError:
+            # The server closes the connection of an answer that is not complete.
+            log.warning("a picture was given up: its client took nothing for %d s", STALL_SECONDS)
+        finally:
+            self.file.close()
+            self.release()
