@@ -104,6 +104,7 @@ def watch(
         command=runner is not None,
         skip_existing=skip_existing,
         once=once,
+        warn=note,
     )
     try:
         if runner:
@@ -164,7 +165,9 @@ class _Runner:
             self.journal.commanded(line.key)
 
     def _run(self, line: Line) -> None:
-        path, score = line.values["path"], repr(line.values["score"])
+        from fre.watch import original_name
+
+        path, score = original_name(line.values["path"]), repr(line.values["score"])
         environment = {
             **os.environ,
             "FRE_PATH": path,

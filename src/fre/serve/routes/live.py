@@ -9,8 +9,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import Query, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
+from fre.serve.answers import answer
 from fre.serve.drift import SIGNIFICANCE, TEST, drift
 from fre.serve.routes.parameters import Model, OneModel, OneSource
 from fre.serve.service import Service
@@ -48,7 +49,7 @@ class LiveRoutes:
             seconds=span,
             buckets=buckets,
         )
-        return JSONResponse({"model": entry.name, "bucket_seconds": span, "buckets": found})
+        return answer({"model": entry.name, "bucket_seconds": span, "buckets": found})
 
     async def get_drift(
         self,
@@ -66,7 +67,7 @@ class LiveRoutes:
             n,
         )
         found = drift(p_values, len(entry.model.calibration.scores))
-        return JSONResponse(
+        return answer(
             {"model": entry.name, "test": TEST, "significance": SIGNIFICANCE, **asdict(found)}
         )
 
