@@ -45,10 +45,12 @@ from fre.serve.gate import Access  # noqa: E402
 from fre.serve.pictures import Pictures  # noqa: E402
 from fre.serve.problems import Problem  # noqa: E402
 from fre.serve.registry import Registry  # noqa: E402
-from fre.serve.results import NewResult, Results  # noqa: E402
+from fre.serve.results import Filters, NewResult, Results  # noqa: E402
 from fre.serve.training import DiskBudget, Staging  # noqa: E402
 
 SHAPE = (64, 128)
+NO_FILTERS = Filters()
+PAGE: dict[str, Any] = {"order": "newest", "limit": 100, "cursor": None}
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +225,60 @@ def test_large_images_of_models_take_turns(
     other.result(60)
     assert [future.result(60) for future in first]
     assert order.index("one") <= 2
+
+
+def test_a_watched_file_that_can_not_be_judged_stops_no_other(
+    folder: Path,
+    tmp_path: Path,
+    make_batcher: Callable[..., Batcher],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fre.serve import live
+
+    monkeypatch.setattr(live, "PATIENCE", 0.0)
+    monkeypatch.setattr(live, "SETTLE", 0.0)
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+    for seed in range(6):
+        (incoming / f"{seed}.png").write_bytes(png(seed))
+    os.mkfifo(incoming / "pipe.png")
+    (incoming / "zero.png").symlink_to("/dev/zero")
+    (incoming / "large.png").write_bytes(b"x" * 100_001)
+    (incoming / os.fsdecode(b"a\xff.png")).write_bytes(png(7))
+    (incoming / "a\\udcff.png").write_bytes(png(8))
+    entry = Registry(folder).get("weave")
+    judge, poison = entry.model.predict_loaded, hashlib.sha256(png(3)).hexdigest()
+
+    def predict_loaded(batch: Any) -> Any:
+        if any(image.sha256 == poison for image in batch):
+            raise ZeroDivisionError("a fault")
+        return judge(batch)
+
+    monkeypatch.setattr(entry.model, "predict_loaded", predict_loaded)
+    batcher = make_batcher()
+    watch = live.FolderWatch(
+        incoming, batcher, batcher.results, lambda: entry, chunk=4, max_bytes=100_000
+    )
+    watch.start()
+    try:
+        for _ in range(600):
+            if len(batcher.results.watched()) == 11:
+                break
+            time.sleep(0.05)
+    finally:
+        watch.close()
+    names = {item["name"] for item in batcher.results.page(NO_FILTERS, **PAGE)["results"]}
+    assert names == {
+        *(f"{seed}.png" for seed in (0, 1, 2, 4, 5)),
+        "a\\udcff.png",
+        "a\\x5cudcff.png",
+    }
+    rows = batcher.results.database.read().execute("SELECT watch_key, error FROM unreadable")
+    errors = {Path(key.split("|")[0]).name: error for key, error in rows}
+    assert set(errors) == {"3.png", "pipe.png", "zero.png", "large.png"}
+    assert errors["3.png"] == "not judged: ZeroDivisionError: a fault"
+    assert "not a regular file" in errors["zero.png"]
+    assert "100,001 bytes" in errors["large.png"]
 
 
 # Answers are JSON, whatever is in them.

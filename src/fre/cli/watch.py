@@ -93,7 +93,7 @@ def watch(
         raise OptionError(f"{folder}: expected a folder to watch")
     journal = Journal(state or default_state(folder, model))
     runner = _Runner(words, str(model), journal, command_timeout) if words else None
-    n = anomalous = 0
+    n = anomalous = errors = 0
     lines = watch_folder(
         loaded,
         folder,
@@ -114,7 +114,9 @@ def watch(
             if not print_line(line.text()):
                 break
             journal.printed(line.key)
-            n += not line.repeated
+            failed = "error" in line.values
+            n += not (line.repeated or failed)
+            errors += failed and not line.repeated
             if line.values.get("anomalous"):
                 anomalous += not line.repeated
                 if runner and not line.repeated:
@@ -124,7 +126,9 @@ def watch(
     except Interrupted:
         # The only way to end it: not a failure. Commands that were not run are run next time.
         pass
-    note(f"{n} images judged, {anomalous} of them anomalous")
+    files = "1 file" if errors == 1 else f"{errors} files"
+    more = f"; {files} could not be judged, as the lines say" if errors else ""
+    note(f"{n} images judged, {anomalous} of them anomalous{more}")
     return 0
 
 
