@@ -128,15 +128,20 @@ def test_a_score_that_is_not_finite_fails_alone_and_is_no_row(
     digests = {hashlib.sha256(data).hexdigest(): x for data, x in poisoned.items()}
 
     def predict_loaded(batch: Any) -> Any:
+        if len(batch) == 1 and batch[0].sha256 == refused:
+            return [ImageError(None, "the model refuses it")]
         return [
             dataclasses.replace(prediction, score=digests.get(image.sha256, prediction.score))
             for image, prediction in zip(batch, judge(batch), strict=True)
         ]
 
+    refused = hashlib.sha256(png(6)).hexdigest()
     monkeypatch.setattr(entry.model, "predict_loaded", predict_loaded)
     batcher = make_batcher()
-    images = [(f"{seed}.png", png(seed)) for seed in range(1, 6)]
+    images = [(f"{seed}.png", png(seed)) for seed in range(1, 7)]
     futures = batcher.admit(entry, images, source="test")
+    with pytest.raises(UnjudgedError, match=r"6.png: not judged: the model refuses it"):
+        futures[5].result(60)
     for place in (1, 3):
         with pytest.raises(UnjudgedError, match=r"the model gives (nan|inf) in the score"):
             futures[place].result(60)

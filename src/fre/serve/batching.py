@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -356,9 +356,11 @@ def _results(batch: list[Job]) -> list[NewResult | FREError]:
     entry = batch[0].entry
     try:
         images = [job.image for job in batch if job.image is not None]
-        predictions = entry.model.predict_loaded(images)
+        predictions: Sequence[Prediction | ImageError] = entry.model.predict_loaded(images)
         return [
-            _new_result(job, image, prediction)
+            UnjudgedError(job.name, prediction.reason)
+            if isinstance(prediction, ImageError)
+            else _new_result(job, image, prediction)
             for job, image, prediction in zip(batch, images, predictions, strict=True)
         ]
     except Exception as error:  # whoever waits must hear of it, and the thread must live
