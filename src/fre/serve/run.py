@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -19,13 +20,18 @@ from PIL import Image
 from fre.errors import OptionError
 from fre.serve.app import create_app
 from fre.serve.connections import Connection, most_connections
+from fre.serve.guard import Guard
 from fre.serve.service import Service
 from fre.serve.settings import Settings
 
 __all__ = ["serve"]
 
+log = logging.getLogger("fre.serve")
+
 KEEP_ALIVE_SECONDS = 75
 """Longer than common clients keep a connection, so that it is they who close it."""
+GUARD_SECONDS = 3.0
+"""Time by which the end by force from outside comes later than the one from inside."""
 ANSWER_SHARE = 0.6
 """Share of the time for ending in which requests are answered; the rest is for the work behind."""
 
@@ -74,6 +80,18 @@ class _Deadline:
         os._exit(1)
 
 
+def _guard(seconds: float) -> Guard | None:
+    if os.name != "posix":
+        return None
+    try:
+        return Guard(seconds)
+    except OSError as error:
+        log.warning(
+            "no process can be started that would end this one if Python itself is stuck: %s", error
+        )
+        return None
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, but a request to end is not an interruption: it drains and returns."""
 
@@ -95,9 +113,12 @@ class _Server(uvicorn.Server):
             number: signal.signal(number, self.handle_exit)
             for number in (signal.SIGINT, signal.SIGTERM)
         }
+        guard = _guard(self.service.settings.shutdown_seconds + GUARD_SECONDS)
         try:
             yield
         finally:
+            if guard is not None:
+                guard.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
