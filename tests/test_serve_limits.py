@@ -237,6 +237,7 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     tmp_path: Path,
     make_batcher: Callable[..., Batcher],
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     from fre.serve import live
 
@@ -261,10 +262,19 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
 
     monkeypatch.setattr(entry.model, "predict_loaded", predict_loaded)
     batcher = make_batcher()
+    entries: list[Any] = []
     watch = live.FolderWatch(
-        incoming, batcher, batcher.results, lambda: entry, chunk=4, max_bytes=100_000
+        incoming,
+        batcher,
+        batcher.results,
+        lambda: entries[0] if entries else None,
+        chunk=4,
+        max_bytes=100_000,
     )
     watch.start()
+    while "no model is loaded to judge it" not in caplog.text:
+        time.sleep(0.05)
+    entries.append(entry)
     try:
         for _ in range(600):
             if len(batcher.results.watched()) == 11:

@@ -61,6 +61,7 @@ class FolderWatch:
         self.entry = entry
         self.chunk = chunk
         self.max_bytes = max_bytes
+        self._told = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fre-watch", daemon=True)
 
@@ -87,7 +88,11 @@ class FolderWatch:
     def _step(self) -> None:
         entry = self.entry()
         if entry is None:
+            if not self._told:
+                log.warning("watched folder: no model is loaded to judge it; its files wait")
+            self._told = True
             return
+        self._told = False
         chunk: list[Arrival] = []
         for arrival in self.follower.poll():
             chunk.append(arrival)
