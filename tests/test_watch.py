@@ -19,7 +19,7 @@ from PIL import Image
 import fre
 from conftest import texture
 from fre.errors import DatasetError, OutputError
-from fre.watch import Follower, Journal
+from fre.watch import Follower, Journal, original_name, printable, watch_folder
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +184,7 @@ def test_a_file_that_cannot_be_read_is_given_up_once(model: Path, tmp_path: Path
     (bad,) = (line for line in lines if "error" in line)
     assert bad["path"] == str(folder / "bad.png")
     assert len(lines) == 3
+    assert "2 images judged, 1 of them anomalous; 1 file could not be judged" in done.stderr
     assert once(model, folder)[0] == []
 
 
@@ -326,6 +327,121 @@ def test_the_follower_reports_what_has_settled(tmp_path: Path) -> None:
     assert follower.idle()
     with pytest.raises(DatasetError, match="expected a folder"):
         Follower(tmp_path / "nothing")
+
+
+def test_odd_things_have_a_line_each_and_are_never_opened(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (good,) = fill(folder, 1, first=101)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "self.png").symlink_to("self.png")
+    (folder / "dangling.png").symlink_to("nothing.png")
+    (folder / "linked.png").symlink_to(good)
+    (folder / "round").symlink_to("..")
+    (folder / "folder.png").mkdir()
+    (folder / "selfish").symlink_to("selfish")
+    lines, done = once(model, folder, "--patience", 0.2, "--settle", 0.05)
+    assert done.returncode == 0, done.stderr
+    errors = {Path(line["path"]).name: line["error"] for line in lines if "error" in line}
+    assert set(errors) == {"pipe.png", "zero.png", "self.png", "dangling.png"}
+    assert "not a regular file" in errors["pipe.png"]
+    assert "not a regular file" in errors["zero.png"]
+    assert "a link that leads nowhere" in errors["self.png"]
+    assert "a link to a file that is not there" in errors["dangling.png"]
+    assert sorted(Path(line["path"]).name for line in lines if "score" in line) == [
+        "101.png",
+        "linked.png",
+    ]
+    assert once(model, folder, "--settle", 0.05)[0] == []
+
+
+def test_a_folder_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    folder, warnings = tmp_path / "in", []
+    fill(folder, 2)
+    follower = Follower(folder, settle=0, warn=warnings.append)
+    first, second = follower.poll()
+    follower.finish(first)
+    folder.rename(tmp_path / "gone")
+    assert follower.poll() == follower.poll() == []
+    assert follower.away is not None
+    (tmp_path / "gone").rename(folder)
+    assert [arrival.key for arrival in follower.poll()] == [second.key]
+    assert follower.away is None
+    told = [f"{folder}: can't be listed: No such file or directory; waiting", f"{folder}: is back"]
+    assert len(warnings) == 2
+    assert all(line.startswith(start) for line, start in zip(warnings, told, strict=True))
+
+
+def test_a_subfolder_that_can_not_be_listed_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "in" / "a", 1)
+    fill(tmp_path / "in" / "b", 1)
+    scandir, errors = os.scandir, [PermissionError(13, "Permission denied")] * 2
+
+    def fails(path: Path) -> Any:
+        if Path(path).name == "a" and errors:
+            raise errors.pop()
+        return scandir(path)
+
+    monkeypatch.setattr("fre.watch.os.scandir", fails)
+    warnings: list[str] = []
+    follower = Follower(tmp_path / "in", settle=0, warn=warnings.append)
+    for _ in range(2):
+        assert [arrival.path.parent.name for arrival in follower.poll()] == ["b"]
+    assert warnings == [f"{tmp_path / 'in' / 'a'}: can't be listed: Permission denied"]
+    assert len(follower.poll()) == 2
+    errors.append(FileNotFoundError(2, "No such file or directory"))  # gone since: no fault
+    assert len(follower.poll()) == 1
+    assert len(warnings) == 1
+
+
+def test_names_are_escaped_so_that_they_can_be_told_apart(model: Path, tmp_path: Path) -> None:
+    names = [
+        os.fsdecode(b"a\xff.png"),
+        "a\\udcff.png",
+        "a\\x5cudcff.png",
+        "a\\\\udcff.png",
+        os.fsdecode(b"a\\\xff.png"),
+        "a\\x5c.png",
+        "a\\u.png",
+        "é|1|2\n.png",
+    ]
+    assert len({printable(name) for name in names}) == len(names)
+    for name in names:
+        assert original_name(printable(name)) == name
+        printable(name).encode()
+    assert printable("C:\\users\\x.png") == "C:\\users\\x.png"  # known from before, as it was
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(encoded(4))
+    script = tmp_path / "show.py"
+    script.write_text("import os, sys; assert os.path.exists(sys.argv[1]); print('THERE')")
+    lines, done = once(model, folder, "--on-anomalous", f"{sys.executable} {script}")
+    assert {original_name(Path(line["path"]).name) for line in lines} == set(names)
+    assert len(lines) == len(names)
+    assert done.stderr.count("THERE") == len(names), done.stderr
+    assert once(model, folder)[0] == []
+
+
+def test_a_file_that_breaks_a_batch_has_an_error_of_its_own(model: Path, tmp_path: Path) -> None:
+    paths = fill(tmp_path / "in", 4, first=101)
+    loaded, journal = fre.load(model), Journal(tmp_path / "state")
+    judge = loaded.predict_many
+
+    def predict_many(images: list[Path], **options: Any) -> Any:
+        if paths[2] in images:
+            raise ZeroDivisionError("a fault")
+        return judge(images, **options)
+
+    loaded.predict_many = predict_many  # type: ignore[method-assign]
+    lines = list(watch_folder(loaded, tmp_path / "in", journal, once=True, settle=0, patience=0))
+    errors = {line.values["path"]: line.values.get("error") for line in lines}
+    assert errors.pop(str(paths[2])) == "not judged: ZeroDivisionError: a fault"
+    assert set(errors) == {str(path) for path in (paths[0], paths[1], paths[3])}
+    assert not any(errors.values())
+    journal.close()
 
 
 def test_a_journal_that_is_no_journal(tmp_path: Path) -> None:

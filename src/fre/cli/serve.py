@@ -64,6 +64,12 @@ def _number(
 @click.option("--watch-model", metavar="NAME", help="The model that judges it, if there are more.")
 @_number("--max-upload", 64, "MiB.")
 @_number("--max-train-upload", 2048, "MiB, of images to train on, packed or unpacked.")
+@click.option(
+    "--max-train-disk",
+    type=click.IntRange(1),
+    help="MiB of disk for all uploads to train on that arrive, wait or are used, packed and "
+    "unpacked.  [default: twice --max-train-upload]",
+)
 @_number("--max-pixels", 89_478_485, "Of one image.")
 @_number("--max-batch", 64, "Images a request.")
 @_number("--max-queue", 256, "Images that may wait for a model; at least --max-batch.")
@@ -74,6 +80,11 @@ def _number(
     least=0,
 )
 @_number("--batch-size", 8, "Images of concurrent requests to a run of the network.")
+@_number(
+    "--shutdown-seconds",
+    20,
+    "Time to finish what was begun when the service is told to end; then it ends by force.",
+)
 @runtime_options
 def serve(
     models: Path,
@@ -86,11 +97,13 @@ def serve(
     watch_model: str | None,
     max_upload: int,
     max_train_upload: int,
+    max_train_disk: int | None,
     max_pixels: int,
     max_batch: int,
     max_queue: int,
     keep: int,
     batch_size: int,
+    shutdown_seconds: int,
     runtime: str,
     threads: int,
 ) -> None:
@@ -110,12 +123,18 @@ def serve(
     _check_token(host, token)
     if max_queue < max_batch:
         raise OptionError(f"--max-queue must be at least --max-batch, {max_batch}")
+    max_train_disk = max_train_disk or 2 * max_train_upload
+    if max_train_disk < max_train_upload:
+        raise OptionError(
+            f"--max-train-disk must be at least --max-train-upload, {max_train_upload}"
+        )
     from fre.serve.run import serve as run
     from fre.serve.settings import Limits, Settings
 
     limits = Limits(
         max_upload_bytes=max_upload * MIB,
         max_train_bytes=max_train_upload * MIB,
+        max_staged_bytes=max_train_disk * MIB,
         max_pixels=max_pixels,
         max_batch=max_batch,
         max_queue=max_queue,
@@ -135,6 +154,7 @@ def serve(
         runtime=runtime,
         threads=threads,
         batch_size=batch_size,
+        shutdown_seconds=shutdown_seconds,
     )
     run(settings, _say)
     note("ended; everything that was acknowledged is kept")

@@ -93,7 +93,7 @@ def watch(
         raise OptionError(f"{folder}: expected a folder to watch")
     journal = Journal(state or default_state(folder, model))
     runner = _Runner(words, str(model), journal, command_timeout) if words else None
-    n = anomalous = 0
+    n = anomalous = errors = 0
     lines = watch_folder(
         loaded,
         folder,
@@ -104,6 +104,7 @@ def watch(
         command=runner is not None,
         skip_existing=skip_existing,
         once=once,
+        warn=note,
     )
     try:
         if runner:
@@ -113,7 +114,9 @@ def watch(
             if not print_line(line.text()):
                 break
             journal.printed(line.key)
-            n += not line.repeated
+            failed = "error" in line.values
+            n += not (line.repeated or failed)
+            errors += failed and not line.repeated
             if line.values.get("anomalous"):
                 anomalous += not line.repeated
                 if runner and not line.repeated:
@@ -123,7 +126,9 @@ def watch(
     except Interrupted:
         # The only way to end it: not a failure. Commands that were not run are run next time.
         pass
-    note(f"{n} images judged, {anomalous} of them anomalous")
+    files = "1 file" if errors == 1 else f"{errors} files"
+    more = f"; {files} could not be judged, as the lines say" if errors else ""
+    note(f"{n} images judged, {anomalous} of them anomalous{more}")
     return 0
 
 
@@ -164,7 +169,9 @@ class _Runner:
             self.journal.commanded(line.key)
 
     def _run(self, line: Line) -> None:
-        path, score = line.values["path"], repr(line.values["score"])
+        from fre.watch import original_name
+
+        path, score = original_name(line.values["path"]), repr(line.values["score"])
         environment = {
             **os.environ,
             "FRE_PATH": path,

@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from fre.errors import FREError
 from fre.serve import schemas
+from fre.serve.answers import answer
 from fre.serve.gate import Access, App, Gate
 from fre.serve.problems import Problem, fault, from_error, problem_body
 from fre.serve.routes.jobs import JobRoutes
@@ -43,6 +44,7 @@ MESSAGES = {
     422: "a parameter is not acceptable, or no image can be read",
     429: "too many jobs wait",
     503: "too much is waiting, or the service is ending",
+    507: "uploads for trainings have no room on disk",
 }
 
 BINARY = {"type": "string", "format": "binary"}
@@ -208,6 +210,7 @@ def _add_routes(api: FastAPI, service: Service, access: Access) -> None:
         415,
         429,
         503,
+        507,
         status=202,
         openapi_extra={"requestBody": TRAIN_BODY},
     )
@@ -223,6 +226,7 @@ def _add_routes(api: FastAPI, service: Service, access: Access) -> None:
         415,
         429,
         503,
+        507,
         status=202,
         openapi_extra={"requestBody": TRAIN_BODY},
     )
@@ -284,7 +288,7 @@ def _secure(api: FastAPI, needed: bool) -> None:
 
 
 def _problem_response(problem: Problem) -> Response:
-    return JSONResponse(
+    return answer(
         problem_body(problem.code, problem.message),
         status_code=problem.status,
         headers=problem.headers(),
@@ -314,7 +318,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not what {request.url.path} is for",
     }.get(error.status_code, str(error.detail))
     code = CODES.get(error.status_code, "bad_request")
-    response = JSONResponse(problem_body(code, message), status_code=error.status_code)
+    response = answer(problem_body(code, message), status_code=error.status_code)
     for key, value in (error.headers or {}).items():
         response.headers[key] = value
     if error.status_code == 405:
@@ -336,4 +340,4 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-    return JSONResponse(problem_body("invalid", f"{where}: {first['msg']}"), status_code=422)
+    return answer(problem_body("invalid", f"{where}: {first['msg']}"), status_code=422)

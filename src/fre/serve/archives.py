@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from fre.folders import SUFFIXES, suffix
@@ -24,7 +25,13 @@ def is_zip(path: Path) -> bool:
 
 
 def unpack(
-    path: Path, folder: Path, *, max_bytes: int, max_files: int, first: int
+    path: Path,
+    folder: Path,
+    *,
+    max_bytes: int,
+    max_files: int,
+    first: int,
+    count: Callable[[int], None],
 ) -> list[tuple[Path, str]]:
     """Unpack the images of a zip file.
 
@@ -37,16 +44,18 @@ def unpack(
         max_bytes: of all images together, as they are, whatever the archive claims.
         max_files: images.
         first: number of the first.
+        count: called with the number of bytes before they are written.
 
     Returns:
         The images and their names in the archive.
 
     Raises:
-        Problem: the archive is damaged, encrypted, larger than allowed, or plays tricks.
+        Problem: the archive is damaged, encrypted, larger than allowed, or plays tricks; or what
+            ``count`` raises.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _unpack(archive, folder, max_bytes, max_files, first)
+            return _unpack(archive, folder, max_bytes, max_files, first, count)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         raise _refused(f"damaged: {error}") from error
 
@@ -56,7 +65,12 @@ def _refused(reason: str) -> Problem:
 
 
 def _unpack(
-    archive: zipfile.ZipFile, folder: Path, max_bytes: int, max_files: int, first: int
+    archive: zipfile.ZipFile,
+    folder: Path,
+    max_bytes: int,
+    max_files: int,
+    first: int,
+    count: Callable[[int], None],
 ) -> list[tuple[Path, str]]:
     wanted = []
     for entry in archive.infolist():
@@ -80,6 +94,7 @@ def _unpack(
                 total += len(chunk)
                 if total > max_bytes:
                     raise too_large
+                count(len(chunk))
                 file.write(chunk)
         found.append((target, clean_name(entry.filename)))
     return found

@@ -1,7 +1,7 @@
 """Images of concurrent requests are scored together, a few to a run of the network.
 
-Decoding happens before that, on threads of its own, and very large images have a lane for
-themselves, so that neither a slow client nor a huge image holds up the others.
+Each model decodes its images on threads of its own, so that a slow image holds up no other model.
+Very large images of all models take turns on one more thread, which bounds the memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +25,24 @@ from fre.serve.registry import Entry
 from fre.serve.results import NewResult, Results
 from fre.types import Prediction
 
-__all__ = ["Batcher", "Job", "Observer", "Outcome"]
+__all__ = ["Batcher", "Job", "Observer", "Outcome", "UnjudgedError"]
 
 log = logging.getLogger("fre.serve")
 
 Observer = Callable[[str, list["Outcome"]], None]
 """Called with a model's name, and what was scored in one batch."""
+
+
+class UnjudgedError(InternalError):
+    """An image that was not judged, though it can be read: fre or the model file is at fault.
+
+    Attributes:
+        reason: what happened, without the name of the image.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.reason = f"not judged: {reason}"
+        super().__init__(f"{name}: {self.reason}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,7 @@ class Job:
         source: what it belongs to.
         data: its file.
         watch_key: identity of a file of the watched folder.
-        future: gets the outcome, or an `ImageError`.
+        future: gets the outcome; or an `ImageError` or `UnjudgedError`, if this image has none.
     """
 
     entry: Entry
@@ -99,8 +112,8 @@ class Batcher:
         self.max_queue = max_queue
         self.large_pixels = large_pixels
         self.observer = observer
-        self._small = ThreadPoolExecutor(available_cores(), thread_name_prefix="fre-decode")
         self._large = ThreadPoolExecutor(1, thread_name_prefix="fre-decode-large")
+        self._large_waiting: dict[str, deque[tuple[Job, _Lane]]] = {}
         self._lanes: dict[str, _Lane] = {}
         self._lock = threading.Lock()
         self._closing = False
@@ -126,7 +139,7 @@ class Batcher:
             watch_keys: identities of files of the watched folder.
 
         Returns:
-            For each its outcome, or an `ImageError`.
+            For each its outcome; or an `ImageError` or `UnjudgedError`, if it has none.
 
         Raises:
             Problem: too many are on their way, or the service ends.
@@ -154,32 +167,42 @@ class Batcher:
         for job in jobs:
             # From here on it can't be cancelled: nobody's leaving may break a batch of others.
             job.future.set_running_or_notify_cancel()
-            self._small.submit(self._prepare, job, lane)
+            lane.decoders.submit(self._prepare, job, lane)
         return [job.future for job in jobs]
 
     def _prepare(self, job: Job, lane: _Lane) -> None:
         try:
             job.form, (height, width) = probe(job.data, name=job.name)
-        except ImageError as error:
-            lane.give_up(job, error)
+        except Exception as error:
+            lane.give_up(job, _failure(job, error))
             return
         if height * width > self.large_pixels:
-            self._large.submit(self._decode, job, lane)
+            with self._lock:
+                self._large_waiting.setdefault(lane.name, deque()).append((job, lane))
+            self._large.submit(self._decode_large)
         else:
             self._decode(job, lane)
 
+    def _decode_large(self) -> None:
+        """Decode the next large image of the model whose turn it is."""
+        with self._lock:
+            name = next(iter(self._large_waiting))
+            waiting = self._large_waiting.pop(name)
+            job, lane = waiting.popleft()
+            if waiting:
+                self._large_waiting[name] = waiting  # behind the other models
+        self._decode(job, lane)
+
     def _decode(self, job: Job, lane: _Lane) -> None:
+        model = job.entry.model
         try:
-            pixels, original = decode_resized(
-                job.data, job.entry.model.geometry.target, name=job.name
-            )
+            pixels, original = decode_resized(job.data, model.geometry.target, name=job.name)
+            # Here, so that one image that does not fit does not fail the batch of all.
+            model.check(original, job.name)
             digest = hashlib.sha256(job.data).hexdigest()
             job.image = LoadedImage(pixels, pixels, original, digest)
-        except ImageError as error:
-            lane.give_up(job, error)
-        except Exception as error:  # a fault of ours: whoever waits must hear of it
-            log.exception("%s", job.name)
-            lane.give_up(job, InternalError(f"{job.name}: {type(error).__name__}: {error}"))
+        except Exception as error:
+            lane.give_up(job, _failure(job, error))
         else:
             lane.put(job)
 
@@ -187,20 +210,36 @@ class Batcher:
         """Finish what was admitted, and stop."""
         with self._lock:
             self._closing = True
-        # In this order: the first hands over to the second.
-        self._small.shutdown(wait=True)
+            lanes = list(self._lanes.values())
+        # In this order: the first hand over to the second.
+        for lane in lanes:
+            lane.decoders.shutdown(wait=True)
         self._large.shutdown(wait=True)
-        for lane in self._lanes.values():
+        for lane in lanes:
             lane.close()
 
 
+def _failure(job: Job, error: Exception) -> FREError:
+    """Return what the client of one image is told, and log what is not the image's fault."""
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, FREError):
+        log.warning("the model %s: %s: %s", job.entry.name, job.name, error)
+        return UnjudgedError(job.name, str(error))
+    log.error("the model %s: %s", job.entry.name, job.name, exc_info=error)
+    return UnjudgedError(job.name, f"{type(error).__name__}: {error}")
+
+
 class _Lane:
-    """The images of one model: a queue, and a thread that scores them."""
+    """The images of one model: threads that decode them, a queue, and a thread that scores."""
 
     def __init__(self, batcher: Batcher, name: str) -> None:
         self.batcher = batcher
         self.name = name
         self.admitted = 0
+        self.decoders = ThreadPoolExecutor(
+            available_cores(), thread_name_prefix=f"fre-decode-{name}"
+        )
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._undecoded = 0
         self._count = threading.Lock()
@@ -268,61 +307,81 @@ class _Lane:
         return batch, None, False
 
     def _score(self, batch: list[Job]) -> None:
-        entry = batch[0].entry
-        try:
-            images = [job.image for job in batch if job.image is not None]
-            predictions = entry.model.predict_loaded(images)
-            new = [
-                NewResult(
-                    model=entry.name,
-                    model_sha256=entry.model.sha256,
-                    calibration_sha256=entry.calibration_sha256,
-                    threshold=entry.model.threshold,
-                    map_range=entry.model.map_range,
-                    name=job.name,
-                    source=job.source,
-                    image_sha256=image.sha256,
-                    form=job.form,
-                    prediction=prediction,
-                    data=job.data,
-                    watch_key=job.watch_key,
-                )
-                for job, image, prediction in zip(batch, images, predictions, strict=True)
-            ]
-        except Exception as error:  # whoever waits must hear of it, and the thread must live
-            log.exception("the model %s", self.name)
-            self._release(len(batch))
-            for job in batch:
-                job.future.set_exception(InternalError(f"{type(error).__name__}: {error}"))
-            return
-        # The next batch is scored while this one is written to the disk.
-        written = self.batcher.results.add(new)
-        written.add_done_callback(lambda future: self._answer(batch, predictions, future))
+        done: list[tuple[Job, NewResult]] = []
+        for job, result in zip(batch, _results(batch), strict=True):
+            if isinstance(result, NewResult):
+                done.append((job, result))
+            else:
+                self._release(1)
+                job.future.set_exception(result)
+        if done:
+            # The next batch is scored while this one is written to the disk.
+            written = self.batcher.results.add([result for _, result in done])
+            written.add_done_callback(lambda future: self._answer(done, future))
 
     def _answer(
         self,
-        batch: list[Job],
-        predictions: list[Prediction],
+        done: list[tuple[Job, NewResult]],
         written: Future[list[dict[str, Any]]],
     ) -> None:
-        self._release(len(batch))
+        self._release(len(done))
         error = written.exception()
         if error is not None:
-            for job in batch:
+            for job, _ in done:
                 job.future.set_exception(error)
             return
         end = time.perf_counter()
         outcomes = [
-            Outcome(result, prediction, end - job.began)
-            for job, prediction, result in zip(batch, predictions, written.result(), strict=True)
+            Outcome(row, new.prediction, end - job.began)
+            for (job, new), row in zip(done, written.result(), strict=True)
         ]
         try:
             self.batcher.observer(self.name, outcomes)
         except Exception:  # clients wait, whatever becomes of the figures
             log.exception("the figures of %s", self.name)
-        for job, outcome in zip(batch, outcomes, strict=True):
+        for (job, _), outcome in zip(done, outcomes, strict=True):
             job.future.set_result(outcome)
 
     def _release(self, n: int) -> None:
         with self._count:
             self.admitted -= n
+
+
+def _results(batch: list[Job]) -> list[NewResult | FREError]:
+    """Score images of one model together, or one by one if that fails.
+
+    Returns:
+        For each image its result, or why it has none: one image's failure is its own.
+    """
+    entry = batch[0].entry
+    try:
+        images = [job.image for job in batch if job.image is not None]
+        predictions: Sequence[Prediction | ImageError] = entry.model.predict_loaded(images)
+        return [
+            UnjudgedError(job.name, prediction.reason)
+            if isinstance(prediction, ImageError)
+            else _new_result(job, image, prediction)
+            for job, image, prediction in zip(batch, images, predictions, strict=True)
+        ]
+    except Exception as error:  # whoever waits must hear of it, and the thread must live
+        if len(batch) == 1:
+            return [_failure(batch[0], error)]
+    return [result for job in batch for result in _results([job])]
+
+
+def _new_result(job: Job, image: LoadedImage, prediction: Prediction) -> NewResult:
+    entry = job.entry
+    return NewResult(
+        model=entry.name,
+        model_sha256=entry.model.sha256,
+        calibration_sha256=entry.calibration_sha256,
+        threshold=entry.model.threshold,
+        map_range=entry.model.map_range,
+        name=job.name,
+        source=job.source,
+        image_sha256=image.sha256,
+        form=job.form,
+        prediction=prediction,
+        data=job.data,
+        watch_key=job.watch_key,
+    )

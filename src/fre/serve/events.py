@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
+from fre.serve.answers import to_json
 from fre.serve.problems import Problem
 
 __all__ = ["Hub", "Listener"]
@@ -40,7 +41,8 @@ class Hub:
 
     def __init__(self, max_listeners: int) -> None:
         self.max_listeners = max_listeners
-        self._listeners: set[Listener] = set()
+        # Weak: a stream whose client has gone before it began is never taken off the list.
+        self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -54,7 +56,7 @@ class Hub:
             self._loop.call_soon_threadsafe(self._spread, kind, data)
 
     def _spread(self, kind: str, data: dict[str, Any]) -> None:
-        text = f"event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+        text = f"event: {kind}\ndata: {to_json(data)}\n\n"
         for listener in self._listeners:
             if not listener.wants(kind, data):
                 continue
@@ -75,12 +77,13 @@ class Hub:
             raise Problem(
                 503, "queue_full", f"more than {self.max_listeners} listeners", retry_after=10
             )
-        return Listener(model, source)
+        listener = Listener(model, source)
+        # Here, not when the stream begins: many may ask before the first one does.
+        self._listeners.add(listener)
+        return listener
 
     async def stream(self, listener: Listener) -> AsyncIterator[str]:
         """The events of a listener as text."""
-        # Here, not in listen: a stream that never starts would never be taken off the list.
-        self._listeners.add(listener)
         try:
             yield "retry: 2000\n\n"
             while not self._closed:

@@ -27,6 +27,8 @@ COOKIE = "fre_session"
 OPEN = ("/", "/healthz", "/readyz", "/v1/session", "/favicon.ico")
 OPEN_BELOW = "/static/"
 SAFE = ("GET", "HEAD", "OPTIONS")
+OWN_SITES = ("same-origin", "none")
+"""Values of Sec-Fetch-Site of the service's own page, and of requests without a page."""
 METHODS = (*SAFE, "POST", "PUT", "DELETE", "PATCH")
 LOCAL = ("localhost", "127.0.0.1", "::1")
 SMALL_BODY = 65536
@@ -86,6 +88,11 @@ class Access:
             and _authority(origin) != host
         ):
             raise Problem(403, "forbidden", f"pages of {origin!r} may not change anything here")
+        # Some requests of a page carry no Origin. Browsers then still say where they come from;
+        # same-site is another port of this machine, or another host of the same domain.
+        site = headers.get("sec-fetch-site", "none").strip().lower()
+        if site not in OWN_SITES and method not in SAFE and origin not in self.cors:
+            raise Problem(403, "forbidden", "pages of other origins may not change anything here")
         if self.token is None or path in OPEN or path.startswith(OPEN_BELOW):
             return
         if method == "OPTIONS" and origin in self.cors:

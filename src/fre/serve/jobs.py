@@ -67,7 +67,7 @@ class Jobs:
         self._waiting: queue.SimpleQueue[tuple[int, Work] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._progress: dict[int, dict[str, Any]] = {}
-        self._live: set[int] = set()
+        self._live: dict[int, tuple[str, str]] = {}
         self._to_cancel: set[int] = set()
         self._closing = False
         database.write(_mark_interrupted)
@@ -109,7 +109,7 @@ class Jobs:
                 return cursor.lastrowid
 
             identity = self.database.write(insert)
-            self._live.add(identity)
+            self._live[identity] = (kind, model)
         self._waiting.put((identity, work))
         return self._announce(identity)
 
@@ -150,9 +150,13 @@ class Jobs:
     def close(self) -> None:
         """Cancel what runs and waits, and stop."""
         self._closing = True
-        self._to_cancel |= self._live
+        self._to_cancel |= set(self._live)
         self._waiting.put(None)
         self._thread.join()
+
+    def unfinished(self) -> tuple[str, ...]:
+        """Name the jobs that run or wait, without asking the database."""
+        return tuple(f"{kind} of {model}" for kind, model in self._live.copy().values())
 
     def _shown(self, row: sqlite3.Row) -> dict[str, Any]:
         return {
@@ -192,7 +196,7 @@ class Jobs:
                 log.exception("job %d", identity)
             finally:
                 work.clean_up()
-                self._live.discard(identity)
+                self._live.pop(identity, None)
                 self._to_cancel.discard(identity)
                 self._progress.pop(identity, None)
 

@@ -9,11 +9,11 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from fre.errors import FREError, ImageError
-from fre.serve.batching import Batcher, Outcome
+from fre.serve.batching import Batcher, Outcome, UnjudgedError
 from fre.serve.problems import Problem
 from fre.serve.registry import Entry
 from fre.serve.results import Results
-from fre.watch import Arrival, Follower
+from fre.watch import Arrival, Follower, printable
 
 __all__ = ["SOURCE", "FolderWatch"]
 
@@ -50,12 +50,18 @@ class FolderWatch:
         chunk: int,
         max_bytes: int,
     ) -> None:
-        self.follower = Follower(folder, settle=SETTLE, done=results.watched())
+        self.follower = Follower(
+            folder,
+            settle=SETTLE,
+            done=results.watched(),
+            warn=lambda text: log.warning("watched folder: %s", text),
+        )
         self.batcher = batcher
         self.results = results
         self.entry = entry
         self.chunk = chunk
         self.max_bytes = max_bytes
+        self._told = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fre-watch", daemon=True)
 
@@ -82,12 +88,20 @@ class FolderWatch:
     def _step(self) -> None:
         entry = self.entry()
         if entry is None:
+            if not self._told:
+                log.warning("watched folder: no model is loaded to judge it; its files wait")
+            self._told = True
             return
-        arrivals = self.follower.poll()
-        for start in range(0, len(arrivals), self.chunk):
+        self._told = False
+        chunk: list[Arrival] = []
+        for arrival in self.follower.poll():
+            chunk.append(arrival)
+            if len(chunk) == self.chunk or sum(each.size for each in chunk) > self.max_bytes:
+                self._judge(entry, chunk)
+                chunk = []
             if self._stop.is_set():
                 return
-            self._judge(entry, arrivals[start : start + self.chunk])
+        self._judge(entry, chunk)
 
     def _judge(self, entry: Entry, arrivals: list[Arrival]) -> None:
         taken: list[tuple[Arrival, bytes]] = []
@@ -110,21 +124,23 @@ class FolderWatch:
         for (arrival, _), future in zip(taken, futures, strict=True):
             try:
                 future.result()
-            except ImageError as error:
+            except (ImageError, UnjudgedError) as error:
                 self._unreadable(arrival, error.reason)
                 continue
             self.follower.finish(arrival)
 
     def _name(self, arrival: Arrival) -> str:
-        shown = arrival.path.relative_to(self.follower.folder).as_posix()
-        return shown.encode("utf-8", "backslashreplace").decode()
+        return printable(arrival.path.relative_to(self.follower.folder).as_posix())
 
     def _read(self, arrival: Arrival) -> bytes | None:
+        if arrival.fault is not None:
+            self._unreadable(arrival, arrival.fault)
+            return None
         if arrival.size > self.max_bytes:
             self._give_up(arrival, f"{arrival.size:,} bytes is more than {self.max_bytes:,}")
             return None
         try:
-            data = arrival.path.read_bytes()
+            data = arrival.read()
         except OSError as error:
             self._unreadable(arrival, error.strerror or "can't be read")
             return None

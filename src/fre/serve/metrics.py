@@ -97,6 +97,12 @@ class Metrics:
             ["model"],
             registry=self.registry,
         )
+        self.unjudged = Counter(
+            "fre_unjudged_images",
+            "Images without a result through a fault of the model file or of fre.",
+            ["model"],
+            registry=self.registry,
+        )
         self.prediction_seconds = Histogram(
             "fre_prediction_seconds",
             "From the admission of an image to its result on the disk.",

@@ -2,13 +2,19 @@
 
 A file that changes is loaded beside the model that serves, made ready, and takes its place in
 one step: an image that was admitted before is scored by the model it was admitted for.
+
+A file that can't be loaded is one failure of its own, whatever it raises. If the folder itself is
+away, as a network share may be for a while, the models that were loaded go on serving.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import stat
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +25,7 @@ import numpy as np
 from fre.calibration import Calibration
 from fre.errors import FREError, ModelFileError
 from fre.model import Model, load
+from fre.serve.answers import to_json
 from fre.serve.clock import now
 from fre.serve.problems import Problem
 from fre.threshold import with_calibration
@@ -28,6 +35,10 @@ __all__ = ["Entry", "Registry"]
 log = logging.getLogger("fre.serve")
 
 SUFFIX = ".onnx"
+EMPTY_SECONDS = 3.0
+"""Time that models go on serving once all files are gone: a share may come back."""
+LONGEST_REASON = 500
+"""Characters of a reason that a file can't be loaded: some errors quote the file."""
 Identity = tuple[int, int, int]
 
 
@@ -103,6 +114,8 @@ class Registry:
         threads: of a run; 0 takes all cores.
 
     Attributes:
+        is_folder: whether models can be added.
+        away: why the files can't be seen at present, or ``None``; the models loaded before serve.
         changed: called, on the thread that noticed, when a model appeared, changed or went.
 
     Raises:
@@ -117,6 +130,10 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._seen: dict[str, Identity] = {}
         self._broken: dict[str, str] = {}
+        self._empty_since: float | None = None
+        self.away: str | None = None
+        # Once and for all: a folder that is away is still one.
+        self.is_folder = source.is_dir()
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -125,11 +142,6 @@ class Registry:
         self.refresh()
         if not self.is_folder and self._broken:
             raise ModelFileError(next(iter(self._broken.values())))
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether models can be added."""
-        return self.source.is_dir()
 
     @property
     def folder(self) -> Path:
@@ -146,8 +158,8 @@ class Registry:
         return [entries[name] for name in sorted(entries)]
 
     def broken(self) -> dict[str, str]:
-        """Files that can't be loaded, and why."""
-        return dict(self._broken)
+        """Return why files can't be loaded, by the names that their models would have."""
+        return {name: self._broken[name] for name in sorted(self._broken)}
 
     def get(self, name: str) -> Entry:
         """One model.
@@ -171,21 +183,50 @@ class Registry:
         return self.folder / f"{name}{SUFFIX}"
 
     def _files(self) -> dict[str, tuple[Path, Identity]]:
-        paths = [self.source]
-        if self.is_folder:
-            paths = sorted(
-                path
-                for path in self.source.glob(f"*{SUFFIX}")
-                if not path.name.startswith(".") and path.is_file()
-            )
+        """Return path and identity of each model file, by the name of its model.
+
+        Raises:
+            OSError: the folder can't be listed, or the one file is not there.
+        """
+        if not self.is_folder:
+            return {self.source.stem: (self.source, _identity(self.source.stat()))}
         found = {}
-        for path in paths:
-            try:
-                status = path.stat()
-            except OSError:
-                continue
-            found[path.stem] = (path, (status.st_ino, status.st_size, status.st_mtime_ns))
-        return found
+        with os.scandir(self.source) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or not entry.name.endswith(SUFFIX):
+                    continue
+                path = self.source / entry.name
+                try:
+                    status = path.stat()
+                except OSError:
+                    continue  # gone since, or a link to nothing
+                if stat.S_ISREG(status.st_mode):
+                    found[path.stem] = (path, _identity(status))
+        return dict(sorted(found.items()))
+
+    def _look(self) -> dict[str, tuple[Path, Identity]] | None:
+        """Return the files, or ``None`` while they are away and the models stay as they are."""
+        try:
+            files = self._files()
+        except OSError as error:
+            self._set_away(f"{self.source}: {error.strerror or error}")
+            return None
+        if files or not self._entries:
+            self._empty_since = None
+        else:
+            # All at once: perhaps the folder is a place at which nothing is mounted just now.
+            moment = time.monotonic()
+            self._empty_since = self._empty_since or moment
+            if moment - self._empty_since < EMPTY_SECONDS:
+                self._set_away(f"{self.source}: no model files are left")
+                return None
+        self._set_away(None)
+        return files
+
+    def _set_away(self, reason: str | None) -> None:
+        if reason is not None and self.away is None:
+            log.warning("models: %s; those that were loaded before go on serving", reason)
+        self.away = reason
 
     def refresh(self) -> bool:
         """Look at the files, and load what is new.
@@ -194,39 +235,59 @@ class Registry:
             Whether anything changed.
         """
         with self._lock:
-            files = self._files()
+            files = self._look()
+            if files is None:
+                return False
             changed = False
-            for name in [*self._entries, *self._broken]:
-                if name not in files:
-                    self._entries = {k: v for k, v in self._entries.items() if k != name}
-                    self._broken.pop(name, None)
-                    self._seen.pop(name, None)
-                    changed = True
+            for name in {*self._entries, *self._broken} - set(files):
+                self._entries = {k: v for k, v in self._entries.items() if k != name}
+                self._broken.pop(name, None)
+                self._seen.pop(name, None)
+                changed = True
             for name, (path, identity) in files.items():
                 if self._seen.get(name) != identity:
-                    self._load(name, path)
                     self._seen[name] = identity
-                    changed = True
+                    changed |= self._load(name, path)
         if changed:
             self.changed()
         return changed
 
-    def _load(self, name: str, path: Path) -> None:
+    def _load(self, name: str, path: Path) -> bool:
+        """Load a file, or note why that is impossible; whether anything changed."""
         before = self._entries.get(name)
         try:
-            model = load(path, runtime=self.runtime, threads=self.threads, many=True)
-            if before is not None and before.model.sha256 == model.sha256:
-                self._put(replace(before, error=None))
-                return
-            model.open()
-        except FREError as error:
-            # Perhaps it is being written: its next change is looked at again.
-            if before is None:
-                self._broken[name] = str(error)
-            else:
-                self._put(replace(before, error=str(error)))
-            return
-        self._put(Entry(name, path, model, _digest(model.calibration), now()))
+            self._put(self._loaded(name, path))
+            return True
+        except Exception as error:  # a file of a stranger can raise almost anything
+            reason = _reason(path, error)
+            if isinstance(error.__cause__, OSError):
+                del self._seen[name]  # the disk or the network, not the file: tried again
+        known = self._broken.get(name) if before is None else before.error
+        if reason == known:
+            return False
+        # Perhaps it is being written: its next change is looked at again.
+        if before is None:
+            self._broken[name] = reason
+        else:
+            self._put(replace(before, error=reason))
+        if self._thread is not None:  # at the start the command line says it
+            log.warning("model left out: %s", reason)
+        return True
+
+    def _loaded(self, name: str, path: Path) -> Entry:
+        if not _is_utf8(name):
+            raise ModelFileError(
+                f"{path}: the name is not UTF-8, so that no request can name the model; rename it"
+            )
+        before = self._entries.get(name)
+        model = load(path, runtime=self.runtime, threads=self.threads, many=True)
+        if before is not None and before.model.sha256 == model.sha256:
+            return replace(before, error=None)
+        model.open()
+        entry = Entry(name, path, model, _digest(model.calibration), now())
+        # What is said of it in lists must not fail there, where it would fail for all.
+        to_json([entry.summary(), entry.calibration(), model.metadata])
+        return entry
 
     def _put(self, entry: Entry) -> None:
         self._broken.pop(entry.name, None)
@@ -314,3 +375,24 @@ class Registry:
 def _digest(calibration: Calibration) -> str:
     scores = np.ascontiguousarray(calibration.scores, np.float64)
     return hashlib.sha256(scores.tobytes()).hexdigest()
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Return one line that says why a file can't be loaded."""
+    text = str(error)
+    if not isinstance(error, FREError):
+        text = f"{path}: not a usable model file: {type(error).__name__}: {error}"
+    line = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+    return line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON] + " ..."

@@ -8,17 +8,18 @@ import io
 import json
 import math
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from fre.errors import InternalError
 from fre.serve.clock import now, stamp
 from fre.serve.database import Database
 from fre.serve.drawing import Stored
 from fre.serve.pictures import Pictures
 from fre.serve.problems import Problem
-from fre.types import Prediction
+from fre.types import Prediction, Region
 
 __all__ = ["CSV_COLUMNS", "PAGE_SOURCE", "Filters", "NewResult", "Results"]
 
@@ -62,6 +63,10 @@ class NewResult:
         prediction: what the model said.
         data: the image's file.
         watch_key: identity of a file of the watched folder.
+
+    Raises:
+        InternalError: a number is NaN or infinite. It compares with nothing, and JSON has no
+            word for it: such a result is no decision, and never becomes a row.
     """
 
     model: str
@@ -76,6 +81,29 @@ class NewResult:
     prediction: Prediction
     data: bytes
     watch_key: str | None = None
+
+    def __post_init__(self) -> None:
+        prediction = self.prediction
+        numbers: dict[str, Iterable[float]] = {
+            "score": [prediction.score],
+            "p-value": [prediction.p_value],
+            "threshold": [self.threshold],
+            "range of the map": self.map_range,
+            # The extremes of an array are NaN if any of it is.
+            "anomaly map": [
+                float(prediction.input_map.min(initial=0)),
+                float(prediction.input_map.max(initial=0)),
+            ],
+            "regions": (number for region in prediction.regions for number in _numbers(region)),
+        }
+        for what, values in numbers.items():
+            for value in values:
+                if not math.isfinite(value):
+                    raise InternalError(f"the model gives {value} in the {what}; train it again")
+
+
+def _numbers(region: Region) -> Iterator[float]:
+    yield from (region.peak, *region.centroid, *region.layers.values())
 
 
 @dataclass(frozen=True)

@@ -3,26 +3,93 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from PIL import Image
 
 from fre.errors import OptionError
 from fre.serve.app import create_app
+from fre.serve.connections import Connection, most_connections
+from fre.serve.guard import Guard
 from fre.serve.service import Service
 from fre.serve.settings import Settings
 
 __all__ = ["serve"]
 
-GRACE_SECONDS = 60
+log = logging.getLogger("fre.serve")
+
 KEEP_ALIVE_SECONDS = 75
 """Longer than common clients keep a connection, so that it is they who close it."""
+GUARD_SECONDS = 3.0
+"""Time by which the end by force from outside comes later than the one from inside."""
+ANSWER_SHARE = 0.6
+"""Share of the time for ending in which requests are answered; the rest is for the work behind."""
+
+
+class _Deadline:
+    """Ends the process by force if it has not ended some time after it was told to.
+
+    No thread of Python can be stopped from outside: a decoder, a runtime or a training may keep
+    its thread for hours, and Python waits for it.
+
+    Args:
+        seconds: time from `begin` to the end by force.
+        left: says what is not finished.
+    """
+
+    def __init__(self, seconds: float, left: Callable[[], str]) -> None:
+        self.seconds = seconds
+        self.left = left
+        self._begun = threading.Event()
+        self._met = threading.Event()
+        threading.Thread(target=self._run, name="fre-deadline", daemon=True).start()
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self._begun.set()
+
+    def meet(self) -> None:
+        """Say that everything has ended."""
+        self._met.set()
+        self._begun.set()
+
+    def _run(self) -> None:
+        self._begun.wait()
+        if self._met.wait(self.seconds):
+            return
+        try:
+            left = self.left()
+        except Exception as error:
+            left = f"unknown, as {type(error).__name__}: {error}"
+        line = (
+            f"fre: ended by force after {self.seconds:g} seconds; not finished: {left}; "
+            "every result that was answered is kept\n"
+        )
+        # Past Python's own buffers: a stuck thread may hold their locks.
+        os.write(2, line.encode("utf-8", "backslashreplace"))
+        os._exit(1)
+
+
+def _guard(seconds: float) -> Guard | None:
+    if os.name != "posix":
+        return None
+    try:
+        return Guard(seconds)
+    except OSError as error:
+        log.warning(
+            "no process can be started that would end this one if Python itself is stuck: %s", error
+        )
+        return None
 
 
 class _Server(uvicorn.Server):
@@ -31,6 +98,14 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self.service = service
+        self.deadline = _Deadline(service.settings.shutdown_seconds, self._left)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Run until a signal, and until everything has ended."""
+        try:
+            super().run(sockets)
+        finally:
+            self.deadline.meet()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -38,19 +113,30 @@ class _Server(uvicorn.Server):
             number: signal.signal(number, self.handle_exit)
             for number in (signal.SIGINT, signal.SIGTERM)
         }
+        guard = _guard(self.service.settings.shutdown_seconds + GUARD_SECONDS)
         try:
             yield
         finally:
+            if guard is not None:
+                guard.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
-        self.service.draining = True
+        # A second signal changes nothing: wrappers send two, and the time is bounded anyway.
+        if not self.should_exit:
+            self.should_exit = True
+            self.service.draining = True
+            self.deadline.begin()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.service.drain()  # event streams would keep their connections open
         await super().shutdown(sockets)
+
+    def _left(self) -> str:
+        requests = len(self.server_state.tasks)
+        found = [f"{requests} requests"] if requests else []
+        return ", ".join([*found, *self.service.unfinished()]) or "threads of the service"
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -84,6 +170,9 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(settings: Settings, started: Callable[[str, Service], None]) -> None:
     """Run the service until SIGINT or SIGTERM; then finish what was begun.
 
+    If that takes longer than ``settings.shutdown_seconds``, the process ends at once with exit
+    code 1 and a line that says what was left.
+
     Args:
         settings: what it is told.
         started: is called with the address of the page once it listens.
@@ -96,14 +185,20 @@ def serve(settings: Settings, started: Callable[[str, Service], None]) -> None:
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     with listen(settings.host, settings.port) as bound:
         service = Service(settings)
+        most = most_connections(settings.limits.max_connections)
+        http: Any = partial(Connection, most=most)
         config = uvicorn.Config(
             create_app(service),
+            http=http,
+            ws="none",
+            # So many are accepted before any can make room for another.
+            backlog=max(16, most // 4),
             log_level="warning",
             access_log=False,
             server_header=False,
             lifespan="on",
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(ANSWER_SHARE * settings.shutdown_seconds)),
         )
         name = f"[{settings.host}]" if ":" in settings.host else settings.host
         started(f"http://{name}:{bound.getsockname()[1]}", service)

@@ -23,6 +23,7 @@ __all__ = [
     "LimitsBody",
     "MapBody",
     "ModelBody",
+    "ModelFailure",
     "ModelSummary",
     "ModelsBody",
     "PredictBody",
@@ -76,6 +77,7 @@ class LimitsBody:
 
     max_upload_bytes: int
     max_train_bytes: int
+    max_staged_bytes: int
     max_pixels: int
     max_batch: int
     max_queue: int
@@ -83,10 +85,11 @@ class LimitsBody:
 
 @dataclass
 class WatchInfo:
-    """The folder that is followed, and the model that judges what arrives."""
+    """The folder that is followed, the model that judges, and why it can't be listed just now."""
 
     folder: str
     model: str | None
+    error: str | None
 
 
 @dataclass
@@ -123,10 +126,19 @@ class ModelSummary:
 
 
 @dataclass
+class ModelFailure:
+    """A model file that can't be loaded, and why."""
+
+    name: str
+    error: str
+
+
+@dataclass
 class ModelsBody:
-    """All models, by name."""
+    """All models, by name, and the files that can't be loaded."""
 
     models: list[ModelSummary]
+    errors: list[ModelFailure]
 
 
 @dataclass

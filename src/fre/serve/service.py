@@ -19,6 +19,7 @@ from fre.serve.registry import Entry, Registry
 from fre.serve.results import Results
 from fre.serve.samples import Samples
 from fre.serve.settings import Settings
+from fre.serve.training import DiskBudget
 from fre.serve.uploads import Budget
 
 __all__ = ["Service"]
@@ -72,6 +73,7 @@ class Service:
         )
         self.metrics = Metrics(self.batcher.depths, self.registry.entries)
         self.budget = Budget(limits.max_buffered_bytes)
+        self.disk = DiskBudget(limits.max_staged_bytes)
         self.jobs = Jobs(
             self.database,
             max_waiting=limits.max_jobs,
@@ -128,6 +130,12 @@ class Service:
         self.registry.close()
         self.database.close()
         self._lock.close()
+
+    def unfinished(self) -> list[str]:
+        """Say what is under way, for the line of an end by force."""
+        images = {name: n for name, n in self.batcher.depths().items() if n}
+        found = [f"{n} images of {name}" for name, n in images.items()]
+        return [*found, *self.jobs.unfinished()]
 
     def _scored(self, model: str, outcomes: list[Outcome]) -> None:
         self.metrics.scored(model, outcomes)

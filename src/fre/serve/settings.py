@@ -18,12 +18,14 @@ class Limits:
         max_upload_bytes: of one request that predicts.
         max_train_bytes: of one request that trains, packed or unpacked.
         max_train_images: of one request that trains.
+        max_staged_bytes: bytes on disk of all uploads for trainings that run or wait.
         max_pixels: of one image.
         max_batch: images of one request that predicts.
         max_queue: images of one model that wait at once.
         max_buffered_bytes: of all uploads that are in memory at once.
         max_jobs: jobs that wait at once.
         max_listeners: open event streams.
+        max_connections: open connections; fewer where the process may open few files.
         keep_bytes: of pictures kept on disk; the oldest go first.
         body_seconds: how long an upload may pause.
         large_pixels: images of more than this are decoded on a thread of their own.
@@ -32,12 +34,14 @@ class Limits:
     max_upload_bytes: int = 64 * MIB
     max_train_bytes: int = 2048 * MIB
     max_train_images: int = 20_000
+    max_staged_bytes: int = 4096 * MIB
     max_pixels: int = 89_478_485
     max_batch: int = 64
     max_queue: int = 256
     max_buffered_bytes: int = 512 * MIB
     max_jobs: int = 4
     max_listeners: int = 64
+    max_connections: int = 1000
     keep_bytes: int = 2048 * MIB
     body_seconds: float = 30.0
     large_pixels: int = 8_000_000
@@ -62,6 +66,7 @@ class Settings:
         batch_size: images to a run of the network.
         batch_wait: seconds that a batch waits for images that are being decoded.
         reload_seconds: how often the model files are looked at.
+        shutdown_seconds: time for ending, in seconds; then the process ends by force.
     """
 
     models: Path
@@ -78,3 +83,4 @@ class Settings:
     batch_size: int = 8
     batch_wait: float = 0.004
     reload_seconds: float = 0.5
+    shutdown_seconds: float = 20.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,21 +23,68 @@ from fre.serve.samples import draw_good
 from fre.serve.settings import Limits
 from fre.types import Progress
 
-__all__ = ["NAME_PATTERN", "FileSink", "Staging", "Training", "unusable"]
+__all__ = ["NAME_PATTERN", "DiskBudget", "FileSink", "Staging", "Training", "unusable"]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
-class FileSink:
-    """A file of an upload on the disk."""
+class DiskBudget:
+    """Bytes on disk of all uploads for trainings that run, wait or arrive.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        limit: number of bytes that may be taken at once.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._lock = threading.Lock()
+
+    def take(self, n: int) -> None:
+        """Count bytes before they are written.
+
+        Raises:
+            Problem: there is no room for them.
+        """
+        with self._lock:
+            if self.used + n > self.limit:
+                raise Problem(
+                    507,
+                    "disk_full",
+                    f"uploads for trainings may take {self.limit:,} bytes of disk together, packed "
+                    f"and unpacked, and {self.used:,} are taken; wait until a training has ended, "
+                    "or restart the service with a larger --max-train-disk",
+                    retry_after=30,
+                )
+            self.used += n
+
+    def give_back(self, n: int) -> None:
+        """Count bytes that were deleted."""
+        with self._lock:
+            self.used -= n
+
+
+class FileSink:
+    """A file of an upload on the disk.
+
+    Args:
+        path: file to write.
+        count: called with the number of bytes before they are written.
+    """
+
+    def __init__(self, path: Path, count: Callable[[int], None]) -> None:
         self.path = path
+        self.count = count
         self._file: BinaryIO | None = path.open("wb")
 
     def write(self, data: bytes) -> None:
-        """Take a piece."""
+        """Take a piece.
+
+        Raises:
+            Problem: there is no room for it.
+        """
         assert self._file is not None
+        self.count(len(data))
         self._file.write(data)
 
     def close(self) -> None:
@@ -51,33 +100,51 @@ class Staging:
 
     Attributes:
         folder: that is ours alone.
+        budget: bytes on disk that all uploads share.
         files: what was uploaded, and the names that the client gave.
+        taken: bytes of the budget that this upload has.
     """
 
     folder: Path
+    budget: DiskBudget
     files: list[tuple[Path, str]] = field(default_factory=list)
+    taken: int = 0
 
     @classmethod
-    def make(cls, parent: Path) -> Staging:
-        """A new one."""
+    def make(cls, parent: Path, budget: DiskBudget) -> Staging:
+        """Make a new folder in ``parent``."""
         parent.mkdir(parents=True, exist_ok=True)
-        return cls(Path(tempfile.mkdtemp(dir=parent, prefix="upload-")))
+        return cls(Path(tempfile.mkdtemp(dir=parent, prefix="upload-")), budget)
+
+    def count(self, n: int) -> None:
+        """Count bytes before they are written to the folder.
+
+        Raises:
+            Problem: all uploads together have no room for them.
+        """
+        self.budget.take(n)
+        self.taken += n
+
+    def _discount(self, n: int) -> None:
+        self.budget.give_back(n)
+        self.taken -= n
 
     def sink(self, name: str) -> FileSink:
         """The place for one more file."""
         path = self.folder / f"upload-{len(self.files):06d}"
         self.files.append((path, name))
-        return FileSink(path)
+        return FileSink(path, self.count)
 
     def remove(self) -> None:
         """Delete it all."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._discount(self.taken)
 
     def unpack(self, limits: Limits) -> list[tuple[Path, str]]:
         """The images of the upload; zip files are opened.
 
         Raises:
-            Problem: a zip file is not acceptable, or there are too many images.
+            Problem: a zip file is not acceptable, there are too many images, or no room.
         """
         images: list[tuple[Path, str]] = []
         room = limits.max_train_bytes
@@ -89,9 +156,12 @@ class Staging:
                     max_bytes=room,
                     max_files=limits.max_train_images - len(images),
                     first=len(images),
+                    count=self.count,
                 )
                 room -= sum(image.stat().st_size for image, _ in found)
+                packed = path.stat().st_size
                 path.unlink()
+                self._discount(packed)
                 images += found
             else:
                 images.append((path, name))

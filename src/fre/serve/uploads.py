@@ -22,6 +22,7 @@ __all__ = [
     "Sink",
     "body_chunks",
     "clean_name",
+    "exhaust",
     "media_type",
     "read_multipart",
 ]
@@ -33,6 +34,8 @@ MAX_HEADER_BYTES = 4096
 MAX_FIELD_BYTES = 65536
 MAX_NAME = 255
 
+SLOWEST = 1024
+"""Bytes a second that a body must bring on average, beyond one pause."""
 DISCARD_BYTES = 64 * 1024 * 1024
 DISCARD_SECONDS = 5.0
 
@@ -128,7 +131,7 @@ async def body_chunks(
         pause: seconds that the client may take for the next piece.
 
     Raises:
-        Problem: it is too large, or stalls, or ends before its end.
+        Problem: it is too large, or stalls, or is too slow, or ends before its end.
     """
     too_large = Problem(
         413, "too_large", f"the request's body exceeds the limit of {limit:,} bytes"
@@ -137,8 +140,9 @@ async def body_chunks(
     if declared is not None and declared > limit:
         await _discard(receive)
         raise too_large
-    total = 0
+    total, waited = 0, 0.0
     while True:
+        began = time.monotonic()
         try:
             message = await asyncio.wait_for(receive(), pause)
         except asyncio.TimeoutError:
@@ -149,9 +153,14 @@ async def body_chunks(
             raise Problem(400, "bad_request", "the request's body ended too early")
         chunk = message.get("body", b"")
         total += len(chunk)
+        waited += time.monotonic() - began
         if total > limit:
             await _discard(receive)
             raise too_large
+        if waited > pause + total / SLOWEST:
+            raise Problem(
+                408, "timeout", f"the request's body brought less than {SLOWEST:,} bytes a second"
+            )
         if chunk:
             yield chunk
         if not message.get("more_body", False):
@@ -172,8 +181,8 @@ async def _discard(receive: Receive) -> None:
             return
 
 
-async def _exhaust(chunks: AsyncIterator[bytes]) -> None:
-    """The same, for a body that is refused for what is in it."""
+async def exhaust(chunks: AsyncIterator[bytes]) -> None:
+    """Read on for a while in a body that is refused for what is in it."""
     end = time.monotonic() + DISCARD_SECONDS
     try:
         async for _ in chunks:
@@ -352,10 +361,10 @@ async def read_multipart(
         if not collector.ended:
             raise Problem(400, "bad_request", "the multipart body ends before its last boundary")
     except (FormParserError, UnicodeError) as error:
-        await _exhaust(chunks)
+        await exhaust(chunks)
         raise Problem(400, "bad_request", f"the multipart body is damaged: {error}") from error
     except Problem:
-        await _exhaust(chunks)
+        await exhaust(chunks)
         raise
     finally:
         for part in collector.parts:

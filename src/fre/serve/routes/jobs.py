@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import Field
 
+from fre.serve.answers import answer
 from fre.serve.problems import Problem
 from fre.serve.routes.bodies import RAW_TYPES, body_of, read_files, unsupported
 from fre.serve.routes.parameters import JobIdentity, Model
 from fre.serve.service import Service
 from fre.serve.training import NAME_PATTERN, Staging, Training
 from fre.serve.updating import Updating
-from fre.serve.uploads import media_type
+from fre.serve.uploads import exhaust, media_type
 
 __all__ = ["JobRoutes"]
 
@@ -110,17 +110,20 @@ class JobRoutes:
                 raise Problem(
                     422, "invalid", "an update needs 1 good image or more, or ids of results"
                 )
-            parts = await asyncio.to_thread(self._marked, model, marked, staging.folder)
+            parts = await asyncio.to_thread(self._marked, model, marked, staging)
             work = updating.work(service.registry, staging, uploads, parts, self._learnt)
             job = await asyncio.to_thread(service.jobs.add, "update", model, work)
         return _accepted(job)
 
-    def _marked(self, model: str, results: tuple[int, ...], folder: Path) -> list[tuple[Path, str]]:
+    def _marked(
+        self, model: str, results: tuple[int, ...], staging: Staging
+    ) -> list[tuple[Path, str]]:
         """Copies of the images of results: those that are kept may be dropped meanwhile."""
         found = []
         for identity in results:
             name, data = self.service.results.image_of_good_part(identity, model)
-            path = folder / f"result-{identity}"
+            path = staging.folder / f"result-{identity}"
+            staging.count(len(data))
             path.write_bytes(data)
             found.append((path, name))
         return found
@@ -132,7 +135,9 @@ class JobRoutes:
     @asynccontextmanager
     async def _staged(self, request: Request) -> AsyncIterator[Staging]:
         """The files of a body, in a folder that a job will own and remove."""
-        staging = await asyncio.to_thread(Staging.make, self.service.settings.data / "uploads")
+        staging = await asyncio.to_thread(
+            Staging.make, self.service.settings.data / "uploads", self.service.disk
+        )
         try:
             await self._stage(request, staging)
             yield staging
@@ -153,29 +158,35 @@ class JobRoutes:
                 threaded=True,
             )
         elif kind in (*ZIP_TYPES, *RAW_TYPES):
-            sink = None
-            async for chunk in chunks:
-                sink = sink or staging.sink("upload.zip")
-                await asyncio.to_thread(sink.write, chunk)
-            if sink is not None:
-                sink.close()
+            await self._stage_zip(chunks, staging)
         else:
             raise unsupported(kind, "multipart/form-data or application/zip")
 
+    async def _stage_zip(self, chunks: AsyncIterator[bytes], staging: Staging) -> None:
+        sink = None
+        try:
+            async for chunk in chunks:
+                sink = sink or staging.sink("upload.zip")
+                await asyncio.to_thread(sink.write, chunk)
+        except Problem:
+            await exhaust(chunks)
+            raise
+        finally:
+            if sink is not None:
+                sink.close()
+
     async def list_jobs(self) -> Response:
         """The last jobs, newest first."""
-        return JSONResponse({"jobs": await asyncio.to_thread(self.service.jobs.list)})
+        return answer({"jobs": await asyncio.to_thread(self.service.jobs.list)})
 
     async def get_job(self, job: JobIdentity) -> Response:
         """One job: its state, its progress, its result."""
-        return JSONResponse({"job": await asyncio.to_thread(self.service.jobs.get, job)})
+        return answer({"job": await asyncio.to_thread(self.service.jobs.get, job)})
 
     async def cancel_job(self, job: JobIdentity) -> Response:
         """End a job; it ends a moment later."""
-        return JSONResponse({"job": await asyncio.to_thread(self.service.jobs.cancel, job)})
+        return answer({"job": await asyncio.to_thread(self.service.jobs.cancel, job)})
 
 
 def _accepted(job: dict[str, Any]) -> Response:
-    return JSONResponse(
-        {"job": job}, status_code=202, headers={"Location": f"/v1/jobs/{job['id']}"}
-    )
+    return answer({"job": job}, status_code=202, headers={"Location": f"/v1/jobs/{job['id']}"})

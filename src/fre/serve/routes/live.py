@@ -9,8 +9,9 @@ from dataclasses import asdict, replace
 from typing import Annotated
 
 from fastapi import Query, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
+from fre.serve.answers import answer
 from fre.serve.drift import SIGNIFICANCE, TEST, drift
 from fre.serve.results import PAGE_SOURCE
 from fre.serve.routes.parameters import Model, OneModel, OneSource
@@ -49,7 +50,7 @@ class LiveRoutes:
             seconds=span,
             buckets=buckets,
         )
-        return JSONResponse({"model": entry.name, "bucket_seconds": span, "buckets": found})
+        return answer({"model": entry.name, "bucket_seconds": span, "buckets": found})
 
     async def get_drift(
         self,
@@ -69,7 +70,7 @@ class LiveRoutes:
         found = drift(p_values, len(entry.model.calibration.scores))
         if source == PAGE_SOURCE:
             found = replace(found, message="Images that are uploaded on the page do not count.")
-        return JSONResponse(
+        return answer(
             {"model": entry.name, "test": TEST, "significance": SIGNIFICANCE, **asdict(found)}
         )
 

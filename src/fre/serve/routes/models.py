@@ -6,8 +6,8 @@ import asyncio
 from typing import Annotated
 
 from fastapi import Body, Response
-from fastapi.responses import JSONResponse
 
+from fre.serve.answers import answer
 from fre.serve.problems import Problem
 from fre.serve.routes.parameters import Model
 from fre.serve.schemas import ThresholdRequest
@@ -27,19 +27,26 @@ class ModelRoutes:
         self.service = service
 
     async def list_models(self) -> Response:
-        """All models, by name."""
-        entries = self.service.registry.entries()
-        return JSONResponse({"models": [entry.summary() for entry in entries]})
+        """All models, by name; and the files that can't be loaded, with the reasons."""
+        registry = self.service.registry
+        return answer(
+            {
+                "models": [entry.summary() for entry in registry.entries()],
+                "errors": [
+                    {"name": name, "error": reason} for name, reason in registry.broken().items()
+                ],
+            }
+        )
 
     async def get_model(self, model: Model) -> Response:
         """One model, and what its file says of itself."""
         entry = self.service.registry.get(model)
         metadata = {k: v for k, v in entry.model.metadata.items() if k != "calibration"}
-        return JSONResponse({"model": entry.summary(), "metadata": metadata})
+        return answer({"model": entry.summary(), "metadata": metadata})
 
     async def get_calibration(self, model: Model) -> Response:
         """Scores of good images, and the threshold that follows from them."""
-        return JSONResponse(self.service.registry.get(model).calibration())
+        return answer(self.service.registry.get(model).calibration())
 
     async def set_threshold(
         self,
@@ -57,4 +64,4 @@ class ModelRoutes:
             false_alarm_rate=body.false_alarm_rate,
             sha256=body.sha256,
         )
-        return JSONResponse(entry.calibration())
+        return answer(entry.calibration())

@@ -7,11 +7,11 @@ import base64
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from fre.errors import ImageError
 from fre.output import encode_map
-from fre.serve.batching import Outcome
+from fre.serve.answers import answer
+from fre.serve.batching import Outcome, UnjudgedError
 from fre.serve.problems import Problem
 from fre.serve.registry import Entry
 from fre.serve.routes.bodies import RAW_TYPES, body_of, read_files, unsupported
@@ -66,12 +66,15 @@ class PredictRoutes:
             for (image_name, _), outcome in zip(images, outcomes, strict=True)
         ]
         errors = [item["error"] for item in items if "error" in item]
+        unjudged = sum(isinstance(outcome, UnjudgedError) for outcome in outcomes)
         if errors:
-            service.metrics.unreadable.labels(entry.name).inc(len(errors))
+            service.metrics.unreadable.labels(entry.name).inc(len(errors) - unjudged)
+            service.metrics.unjudged.labels(entry.name).inc(unjudged)
         if len(errors) == len(items):
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            raise Problem(422, "unreadable", f"{images[0][0]}: {errors[0]}{more}")
-        return JSONResponse(
+            status, code = (500, "not_judged") if unjudged else (422, "unreadable")
+            raise Problem(status, code, f"{images[0][0]}: {errors[0]}{more}")
+        return answer(
             {"model": entry.name, "model_sha256": entry.model.sha256, "predictions": items}
         )
 
@@ -102,7 +105,7 @@ class PredictRoutes:
     async def _item(
         self, entry: Entry, name: str, outcome: Outcome | BaseException, form: str
     ) -> dict[str, Any]:
-        if isinstance(outcome, ImageError):
+        if isinstance(outcome, (ImageError, UnjudgedError)):
             return {"name": name, "error": outcome.reason}
         if isinstance(outcome, BaseException):
             raise outcome

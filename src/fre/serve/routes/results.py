@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import Body, Depends, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
+from fre.serve.answers import answer
 from fre.serve.clock import stamp
 from fre.serve.drawing import Wanted
 from fre.serve.problems import Problem
@@ -91,7 +92,7 @@ class ResultRoutes:
         page = await asyncio.to_thread(
             self.service.results.page, filters, order=order, limit=limit, cursor=cursor
         )
-        return JSONResponse(page)
+        return answer(page)
 
     async def export_results(self, filters: Filtered) -> Response:
         """The history as CSV, oldest first."""
@@ -103,7 +104,7 @@ class ResultRoutes:
 
     async def get_result(self, result: Identity) -> Response:
         """One result."""
-        return JSONResponse({"result": await asyncio.to_thread(self.service.results.get, result)})
+        return answer({"result": await asyncio.to_thread(self.service.results.get, result)})
 
     async def set_verdict(
         self,
@@ -113,7 +114,7 @@ class ResultRoutes:
         """Keep what a reviewer says of a part."""
         found = await asyncio.to_thread(self.service.results.set_verdict, result, body.verdict)
         self.service.hub.publish("verdict", found)
-        return JSONResponse({"result": found})
+        return answer({"result": found})
 
     async def get_image(self, request: Request, result: Identity, size: Side = None) -> Response:
         """The image, as it was sent where browsers show that, or smaller as JPEG."""

@@ -8,8 +8,9 @@ from typing import Annotated
 
 from fastapi import Body, Request, Response
 from fastapi import Path as InPath
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 
+from fre.serve.answers import answer
 from fre.serve.gate import COOKIE, Access
 from fre.serve.problems import Problem
 from fre.serve.schemas import SessionRequest
@@ -42,14 +43,22 @@ class SiteRoutes:
 
     async def healthz(self) -> Response:
         """Whether the process answers."""
-        return JSONResponse({"status": "ok"})
+        return answer({"status": "ok"})
 
     async def readyz(self) -> Response:
         """Whether it is worth sending images."""
         service = self.service
         if service.draining:
             raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
-        return JSONResponse(
+        if service.registry.away is not None:
+            raise Problem(
+                503,
+                "models_away",
+                f"{service.registry.away}; {len(service.registry.names())} models that were "
+                "loaded before go on serving",
+                retry_after=5,
+            )
+        return answer(
             {
                 "status": "ready",
                 "models": len(service.registry.names()),
@@ -71,8 +80,9 @@ class SiteRoutes:
             watch = {
                 "folder": str(service.settings.watch),
                 "model": entry.name if entry else service.settings.watch_model,
+                "error": service.watch and service.watch.follower.away,
             }
-        return JSONResponse(
+        return answer(
             {
                 "version": __version__,
                 "models_folder": service.registry.is_folder,
@@ -80,6 +90,7 @@ class SiteRoutes:
                 "limits": {
                     "max_upload_bytes": limits.max_upload_bytes,
                     "max_train_bytes": limits.max_train_bytes,
+                    "max_staged_bytes": limits.max_staged_bytes,
                     "max_pixels": limits.max_pixels,
                     "max_batch": limits.max_batch,
                     "max_queue": limits.max_queue,
@@ -117,7 +128,7 @@ class SiteRoutes:
 
     async def list_samples(self) -> Response:
         """Images that the service draws itself."""
-        return JSONResponse({"samples": self.service.samples.list()})
+        return answer({"samples": self.service.samples.list()})
 
     async def get_sample(
         self,
