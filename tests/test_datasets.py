@@ -354,7 +354,7 @@ def test_kolektorsdd_without_a_label_image(tmp_path):
         "1 image without a label image (<name>_label), left out: kos03/Part1.jpg"
     )
     (root / "kos04/Part0_label.bmp").write_bytes(b"not an image")
-    with pytest.raises(ImageError, match=r"Part0_label\.bmp: expected an image"):
+    with pytest.raises(ImageError, match=r"Part0_label\.bmp: not a readable image"):
         open_dataset(root)
 
 

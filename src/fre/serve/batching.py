@@ -159,7 +159,8 @@ class Batcher:
 
     def _prepare(self, job: Job, lane: _Lane) -> None:
         try:
-            job.form, (height, width) = probe(job.data, name=job.name)
+            bits = job.entry.model.geometry.bits
+            job.form, (height, width) = probe(job.data, name=job.name, bits=bits)
         except ImageError as error:
             lane.give_up(job, error)
             return
@@ -171,7 +172,7 @@ class Batcher:
     def _decode(self, job: Job, lane: _Lane) -> None:
         try:
             pixels, original = decode_resized(
-                job.data, job.entry.model.geometry.target, name=job.name
+                job.data, job.entry.model.geometry.preparation, name=job.name
             )
             digest = hashlib.sha256(job.data).hexdigest()
             job.image = LoadedImage(pixels, pixels, original, digest)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from fre.errors import ImageError
+from fre.geometry import FULL_RANGE, Preparation
 from fre.images import decode_resized
 from fre.maps import resize_map
 from fre.output import encode_map
@@ -108,7 +109,7 @@ def render(
     Args:
         kind: ``"image"``, ``"overlay"``, ``"heat"`` or ``"map"``.
         data: the image's file.
-        form: its format.
+        form: its format, as `fre.images.probe` says.
         anomaly_map: float32 (H, W) at the model's size.
         scale: the model's range of the map.
         size: the longest side of an image or overlay at most.
@@ -122,7 +123,9 @@ def render(
     if kind == "image" and size is None and form in BROWSER_TYPES:
         return data, BROWSER_TYPES[form]
     try:
-        image, original = decode_resized(data, None, name="image")
+        # Of 16-bit values, the range that they were scored by.
+        bits = int(form.partition(":")[2] or FULL_RANGE)
+        image, original = decode_resized(data, Preparation(None, bits), name="image")
     except ImageError as error:
         raise Problem(422, "unreadable", str(error)) from error
     if kind == "map":
