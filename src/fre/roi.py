@@ -180,9 +180,13 @@ def _read(source: MaskSource) -> MaskArray:
         if source.ndim != 2 or 0 in source.shape:
             raise ImageError(None, f"a mask must be an array (H, W), not {source.shape}")
         return np.asarray(source != 0)
-    with open_image(source) as image:
-        pixels = np.asarray(image.convert("L") if image.mode not in ("1", "I;16", "I") else image)
-    return np.asarray(pixels != 0)
+    try:
+        with open_image(source) as image:
+            grey = image.convert("L") if image.mode not in ("1", "I;16", "I") else image
+            return np.asarray(np.asarray(grey) != 0)
+    except ImageError as error:
+        reason = error.reason.replace("readable image", "readable mask")
+        raise ImageError(source, reason.replace("no such file", "no such mask")) from error
 
 
 def _pixels(shape: tuple[int, ...]) -> str:
