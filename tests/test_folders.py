@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,14 @@ def test_a_subfolder_that_vanishes_is_passed_over(tmp_path: Path) -> None:
     assert [path.name for path in images] == ["c.png"]
     with pytest.raises(DatasetError, match="No such file"):
         find_images(tmp_path / "gone")
+
+
+def test_predict_counts_what_it_leaves_out(tmp_path: Path) -> None:
+    fill(tmp_path, "a.png", "b.gif", "c.heic")
+    code = "import sys; from pathlib import Path; from fre.cli.common import note_left_out; "
+    code += "note_left_out(Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    )
+    start = f"fre: {tmp_path}: 2 files left out: 1 .gif, 1 .heic; fre reads .png, "
+    assert done.stderr.startswith(start)

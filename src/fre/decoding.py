@@ -25,6 +25,7 @@ from fre.jpeg import count_scans
 __all__ = [
     "FORMATS",
     "SIDEWAYS",
+    "UnfitError",
     "file_limit",
     "open_image",
     "orientation_of",
@@ -55,6 +56,11 @@ SIDEWAYS = (5, 6, 7, 8)
 BYTES_PER_PIXEL = 8
 FILE_MARGIN = 64 * 1024**2
 """A file may have 8 bytes a pixel of the limit, which is 16-bit RGBA, and 64 MiB of other data."""
+
+
+class UnfitError(ValueError):
+    """A file that can be read, and that fre does not take; it says why, and what to do."""
+
 
 _MAGIC = (
     (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
@@ -200,6 +206,8 @@ def _reason(error: Exception, name: Path | str | None) -> str:
     if isinstance(error, OSError) and error.errno and error.strerror:
         hint = "; raise it with --max-pixels" if error.errno == errno.EFBIG else ""
         return f"can't be read: {error.strerror}{hint}"
+    if isinstance(error, UnfitError):
+        return str(error)
     text = str(error).strip() or type(error).__name__
     if name is not None:
         text = text.replace(repr(str(name)), Path(name).name)
@@ -213,14 +221,14 @@ def _check_work(image: Image.Image, file: BinaryIO) -> None:
     width, height = image.size
     pixels = width * height
     if pixels > pixel_limit():
-        raise ValueError(
+        raise UnfitError(
             f"{width} x {height} pixels is more than the limit of {pixel_limit():,}; raise it "
             "with --max-pixels or fre.images.set_pixel_limit if the file is to be trusted"
         )
     if image.format in ("JPEG", "MPO"):
         allowed = min(SCANS, SCANS_AT_LIMIT * pixel_limit() // max(pixels, 1))
         if (scans := count_scans(file)) > allowed:
-            raise ValueError(
+            raise UnfitError(
                 f"a JPEG of {scans:,} scans, where files of {width} x {height} pixels may have "
                 f"{allowed}; save it again as a baseline JPEG"
             )
@@ -229,7 +237,7 @@ def _check_work(image: Image.Image, file: BinaryIO) -> None:
     covered = 0
     for decoder, extents, *_ in tiles:
         if decoder in SLOW_DECODERS and pixels > SLOW_PIXELS:
-            raise ValueError(
+            raise UnfitError(
                 f"{width} x {height} pixels in a rare encoding ({decoder}) that is slow to read; "
                 "save it as PNG or uncompressed"
             )
@@ -247,12 +255,12 @@ def _check_ppm(image: Image.Image) -> None:
     """Have 16-bit grey read as it is stored; refuse what would lose most of its levels."""
     for decoder, extents, offset, args in image.tile if image.format == "PPM" else ():  # type: ignore[attr-defined]
         if decoder == "ppm_plain":
-            raise ValueError("a PPM or PGM in plain text; save it as a binary one")
+            raise UnfitError("a PPM or PGM in plain text; save it as a binary one")
         if decoder == "ppm" and image.mode == "I":
             # Pillow would stretch the values to 16 bits, one by one and in Python.
             image.tile = [("raw", extents, offset, ("I;16B", 0, 1))]  # type: ignore[attr-defined]
         elif decoder == "ppm" and args[1] > 255:
-            raise ValueError("a PPM of 16-bit colour; save it as a 16-bit PNG or TIFF")
+            raise UnfitError("a PPM of 16-bit colour; save it as a 16-bit PNG or TIFF")
 
 
 @cache

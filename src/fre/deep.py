@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fre.decoding import open_image
+from fre.decoding import UnfitError, open_image
 from fre.geometry import BITS, FULL_RANGE
 from fre.maps import row_bands
 
@@ -62,7 +62,7 @@ def eight_bits(image: Image.Image, bits: int | None = FULL_RANGE) -> Image.Image
         bits: range of 16-bit values, as in `fre.geometry.Preparation`.
 
     Raises:
-        ValueError: the range is not known, or a value is outside it.
+        UnfitError: the range is not known, or a value is outside it.
     """
     if image.mode in ("L", "RGB"):
         return image
@@ -70,7 +70,7 @@ def eight_bits(image: Image.Image, bits: int | None = FULL_RANGE) -> Image.Image
         return _shallow(image, bits)
     if image.mode in ("I", "F"):
         kind = "floating-point" if image.mode == "F" else "32-bit integer"
-        raise ValueError(f"{kind} pixels have no stated range; convert the file to 8 or 16 bits")
+        raise UnfitError(f"{kind} pixels have no stated range; convert the file to 8 or 16 bits")
     if image.mode in ("1", "LA", "La"):
         return image.convert("L")
     if image.mode == "P" and "transparency" in image.info:
@@ -97,7 +97,7 @@ def _values(image: Image.Image, rows: slice) -> NDArray[Any]:
 
 def _known(bits: int | None) -> int:
     if bits is None:
-        raise ValueError(
+        raise UnfitError(
             "16-bit values, where the training images have 8 bits; convert the file to 8 bits, or "
             "train with --bits 10, 12, 14 or 16, the range of the values"
         )
@@ -106,7 +106,7 @@ def _known(bits: int | None) -> int:
 
 def _check_range(largest: int, bits: int) -> None:
     if largest >> bits:
-        raise ValueError(
+        raise UnfitError(
             f"a value of {largest:,}, where the training images are read as {bits}-bit values, 0 "
             f"to {2**bits - 1:,}; give images of that range, or train with a larger --bits"
         )
@@ -118,7 +118,7 @@ def open_low_bytes(source: Path | str | bytes, name: Path | str | None) -> Itera
 
     Raises:
         ImageError: as for `fre.decoding.open_image`.
-        ValueError: Pillow can't give the low bytes of such a file.
+        UnfitError: Pillow can't give the low bytes of such a file.
     """
     with open_image(source, name) as image:
         tiles: list[Any] = []
@@ -129,7 +129,7 @@ def open_low_bytes(source: Path | str | bytes, name: Path | str | None) -> Itera
             if swapped[:-4] not in ("RGB", "RGBA", "RGBX") or not swapped.endswith(
                 (";16L", ";16B")
             ):
-                raise ValueError(
+                raise UnfitError(
                     f"16-bit colour of the kind {raw} can't be read in full; save it as RGB or grey"
                 )
             args = swapped if isinstance(args, str) else (swapped, *args[1:])
@@ -147,7 +147,7 @@ def deep_colour(high: Image.Image, low: Image.Image, bits: int | None) -> Image.
         bits: range of the values, as in `fre.geometry.Preparation`.
 
     Raises:
-        ValueError: the range is not known, or a value is outside it.
+        UnfitError: the range is not known, or a value is outside it.
     """
     known = _known(bits)
     high.load()

@@ -22,6 +22,7 @@ from fre.ahead import Workers, in_order
 from fre.decoding import (
     FORMATS,
     SIDEWAYS,
+    UnfitError,
     file_limit,
     open_image,
     orientation_of,
@@ -205,6 +206,8 @@ def _from_memory(
             return _upright(*_opened(image), preparation)
         except InputError:
             raise
+        except UnfitError as error:
+            raise ImageError(None, str(error)) from error
         except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
             raise ImageError(None, f"not a readable image: {error}") from error
     pixels = check_array(image)
