@@ -94,6 +94,26 @@ def test_colour_of_a_tiff_keeps_its_levels(tmp_path: Path, order: str) -> None:
     np.testing.assert_array_equal(read_image(path, 16), deep(COLOUR, 12) >> 8)
 
 
+def test_colour_of_a_tiff_in_separate_planes_is_refused(tmp_path: Path) -> None:
+    import struct
+
+    planes = deep(COLOUR, 12).transpose(2, 0, 1).astype("<u2").tobytes()
+    after, size = 8 + len(planes), 48 * 64 * 2
+    entries = [
+        (256, 3, 1, 64), (257, 3, 1, 48), (258, 3, 3, after), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 3, after + 6), (277, 3, 1, 3), (278, 3, 1, 48), (279, 4, 3, after + 18),
+        (284, 3, 1, 2),
+    ]  # fmt: skip
+    data = struct.pack("<2sHI", b"II", 42, after + 30) + planes + struct.pack("<3H", 16, 16, 16)
+    data += struct.pack("<6I", 8, 8 + size, 8 + 2 * size, size, size, size)
+    data += struct.pack("<H", len(entries))
+    data += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    (tmp_path / "x.tif").write_bytes(data)
+    for bits in (16, 12, None):
+        with pytest.raises(ImageError, match=r"x\.tif: 16-bit colour in separate planes"):
+            read_image(tmp_path / "x.tif", bits)
+
+
 @pytest.mark.parametrize("colour", [False, True])
 def test_a_value_outside_the_range_is_refused(tmp_path: Path, colour: bool) -> None:
     path = tmp_path / "x.png"

@@ -49,7 +49,7 @@ SLOW_PIXELS = 4_000_000
 
 SLOW_DECODERS = ("bmp_rle", "ppm")
 
-WIDTH_TAG, HEIGHT_TAG, ORIENTATION_TAG = 0x0100, 0x0101, 0x0112
+WIDTH_TAG, HEIGHT_TAG, DEPTH_TAG, ORIENTATION_TAG = 0x0100, 0x0101, 0x0102, 0x0112
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
 
@@ -142,6 +142,7 @@ def open_image(source: Path | str | bytes, name: Path | str | None = None) -> It
             head = head or _head(file)
             with Image.open(file, formats=FORMATS) as image:
                 _check_ppm(image)
+                _check_planes(image)
                 _check_work(image, file)
                 yield image
     except InputError:
@@ -261,6 +262,15 @@ def _check_ppm(image: Image.Image) -> None:
             image.tile = [("raw", extents, offset, ("I;16B", 0, 1))]  # type: ignore[attr-defined]
         elif decoder == "ppm" and args[1] > 255:
             raise UnfitError("a PPM of 16-bit colour; save it as a 16-bit PNG or TIFF")
+
+
+def _check_planes(image: Image.Image) -> None:
+    """Refuse 16-bit colour in separate planes, whose bytes Pillow takes for 8-bit values."""
+    if image.format != "TIFF" or len(image.getbands()) == 1:
+        return
+    depth = max(image.tag_v2.get(DEPTH_TAG, (8,)))  # type: ignore[attr-defined]
+    if depth > 8 and not all(";16" in str(tile[3]) for tile in image.tile):  # type: ignore[attr-defined]
+        raise UnfitError(f"{depth}-bit colour in separate planes; save it as interleaved RGB")
 
 
 @cache
