@@ -12,6 +12,7 @@ from conftest import texture
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.images import (
     find_images,
+    image_size,
     iter_loaded,
     pixel_limit,
     read_image,
@@ -128,11 +129,47 @@ def test_an_array_at_the_right_size_is_not_copied() -> None:
 
 
 @pytest.mark.parametrize(
-    "array", [RAMP, COLOUR.astype(float), COLOUR[:, :, :2], COLOUR[:0]], ids=str
+    "array",
+    [COLOUR.astype(float), RAMP.astype(np.uint16), COLOUR[:, :, :2], COLOUR[:0], COLOUR[None]],
+    ids=lambda array: f"{array.dtype}{array.shape}",
 )
 def test_an_array_that_is_no_image_is_refused(array: np.ndarray) -> None:
-    with pytest.raises(ImageError, match=r"uint8 RGB \(H, W, 3\)"):
+    with pytest.raises(ImageError, match=r"an image array must"):
         read_image(array)
+
+
+@pytest.mark.parametrize("image", [b"\x89PNG", bytearray(4), None, 3, [[1]], {"a": 1}], ids=repr)
+def test_other_types_are_refused(image: object) -> None:
+    with pytest.raises(
+        ImageError, match=f"a PIL image or a uint8 array, not {type(image).__name__}"
+    ):
+        read_image(image)
+
+
+def test_arrays_of_all_shapes_and_pil_images_are_what_their_files_are(tmp_path: Path) -> None:
+    alpha = np.dstack([COLOUR, RAMP])
+    grey = np.dstack([RAMP] * 3)
+    for image, expected in [(RAMP, grey), (RAMP[:, :, None], grey), (alpha, COLOUR)]:
+        np.testing.assert_array_equal(read_image(image), expected)
+        path = save(tmp_path / "x.png", image.squeeze())
+        np.testing.assert_array_equal(read_image(path), expected)
+        for opened in (Image.open(path), Image.fromarray(image.squeeze())):
+            np.testing.assert_array_equal(read_image(opened), expected)
+            np.testing.assert_array_equal(
+                read_resized(opened, (20, 30))[0], read_resized(path, (20, 30))[0]
+            )
+
+
+def test_a_pil_image_is_turned_and_left_as_it_is(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("x.jpg", "x.tif"):
+        path = save(tmp_path / name, np.zeros((64, 128, 3), np.uint8) + 7, exif=exif)
+        image = Image.open(path)
+        pixels, original = read_resized(image, (16, 8))
+        assert (pixels.shape, original) == ((16, 8, 3), (128, 64))
+        assert image_size(path) == image_size(Image.open(path)) == (128, 64)
+        assert sorted(image.size) == [64, 128]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "webp"])
@@ -254,5 +291,5 @@ def test_an_error_names_the_file_however_it_was_read(tmp_path: Path, digest: boo
     path = tmp_path / "x.png"
     path.write_text("not an image")
     (error,) = iter_loaded([path], (8, 8), workers=1, ahead=1, digest=digest)
-    expected = f"{path}: not a readable image: cannot identify image file x.png"
-    assert str(error) == expected
+    expected = f"{path}: not a readable image: cannot identify image file x.png; expected JPEG, "
+    assert str(error).startswith(expected)

@@ -28,6 +28,8 @@ LEVELS = [
         "runtime",
         "training_info",
     ],
+    ["decoding"],
+    ["deep"],
     ["roi", "runtime_choice", "storage", "subspace"],
     ["augmentation", "images", "calibration", "fusion", "metrics", "grouping", "duplicates"],
     ["datasets", "backbones"],

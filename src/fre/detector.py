@@ -17,15 +17,16 @@ from fre.assembly import Assembled, assemble_fused, assemble_reference, finish
 from fre.augmentation import Augmentation
 from fre.backbones import DEFAULT_BACKBONE, Backbone, get_backbone
 from fre.calibration import Calibration, check_false_alarm_rate
+from fre.cores import available_cores
 from fre.datasets import training_images
 from fre.duplicates import near_duplicates
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.features import FeatureExtractor, Features
 from fre.fused import fit_fused, plan_layers
-from fre.geometry import Fit, Tiling
+from fre.geometry import FULL_RANGE, Fit, Tiling
 from fre.graph import FeatureLayout
 from fre.grouping import group_labels
-from fre.images import ImageSource, image_size
+from fre.images import ImageSource, check_several, find_bits, image_size
 from fre.learner import Part
 from fre.learnt import Learnt, LearntPart
 from fre.metadata import provenance
@@ -117,6 +118,9 @@ class FRE:
         memory: gigabytes of features that may be held at once.
         frozen: leave out of the model what `Model.update` and `fre.merge` need, which makes its
             file two to four times as large. Per-tile models and autoencoders are always frozen.
+        bits: range of the values of 16-bit image files, in training and prediction: 8, 10, 12, 14
+            or 16 for 0 to 2**bits - 1. ``None``: the smallest that holds the largest value of the
+            training images; a model of 8-bit images alone then refuses 16-bit files.
         seed: of the folds, of copies, and of an autoencoder's training.
 
     Attributes:
@@ -164,6 +168,7 @@ class FRE:
         group_by: str | int | None = None,
         memory: float = 2.0,
         frozen: bool = False,
+        bits: int | None = None,
         seed: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -200,6 +205,7 @@ class FRE:
         self.group_by = group_by
         self.memory = memory
         self.frozen = frozen
+        self.bits = bits
         self.seed = seed
 
     @classmethod
@@ -275,7 +281,7 @@ class FRE:
         sources = _sources(images)
         labels = self._labels(sources)
         backbone = get_backbone(settings.backbone, weights=self.weights)
-        extractor = self._extractor_for(backbone, sources, threads)
+        extractor = self._extractor_for(backbone, sources, threads, progress)
         model = self._fit_sources(
             extractor,
             sources,
@@ -371,6 +377,8 @@ class FRE:
     def extractor(self, backbone: Backbone, *, threads: int = 0) -> FeatureExtractor:
         """What `fit` extracts features with, for this backbone.
 
+        16-bit files are read by their full range, unless ``bits`` says another.
+
         Raises:
             BackboneError: an unknown layer, or a size that the network can't take.
             ImageError: a mask can't be read.
@@ -398,17 +406,26 @@ class FRE:
             fit=self.image_fit,
             tiling=tiling,
             roi=roi,
+            bits=FULL_RANGE if self.bits is None else self.bits,
             threads=threads,
         )
 
     def _extractor_for(
-        self, backbone: Backbone, sources: Sequence[ImageSource], threads: int
+        self,
+        backbone: Backbone,
+        sources: Sequence[ImageSource],
+        threads: int,
+        progress: Progress | None,
     ) -> FeatureExtractor:
-        if not self.per_tile or self.size is not None:
-            return self.extractor(backbone, threads=threads)
-        # Tiles with models of their own are counted: all images have the size of the first.
-        detector = FRE(**{**self.get_params(), "size": image_size(sources[0])})
-        return detector.extractor(backbone, threads=threads)
+        detector = self
+        if self.per_tile and self.size is None:
+            # Tiles with models of their own are counted: all images have the size of the first.
+            detector = FRE(**{**self.get_params(), "size": image_size(sources[0])})
+        extractor = detector.extractor(backbone, threads=threads)
+        if self.bits is None:
+            found = find_bits(sources, workers=available_cores(), progress=progress)
+            extractor.geometry = replace(extractor.geometry, bits=found)
+        return extractor
 
     def _augmentation(self) -> Augmentation | None:
         if self.augment == 0 and not self.flip:
@@ -662,7 +679,7 @@ class FRE:
     def _labels(self, sources: Sequence[ImageSource]) -> list[str] | None:
         if self.group_by is None:
             return None
-        paths = [source for source in sources if not isinstance(source, np.ndarray)]
+        paths = [source for source in sources if isinstance(source, (str, Path))]
         if len(paths) < len(sources):
             raise OptionError("group_by needs image files, which have names; arrays have none")
         labels = group_labels(paths, self.group_by)
@@ -725,6 +742,7 @@ def _sources(images: Path | str | Iterable[ImageSource]) -> Sequence[ImageSource
         sources: Sequence[ImageSource] = training_images(Path(images))
         origin = f"{images}: "
     else:
+        check_several(images)
         sources, origin = list(images), ""
     if len(sources) < 2:
         raise DatasetError(f"{origin}training needs 2 good images or more, found {len(sources)}")

@@ -20,9 +20,9 @@ from fre.backbones import Backbone
 from fre.duplicates import duplicate_thumbnail
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.fusion import too_small_a_region
-from fre.geometry import Fit, Geometry, Tiling
+from fre.geometry import FULL_RANGE, Fit, Geometry, Tiling
 from fre.graph import FEATURES, FeatureLayout, feature_model, pooling_matrix
-from fre.images import ImageSource, LoadedImage, image_size, iter_loaded
+from fre.images import ImageSource, LoadedImage, file_of, image_size, iter_loaded
 from fre.roi import Roi, cells
 from fre.runtime import LANES, Runtime, open_runtime
 from fre.storage import is_url
@@ -246,8 +246,7 @@ class FeatureRunner:
             ImageError: it does not.
         """
         if self.roi is not None:
-            source = image.source
-            self.roi.check(image.original_size, None if isinstance(source, np.ndarray) else source)
+            self.roi.check(image.original_size, file_of(image.source))
 
     def inputs(
         self, image: LoadedImage, augmentation: Augmentation | None
@@ -287,6 +286,7 @@ class FeatureExtractor(FeatureRunner):
         fit: how images are brought to that size.
         tiling: how they are cut into tiles of that size instead.
         roi: the part of the images that is looked at; ``None`` is all.
+        bits: range of the 16-bit values of image files, as in `fre.geometry.Preparation`.
         threads: threads of the network; 0 takes all cores.
 
     Attributes:
@@ -310,10 +310,11 @@ class FeatureExtractor(FeatureRunner):
         fit: Fit = "stretch",
         tiling: Tiling | None = None,
         roi: Roi | None = None,
+        bits: int | None = FULL_RANGE,
         threads: int = 0,
     ) -> None:
         self.backbone = backbone
-        geometry = Geometry(size, fit, tiling)
+        geometry = Geometry(size, fit, tiling, bits)
         # Tiles differ in what they show of the region: it is applied before an image is cut.
         self.inspected = None if roi is None or tiling else roi.at_input(geometry)
         names = [layers] if isinstance(layers, str) else list(layers)
@@ -536,7 +537,7 @@ class FeatureStream:
         extractor = self._extractor
         loaded = iter_loaded(
             self._sources,
-            extractor.geometry.target,
+            extractor.geometry.preparation,
             workers=threads,
             # Local files are read where they are decoded, which spares a change of threads.
             readers=extractor.readers if any(map(is_url, self._sources)) else None,

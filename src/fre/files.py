@@ -1,19 +1,103 @@
-"""Write files whole or not at all."""
+"""Read regular files only; write files whole or not at all."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from fre.errors import OutputError
 
-__all__ = ["atomic_file", "check_writable", "discard", "staged_folder", "write_atomic"]
+__all__ = [
+    "atomic_file",
+    "check_writable",
+    "discard",
+    "open_regular",
+    "read_regular",
+    "staged_folder",
+    "write_atomic",
+]
+
+READ_LIMIT = 4 * 1024**3
+"""Largest file in bytes that `read_regular` reads unless the caller says otherwise."""
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: Path | str, limit: int = READ_LIMIT) -> BinaryIO:
+    """Open a file for reading, if it is a regular file.
+
+    A pipe blocks its reader for ever, and a device such as ``/dev/zero`` never ends. Links are
+    followed. Errors are of the kind `OSError`; their ``strerror`` is a sentence for the user.
+
+    Args:
+        path: the file.
+        limit: largest size of the file, in bytes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a folder.
+        OSError: it is a pipe, a socket or a device, a link to itself, or larger than ``limit``.
+    """
+    # Before it is opened, as opening a device may have effects; and after, as it may have changed.
+    _check_regular(Path(path).stat(), path, limit)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags | getattr(os, "O_NOCTTY", 0))
+    try:
+        _check_regular(os.fstat(handle), path, limit)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_regular(path: Path | str, limit: int = READ_LIMIT) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        path: the file.
+        limit: largest size of the file, in bytes.
+
+    Raises:
+        OSError: as for `open_regular`; or the file grows beyond ``limit`` while it is read.
+    """
+    with open_regular(path, limit) as file:
+        # No more than there is to read: a buffer of the size of the limit would be made at once.
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(size)
+        while len(data) <= limit and (more := file.read(1 << 20)):
+            data += more
+    if len(data) > limit:
+        raise _too_large(len(data), limit, path)
+    return data
+
+
+def _check_regular(status: os.stat_result, path: Path | str, limit: int) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        reason = f"{kind}, where a regular file was expected"
+        raise OSError(errno.EINVAL, reason, str(path))
+    if status.st_size > limit:
+        raise _too_large(status.st_size, limit, path)
+
+
+def _too_large(size: int, limit: int, path: Path | str) -> OSError:
+    reason = f"{size:,} bytes are more than the limit of {limit:,}"
+    return OSError(errno.EFBIG, reason, str(path))
 
 
 def _explain(path: Path, error: OSError) -> OutputError:

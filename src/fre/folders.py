@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fre.errors import DatasetError
@@ -16,6 +16,8 @@ __all__ = [
     "image_key",
     "images_in",
     "iter_images",
+    "left_out",
+    "left_out_note",
     "list_folder",
     "natural_key",
     "relative",
@@ -23,8 +25,33 @@ __all__ = [
     "suffix",
 ]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".ppm",
+    ".pgm",
+    ".pnm",
+)
 """Suffixes of the files that are taken for images, in any case."""
+
+_OTHER = (
+    ".3fr .ai .apng .arw .avi .avif .bif .btf .cr2 .cr3 .cur .czi .dcm .dcr .dds .dib .dicom .dng"
+    " .emf .eps .exr .fit .fits .fts .gif .hdr .heic .heics .heif .heifs .hif .icns .ico .iiq .j2c"
+    " .j2k .jls .jng .jp2 .jpc .jpf .jpm .jps .jpx .jxl .jxr .kdc .lif .lsm .m4v .mkv .mng .mov"
+    " .mp4 .mpeg .mpg .mpo .mrw .mrxs .nd2 .ndpi .nef .npy .npz .nrrd .nrw .orf .pam .pbm .pcx"
+    " .pdf .pef .pfm .pic .pict .pjp .pjpeg .png8 .ps .psb .psd .ptx .qoi .raf .ras .raw .rgb"
+    " .rgba .rw2 .rwl .scn .sgi .sr2 .srf .srw .sun .svg .svs .targa .tga .vms .vsi .wbmp .wdp"
+    " .webm .wmf .wmv .x3f .xbm .xcf .xpm"
+)
+OTHER_SUFFIXES = frozenset(_OTHER.split())
+"""Suffixes of images and films that fre does not read."""
 
 _DIGITS = re.compile(r"(\d+)")
 
@@ -65,19 +92,39 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def iter_images(folder: Path) -> Iterator[Path]:
-    """The same, one at a time: no more than one folder is listed ahead."""
-    visited: set[str] = set()
-    waiting = [folder]
-    while waiting:
-        current = waiting.pop()
-        # A link to a folder above would otherwise be followed for ever.
-        real = os.path.realpath(current)
-        if real in visited:
-            continue
-        visited.add(real)
-        images, folders = list_folder(current)
-        yield from images
-        waiting.extend(reversed(folders))
+    """Yield what `find_images` returns, listing no more than one folder ahead."""
+    for current, files in _walk(folder):
+        yield from _sorted(current, [name for name in files if suffix(name) in SUFFIXES])
+
+
+def left_out(root: Path | str) -> dict[str, int]:
+    """Count the files of a folder, at any depth, that look like images and are not read.
+
+    Args:
+        root: a folder; a file or nothing has an empty count.
+
+    Returns:
+        Number of files by suffix, such as ``{".gif": 5, ".heic": 5}``, sorted by suffix.
+
+    Raises:
+        DatasetError: a folder can't be listed.
+    """
+    counts: dict[str, int] = {}
+    for _, files in _walk(Path(root)) if Path(root).is_dir() else ():
+        for name in files:
+            if (end := suffix(name)) in OTHER_SUFFIXES:
+                counts[end] = counts.get(end, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def left_out_note(counts: Mapping[str, int]) -> str | None:
+    """Say in one line what `left_out` counted; ``None`` where it counted nothing."""
+    if not counts:
+        return None
+    total = sum(counts.values())
+    kinds = ", ".join(f"{number} {end}" for end, number in counts.items())
+    files = "1 file" if total == 1 else f"{total} files"
+    return f"{files} left out: {kinds}; fre reads {', '.join(SUFFIXES)}"
 
 
 def suffix(name: str) -> str:
@@ -107,6 +154,34 @@ def folder_name(folder: Path) -> str:
     return folder.name if folder.name not in ("", "..") else folder.resolve().name
 
 
+def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder, ``root`` first, and the names of its files."""
+    visited: set[str] = set()
+    waiting = [root]
+    while waiting:
+        current = waiting.pop()
+        # A link to a folder above would otherwise be followed for ever.
+        real = os.path.realpath(current)
+        if real in visited:
+            continue
+        visited.add(real)
+        try:
+            files, folders = _scan(current)
+        except DatasetError as error:
+            if current != root and isinstance(error.__cause__, FileNotFoundError):
+                continue  # somebody removed it since its parent was listed
+            raise
+        yield current, files
+        waiting.extend(reversed(folders))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # such as a link to itself: reading it will say what is wrong
+        return False
+
+
 def _scan(folder: Path) -> tuple[list[str], list[Path]]:
     files: list[str] = []
     folders: list[str] = []
@@ -116,7 +191,7 @@ def _scan(folder: Path) -> tuple[list[str], list[Path]]:
                 name = entry.name
                 if name.startswith(".") or name == "__MACOSX":
                     continue
-                (folders if entry.is_dir() else files).append(name)
+                (folders if _is_folder(entry) else files).append(name)
     except OSError as error:
         raise DatasetError(f"{folder}: expected a folder, but {error.strerror}") from error
     return files, _sorted(folder, folders)

@@ -6,7 +6,7 @@ Three ways: *stretch* to the input's size; *letterbox*, scaled with its aspect k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -15,13 +15,30 @@ from numpy.typing import NDArray
 
 from fre.errors import OptionError
 
-__all__ = ["FITS", "PADDING", "Box", "Fit", "Geometry", "TileGrid", "Tiling", "content_box"]
+__all__ = [
+    "BITS",
+    "FITS",
+    "FULL_RANGE",
+    "PADDING",
+    "Box",
+    "Fit",
+    "Geometry",
+    "Preparation",
+    "TileGrid",
+    "Tiling",
+    "content_box",
+]
 
 Fit: TypeAlias = Literal["stretch", "letterbox"]
 FITS: tuple[Fit, ...] = ("stretch", "letterbox")
 
 Size: TypeAlias = tuple[int, int]
 """Height and width, in pixels."""
+
+BITS = (8, 10, 12, 14, 16)
+"""Ranges of 16-bit values: cameras of 10 or 12 bits write files of 16 bits, 0 to 1023 or 4095."""
+
+FULL_RANGE = 16
 
 PADDING = (124, 116, 104)
 """What pads an image: the mean colour of ImageNet, which a backbone takes for next to nothing."""
@@ -204,6 +221,25 @@ def _weights(starts: Sequence[int], tile: int, length: int) -> list[NDArray[np.f
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """How the file of an image becomes pixels; the same for training and prediction.
+
+    Attributes:
+        target: height and width to resize to; or a function from an image's own height and width
+            to those. ``None``, or a function that returns it, leaves the image as it is.
+        bits: 16-bit values of a file lie in 0 to 2**bits - 1, and become 8-bit values by that
+            range; one of `BITS`. ``None`` refuses such files.
+    """
+
+    target: Size | Callable[[Size], Size | None] | None
+    bits: int | None = FULL_RANGE
+
+    def size_of(self, image_size: Size) -> Size | None:
+        """Return the size to resize an image to; ``None`` to leave it as it is."""
+        return self.target(image_size) if callable(self.target) else self.target
+
+
+@dataclass(frozen=True)
 class Geometry:
     """How images meet the input of a network.
 
@@ -211,13 +247,17 @@ class Geometry:
         size: height and width of the input.
         fit: how an image is brought to that size.
         tiling: how it is cut into tiles of that size instead; ``None`` leaves it whole.
+        bits: range of the 16-bit values of image files, as in `Preparation`.
     """
 
     size: Size
     fit: Fit = "stretch"
     tiling: Tiling | None = None
+    bits: int | None = FULL_RANGE
 
     def __post_init__(self) -> None:
+        if self.bits is not None and (isinstance(self.bits, bool) or self.bits not in BITS):
+            raise OptionError(f"bits must be one of {', '.join(map(str, BITS))}, not {self.bits!r}")
         if self.fit not in FITS:
             raise OptionError(f"no fit is called {self.fit!r}; choose from: {', '.join(FITS)}")
         if self.tiling is not None:
@@ -236,6 +276,11 @@ class Geometry:
             return self.tiling.image_size
         box = content_box(image_size, self.size, self.fit)
         return box.height, box.width
+
+    @property
+    def preparation(self) -> Preparation:
+        """How the file of an image becomes pixels that `inputs` takes."""
+        return Preparation(self.target, self.bits)
 
     def grid(self, image_size: Size) -> TileGrid:
         """The tiles of an image of that original size."""
@@ -291,6 +336,7 @@ class Geometry:
         return {
             "size": list(self.size),
             "fit": self.fit,
+            "bits": self.bits,
             "tiling": None
             if tiling is None
             else {
@@ -302,7 +348,7 @@ class Geometry:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Geometry:
-        """The inverse of `to_dict`; files of older versions have only a size."""
+        """The inverse of `to_dict`; files of older versions lack keys."""
         height, width = values["size"]
         tiling = values.get("tiling")
         if tiling is not None:
@@ -312,4 +358,5 @@ class Geometry:
                 (int(whole[0]), int(whole[1])) if whole else None,
                 bool(tiling["per_tile"]),
             )
-        return cls((int(height), int(width)), values.get("fit", "stretch"), tiling)
+        bits = values.get("bits", FULL_RANGE)
+        return cls((int(height), int(width)), values.get("fit", "stretch"), tiling, bits)

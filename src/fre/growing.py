@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from fre.features import FeatureExtractor, Features, combined_digest
 from fre.fused import FusedPlan, LayerPlan, as_stored
 from fre.fusion import Reading
 from fre.graph import LayerSubspace
-from fre.images import ImageSource
+from fre.images import ImageSource, check_several
 from fre.learner import Learner, Part, PartStatistics, fitted
 from fre.learnt import Learnt, LearntPart, energies_under, kinship, residuals
 from fre.metadata import now
@@ -113,6 +114,7 @@ class _Workshop:
                 size=model.geometry.size,
                 fit=model.geometry.fit,
                 tiling=model.geometry.tiling,
+                bits=model.geometry.bits,
                 roi=model.roi,
                 threads=threads,
             )
@@ -215,6 +217,7 @@ def update_model(
         progress: called as the work advances.
     """
     _check_not_frozen(model)
+    check_several(images)
     sources: list[ImageSource] = (
         [*training_images(Path(images))] if isinstance(images, (str, Path)) else list(images)
     )
@@ -422,8 +425,7 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
         raise OptionError(f"a merge needs 2 models or more, found {len(models)}")
     for model in models:
         _check_not_frozen(model)
-    first, *others = models
-    for other in others:
+    for first, other in combinations(models, 2):
         if found := _differences(first, other):
             raise OptionError(f"these models can't be merged, they differ in {'; '.join(found)}")
     batches = [_batches(model.metadata["provenance"]) for model in models]
@@ -434,6 +436,10 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
         )
     workshops = [_Workshop.of(model, threads) for model in models]
     workshop = workshops[0]
+    # A model of 8-bit images alone reads 16-bit files as the others do, once they are one.
+    ranges = [model.geometry.bits for model in models if model.geometry.bits is not None]
+    geometry = workshop.extractor.geometry
+    workshop.extractor.geometry = replace(geometry, bits=ranges[0] if ranges else None)
     learnt = workshop.learnt
     for joining in workshops[1:]:
         learnt = learnt.beside(joining.learnt, ())
@@ -482,7 +488,7 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
             }
         ],
     }
-    return workshop.assemble(learnt.limited(), subspaces, first, origin, threads)
+    return workshop.assemble(learnt.limited(), subspaces, models[0], origin, threads)
 
 
 def _merged_part(
@@ -531,6 +537,9 @@ COMPARED = {
 
 def _differences(first: Model, other: Model) -> list[str]:
     found = []
+    bits = [model.geometry.bits for model in (first, other)]
+    if None not in bits and bits[0] != bits[1]:
+        found.append(f"range of 16-bit values ({bits[0]} and {bits[1]} bits)")
     for name, path in COMPARED.items():
         values = [_at(model.metadata, path) for model in (first, other)]
         if values[0] == values[1]:

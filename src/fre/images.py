@@ -7,30 +7,55 @@ Pillow decodes: it refuses a truncated file where other decoders fill the rest w
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from fre import folders
 from fre.ahead import Workers, in_order
-from fre.errors import DatasetError, ImageError, InputError, OptionError
-from fre.folders import SUFFIXES
+from fre.decoding import (
+    FORMATS,
+    SIDEWAYS,
+    UnfitError,
+    file_limit,
+    open_image,
+    orientation_of,
+    pixel_limit,
+    set_pixel_limit,
+    shown_size,
+)
+from fre.deep import (
+    bits_of,
+    deep_colour,
+    eight_bits,
+    is_deep,
+    is_deep_colour,
+    largest_value,
+    open_low_bytes,
+)
+from fre.errors import DatasetError, ImageError, InputError
+from fre.files import open_regular, read_regular
+from fre.folders import SUFFIXES, suffix
+from fre.geometry import FULL_RANGE, Preparation
 from fre.jpeg import reduction, softened
-from fre.storage import fetch, is_url
-from fre.types import ImageArray
+from fre.storage import check_local, fetch, is_url
+from fre.types import ImageArray, Progress
 
 __all__ = [
     "FORMATS",
     "ImageSource",
     "LoadedImage",
     "Target",
+    "check_several",
     "decode_resized",
+    "file_of",
+    "find_bits",
     "find_images",
     "image_size",
     "iter_loaded",
@@ -41,12 +66,17 @@ __all__ = [
     "set_pixel_limit",
 ]
 
-ImageSource: TypeAlias = "Path | str | ImageArray"
-"""A file, or its URL, or an image as uint8 RGB (H, W, 3)."""
-Target: TypeAlias = "tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int] | None]"
-"""A height and width to resize to; or what says so of an image's own, ``None`` to leave it."""
+ImageSource: TypeAlias = "Path | str | NDArray[np.uint8] | Image.Image"
+"""A file, or its URL; or uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), RGB; or a PIL image."""
+Target: TypeAlias = (
+    "tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int] | None] | Preparation"
+)
+"""A height and width to resize to; or a function from an image's own to those, ``None`` to leave
+it; or that and the range of 16-bit values."""
 
-ORIENTATION_TAG = 0x0112
+SHALLOW = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp")
+"""Suffixes of formats that have 8 bits a value; a file whose suffix lies is refused when read."""
+
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,11 +86,6 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-"""What is decoded of data that strangers send; Pillow knows more, some with long histories."""
-
-SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations that swap height and width."""
 
 
 def find_images(source: Path | str) -> list[Path]:
@@ -70,85 +95,37 @@ def find_images(source: Path | str) -> list[Path]:
         source: a folder, or an image file of any suffix.
 
     Raises:
-        DatasetError: nothing is there, or the folder holds no image.
+        DatasetError: nothing is there, the folder holds no image, or it is a URL.
     """
+    check_local(str(source))
     root = Path(source)
-    if root.is_file():
-        return [root]
-    if not root.exists():
-        raise DatasetError(f"{root}: no such file or folder")
+    if not root.is_dir():
+        if not os.path.lexists(root):
+            raise DatasetError(f"{root}: no such file or folder")
+        return [root]  # if it is no file, whoever reads it will say what it is
     found = folders.find_images(root)
     if not found:
+        note = folders.left_out_note(folders.left_out(root))
         raise DatasetError(
             f"{root}: no images here or below: expected files ending in {', '.join(SUFFIXES)}"
+            + (f"; {note.partition('; ')[0]}" if note else "")
         )
     return found
 
 
-def pixel_limit() -> int:
-    """The number of pixels above which an image is refused before it is decoded."""
-    # Pillow keeps the limit for the whole process; None there switches its check off.
-    return Image.MAX_IMAGE_PIXELS or 2**63
+def _preparation(target: Target | None) -> Preparation:
+    return target if isinstance(target, Preparation) else Preparation(target)
 
 
-def set_pixel_limit(pixels: int) -> None:
-    """Refuse images of more than this many pixels, for the whole process.
-
-    The limit is Pillow's own, about 89 million at the start. It protects against files that are
-    small on disk and exhaust the memory when decoded.
-
-    Raises:
-        OptionError: ``pixels`` is not positive.
-    """
-    if pixels < 1:
-        raise OptionError(f"the pixel limit must be at least 1, not {pixels}")
-    Image.MAX_IMAGE_PIXELS = pixels
-
-
-def _too_large(width: int, height: int) -> str:
-    return (
-        f"{width} x {height} pixels is more than the limit of {pixel_limit():,}; "
-        "raise it with --max-pixels or fre.images.set_pixel_limit if the file is to be trusted"
-    )
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image in mode L or RGB, its values on 0..255 by the full range of its type.
-
-    16-bit values lose their low byte, grey and colour alike. Alpha is dropped. A value range
-    that the file does not state (floating point, 32-bit integers) is refused, not guessed.
-    """
-    if image.mode in ("L", "RGB"):
-        return image
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        deep: NDArray[np.int64] = np.asarray(image).astype(np.int64)
-        return Image.fromarray((np.clip(deep, 0, 65535) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        kind = "floating-point" if image.mode == "F" else "32-bit integer"
-        raise ValueError(f"{kind} pixels have no stated range; convert the file to 8 or 16 bits")
-    if image.mode in ("1", "LA", "La"):
-        return image.convert("L")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _resolve(target: Target | None, original: tuple[int, int]) -> tuple[int, int] | None:
-    return target(original) if callable(target) else target
-
-
-def _small(image: Image.Image, target: tuple[int, int]) -> NDArray[np.uint8]:
+def _small(image: Image.Image, target: tuple[int, int], bits: int | None) -> NDArray[np.uint8]:
     """The pixels of an opened file, not yet turned, at a width and height."""
     width, height = image.size
     scale = reduction((width, height), target)
     draft = image.draft(image.mode, (width // scale, height // scale))
     if draft is None:  # no JPEG
         scale = 1
-    plain = _eight_bits(image)
-    if plain.size != target:
-        # The box, as the last pixel of a row or column may lie in the image in part only.
-        box = draft[1] if draft else None
-        plain = plain.resize(target, Image.Resampling.BILINEAR, box=box)
+    # The box, as the last pixel of a row or column may lie in the image in part only.
+    plain = _resized(eight_bits(image, bits), target, draft[1] if draft else None)
     return softened(
         np.asarray(plain),
         rows=scale > 1 and height == scale * target[1],
@@ -156,118 +133,189 @@ def _small(image: Image.Image, target: tuple[int, int]) -> NDArray[np.uint8]:
     )
 
 
+def _resized(
+    image: Image.Image, target: tuple[int, int], box: tuple[float, float, float, float] | None
+) -> Image.Image:
+    if image.size == target:
+        return image
+    return image.resize(target, Image.Resampling.BILINEAR, box=box)
+
+
 def _decode(
-    source: Path | str | BinaryIO,
-    wanted: Target | None,
-    formats: tuple[str, ...] | None = None,
+    source: Path | str | bytes, name: Path | str, preparation: Preparation
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    with Image.open(source, formats=formats) as image:
-        width, height = image.size
-        if width * height > pixel_limit():
-            raise ValueError(_too_large(width, height))
+    """Read an image file, upright: uint8 (h, w, 3), and its own height and width."""
+    with open_image(source, name) as image:
+        deep = is_deep_colour(image)
         if image.format == "TIFF":
             # Pillow turns a TIFF upright itself, as it loads it.
             image.load()
-            width, height = image.size
             orientation = 1
         else:
-            orientation = image.getexif().get(ORIENTATION_TAG, 1)
-        sideways = orientation in SIDEWAYS
-        original = (width, height) if sideways else (height, width)
-        size = _resolve(wanted, original)
-        if size is None:
-            pixels = np.asarray(_eight_bits(image))
-        else:
-            pixels = _small(image, size if sideways else (size[1], size[0]))
-        if orientation in UPRIGHT:
-            # Turning the small image costs less than turning the large one.
-            pixels = np.asarray(Image.fromarray(pixels).transpose(UPRIGHT[orientation]))
+            orientation = orientation_of(image)
+        if deep and preparation.bits != FULL_RANGE:
+            with open_low_bytes(source, name) as low:
+                image = deep_colour(image, low, preparation.bits)
+        return _upright(image, orientation, preparation)
+
+
+def _upright(
+    image: Image.Image, orientation: int, preparation: Preparation
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    width, height = image.size
+    sideways = orientation in SIDEWAYS
+    original = (width, height) if sideways else (height, width)
+    size = preparation.size_of(original)
+    if size is None:
+        pixels = np.asarray(eight_bits(image, preparation.bits))
+    else:
+        target = size if sideways else (size[1], size[0])
+        pixels = _small(image, target, preparation.bits)
+    if orientation in UPRIGHT:
+        # Turning the small image costs less than turning the large one.
+        pixels = np.asarray(Image.fromarray(pixels).transpose(UPRIGHT[orientation]))
     if pixels.ndim == 2:
         pixels = np.stack([pixels] * 3, axis=2)
     return pixels, original
 
 
 def _load(
-    source: Path | str, target: Target | None, data: bytes | None = None
+    source: Path | str, preparation: Preparation, data: bytes | None = None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """An image from a file, or from what was read of it."""
+    return _decode(_stored(source) if data is None else data, source, preparation)
+
+
+def _stored(source: Path | str) -> Path | str | bytes:
+    """A file of this machine as it is, or what is at a URL."""
+    if not is_url(source):
+        return source
     try:
-        if data is None and is_url(source):
-            data = fetch(str(source))
-        return _decode(source if data is None else io.BytesIO(data), target)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        reason = f"more pixels than the limit of {pixel_limit():,}; raise it with --max-pixels"
-        raise ImageError(source, reason) from None
+        return fetch(str(source))
     except FileNotFoundError:
         raise ImageError(source, "no such file") from None
-    except InputError:  # a FetchError, or what is missing to fetch anything
-        raise
-    except IsADirectoryError:
-        raise ImageError(source, "a folder, where an image file was expected") from None
-    except UnidentifiedImageError as error:
-        # In whose own words data in memory are an object at some address.
-        reason = f"not a readable image: cannot identify image file {Path(source).name}"
-        raise ImageError(source, reason) from error
-    except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
-        name = Path(source).name
-        reason = str(error).replace(repr(str(source)), name).strip() or type(error).__name__
-        raise ImageError(source, f"not a readable image: {reason}") from error
+
+
+def _from_memory(
+    image: NDArray[np.uint8] | Image.Image, preparation: Preparation
+) -> tuple[ImageArray, tuple[int, int]]:
+    """An image that is given as an array or as a PIL image."""
+    if isinstance(image, Image.Image):
+        try:
+            # Not the caller's own, which would be decoded at a smaller scale for ever.
+            return _upright(*_opened(image), preparation)
+        except InputError:
+            raise
+        except UnfitError as error:
+            raise ImageError(None, str(error)) from error
+        except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
+            raise ImageError(None, f"not a readable image: {error}") from error
+    pixels = check_array(image)
+    original = (pixels.shape[0], pixels.shape[1])
+    size = preparation.size_of(original)
+    if size is None or original == size:
+        return pixels, original
+    small = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(small), original
+
+
+def _opened(image: Image.Image) -> tuple[Image.Image, int]:
+    """A copy of a PIL image, and the orientation that it is still to be turned by."""
+    if is_deep_colour(image):
+        raise ImageError(None, "a PIL image keeps 8 of 16 bits of colour: give its file instead")
+    copy = image.copy()
+    # Only what comes from a file has one; of a TIFF, Pillow has seen to it.
+    stored = getattr(image, "format", None) not in (None, "TIFF")
+    return copy, orientation_of(image) if stored else 1
 
 
 def check_array(image: NDArray[np.uint8]) -> ImageArray:
-    """The array itself, if it is an image.
+    """Return an array as uint8 RGB (H, W, 3); an array that is that already is not copied.
+
+    Args:
+        image: uint8 (H, W) or (H, W, 1), grey; (H, W, 3), RGB; or (H, W, 4), whose alpha is
+            dropped.
 
     Raises:
-        ImageError: it is not uint8 (H, W, 3), or is empty.
+        ImageError: it is none of these, or is empty.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+    if not isinstance(image, np.ndarray):
         raise ImageError(
             None,
-            f"an image array must be uint8 RGB (H, W, 3), not {image.dtype} {image.shape}",
+            f"an image must be a path, a PIL image or a uint8 array, not {type(image).__name__}"
+            + ("; PIL.Image.open(io.BytesIO(...)) opens the content of a file" * _is_bytes(image)),
         )
-    return image
+    shape = image.shape
+    channels = shape[2] if image.ndim == 3 else 1
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise ImageError(
+            None,
+            "an image array must be uint8 (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4), not "
+            f"{image.dtype} {shape}",
+        )
+    if 0 in shape:
+        raise ImageError(None, f"an image array must not be empty, as this one of {shape} is")
+    if channels == 3:
+        return image
+    return image[:, :, :3] if channels == 4 else np.stack([image.reshape(shape[:2])] * 3, axis=2)
 
 
-def read_image(source: ImageSource) -> ImageArray:
-    """An image at its full size, upright.
+def check_several(images: object) -> None:
+    """Refuse one image where several are expected: its rows would be taken for images.
+
+    Raises:
+        ImageError: it is a PIL image, bytes, or an array of fewer than four dimensions.
+    """
+    single = isinstance(images, Image.Image) or _is_bytes(images)
+    if single or (isinstance(images, np.ndarray) and images.ndim < 4):
+        raise ImageError(
+            None,
+            "several images are expected, as a folder, a list or an array (N, H, W, 3): "
+            f"put one {type(images).__name__} into a list",
+        )
+
+
+def _is_bytes(value: object) -> bool:
+    return isinstance(value, (bytes, bytearray, memoryview))
+
+
+def read_image(source: ImageSource, bits: int | None = FULL_RANGE) -> ImageArray:
+    """Read an image at its full size, upright.
+
+    Args:
+        source: a file, an array or a PIL image.
+        bits: range of 16-bit values, as in `fre.geometry.Preparation`.
 
     Returns:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        ImageError: the file can't be read, is damaged, or exceeds the pixel limit.
+        ImageError: the file can't be read, is damaged, or exceeds a limit.
     """
-    if isinstance(source, np.ndarray):
-        return check_array(source)
-    return _load(source, None)[0]
+    return read_resized(source, Preparation(None, bits))[0]
 
 
 def read_resized(source: ImageSource, target: Target) -> tuple[ImageArray, tuple[int, int]]:
-    """An image, upright, stretched to some size.
+    """Read an image, upright, stretched to some size.
 
     Bilinear with antialiasing. A JPEG of twice the size or more is decoded at reduced scale, and
     then made to look as if it had been resized (see `fre.jpeg`).
 
     Args:
-        source: a file, or uint8 (H, W, 3).
-        target: height and width of the result; or a function from the image's own to those, or
-            to ``None`` for an image that is left as it is.
+        source: a file, an array or a PIL image.
+        target: height and width of the result, and more, as `Target` says.
 
     Returns:
         uint8 (h, w, 3), RGB; and the original height and width.
 
     Raises:
-        ImageError: the file can't be read, is damaged, or exceeds the pixel limit.
+        ImageError: the file can't be read, is damaged, or exceeds a limit; or its 16-bit values
+            are outside the range.
     """
-    if not isinstance(source, np.ndarray):
-        return _load(source, target)
-    image = check_array(source)
-    original = (image.shape[0], image.shape[1])
-    size = _resolve(target, original)
-    if size is None or original == size:
-        return image, original
-    small = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(small), original
+    preparation = _preparation(target)
+    if isinstance(source, (str, Path)):
+        return _load(source, preparation)
+    return _from_memory(source, preparation)
 
 
 def image_size(source: ImageSource) -> tuple[int, int]:
@@ -276,58 +324,91 @@ def image_size(source: ImageSource) -> tuple[int, int]:
     Raises:
         ImageError: the file can't be read.
     """
-    if isinstance(source, np.ndarray):
-        height, width, _ = check_array(source).shape
-        return height, width
+    if isinstance(source, (str, Path)):
+        with open_image(_stored(source), source) as image:
+            return shown_size(image)
+    return read_resized(source, Preparation(None))[1]
+
+
+def find_bits(
+    sources: Sequence[ImageSource], *, workers: int, progress: Progress | None = None
+) -> int | None:
+    """Find the range that the 16-bit values of some images use.
+
+    Files that can't be read are passed over: whoever reads them next will say so. Of URLs, only
+    the first is fetched, unless it is of 16 bits.
+
+    Args:
+        sources: files, arrays or PIL images.
+        workers: threads that decode.
+        progress: called after each image of 16 bits.
+
+    Returns:
+        One of `fre.geometry.BITS`, by the largest value; ``None`` if all files have 8 bits.
+    """
+    files = [source for source in sources if isinstance(source, (str, Path))]
+    urls = [source for source in files if is_url(source)]
+    chosen = [source for source in files if not is_url(source) and _may_be_deep(source)]
+    chosen += urls if urls and _largest(urls[0]) is not None else []
+    found: int | None = None
+    for done, (_, largest) in enumerate(
+        in_order(_largest, chosen, workers=workers, ahead=2 * workers), start=1
+    ):
+        if largest is not None:
+            found = max(found or 0, bits_of(largest))
+        if progress:
+            progress("Finding the range of 16-bit values", done, len(chosen))
+        if found == FULL_RANGE:
+            break
+    return found
+
+
+def _largest(source: Path | str) -> int | None:
     try:
-        with Image.open(source) as image:
-            width, height = image.size
-            sideways = image.getexif().get(ORIENTATION_TAG, 1) in SIDEWAYS
-    except Exception:  # Pillow's decoders raise almost anything on a damaged file
-        height, width, _ = read_image(source).shape  # which says what is wrong with it
-        return height, width
-    return (width, height) if sideways else (height, width)
+        return largest_value(_stored(source), source)
+    except InputError:
+        return None
 
 
-def probe(data: bytes, *, name: str) -> tuple[str, tuple[int, int]]:
-    """What the first bytes of an image say of it; its pixels are not decoded.
+def _may_be_deep(source: Path | str) -> bool:
+    """Whether a file may have 16 bits a value, by its first bytes."""
+    if suffix(Path(source).name) in SHALLOW:
+        return False
+    try:
+        with open_regular(source, file_limit()) as file:
+            head = file.read(25)
+    except OSError:
+        return False
+    if head.startswith(b"\x89PNG"):
+        return head[24:] == b"\x10"
+    return head.startswith((b"II", b"MM", b"P5", b"P6"))
+
+
+def probe(data: bytes, *, name: str, bits: int | None = FULL_RANGE) -> tuple[str, tuple[int, int]]:
+    """Read the header of an image; its pixels are not decoded.
 
     Args:
         data: a file's content.
         name: what to call it in errors.
+        bits: range that 16-bit values are read by, as in `fre.geometry.Preparation`.
 
     Returns:
-        One of `FORMATS` (or ``"MPO"``, a JPEG with more behind it), and the height and width as
-        stored.
+        One of `FORMATS`, or ``"MPO"``, a JPEG with more behind it, followed by the range where
+        the values have 16 bits, as in ``"PNG:12"``; and the height and width as stored.
 
     Raises:
-        ImageError: it is none of `FORMATS`, or exceeds the pixel limit.
+        ImageError: it is none of `FORMATS`, or exceeds a limit.
     """
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            form = image.format or ""
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        reason = f"more pixels than the limit of {pixel_limit():,}"
-        raise ImageError(name, reason) from None
-    except Exception as error:  # Pillow's decoders raise almost anything on damaged data
-        raise ImageError(name, _not_an_image(data)) from error
-    if width * height > pixel_limit():
-        reason = f"{width} x {height} pixels is more than the limit of {pixel_limit():,}"
-        raise ImageError(name, reason)
-    return form, (height, width)
-
-
-def _not_an_image(data: bytes) -> str:
-    if not data:
-        return "not a readable image: it is empty"
-    return f"not a readable image: expected {', '.join(FORMATS)}, found something else"
+    with open_image(data, name) as image:
+        width, height = image.size
+        form = image.format or ""
+        return f"{form}:{bits}" if is_deep(image) else form, (height, width)
 
 
 def decode_resized(
     data: bytes, target: Target | None, *, name: str
 ) -> tuple[ImageArray, tuple[int, int]]:
-    """`read_resized` for the content of a file, of one of `FORMATS`.
+    """`read_resized` for the content of a file.
 
     Args:
         data: the content.
@@ -338,16 +419,14 @@ def decode_resized(
         uint8 (h, w, 3), RGB; and the original height and width.
 
     Raises:
-        ImageError: the data are damaged, none of `FORMATS`, or exceed the pixel limit.
+        ImageError: the data are damaged, none of `FORMATS`, or exceed a limit.
     """
-    probe(data, name=name)
-    try:
-        return _decode(io.BytesIO(data), target, FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(name, f"more pixels than the limit of {pixel_limit():,}") from None
-    except Exception as error:  # as in _load
-        reason = str(error).strip() or type(error).__name__
-        raise ImageError(name, f"not a readable image: {reason}") from error
+    return _decode(data, name, _preparation(target))
+
+
+def file_of(source: ImageSource) -> Path | str | None:
+    """The file or URL of an image; ``None`` for one that is given as pixels."""
+    return source if isinstance(source, (str, Path)) else None
 
 
 @dataclass(frozen=True)
@@ -371,11 +450,11 @@ class LoadedImage:
 
 
 def _content(source: ImageSource) -> bytes | InputError | None:
-    """What a file holds, or why it can't be had; ``None`` for an array."""
-    if isinstance(source, np.ndarray):
+    """What a file holds, or why it can't be had; ``None`` for pixels."""
+    if not isinstance(source, (str, Path)):
         return None
     try:
-        return fetch(str(source)) if is_url(source) else Path(source).read_bytes()
+        return fetch(str(source)) if is_url(source) else read_regular(source, file_limit())
     except InputError as error:
         return error
     except OSError:
@@ -383,19 +462,19 @@ def _content(source: ImageSource) -> bytes | InputError | None:
 
 
 def _decoded(
-    source: ImageSource, content: bytes | InputError | None, target: Target
+    source: ImageSource, content: bytes | InputError | None, preparation: Preparation
 ) -> tuple[ImageArray, tuple[int, int]]:
     if isinstance(content, InputError):
         raise content
-    if isinstance(source, np.ndarray):
-        return read_resized(source, target)
-    return _load(source, target, content)
+    if isinstance(source, (str, Path)):
+        return _load(source, preparation, content)
+    return _from_memory(source, preparation)
 
 
 def _digest(source: ImageSource, content: bytes | InputError | None) -> str:
-    if isinstance(source, np.ndarray):
-        return hashlib.sha256(source.tobytes()).hexdigest()
-    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else ""
+    if isinstance(source, (str, Path)):
+        return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else ""
+    return hashlib.sha256(source.tobytes()).hexdigest()
 
 
 def iter_loaded(
@@ -423,11 +502,12 @@ def iter_loaded(
     Yields:
         For each source its image, or the error that says why it can't be read.
     """
+    preparation = _preparation(target)
 
     def decode(read: tuple[ImageSource, bytes | InputError | None]) -> LoadedImage | ImageError:
         source, content = read
         try:
-            pixels, original = _decoded(source, content, target)
+            pixels, original = _decoded(source, content, preparation)
             sha256 = _digest(source, content) if digest else ""
             small = None if thumbnail is None else thumbnail(pixels)
             return LoadedImage(source, pixels, original, sha256, small)

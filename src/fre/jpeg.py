@@ -8,10 +8,24 @@ margins below come from: ``benchmarks/jpeg_scaling.py`` prints what each does to
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["reduction", "softened"]
+__all__ = ["count_scans", "reduction", "softened"]
+
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+"""A marker; not a stuffed 0xFF of coded data, nor a restart marker within them."""
+
+SEQUENTIAL = (0xC0, 0xC1, 0xC9)
+"""Frames whose scans can't refine each other: baseline, extended, and arithmetic-coded."""
+FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+
+FEW_SCANS = 20
+"""Below so many scans, nobody needs to know their exact number."""
 
 REDUCTIONS = (8, 4, 2)
 """The decoder's own scales, strongest first; Pillow offers no others."""
@@ -27,6 +41,63 @@ CENTRE = 8
 
 A bilinear reduction to a half weighs pixels by 1, 3, 3, 1, which dampens fine structure that the
 decoder keeps. 8 leaves the least difference and shifts scores least, at a half and at a quarter."""
+
+
+def count_scans(file: BinaryIO) -> int:
+    """Count the scans of a JPEG, from its markers.
+
+    A decoder passes over the whole image for each scan, however little it holds. Of a file that
+    is not progressive and has all components in its first scan, no more than that is decoded.
+
+    Args:
+        file: the JPEG; its position is kept.
+
+    Returns:
+        Number of scans; 1 for a file whose first scan is all.
+    """
+    position = file.tell()
+    try:
+        file.seek(0)
+        # The headers of nearly all files; one read more than they need costs nothing.
+        data = file.read(1 << 16)
+        if _single_scan(data):
+            return 1
+        data += file.read()
+        # An upper bound, as metadata may have these bytes, too.
+        found = data.count(b"\xff\xda")
+        return found if found <= FEW_SCANS else sum(1 for _ in _scans(data))
+    finally:
+        file.seek(position)
+
+
+def _single_scan(data: bytes) -> bool:
+    """Whether the first scan is known to be the only one that is decoded."""
+    components = 0
+    for marker, start in _segments(data):
+        if marker in FRAMES:
+            if marker not in SEQUENTIAL:
+                return False
+            components = data[start + 7] if start + 7 < len(data) else 0
+        if marker == 0xDA:
+            return 0 < components == (data[start + 2] if start + 2 < len(data) else 0)
+    return False
+
+
+def _scans(data: bytes) -> Iterator[int]:
+    return (start for marker, start in _segments(data) if marker == 0xDA)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield each marker that has a length, and where its length stands, up to the image's end."""
+    at = 2
+    while found := _MARKER.search(data, at):
+        marker, at = found[1][0], found.end()
+        if marker == 0xD9:
+            return
+        if marker in (0x01, 0xD8):
+            continue
+        yield marker, at
+        at += int.from_bytes(data[at : at + 2], "big")
 
 
 def reduction(size: tuple[int, int], target: tuple[int, int]) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
@@ -19,7 +19,15 @@ from fre.cores import available_cores
 from fre.errors import ImageError, InternalError, ModelFileError, OptionError
 from fre.files import write_atomic
 from fre.geometry import Geometry
-from fre.images import ImageSource, LoadedImage, find_images, iter_loaded, read_resized
+from fre.images import (
+    ImageSource,
+    LoadedImage,
+    check_several,
+    file_of,
+    find_images,
+    iter_loaded,
+    read_resized,
+)
 from fre.regions import find_regions
 from fre.roi import Roi
 from fre.runtime import RUNTIMES, Runtime, open_runtime, read_metadata, with_outputs
@@ -174,12 +182,12 @@ class Model:
         """Score one image.
 
         Args:
-            image: a file, or uint8 (H, W, 3), RGB, of any size.
+            image: a file, a PIL image, or uint8 (H, W), (H, W, 3) or (H, W, 4), of any size.
 
         Raises:
             ImageError: the image can't be read.
         """
-        loaded = LoadedImage(image, *read_resized(image, self.geometry.target))
+        loaded = LoadedImage(image, *read_resized(image, self.geometry.preparation))
         self.check(loaded.original_size, _path(image))
         return self._prediction(loaded, self._run([loaded], self._runtime_for(1))[0])
 
@@ -214,7 +222,7 @@ class Model:
         """Score many images: a stream, in order, in memory that does not grow with their number.
 
         Args:
-            images: files and arrays, or a folder. Consumed lazily; may be endless.
+            images: files, PIL images and arrays; or a folder. Consumed lazily; may be endless.
             batch_size: images to a run of the network.
             workers: threads that decode; the number of cores, if ``None``.
             errors: ``"raise"`` stops at an image that can't be read; ``"return"`` yields its
@@ -231,12 +239,16 @@ class Model:
         workers = available_cores() if workers is None else workers
         if batch_size < 1 or workers < 1:
             raise OptionError("batch_size and workers must be at least 1")
+        check_several(images)
         sources = find_images(images) if isinstance(images, (str, Path)) else images
         # A large image that is cut into tiles is a batch by itself.
         whole = self.geometry.tiling is None
         batch_size = batch_size if whole else 1
         loaded = iter_loaded(
-            sources, self.geometry.target, workers=workers, ahead=2 * batch_size if whole else 1
+            sources,
+            self.geometry.preparation,
+            workers=workers,
+            ahead=2 * batch_size if whole else 1,
         )
 
         runtime = self._for_many
@@ -303,7 +315,7 @@ class Model:
         """Score images that are decoded already, in one run of the network.
 
         Args:
-            batch: images at the size that ``geometry.target`` says, which `check` has passed.
+            batch: images as ``geometry.preparation`` says, which `check` has passed.
 
         Returns:
             A prediction for each, in order.
@@ -392,6 +404,7 @@ class Model:
             image_size=image.original_size,
             input_map=anomaly_map,
             pixel_threshold=self.calibration.pixel_threshold,
+            bits=self.geometry.bits,
         )
 
     def update(
@@ -441,6 +454,11 @@ class Model:
         """
         return Model(data, runtime=self._runtime_name, threads=self._threads, many=self._many)
 
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+        # Sessions of a runtime can't be pickled; the copy opens its own.
+        name, threads, many = self._runtime_name, self._threads, self._many
+        return partial(type(self), runtime=name, threads=threads, many=many), (self.data,)
+
     def save(self, path: Path | str) -> Path:
         """Write the model file, whole or not at all.
 
@@ -455,7 +473,7 @@ class Model:
 
 
 def _path(source: ImageSource) -> Path | None:
-    return None if isinstance(source, np.ndarray) else Path(source)
+    return None if (file := file_of(source)) is None else Path(file)
 
 
 def load(

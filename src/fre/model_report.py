@@ -31,7 +31,7 @@ def report_on(
     def gallery(row: ScoredImage) -> GalleryItem:
         prediction = model.predict(row.sample.path)
         mask = load_mask(row.sample, prediction.image_size)
-        return GalleryItem(read_image(row.sample.path), prediction.input_map, mask)
+        return GalleryItem(read_image(row.sample.path, prediction.bits), prediction.input_map, mask)
 
     metadata = model.metadata
     write_report(

@@ -183,7 +183,9 @@ class FolderWriter:
 
     def _draw(self, name: Path, prediction: Prediction) -> None:
         assert prediction.path is not None
-        picture = overlay(read_image(prediction.path), prediction.anomaly_map, self.scale)
+        picture = overlay(
+            read_image(prediction.path, prediction.bits), prediction.anomaly_map, self.scale
+        )
         self._write(Path("overlays", f"{name}.png"), _png(picture, compress_level=1))
         if self.maps:
             data = encode_map(prediction.anomaly_map, self.maps, self.scale)

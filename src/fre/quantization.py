@@ -216,6 +216,7 @@ def _extractor(
         size=geometry.size,
         fit=geometry.fit,
         tiling=geometry.tiling,
+        bits=geometry.bits,
         roi=model.roi,
         threads=threads,
     )
@@ -231,7 +232,7 @@ def _inputs(extractor: FeatureExtractor, sources: Sequence[Path]) -> Iterator[Fl
     """What the network is given of some images: float32 (1, 3, H, W), normalised."""
     norm, inspected = extractor.backbone.normalisation, extractor.inspected
     mean, std = (np.array(values, np.float32) for values in (norm.mean, norm.std))
-    for image in iter_loaded(sources, extractor.geometry.target, workers=1, ahead=1):
+    for image in iter_loaded(sources, extractor.geometry.preparation, workers=1, ahead=1):
         if isinstance(image, ImageError):
             raise image
         extractor.check(image)
@@ -243,7 +244,7 @@ def _inputs(extractor: FeatureExtractor, sources: Sequence[Path]) -> Iterator[Fl
 def _trial(extractor: FeatureExtractor, images: Sequence[Path]) -> list[NDArray[np.uint8]]:
     """Inputs to measure the speed on: uint8 (1, H, W, 3) each."""
     geometry = extractor.geometry
-    read = (read_resized(path, geometry.target) for path in _spread(images, SPEED_IMAGES))
+    read = (read_resized(path, geometry.preparation) for path in _spread(images, SPEED_IMAGES))
     inputs = (part for pixels, size in read for part in geometry.inputs(pixels, size))
     return [part[None] for part in islice(inputs, SPEED_IMAGES)]
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from fre.decoding import open_image
 from fre.errors import ImageError, OptionError
 from fre.geometry import PADDING, Geometry, TileGrid, content_box
 from fre.types import MaskArray
@@ -145,9 +146,9 @@ class Roi:
         """
         try:
             data = base64.b64decode(values["png"], validate=True)
-            with Image.open(io.BytesIO(data)) as image:
+            with open_image(data) as image:
                 return cls(np.asarray(image.convert("1")))
-        except (binascii.Error, OSError) as error:
+        except (binascii.Error, ImageError) as error:
             raise ValueError("a readable mask of the inspected region") from error
 
 
@@ -180,15 +181,12 @@ def _read(source: MaskSource) -> MaskArray:
             raise ImageError(None, f"a mask must be an array (H, W), not {source.shape}")
         return np.asarray(source != 0)
     try:
-        with Image.open(source) as image:
-            pixels = np.asarray(
-                image.convert("L") if image.mode not in ("1", "I;16", "I") else image
-            )
-    except FileNotFoundError:
-        raise ImageError(source, "no such mask") from None
-    except Exception as error:  # as for any image
-        raise ImageError(source, f"not a readable mask: {error}") from error
-    return np.asarray(pixels != 0)
+        with open_image(source) as image:
+            grey = image.convert("L") if image.mode not in ("1", "I;16", "I") else image
+            return np.asarray(np.asarray(grey) != 0)
+    except ImageError as error:
+        reason = error.reason.replace("readable image", "readable mask")
+        raise ImageError(source, reason.replace("no such file", "no such mask")) from error
 
 
 def _pixels(shape: tuple[int, ...]) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "FetchError",
     "Folder",
     "Location",
+    "check_local",
     "check_sources",
     "fetch",
     "is_url",
@@ -38,6 +39,9 @@ PAUSE = 0.5
 LISTS = (".txt", ".list")
 """Suffixes of the files that are taken for lists of images."""
 
+STREAMS = ("rtsp", "rtsps", "rtmp", "rtp", "udp", "tcp", "mms", "srt", "onvif")
+
+_COLLAPSED = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.IGNORECASE | re.DOTALL)
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -59,6 +63,28 @@ def locate(source: str) -> Location:
     return source
 
 
+def check_local(source: str) -> None:
+    """Refuse a URL where a file or folder of this machine is expected.
+
+    Args:
+        source: as it was given, or as `pathlib` has made it, which leaves one slash of two.
+
+    Raises:
+        DatasetError: it is a URL.
+    """
+    if (found := _COLLAPSED.match(source)) is None or Path(source).exists():
+        return
+    kind = found[1].lower()
+    if kind in STREAMS:
+        what = "fre reads no streams: save its images as files, and give their folder"
+    else:
+        what = (
+            "a URL, where a file or folder of this machine is expected: download it first, or "
+            "predict with --engine ray, which reads URLs of stores and web servers"
+        )
+    raise DatasetError(f"{found[1]}://{found[2]}: {what}")
+
+
 def _open(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it."""
     if importlib.util.find_spec("fsspec") is None:
@@ -68,6 +94,8 @@ def _open(url: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
+        if url.partition(":")[0].lower() in STREAMS:
+            check_local(url)
         raise OptionError(f"{url}: {error}") from error
     return system, path
 

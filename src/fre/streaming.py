@@ -388,7 +388,7 @@ def _identity(
     digest = hashlib.sha256(repr((__version__, dict(settings))).encode())
     digest.update(repr((options.capacity, options.augmentation, options.skip_unreadable)).encode())
     for source in sources:
-        if isinstance(source, np.ndarray):
+        if not isinstance(source, (str, Path)):
             return None
         try:
             found = Path(source).stat()

@@ -87,6 +87,8 @@ class Prediction:
         input_map: float32 (h, w): the anomaly map as the model gives it, without padding; at the
             size of its input, or, of an image that was cut into tiles, at the image's.
         pixel_threshold: a pixel of the anomaly map at or above it belongs to a region.
+        bits: range that 16-bit values of the image were read by, as in
+            `fre.geometry.Preparation`; pictures of it are drawn by the same.
     """
 
     path: Path | None
@@ -97,6 +99,7 @@ class Prediction:
     image_size: tuple[int, int]
     input_map: FloatArray = field(repr=False, compare=False)
     pixel_threshold: float = float("inf")
+    bits: int | None = 16
 
     @cached_property
     def anomaly_map(self) -> FloatArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from typing import NoReturn
 
 import click
@@ -52,6 +53,8 @@ def main() -> NoReturn:
     """Run the command line; exit with 0 if it is done, 1 if fre failed, 2 if the user erred."""
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, interruption.arrive)
+    # Of damaged files, in words and with line numbers of the image library's own.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         result = cli.main(standalone_mode=False)
         code = result if isinstance(result, int) else 0

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -60,6 +61,14 @@ def complain(message: str, code: int) -> int:
 
 def note(message: str) -> None:
     print("fre:", message, file=sys.stderr)
+
+
+def note_left_out(folder: Path) -> None:
+    """Say how many images of a folder have a suffix that fre does not read."""
+    from fre.folders import left_out, left_out_note
+
+    if text := left_out_note(left_out(folder)):
+        note(f"{folder}: {text}")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from fre.cli.common import (
     json_option,
     max_pixels_option,
     note,
+    note_left_out,
     print_line,
     progress_bar,
     ray_options,
@@ -192,6 +193,8 @@ def _predict_here(
             raise OptionError(f"{option} needs a folder to write to: add -o FOLDER")
     loaded = load(model, runtime=runtime, threads=threads, many=True)
     paths = [path for source in images for path in find_images(source)]
+    for source in images:
+        note_left_out(source)
     lines: list[str] = []
     failures = anomalous = 0
     reader_left = False

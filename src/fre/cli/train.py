@@ -197,6 +197,13 @@ if TYPE_CHECKING:
     help="Leave out of the file what fre update and fre merge need, which is the larger part of "
     "it.",
 )
+@click.option(
+    "--bits",
+    type=click.Choice(["8", "10", "12", "14", "16"]),
+    callback=lambda _context, _parameter, value: None if value is None else int(value),
+    help="Range of the values of 16-bit image files, 0 to 2^bits - 1, in training and prediction. "
+    " [default: the smallest that holds the largest value of the training images]",
+)
 @click.option("--seed", default=0, show_default=True, help="Of folds and autoencoders.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
 @click.option("--skip-unreadable", is_flag=True, help="Leave out images that can't be read.")
@@ -255,6 +262,9 @@ def train(
     discard(checkpoint)
     for skipped in detector.skipped_:
         note(f"left out: {skipped}")
+    if model.geometry.bits is not None:
+        bits = model.geometry.bits
+        note(f"16-bit images are read as {bits}-bit values, 0 to {2**bits - 1:,} (--bits)")
     if caveat := model.calibration.caveat():
         note(caveat)
     if alike := model.metadata["provenance"].get("near_duplicates"):

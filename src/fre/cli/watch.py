@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fre.cli.common import Interrupted, max_pixels_option, note, print_line, runtime_options
+from fre.cli.common import (
+    Interrupted,
+    max_pixels_option,
+    note,
+    note_left_out,
+    print_line,
+    runtime_options,
+)
 from fre.errors import OptionError
 
 if TYPE_CHECKING:
@@ -91,6 +98,7 @@ def watch(
     loaded = load(model, runtime=runtime, threads=threads, many=True)
     if not folder.is_dir():
         raise OptionError(f"{folder}: expected a folder to watch")
+    note_left_out(folder)
     journal = Journal(state or default_state(folder, model))
     runner = _Runner(words, str(model), journal, command_timeout) if words else None
     n = anomalous = errors = 0

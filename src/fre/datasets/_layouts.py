@@ -29,6 +29,7 @@ from fre.datasets._real_iad import find_real_iad, read_real_iad
 from fre.datasets._visa import find_visa, read_visa
 from fre.errors import DatasetError, OptionError
 from fre.folders import SUFFIXES, subfolders
+from fre.storage import check_local
 
 
 class Layout(NamedTuple):
@@ -100,6 +101,7 @@ def locate(root: Path, name: str | None) -> tuple[Layout, dict[str, Path]]:
     """
     if name is not None and name not in LAYOUTS:
         raise OptionError(f"unknown layout {name!r}; choose from {', '.join(LAYOUTS)}")
+    check_local(str(root))
     if not root.exists():
         raise DatasetError(f"{root}: no such folder or list of images")
     children = subfolders(root)

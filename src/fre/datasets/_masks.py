@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from fre.datasets._contents import count, some
+from fre.decoding import open_image, shown_size
 from fre.errors import ImageError
 from fre.folders import find_images, image_key
 from fre.types import Dataset, MaskArray, Sample
 
 _MASK_ENDING = re.compile(r"[_-](mask|gt|label|ground_truth)$", re.IGNORECASE)
-_EXIF_ORIENTATION = 0x0112
 
 
 def named_as_mask(path: Path) -> bool:
@@ -140,11 +140,8 @@ def header_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: the file can't be read as an image.
     """
-    try:
-        with Image.open(path) as image:
-            return _shown_size(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
+    with open_image(path) as image:
+        return shown_size(image)
 
 
 def _mask_problem(mask: Path, sample: Sample) -> str | None:
@@ -158,28 +155,18 @@ def _mask_problem(mask: Path, sample: Sample) -> str | None:
 def _read_mask(
     path: Path, size: tuple[int, int] | None = None, image_path: Path | None = None
 ) -> MaskArray:
-    try:
-        with Image.open(path) as image:
-            if size is not None and image_path is not None:
-                _check_size(path, _shown_size(image), image_path, size)
-            threshold = 127 if image.format == "JPEG" else 0
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode not in ("1", "L", "I", "F") and not upright.mode.startswith("I;16"):
-                upright = upright.convert("RGB")
-            pixels = np.asarray(upright)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
+    with open_image(path) as image:
+        if size is not None and image_path is not None:
+            _check_size(path, shown_size(image), image_path, size)
+        threshold = 127 if image.format == "JPEG" else 0
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode not in ("1", "L", "I", "F") and not upright.mode.startswith("I;16"):
+            upright = upright.convert("RGB")
+        pixels = np.asarray(upright)
     marked: MaskArray = pixels > threshold
     if marked.ndim == 3:
         marked = np.logical_or.reduce(marked, axis=2)
     return marked
-
-
-def _shown_size(image: Image.Image) -> tuple[int, int]:
-    # Orientations 5 to 8 lay the image on its side.
-    if image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
-        return image.width, image.height
-    return image.height, image.width
 
 
 def _check_size(
@@ -191,11 +178,3 @@ def _check_size(
             f"mask of {size[1]} x {size[0]} pixels for an image of {image_size[1]} x "
             f"{image_size[0]} ({image_path}); make them the same size",
         )
-
-
-def _unreadable(path: Path, error: Exception) -> ImageError:
-    if isinstance(error, FileNotFoundError):
-        return ImageError(path, "no such file")
-    if isinstance(error, OSError) and error.strerror:
-        return ImageError(path, f"can't be read: {error.strerror}")
-    return ImageError(path, "expected an image, but can't be decoded; damaged or incomplete?")

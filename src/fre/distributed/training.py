@@ -335,7 +335,7 @@ def _absolute(sources: Sequence[ImageSource]) -> list[str]:
     """
     names = []
     for source in sources:
-        if isinstance(source, np.ndarray):
+        if not isinstance(source, (str, Path)):
             raise OptionError("training on several machines needs image files, not arrays")
         names.append(str(source) if is_url(source) else str(Path(source).absolute()))
     return names

@@ -172,7 +172,8 @@ class Batcher:
 
     def _prepare(self, job: Job, lane: _Lane) -> None:
         try:
-            job.form, (height, width) = probe(job.data, name=job.name)
+            bits = job.entry.model.geometry.bits
+            job.form, (height, width) = probe(job.data, name=job.name, bits=bits)
         except Exception as error:
             lane.give_up(job, _failure(job, error))
             return
@@ -196,7 +197,7 @@ class Batcher:
     def _decode(self, job: Job, lane: _Lane) -> None:
         model = job.entry.model
         try:
-            pixels, original = decode_resized(job.data, model.geometry.target, name=job.name)
+            pixels, original = decode_resized(job.data, model.geometry.preparation, name=job.name)
             # Here, so that one image that does not fit does not fail the batch of all.
             model.check(original, job.name)
             digest = hashlib.sha256(job.data).hexdigest()

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from fre.errors import FREError, ImageError
+from fre.geometry import FULL_RANGE, Preparation
 from fre.images import decode_resized, pixel_limit, set_pixel_limit
 from fre.maps import resize_map
 from fre.output import write_map
@@ -52,7 +53,8 @@ class Stored:
 
     Attributes:
         identity: id of the result.
-        form: format of the image's file, by Pillow's name.
+        form: format of the image's file, by Pillow's name; ``"PNG:12"`` if its 16-bit values
+            were read by a range of 12 bits.
         size: height and width of the image, upright.
         scale: the model's range of the map when the image was judged.
     """
@@ -61,6 +63,11 @@ class Stored:
     form: str
     size: tuple[int, int]
     scale: tuple[float, float]
+
+    @property
+    def bits(self) -> int:
+        """Range of 16-bit values that the image was scored by."""
+        return int(self.form.partition(":")[2] or FULL_RANGE)
 
     @property
     def pixels(self) -> int:
@@ -135,7 +142,7 @@ def draw(pictures: Pictures, stored: Stored, wanted: Wanted, file: IO[bytes]) ->
 def _reduced(pictures: Pictures, stored: Stored, wanted: Wanted) -> ImageArray:
     """The image with its longest side as it is asked for: uint8 (h, w, 3)."""
     if not wants_preview(stored, wanted):
-        return _decode(pictures.image(stored.identity), wanted.size)
+        return _decode(pictures.image(stored.identity), wanted.size, stored.bits)
     assert wanted.size is not None
     known = pictures.preview(stored.identity)
     if known is not None:
@@ -143,7 +150,7 @@ def _reduced(pictures: Pictures, stored: Stored, wanted: Wanted) -> ImageArray:
             return _decode(known, wanted.size)
         except Problem:  # cut by a power failure: drawn anew
             pass
-    image = _decode(pictures.image(stored.identity), PREVIEW_SIDE)
+    image = _decode(pictures.image(stored.identity), PREVIEW_SIDE, stored.bits)
     buffer = io.BytesIO()
     _encode(image, "JPEG", buffer)
     pictures.save_preview(stored.identity, buffer.getvalue())
@@ -170,12 +177,12 @@ def fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _decode(data: bytes, longest: int | None) -> ImageArray:
+def _decode(data: bytes, longest: int | None, bits: int = FULL_RANGE) -> ImageArray:
     def target(size: tuple[int, int]) -> tuple[int, int] | None:
         return None if longest is None or max(size) <= longest else fitted(size, longest)
 
     try:
-        return decode_resized(data, target, name="image")[0]
+        return decode_resized(data, Preparation(target, bits), name="image")[0]
     except ImageError as error:
         raise Problem(422, "unreadable", str(error)) from error
 

@@ -98,7 +98,7 @@ class Updating:
         threshold, steps = model.threshold, len(_history(model))
         skipped: list[dict[str, str]] = []
         for images, accept in ((uploads, self.accept_anomalous), (marked, True)):
-            readable = _readable(images, skipped, progress)
+            readable = _readable(model, images, skipped, progress)
             if readable:
                 model = _learn(model, readable, accept, progress)
         history = _history(model)[steps:]
@@ -127,7 +127,9 @@ def _history(model: Model) -> list[dict[str, Any]]:
     return history
 
 
-def _readable(images: Images, skipped: list[dict[str, str]], progress: Progress) -> Images:
+def _readable(
+    model: Model, images: Images, skipped: list[dict[str, str]], progress: Progress
+) -> Images:
     """The images that can be read to their end; the others are noted."""
     readable = []
     for place, (path, name) in enumerate(images):
@@ -135,7 +137,7 @@ def _readable(images: Images, skipped: list[dict[str, str]], progress: Progress)
         reason = unusable(path, name)
         if reason is None:
             try:
-                read_image(path)
+                read_image(path, model.geometry.bits)
             except ImageError as error:
                 reason = error.reason
         if reason is None:
