@@ -556,8 +556,18 @@ def test_folder_masks_beside_the_images(tmp_path):
         "dent/5.jpg": ["dent/5_mask.png", "gt/dent/5.png"]
     }
     assert "masks: not read, gt is" in open_dataset(root).notes
-    flat = touch(tmp_path / "flat", "5.jpg", "5_mask.png")
-    assert names(open_dataset(flat).train, flat) == ["5.jpg"]
+
+
+def test_images_of_a_flat_folder_are_judged_by_the_masks_beside_them(tmp_path):
+    root = touch(tmp_path, "5.jpg", "6.jpg")
+    write_mask(root / "5_mask.png", value=0)
+    write_mask(root / "6_mask.png", value=255)
+    dataset = open_dataset(root)
+    assert names(dataset.train, root) == ["5.jpg"]
+    assert masks(dataset.test, root) == {"6.jpg": ["6_mask.png"]}
+    touch(root, "7.jpg")
+    with pytest.raises(DatasetError, match=r"which images are good\? .*directly in the folder \(1"):
+        open_dataset(root)
 
 
 @pytest.mark.parametrize("extra", ["masks/dent/0.png", "bad/0.png"])

@@ -79,9 +79,9 @@ def predict(
 ) -> int:
     """Judge images: a line of JSON for each.
 
-    IMAGES are files and folders. With Ray they may be URLs as well (s3://, gs://, https://), and
-    lists of files, one a line: @FILE, or a file ending in .txt. What Ray writes are shards of some
-    lines each; a run that was stopped goes on where it was.
+    IMAGES are files, folders and lists of files (.txt, one path a line; .csv and .jsonl as for fre
+    train). With Ray they may be URLs as well (s3://, gs://, https://), and a list may be @FILE.
+    What Ray writes are shards of some lines each; a run that was stopped goes on where it was.
 
     \b
     Example: fre predict part.onnx incoming -o results --maps tiff
@@ -182,6 +182,7 @@ def _predict_here(
 ) -> int:
     from contextlib import ExitStack
 
+    from fre.datasets import LIST_SUFFIXES, listed_images
     from fre.files import staged_folder, write_atomic
     from fre.images import find_images
     from fre.model import load
@@ -191,7 +192,15 @@ def _predict_here(
         if wanted and not output:
             raise OptionError(f"{option} needs a folder to write to: add -o FOLDER")
     loaded = load(model, runtime=runtime, threads=threads, many=True)
-    paths = [path for source in images for path in find_images(source)]
+    paths = [
+        path
+        for source in images
+        for path in (
+            listed_images(source)
+            if source.suffix.lower() in LIST_SUFFIXES and source.is_file()
+            else find_images(source)
+        )
+    ]
     lines: list[str] = []
     failures = anomalous = 0
     reader_left = False

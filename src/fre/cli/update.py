@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from fre.cli.common import emit, json_option, max_pixels_option, note, progress_bar
+from fre.cli.common import (
+    emit,
+    json_option,
+    max_pixels_option,
+    note,
+    progress_bar,
+    skip_unreadable_option,
+    suggest_skipping,
+)
 
 
 @click.command()
@@ -21,7 +29,7 @@ from fre.cli.common import emit, json_option, max_pixels_option, note, progress_
     is_flag=True,
     help="Learn from images that MODEL calls anomalous, too.",
 )
-@click.option("--skip-unreadable", is_flag=True, help="Leave out images that can't be read.")
+@skip_unreadable_option
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
 @max_pixels_option
 @json_option
@@ -43,7 +51,8 @@ def update(
     \b
     Example: fre update part.onnx parts/good-new -o part-2.onnx
     """
-    from fre.errors import AnomalousError
+    from fre.datasets import training_images
+    from fre.errors import AnomalousError, ImageError
     from fre.files import check_writable
     from fre.model import load
 
@@ -58,6 +67,8 @@ def update(
                 skip_unreadable=skip_unreadable,
                 progress=progress,
             )
+    except ImageError as error:
+        raise suggest_skipping(error, training_images(good)) from error
     except AnomalousError as error:
         for source, score in error.found:
             note(f"anomalous: {source} (score {score:.6g}, threshold {error.threshold:.6g})")
