@@ -226,7 +226,16 @@ def test_evaluate(model: Path, dataset: Path, tmp_path: Path) -> None:
         "images_per_second",
         "aupimo",
         "intervals",
+        "kinds",
+        "n_masks",
+        "n_unreadable",
+        "unreadable",
+        "reasons",
+        "notes",
     ]
+    assert (values["kinds"], values["n_masks"], values["n_unreadable"]) == ({"scratch": 8}, 8, 0)
+    assert (values["reasons"], values["notes"]) == ({}, [])
+    assert "8 good and 8 defective images (scratch 8), 8 masks" in done.stdout
     figures = {name for name in values if name[:5] in ("image", "pixel", "aupro", "aupim", "false")}
     assert set(values["intervals"]) == figures - {"images_per_second"}
     for name, (low, high) in values["intervals"].items():

@@ -243,7 +243,6 @@ def train(
     check_writable(output)
     opened = open_dataset(data, good=good)
     images = [sample.path for sample in require_train(opened)]
-    note(f"{data}: {describe(opened)}")
     for remark in opened.notes:
         note(remark)
     detector = FRE(**parameters)
@@ -277,7 +276,7 @@ def train(
         )
     summary = _training_summary(str(output), model, detector.seconds_, len(detector.skipped_))
     summary["dataset"] = {"path": str(data), "layout": opened.layout, **count_kinds(opened)}
-    emit(summary, _training_text(summary, model), json_file)
+    emit(summary, _training_text(summary, model, f"{data}: {describe(opened)}"), json_file)
 
 
 def _training_summary(
@@ -304,13 +303,14 @@ def _training_summary(
     }
 
 
-def _training_text(summary: dict[str, Any], model: Model) -> str:
+def _training_text(summary: dict[str, Any], model: Model, data: str) -> str:
     seconds = summary["seconds"]
     lines = [
         f"{summary['model']}: {len(model.data) / 1e6:.1f} MB, from {summary['n_images']} good "
         f"images in {seconds['total']:.1f} s "
         f"(features {seconds['features']:.1f} s, fit {seconds['fit']:.1f} s; "
-        f"{summary['images_per_second']:.0f} images/s)"
+        f"{summary['images_per_second']:.0f} images/s)",
+        f"  data: {data}",
     ]
     lines += [
         f"  {subspace['layer']}: {describe_rank(subspace)}"

@@ -277,6 +277,8 @@ def _drawn_keys(drawn: set[Path], root: Path, images: Sequence[Path]) -> list[tu
 
     Such a mask lies beside its image, or in a folder for masks whose name tells nothing.
     """
+    if not drawn:
+        return []
     shared = Counter(bare_key(path, root) for path in images)
     keyed = [(bare_key(path, root), path) for path in images if path in drawn]
     return [(key if shared[key] > 1 else _below_first(key), path) for key, path in keyed]

@@ -61,6 +61,8 @@ def drawn_masks(suspects: Sequence[Path], images: Sequence[Path]) -> set[Path]:
         suspects: images that may be masks.
         images: all images, the suspects included.
     """
+    if not suspects:
+        return set()
     namesakes: dict[str, list[Path]] = {}
     for path in images:
         namesakes.setdefault(strip_mask_ending(path.stem), []).append(path)
@@ -137,10 +139,14 @@ def attach_masks(
     Returns:
         The samples in their order, and notes on what has no partner.
     """
-    keys = {key(sample) for sample in samples}
-    stems = Counter(key(sample).rpartition("/")[2] for sample in samples if not sample.good)
-    by_stem = {key(s).rpartition("/")[2]: key(s) for s in samples if not s.good}
-    good_stems = {key(sample).rpartition("/")[2] for sample in samples if sample.good}
+    masks = list(masks)
+    if not masks:
+        return list(samples), note_unpaired(samples, root)
+    keyed = [(key(sample), sample) for sample in samples]
+    keys = {own for own, _ in keyed}
+    by_stem = {own.rpartition("/")[2]: own for own, sample in keyed if not sample.good}
+    stems = Counter(own.rpartition("/")[2] for own, sample in keyed if not sample.good)
+    good_stems = {own.rpartition("/")[2] for own, sample in keyed if sample.good}
     found: dict[str, list[Path]] = {}
     orphans: list[Path] = []
     ambiguous: dict[str, Path] = {}
@@ -157,10 +163,8 @@ def attach_masks(
             orphans.append(path)
 
     paired = [
-        sample
-        if sample.good
-        else replace(sample, masks=(*sample.masks, *found.get(key(sample), ())))
-        for sample in samples
+        sample if sample.good else replace(sample, masks=(*sample.masks, *found.get(own, ())))
+        for own, sample in keyed
     ]
     notes = note_unpaired(paired, root)
     if orphans:

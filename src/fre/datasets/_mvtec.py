@@ -34,7 +34,7 @@ from fre.datasets._contents import Contents, count, good_samples, some
 from fre.datasets._groups import bare_key, group_images, note_left_out, of, paths_of
 from fre.datasets._masks import attach_masks, drawn_masks, masks_below, separate_masks
 from fre.datasets._names import Meaning, Names, are_neutral, meaning, split_of
-from fre.folders import find_images, folder_name, image_key, list_folder, subfolders
+from fre.folders import find_images, folder_name, image_key, list_folder, subfolders, suffix
 from fre.types import Sample
 
 
@@ -142,8 +142,7 @@ def _read_train(folder: Path, train: Path, names: Names) -> tuple[list[Sample], 
     if not train.is_dir():
         return [], []
     images, masks = separate_masks(find_images(train), folder)
-    twice = Counter(image_key(path, train) for path in images)
-    drawn = drawn_masks([path for path in images if twice[image_key(path, train)] > 1], images)
+    drawn = drawn_masks(_namesakes(images, train), images)
     groups = group_images([path for path in images if path not in drawn], train, names)
     notes = []
     loose = [path for g in of(groups, None) if not g.name for path in g.paths]
@@ -171,6 +170,14 @@ def _read_train(folder: Path, train: Path, names: Names) -> tuple[list[Sample], 
             f"{train.name}: {count(len(masks), 'mask')} not trained on: {some(masks, folder)}"
         )
     return good_samples(paths), [*notes, *note_left_out(groups, f"{train.name}/")]
+
+
+def _namesakes(images: Sequence[Path], root: Path) -> list[Path]:
+    """Images that differ from another one in their suffix only."""
+    if len({suffix(str(path)) for path in images}) < 2:
+        return []
+    number = Counter(image_key(path, root) for path in images)
+    return [path for path in images if number[image_key(path, root)] > 1]
 
 
 def _read_test(
