@@ -34,7 +34,7 @@ from fre.datasets._masks import note_unpaired
 from fre.datasets._names import Meaning, meaning, similar_good_word, split_of
 from fre.datasets._split import split_unpublished
 from fre.errors import DatasetError
-from fre.folders import image_key
+from fre.folders import SUFFIXES, image_key, suffix
 from fre.types import Sample
 
 _CSV = (".csv", ".tsv", ".txt")
@@ -185,7 +185,10 @@ def _read_csv(file: Any, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _is_bare(line: str, path: Path) -> bool:
     """Whether a text file is a list of paths without a header."""
-    return path.suffix.lower() == ".txt" and (path.parent / line.strip()).is_file()
+    first = line.strip()
+    if path.suffix.lower() != ".txt" or not first:
+        return False
+    return suffix(first) in SUFFIXES or (path.parent / first).is_file()
 
 
 def _parse_json(line: str, where: str) -> Mapping[str, Any]:

@@ -176,8 +176,8 @@ def _read(layout: Layout, place: Path, category: str, good: Sequence[str] = ()) 
             f"{place}: the layout {layout.name!r} says itself which images are good; leave out "
             "the names of folders (--good)"
         )
-    contents = layout.read(place, category, good) if good else layout.read(place, category)
     _check_chosen(place, good)
+    contents = layout.read(place, category, good) if good else layout.read(place, category)
     if not contents.train and not contents.test:
         notes = "".join(f"; {note}" for note in contents.notes[:_NOTES_IN_ERROR])
         raise DatasetError(
