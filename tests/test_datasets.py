@@ -814,6 +814,19 @@ def test_pointing_at_a_folder_of_masks(tmp_path, place):
         open_dataset(root)
 
 
+def test_good_images_whose_mask_marks_a_defect_are_not_learnt(tmp_path):
+    plain = photographs(tmp_path / "a", good=5, bad=2)
+    split = photographs(tmp_path / "b", train__good=5)
+    for folder in (plain / "good", split / "train/good"):
+        write_mask(folder / "1_mask.png")
+        write_mask(folder / "2_mask.png", value=0)
+    dataset = open_dataset(plain)
+    assert sum(sample.good for sample in (*dataset.train, *dataset.test)) == 4
+    assert "the mask marks a defect: good/1.png" in dataset.notes[0]
+    learnt = names(open_dataset(split).train, split)
+    assert learnt == [f"train/good/{number}.png" for number in (0, 2, 3, 4)]
+
+
 def test_splits_below_good_and_bad(tmp_path):
     root = touch(tmp_path, "good/train/0.png", "good/test/1.png", "bad/test/2.png")
     dataset = open_dataset(root)

@@ -29,12 +29,13 @@ from fre.datasets._groups import Group, bare_key, group_images, listed, note_lef
 from fre.datasets._masks import (
     attach_masks,
     drawn_masks,
-    mask_is_empty,
+    marked_images,
+    marks,
     separate_masks,
 )
 from fre.datasets._names import Meaning, Names, are_neutral, is_good, says_only_that, split_of
 from fre.datasets._split import split_unpublished
-from fre.errors import DatasetError, ImageError
+from fre.errors import DatasetError
 from fre.folders import find_images, folder_name, image_key, relative, subfolders
 from fre.types import Sample
 
@@ -96,6 +97,7 @@ def read_folder(root: Path, category: str, good: Sequence[str] = ()) -> Contents
                 f"{some(loose, root)}"
             )
         samples = _samples(group for group in groups if group.name or group.meaning)
+        samples = _without_marked(samples, masks, root, notes)
     elif masks or of(groups, Meaning.DEFECT) or of(groups, Meaning.MIXED):
         samples = _judged_by_masks(groups, masks, root)
     else:
@@ -119,7 +121,7 @@ def read_folder(root: Path, category: str, good: Sequence[str] = ()) -> Contents
 def _by_split(samples: Sequence[Sample], root: Path, notes: Sequence[str]) -> Contents | None:
     """Contents by folders such as ``good/train`` and ``bad/test``; ``None`` without these."""
     splits = [
-        next(filter(None, map(split_of, relative(s.path.parent, root).split("/"))), None)
+        next(filter(None, map(split_of, relative(s.path, root).split("/")[:-1])), None)
         for s in samples
     ]
     if not {"train", "test"} <= set(splits):
@@ -146,6 +148,23 @@ def _samples(groups: Iterable[Group]) -> list[Sample]:
     return samples
 
 
+def _without_marked(
+    samples: list[Sample], masks: Sequence[tuple[str, Path]], root: Path, notes: list[str]
+) -> list[Sample]:
+    """Leave out images in folders of good images whose own mask marks a defect."""
+    if not masks:
+        return samples
+    keys = {bare_key(sample.path, root): sample.path for sample in samples if sample.good}
+    odd = [keys[key] for key in sorted(marked_images(masks, keys))]
+    if odd:
+        notes.append(
+            f"{count(len(odd), 'image')} in folders of good images left out: the mask marks a "
+            f"defect: {some(odd, root)}"
+        )
+    left_out = {*odd}
+    return [sample for sample in samples if sample.path not in left_out]
+
+
 def _judged_by_masks(
     groups: Sequence[Group], masks: Sequence[tuple[str, Path]], root: Path
 ) -> list[Sample]:
@@ -164,21 +183,13 @@ def _judged_by_masks(
         if without:
             unclear.append(Group(None, group.name, without))
         samples += [
-            Sample(sample.path, name if any(map(_marks, sample.masks)) else "good")
+            Sample(sample.path, name if any(map(marks, sample.masks)) else "good")
             for sample in paired
             if sample.masks
         ]
     if unclear:
         raise _undecided(root, [*of(groups, Meaning.DEFECT), *unclear])
     return samples
-
-
-def _marks(mask: Path) -> bool:
-    try:
-        return not mask_is_empty(mask)
-    except ImageError:
-        # The error comes when the mask is needed; until then its image is not learnt.
-        return True
 
 
 def _all_good(root: Path, groups: Sequence[Group], names: Names, notes: Sequence[str]) -> Contents:

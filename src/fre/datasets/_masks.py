@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -71,21 +71,23 @@ def drawn_masks(suspects: Sequence[Path], images: Sequence[Path]) -> set[Path]:
         if len(namesakes[strip_mask_ending(path.stem)]) > 1:
             folders.setdefault(path.parent, []).append(path)
 
+    # For this call only: a file may change before the next one.
+    colours = lru_cache(maxsize=None)(_colours)
+
     def is_mask(path: Path) -> bool:
         others = namesakes[strip_mask_ending(path.stem)]
-        return _colours(path) == _FEW and any(_colours(other) == _MANY for other in others)
+        return colours(path) == _FEW and any(colours(other) == _MANY for other in others)
 
     found: set[Path] = set()
     for paths in folders.values():
         if any(map(is_mask, sorted(paths, key=_file_size)[:_PROBES])):
-            found.update(path for path in paths if _colours(path) in (_ONE, _FEW))
+            found.update(path for path in paths if colours(path) in (_ONE, _FEW))
     return found
 
 
 _ONE, _FEW, _MANY = "one", "few", "many"
 
 
-@lru_cache(maxsize=4096)
 def _colours(path: Path) -> str | None:
     """Whether an image has one, few or many colours; ``None`` if it can't be read."""
     try:
@@ -221,6 +223,25 @@ def load_mask(sample: Sample, size: tuple[int, int]) -> MaskArray | None:
     for path in sample.masks:
         union |= _read_mask(path, size, sample.path)
     return union
+
+
+def marked_images(masks: Iterable[tuple[str, Path]], keys: Container[str]) -> set[str]:
+    """Return the keys of images whose own mask marks something, or can't be read.
+
+    Args:
+        masks: masks with their keys, as for ``attach_masks``.
+        keys: keys of the images in question; only their masks are read.
+    """
+    return {bare for own, path in masks if (bare := strip_mask_ending(own)) in keys and marks(path)}
+
+
+def marks(mask: Path) -> bool:
+    """Whether a mask marks something, or can't be read."""
+    try:
+        return not mask_is_empty(mask)
+    except ImageError:
+        # An image with an unreadable mask may have a defect: it is not learnt.
+        return True
 
 
 def mask_is_empty(path: Path) -> bool:

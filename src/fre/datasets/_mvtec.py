@@ -32,9 +32,23 @@ from pathlib import Path
 
 from fre.datasets._contents import Contents, count, good_samples, some
 from fre.datasets._groups import bare_key, group_images, note_left_out, of, paths_of
-from fre.datasets._masks import attach_masks, drawn_masks, masks_below, separate_masks
+from fre.datasets._masks import (
+    attach_masks,
+    drawn_masks,
+    marked_images,
+    masks_below,
+    separate_masks,
+)
 from fre.datasets._names import Meaning, Names, are_neutral, meaning, split_of
-from fre.folders import find_images, folder_name, image_key, list_folder, subfolders, suffix
+from fre.folders import (
+    find_images,
+    folder_name,
+    image_key,
+    list_folder,
+    relative,
+    subfolders,
+    suffix,
+)
 from fre.types import Sample
 
 
@@ -166,6 +180,11 @@ def _read_train(folder: Path, train: Path, names: Names) -> tuple[list[Sample], 
     ]
     masks += [*sorted(drawn), *paths_of(of(groups, Meaning.MASK))]
     if masks:
+        keys = {bare_key(path, train): path for path in paths}
+        keyed = ((bare_key(mask, train), mask) for mask in masks)
+        odd = [keys[key] for key in sorted(marked_images(keyed, keys))]
+        paths = [path for path in paths if path not in odd]
+        notes += [f"{relative(p, folder)}: not trained on; its mask marks a defect" for p in odd]
         notes.append(
             f"{train.name}: {count(len(masks), 'mask')} not trained on: {some(masks, folder)}"
         )
