@@ -167,6 +167,15 @@ def _predict_on_ray(
     return InputError.exit_code if result.n_errors else 0
 
 
+def _images_of(source: Path) -> list[Path]:
+    """Return the images of a folder or a list, or the one image that is named."""
+    from fre.datasets import LIST_SUFFIXES, listed_images
+    from fre.images import find_images
+
+    is_list = source.suffix.lower() in LIST_SUFFIXES and source.is_file()
+    return listed_images(source) if is_list else find_images(source)
+
+
 def _predict_here(
     model: Path,
     images: tuple[Path, ...],
@@ -182,9 +191,7 @@ def _predict_here(
 ) -> int:
     from contextlib import ExitStack
 
-    from fre.datasets import LIST_SUFFIXES, listed_images
     from fre.files import staged_folder, write_atomic
-    from fre.images import find_images
     from fre.model import load
     from fre.output import FolderWriter, json_line
 
@@ -192,15 +199,7 @@ def _predict_here(
         if wanted and not output:
             raise OptionError(f"{option} needs a folder to write to: add -o FOLDER")
     loaded = load(model, runtime=runtime, threads=threads, many=True)
-    paths = [
-        path
-        for source in images
-        for path in (
-            listed_images(source)
-            if source.suffix.lower() in LIST_SUFFIXES and source.is_file()
-            else find_images(source)
-        )
-    ]
+    paths = [path for source in images for path in _images_of(source)]
     lines: list[str] = []
     failures = anomalous = 0
     reader_left = False

@@ -145,25 +145,7 @@ def attach_masks(
     if not masks:
         return list(samples), note_unpaired(samples, root)
     keyed = [(key(sample), sample) for sample in samples]
-    keys = {own for own, _ in keyed}
-    by_stem = {own.rpartition("/")[2]: own for own, sample in keyed if not sample.good}
-    stems = Counter(own.rpartition("/")[2] for own, sample in keyed if not sample.good)
-    good_stems = {own.rpartition("/")[2] for own, sample in keyed if sample.good}
-    found: dict[str, list[Path]] = {}
-    orphans: list[Path] = []
-    ambiguous: dict[str, Path] = {}
-    for own, path in masks:
-        bare = strip_mask_ending(own)
-        partner = next((n for n in (own, bare, own.rpartition("/")[0]) if n in keys), None)
-        if partner is None and "/" not in own:
-            partner = by_stem.get(bare) if stems[bare] == 1 else None
-            if stems[bare] > 1:
-                ambiguous[bare] = path
-        if partner is not None:
-            found.setdefault(partner, []).append(path)
-        elif "/" in own or bare not in good_stems or bare in ambiguous:
-            orphans.append(path)
-
+    found, orphans, ambiguous = _pair(keyed, masks)
     paired = [
         sample if sample.good else replace(sample, masks=(*sample.masks, *found.get(own, ())))
         for own, sample in keyed
@@ -182,6 +164,36 @@ def attach_masks(
             f"{name}; sort the masks into {folder}/<kind>/"
         )
     return paired, notes
+
+
+def _pair(
+    keyed: Sequence[tuple[str, Sample]], masks: Sequence[tuple[str, Path]]
+) -> tuple[dict[str, list[Path]], list[Path], dict[str, Path]]:
+    """Find the image of each mask.
+
+    Returns:
+        The masks by the key of their image, the masks without an image, and the names that
+        several defective images have, each with its last mask.
+    """
+    keys = {own for own, _ in keyed}
+    by_stem = {own.rpartition("/")[2]: own for own, sample in keyed if not sample.good}
+    stems = Counter(own.rpartition("/")[2] for own, sample in keyed if not sample.good)
+    good_stems = {own.rpartition("/")[2] for own, sample in keyed if sample.good}
+    found: dict[str, list[Path]] = {}
+    orphans: list[Path] = []
+    ambiguous: dict[str, Path] = {}
+    for own, path in masks:
+        bare = strip_mask_ending(own)
+        partner = next((n for n in (own, bare, own.rpartition("/")[0]) if n in keys), None)
+        if partner is None and "/" not in own:
+            partner = by_stem.get(bare) if stems[bare] == 1 else None
+            if stems[bare] > 1:
+                ambiguous[bare] = path
+        if partner is not None:
+            found.setdefault(partner, []).append(path)
+        elif "/" in own or bare not in good_stems or bare in ambiguous:
+            orphans.append(path)
+    return found, orphans, ambiguous
 
 
 def note_unpaired(samples: Iterable[Sample], root: Path) -> list[str]:
