@@ -115,6 +115,18 @@ def test_train_reports_in_words_and_as_json(dataset: Path, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
+def test_folders_that_mean_defects_or_masks_are_not_learnt(dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.onnx"
+    scratch = dataset / "test" / "scratch"
+    error = refused("train", scratch, "-o", output)
+    assert "8 images taken as defective" in error
+    assert "--good scratch" in error
+    for folder in ("A", "B"):
+        shutil.copytree(scratch, tmp_path / "ask" / folder)
+    assert "A (8 images), B (8 images)" in refused("train", tmp_path / "ask", "-o", output)
+    assert not output.exists()
+
+
 def test_train_says_what_is_odd_about_a_folder(dataset: Path, tmp_path: Path) -> None:
     for kind in ("good", "scratch"):
         shutil.copytree(dataset / "test" / kind, tmp_path / "plain" / kind)

@@ -790,6 +790,13 @@ def test_naming_the_good_folders(tmp_path):
         open_dataset(kolektorsdd(tmp_path / "d"), good=["x"])
 
 
+def test_a_neutral_folder_beside_good_ones_is_no_kind_of_defect(tmp_path):
+    root = touch(tmp_path, "good/0.png", "bad/0.png", "monday/0.png", "3/0.png")
+    dataset = open_dataset(root)
+    assert count_kinds(dataset)["kinds"] == {"bad": 1, "3": 1}
+    assert dataset.notes[0].startswith("1 image in monday/, left out: good or not?")
+
+
 def test_bad_below_good_is_not_learnt(tmp_path):
     root = touch(tmp_path, "good/monday/0.png", "good/monday/bad/0.png", "good/1.png")
     dataset = open_dataset(root)

@@ -63,9 +63,9 @@ def update(
     loaded = load(model, threads=threads)
     check_writable(output)
     opened = open_dataset(data, good=good)
+    images = [sample.path for sample in require_train(opened)]
     for remark in opened.notes:
         note(remark)
-    images = [sample.path for sample in require_train(opened)]
     try:
         with progress_bar() as progress:
             updated = loaded.update(

@@ -33,7 +33,15 @@ from fre.datasets._masks import (
     marks,
     separate_masks,
 )
-from fre.datasets._names import Meaning, Names, are_neutral, is_good, says_only_that, split_of
+from fre.datasets._names import (
+    Meaning,
+    Names,
+    are_neutral,
+    is_good,
+    is_neutral,
+    says_only_that,
+    split_of,
+)
 from fre.datasets._split import split_unpublished
 from fre.errors import DatasetError
 from fre.folders import find_images, folder_name, image_key, relative, subfolders
@@ -90,13 +98,9 @@ def read_folder(root: Path, category: str, good: Sequence[str] = ()) -> Contents
     masks += [*named, *_drawn_keys(drawn, root, suspects)]
 
     if of(groups, Meaning.GOOD):
-        loose = [path for g in groups if g.meaning is None and not g.name for path in g.paths]
-        if loose:
-            notes.append(
-                f"{count(len(loose), 'image')} directly in the folder, left out: good or not? "
-                f"{some(loose, root)}"
-            )
-        samples = _samples(group for group in groups if group.name or group.meaning)
+        unclear = [g for g in of(groups, None) if not g.name or _says_nothing(g.name)]
+        notes += _note_unclear(unclear, root)
+        samples = _samples(group for group in groups if group not in unclear)
         samples = _without_marked(samples, masks, root, notes)
     elif masks or of(groups, Meaning.DEFECT) or of(groups, Meaning.MIXED):
         samples = _judged_by_masks(groups, masks, root)
@@ -136,6 +140,22 @@ def _by_split(samples: Sequence[Sample], root: Path, notes: Sequence[str]) -> Co
     if unused := len(samples) - len(train) - len(test):
         notes.append(f"{count(unused, 'image')} in no folder called train or test not used")
     return Contents(good, test, notes)
+
+
+def _says_nothing(name: str) -> bool:
+    """Whether a name is no kind of defect: ``monday`` and ``images``, but not ``3``."""
+    return is_neutral(name) and not name.isdigit()
+
+
+def _note_unclear(groups: Sequence[Group], root: Path) -> list[str]:
+    return [
+        f"{count(len(group.paths), 'image')} in {group.name}/, left out: good or not? Name the "
+        f"folder with --good {group.name} or by its kind of defect"
+        if group.name
+        else f"{count(len(group.paths), 'image')} directly in the folder, left out: good or not? "
+        f"{some(group.paths, root)}"
+        for group in groups
+    ]
 
 
 def _samples(groups: Iterable[Group]) -> list[Sample]:
