@@ -115,13 +115,28 @@ def test_train_reports_in_words_and_as_json(dataset: Path, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
+def test_folders_that_mean_defects_or_masks_are_not_learnt(dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.onnx"
+    scratch = dataset / "test" / "scratch"
+    error = refused("train", scratch, "-o", output)
+    assert "8 images taken as defective" in error
+    assert "--good scratch" in error
+    for folder in ("A", "B"):
+        shutil.copytree(scratch, tmp_path / "ask" / folder)
+    assert "A (8 images), B (8 images)" in refused("train", tmp_path / "ask", "-o", output)
+    assert not output.exists()
+
+
 def test_train_says_what_is_odd_about_a_folder(dataset: Path, tmp_path: Path) -> None:
     for kind in ("good", "scratch"):
         shutil.copytree(dataset / "test" / kind, tmp_path / "plain" / kind)
     done = fre("train", tmp_path / "plain", "-o", tmp_path / "m.onnx", "--size", 64, "--json", "-")
     assert done.returncode == 0
     assert "are kept for testing" in done.stderr
-    assert json.loads(done.stdout)["n_images"] < 8
+    values = json.loads(done.stdout)
+    assert values["n_images"] < 8
+    assert values["dataset"]["n_train"] == values["n_images"]
+    assert values["dataset"]["kinds"] == {"scratch": 8}
 
 
 def test_predict_prints_a_line_for_each_image(model: Path, dataset: Path) -> None:
@@ -226,7 +241,16 @@ def test_evaluate(model: Path, dataset: Path, tmp_path: Path) -> None:
         "images_per_second",
         "aupimo",
         "intervals",
+        "kinds",
+        "n_masks",
+        "n_unreadable",
+        "unreadable",
+        "reasons",
+        "notes",
     ]
+    assert (values["kinds"], values["n_masks"], values["n_unreadable"]) == ({"scratch": 8}, 8, 0)
+    assert (values["reasons"], values["notes"]) == ({}, [])
+    assert "8 good and 8 defective images (scratch 8), 8 masks" in done.stdout
     figures = {name for name in values if name[:5] in ("image", "pixel", "aupro", "aupim", "false")}
     assert set(values["intervals"]) == figures - {"images_per_second"}
     for name, (low, high) in values["intervals"].items():
@@ -269,7 +293,13 @@ def test_an_unreadable_image_in_training(dataset: Path, tmp_path: Path) -> None:
     bad = folder / "15.png"
     bad.write_bytes(bad.read_bytes()[:2000])
     output = tmp_path / "m.onnx"
-    assert str(bad) in refused("train", folder, "-o", output, "--size", 64)
+    empty = folder / "20.png"
+    content = empty.read_bytes()
+    empty.write_bytes(b"")
+    error = refused("train", folder, "-o", output, "--size", 64)
+    assert str(bad) in error
+    assert f"{empty} can't be read, either; leave such images out with --skip-unreadable" in error
+    empty.write_bytes(content)
     assert not output.exists()
     done = fre("train", folder, "-o", output, "--size", 64, "--skip-unreadable", "--json", "-")
     assert done.returncode == 0
@@ -295,6 +325,33 @@ def test_an_unreadable_image_in_prediction(model: Path, dataset: Path, tmp_path:
             assert line["score"] == pytest.approx(expected["score"], rel=1e-4)
     assert "1 could not be read" in done.stderr
     assert len(list((tmp_path / "out" / "overlays").iterdir())) == 7
+
+
+def test_an_unreadable_image_in_evaluation(model: Path, dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "weave"
+    shutil.copytree(dataset / "test", folder / "test")
+    bad = folder / "test" / "good" / "103.png"
+    bad.write_bytes(bad.read_bytes()[:2000])
+    assert f"{bad}: " in (error := refused("evaluate", model, folder))
+    assert "--skip-unreadable" in error
+    done = fre("evaluate", model, folder, "--skip-unreadable", "--json", "-")
+    assert done.returncode == 0
+    assert f"left out: {bad}" in done.stderr
+    values = json.loads(done.stdout)
+    assert (values["n_good"], values["n_unreadable"]) == (7, 1)
+    assert values["reasons"]["pixel_auroc"] == "no masks"
+
+
+def test_predict_reads_a_list(model: Path, dataset: Path, tmp_path: Path) -> None:
+    images = sorted((dataset / "test" / "good").iterdir())[:2]
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{image}\n" for image in images))
+    done = fre("predict", model, listed)
+    assert done.returncode == 0, done.stderr
+    paths = [json.loads(line)["path"] for line in done.stdout.splitlines()]
+    assert paths == list(map(str, images))
+    listed.write_text("gone.png\n")
+    assert "list.txt, line 1: no such image" in refused("predict", model, listed)
 
 
 def test_training_mistakes(dataset: Path, tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ from fre.datasets import (
     LAYOUTS,
     categories,
     check_masks,
+    count_kinds,
+    describe,
     detect_layout,
+    listed_images,
     load_mask,
     open_dataset,
     open_datasets,
@@ -23,6 +26,7 @@ from fre.datasets import (
     require_train,
     training_images,
 )
+from fre.datasets._names import Meaning, are_neutral, meaning
 from fre.datasets._split import TEST_SHARE, split_good
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.folders import find_images
@@ -556,8 +560,18 @@ def test_folder_masks_beside_the_images(tmp_path):
         "dent/5.jpg": ["dent/5_mask.png", "gt/dent/5.png"]
     }
     assert "masks: not read, gt is" in open_dataset(root).notes
-    flat = touch(tmp_path / "flat", "5.jpg", "5_mask.png")
-    assert names(open_dataset(flat).train, flat) == ["5.jpg"]
+
+
+def test_images_of_a_flat_folder_are_judged_by_the_masks_beside_them(tmp_path):
+    root = touch(tmp_path, "5.jpg", "6.jpg")
+    write_mask(root / "5_mask.png", value=0)
+    write_mask(root / "6_mask.png", value=255)
+    dataset = open_dataset(root)
+    assert names(dataset.train, root) == ["5.jpg"]
+    assert masks(dataset.test, root) == {"6.jpg": ["6_mask.png"]}
+    touch(root, "7.jpg")
+    with pytest.raises(DatasetError, match=r"which images are good\? .*directly in the folder \(1"):
+        open_dataset(root)
 
 
 @pytest.mark.parametrize("extra", ["masks/dent/0.png", "bad/0.png"])
@@ -582,6 +596,256 @@ def test_root_of_plain_folders(tmp_path):
     assert categories(tmp_path) == ["line1", "line2"]
     with pytest.raises(DatasetError, match=r"2 categories.*line1, line2"):
         training_images(tmp_path)
+
+
+# --- Names of folders -----------------------------------------------------------------------
+
+NAMES = {
+    Meaning.GOOD: (
+        "good OK Normal good_parts GoodParts goodparts pass PASSED non_defective no_defect "
+        "defect_free kein_fehler fehlerfrei nondefective undamaged i.O. iO o.k. Gutteile "
+        "zero-defects free_of_defects without_defects train_good normal_dir not_bad scratch_free "
+        "良品 正常 无缺陷"
+    ),
+    Meaning.DEFECT: (
+        "bad BAD_PARTS fail failed ng NG_2024 nok defects Defective abnormal abnormal_dir anomaly "
+        "anomalies reject scrap faulty not_good ungood no_good notok n_ok n.i.O. NiO_teile "
+        "nicht_ok Fehlerbilder défauts badparts test_bad DefectTypeA nonconforming scratches "
+        "不良 不良品 不合格 异常"
+    ),
+    Meaning.MASK: (
+        "mask masks mask_dir Ground_Truth GroundTruth gt label Labels_2024 annotations "
+        "defect_masks good_masks segmentation"
+    ),
+    Meaning.MIXED: "good_and_bad ok_ng GoodBad",
+    Meaning.OTHER: "depth xyz overlays",
+    None: "monday camera_1 A 2024-05-01 anomaly_detection front_label no_mask noise position print",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [(name, key) for key, text in NAMES.items() for name in text.split()]
+)
+def test_meaning_of_a_name(name, expected):
+    assert meaning(name) is expected
+
+
+def test_neutral_names_tell_when_or_where():
+    assert are_neutral(["monday", "2024-05-01", "cam_a", "Line2", "batch3", "7"])
+    for names_ in (["A", "B"], ["0", "1"], ["monday", "kratzig"], ["good"], ["bad"]):
+        assert not are_neutral(names_)
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    """A photograph: more colours than a mask has."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def photographs(root: Path, **numbers: int) -> Path:
+    """Photographs in folders, whose names have double underscores for slashes."""
+    for folder, number in numbers.items():
+        for index in range(number):
+            picture(root / folder.replace("__", "/") / f"{index}.png", index)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [("good_parts", "bad_parts"), ("pass", "fail"), ("non_defective", "defective"), ("OK", "NiO")],
+)
+def test_names_that_mean_good_or_defective(tmp_path, good, bad):
+    dataset = open_dataset(photographs(tmp_path, **{good: 6, bad: 3}))
+    assert kinds(dataset) == {"good", bad}
+    assert sum(not sample.good for sample in dataset.test) == 3
+    assert {sample.path.parent.name for sample in dataset.train} == {good}
+
+
+@pytest.mark.parametrize("folder", ["annotations", "outlines", "mask_dir", "LABELS", "defect"])
+def test_masks_in_a_folder_of_any_name_or_beside_the_images(tmp_path, folder):
+    root = photographs(tmp_path, good=6, defect=3)
+    ending = "_gt" if folder == "defect" else ""
+    for index in range(3):
+        write_mask(root / folder / f"{index}{ending}.png")
+    dataset = open_dataset(root)
+    assert masks(dataset.test, root) == {
+        f"defect/{index}.png": [f"{folder}/{index}{ending}.png"] for index in range(3)
+    }
+    assert kinds(dataset) == {"good", "defect"}
+    assert count_kinds(dataset)["n_masks"] == 3
+    assert "3 defective (defect 3), 3 masks" in describe(dataset)
+
+
+def test_photographs_with_equal_names_are_no_masks(tmp_path):
+    root = photographs(tmp_path, good=6, dent=3)
+    write_mask(root / "dent/9.png")
+    assert count_kinds(open_dataset(root))["kinds"] == {"dent": 4}
+
+
+def test_masks_among_test_images_of_another_name(tmp_path):
+    root = photographs(tmp_path, train__good=2, test__good=3, test__bad=3)
+    for index in range(3):
+        write_mask(root / f"test/outlines/{index}.png")
+    dataset = open_dataset(root)
+    assert kinds(dataset) == {"good", "bad"}
+    assert len(masks(dataset.test, root)) == 3
+    assert any("taken as masks: test/outlines/0.png and 2 more" in n for n in dataset.notes)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "good"), [("Train", "Test", "Good"), ("TRAIN", "TESTING", "OK")]
+)
+def test_capitals_are_read_as_lower_case(tmp_path, train, test, good):
+    root = touch(
+        tmp_path,
+        f"{train}/{good}/0.png",
+        f"{test}/{good}/0.png",
+        f"{test}/NG/1.png",
+        "Ground_Truth/NG/1_mask.png",
+        "VAL/ok/0.png",
+    )
+    dataset = open_dataset(root)
+    assert names(dataset.train, root) == [f"{train}/{good}/0.png"]
+    assert kinds(dataset) == {"good", "NG"}
+    assert masks(dataset.test, root) == {f"{test}/NG/1.png": ["Ground_Truth/NG/1_mask.png"]}
+    assert dataset.notes == ("VAL: 1 image neither trained nor tested on",)
+
+
+def test_folders_below_good_and_below_a_kind_are_read(tmp_path):
+    root = touch(
+        tmp_path,
+        "train/good/0.png",
+        "train/good/monday/0.png",
+        "test/good/tuesday/0.png",
+        "test/defect/typeA/0.png",
+        "test/defect/typeA/1.png",
+        "ground_truth/defect/typeA/0_mask.png",
+    )
+    dataset = open_dataset(root)
+    assert names(dataset.train, root) == ["train/good/0.png", "train/good/monday/0.png"]
+    assert count_kinds(dataset)["kinds"] == {"defect": 2}
+    assert masks(dataset.test, root) == {
+        "test/defect/typeA/0.png": ["ground_truth/defect/typeA/0_mask.png"]
+    }
+    assert len(dataset.notes) == 1
+    assert "1 of 2 defective images without a mask" in dataset.notes[0]
+
+
+def test_train_with_folders_of_days_only(tmp_path):
+    root = touch(tmp_path, "train/monday/0.png", "train/tuesday/0.png", "test/good/0.png")
+    assert len(open_dataset(root).train) == 2
+    unknown = touch(tmp_path / "b", "train/A/0.png", "train/B/0.png", "test/good/0.png")
+    with pytest.raises(DatasetError, match=r"train/A: 1 image not trained on.*--good NAME"):
+        training_images(unknown)
+    assert len(open_dataset(unknown, good=["a", "B"]).train) == 2
+
+
+def test_depth_images_are_no_photographs(tmp_path):
+    root = touch(
+        tmp_path,
+        "train/good/rgb/0.png",
+        "train/good/xyz/0.tiff",
+        "test/hole/rgb/0.png",
+        "test/hole/gt/0.png",
+        "test/hole/xyz/0.tiff",
+    )
+    dataset = open_dataset(root)
+    assert names(dataset.train, root) == ["train/good/rgb/0.png"]
+    assert masks(dataset.test, root) == {"test/hole/rgb/0.png": ["test/hole/gt/0.png"]}
+    assert "no photographs" in dataset.notes[0]
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ["A", "B"],
+        ["0", "1"],
+        ["monday", "bad"],
+        ["monday", "monday/bad"],
+        [".", "bad"],
+        ["good_and_bad", "x"],
+        [".", "kratzig"],
+    ],
+)
+def test_folders_that_do_not_say_what_is_good_are_asked_about(tmp_path, folders):
+    root = touch(tmp_path, *(f"{folder}/{n}.png" for folder in folders for n in range(2)))
+    with pytest.raises(DatasetError, match=r"which images are good\?.*2 images.*--good NAME"):
+        open_dataset(root)
+
+
+def test_naming_the_good_folders(tmp_path):
+    root = touch(tmp_path / "p", *(f"{kind}/{n}.png" for kind in ("A", "B", "bad") for n in "123"))
+    dataset = open_dataset(root, good=["a"])
+    assert {sample.path.parent.name for sample in dataset.train} == {"A"}
+    assert kinds(dataset) == {"good", "B", "bad"}
+    # A pattern does not reach what names call defective.
+    assert kinds(open_dataset(root, good=["*"])) == {"good", "bad"}
+    loose = touch(tmp_path / "c", "0.png", "1.png", "bad/0.png")
+    assert len(open_dataset(loose, good=["."]).train) == 1
+    with pytest.raises(DatasetError, match=r"no folder .* 'zzz' \(--good\); there are A, B, bad"):
+        open_dataset(root, good=["zzz"])
+    with pytest.raises(OptionError, match="says itself which images are good"):
+        open_dataset(kolektorsdd(tmp_path / "d"), good=["x"])
+
+
+def test_a_neutral_folder_beside_good_ones_is_no_kind_of_defect(tmp_path):
+    root = touch(tmp_path, "good/0.png", "bad/0.png", "monday/0.png", "3/0.png")
+    dataset = open_dataset(root)
+    assert count_kinds(dataset)["kinds"] == {"bad": 1, "3": 1}
+    assert dataset.notes[0].startswith("1 image in monday/, left out: good or not?")
+
+
+def test_bad_below_good_is_not_learnt(tmp_path):
+    root = touch(tmp_path, "good/monday/0.png", "good/monday/bad/0.png", "good/1.png")
+    dataset = open_dataset(root)
+    assert len(dataset.train) == 2
+    assert "good/monday/bad: 1 image left out: the folders' names say both" in dataset.notes[0]
+
+
+@pytest.mark.parametrize("place", ["NG_2024", "parts/test/kratz", "parts/bad/monday"])
+def test_pointing_at_a_folder_of_defects(tmp_path, place):
+    touch(tmp_path, "parts/good/0.png", "parts/train/good/0.png")
+    root = touch(tmp_path, f"{place}/0.png", f"{place}/1.png") / place
+    with pytest.raises(DatasetError, match=r"no training images.*2 images taken as defective"):
+        training_images(root)
+    assert [sample.kind for sample in open_dataset(root).test] == [root.name] * 2
+    assert len(open_dataset(root, good=[root.name]).train) == 2
+
+
+@pytest.mark.parametrize("place", ["ground_truth", "ground_truth/dent", "Masks"])
+def test_pointing_at_a_folder_of_masks(tmp_path, place):
+    root = touch(tmp_path, "train/good/0.png", f"{place}/0.png") / place
+    with pytest.raises(DatasetError, match=r"a folder of masks by its name.*--good"):
+        open_dataset(root)
+
+
+def test_good_images_whose_mask_marks_a_defect_are_not_learnt(tmp_path):
+    plain = photographs(tmp_path / "a", good=5, bad=2)
+    split = photographs(tmp_path / "b", train__good=5)
+    for folder in (plain / "good", split / "train/good"):
+        write_mask(folder / "1_mask.png")
+        write_mask(folder / "2_mask.png", value=0)
+    dataset = open_dataset(plain)
+    assert sum(sample.good for sample in (*dataset.train, *dataset.test)) == 4
+    assert "the mask marks a defect: good/1.png" in dataset.notes[0]
+    learnt = names(open_dataset(split).train, split)
+    assert learnt == [f"train/good/{number}.png" for number in (0, 2, 3, 4)]
+
+
+def test_splits_below_good_and_bad(tmp_path):
+    root = touch(tmp_path, "good/train/0.png", "good/test/1.png", "bad/test/2.png")
+    dataset = open_dataset(root)
+    assert names(dataset.train, root) == ["good/train/0.png"]
+    assert names(dataset.test, root) == ["bad/test/2.png", "good/test/1.png"]
+
+
+def test_folders_beside_train_and_test_are_noted(tmp_path):
+    root = touch(tmp_path, "train/good/0.png", "good/1.png", "2.png")
+    notes = open_dataset(root).notes
+    assert "1 image beside the folders of the dataset, left out: 2.png" in notes
+    assert "good: 1 image neither trained nor tested on" in notes
 
 
 # --- Lists ----------------------------------------------------------------------------------
@@ -664,6 +928,48 @@ def test_jsonl_list(tmp_path):
 def test_list_errors_name_the_line(tmp_path, name, text, message):
     with pytest.raises(DatasetError, match=message):
         open_dataset(write_list(tmp_path, text, name))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["A", "B"], r"label 'A' .* labels found: A \(1 row\), B \(1 row\); known for good: good"),
+        (["good", "goood"], r"the label 'goood' .*is 'goood' meant as 'good'\?"),
+        (["good", "-1"], "the label '-1'"),
+        (["1", "-1"], "the label '-1'"),
+        (["2", "3"], "the label '2'"),
+        (["good", "good or bad"], "the label 'good or bad'"),
+    ],
+)
+def test_labels_that_mean_nothing_known_are_refused(tmp_path, labels, message):
+    rows = [f"a/{number}.png,{label}" for number, label in enumerate(labels)]
+    path = write_list(tmp_path, "\n".join(["path,label", *rows]))
+    with pytest.raises(DatasetError, match=rf"parts\.csv, line \d: can't tell .*{message}"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize("good", ["pass", "non_defective", "0.0", "i.O.", "OK"])
+def test_labels_that_mean_good(tmp_path, good):
+    path = write_list(tmp_path, f"path,label\na/0.png,{good}\na/1.png,{good}\na/2.png,fail\n")
+    dataset = open_dataset(path)
+    assert sum(not sample.good for sample in dataset.test) == 1
+
+
+def test_errors_name_the_list(tmp_path, monkeypatch):
+    write_list(tmp_path, "path,label\na/0.png,good\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetError, match=r"^parts\.csv: no test images"):
+        require_test(open_dataset("parts.csv"))
+
+
+def test_a_text_file_of_paths(tmp_path):
+    path = write_list(tmp_path, "a/0.png\n\na/1.png\n", "parts.txt")
+    expected = [tmp_path / "a/0.png", tmp_path / "a/1.png"]
+    assert training_images(path) == listed_images(path) == expected
+    csv = write_list(tmp_path, "path,label\na/3.png,A\na/2.png,B\n")
+    assert listed_images(csv) == [tmp_path / "a/3.png", tmp_path / "a/2.png"]
+    with pytest.raises(DatasetError, match="line 2: no such image"):
+        listed_images(write_list(tmp_path, "a/0.png\nb.png\n", "gone.txt"))
 
 
 def test_list_of_files_without_suffix(tmp_path):
@@ -809,6 +1115,40 @@ def test_load_mask_ignores_the_specks_of_jpeg(tmp_path):
     mask = load_mask(Sample(tmp_path / "0.png", "dent", (path,)), (32, 32))
     assert mask is not None
     assert mask.sum() == 14 * 14
+
+
+@pytest.mark.parametrize("value", [1, 2, 128, 255])
+def test_load_mask_of_a_jpeg_whatever_its_value(tmp_path, value):
+    pixels = np.zeros((32, 32), np.uint8)
+    pixels[8:16, 8:24] = value
+    path = tmp_path / "mask.jpg"
+    Image.fromarray(pixels).save(path, quality=95)
+    mask = load_mask(Sample(tmp_path / "0.png", "dent", (path,)), (32, 32))
+    assert mask is not None
+    assert mask.sum() == 8 * 16
+
+
+@pytest.mark.parametrize(
+    ("colour", "background"),
+    [((0, 0, 0), (0, 0, 0)), ((255, 255, 255), (255, 255, 255)), ((255, 0, 0), (255, 255, 255))],
+)
+def test_load_mask_from_the_alpha_channel(tmp_path, colour, background):
+    image = Image.new("RGBA", SIZE[::-1], (*background, 0))
+    image.putpixel((2, 4), (*colour, 255))
+    image.save(tmp_path / "mask.png")
+    mask = load_mask(Sample(tmp_path / "0.png", "dent", (tmp_path / "mask.png",)), SIZE)
+    assert mask is not None
+    assert np.argwhere(mask).tolist() == [[4, 2]]
+
+
+def test_load_mask_with_a_palette_that_is_black_all_over(tmp_path):
+    image = Image.new("P", SIZE[::-1])
+    image.putpalette([0, 0, 0] * 4)
+    image.putpixel((2, 4), 3)
+    image.save(tmp_path / "mask.png")
+    mask = load_mask(Sample(tmp_path / "0.png", "dent", (tmp_path / "mask.png",)), SIZE)
+    assert mask is not None
+    assert np.argwhere(mask).tolist() == [[4, 2]]
 
 
 def test_load_mask_errors(tmp_path):

@@ -12,8 +12,11 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fre import FRE, evaluate
+from fre.cli.common import suggest_skipping
+from fre.cli.evaluate import evaluation_text
+from fre.comparison import compare
 from fre.datasets import open_dataset
-from fre.errors import DatasetError
+from fre.errors import DatasetError, ImageError
 from fre.images import read_image
 from fre.metrics import aupimo, auroc, bootstrap_interval, wilson_interval
 from fre.types import Prediction
@@ -133,6 +136,119 @@ def test_with_good_images_only_the_image_figures_are_null(dataset: Path) -> None
 def test_a_dataset_without_test_images_is_refused(good_folder: Path) -> None:
     with pytest.raises(DatasetError, match="no test images"):
         evaluate(Brightness(), good_folder)
+
+
+def test_reasons_for_missing_figures(dataset: Path) -> None:
+    assert evaluate(Brightness(), dataset).reasons == {}
+    for mask in (dataset / "ground_truth" / "spot").iterdir():
+        mask.unlink()
+    pixel = ["pixel_auroc", "pixel_f1", "aupro", "aupimo"]
+    assert evaluate(Brightness(), dataset).reasons == dict.fromkeys(pixel, "no masks")
+    for image in (dataset / "test" / "good").iterdir():
+        image.unlink()
+    reasons = evaluate(Brightness(), dataset).reasons
+    assert reasons["image_auroc"] == "no good test images"
+    assert reasons["false_alarm_rate_observed"] == "no good test images"
+    assert reasons["pixel_auroc"] == "no masks"
+
+
+def test_reasons_without_defects_and_without_good_images(dataset: Path) -> None:
+    everything = open_dataset(dataset)
+    good = replace(everything, test=tuple(s for s in everything.test if s.good))
+    reasons = evaluate(Brightness(), good).reasons
+    assert set(reasons.values()) == {"no defective test images"}
+    assert "false_alarm_rate_observed" not in reasons
+    bad = replace(everything, test=tuple(s for s in everything.test if not s.good))
+    assert evaluate(Brightness(), bad).reasons["aupimo"] == "no good test images"
+    text = evaluation_text(evaluate(Brightness(), good))
+    assert "image AUROC                     -   no defective test images" in text
+
+
+def test_masks_that_mark_nothing_or_most_are_noted(dataset: Path) -> None:
+    before = evaluate(Brightness(), dataset)
+    masks = dataset / "ground_truth" / "spot"
+    Image.new("L", (30, 40)).save(masks / "0_mask.png")
+    Image.new("L", (30, 40), 255).save(masks / "1_mask.png")
+    result = evaluate(Brightness(), dataset)
+    assert before.notes == ()
+    assert result.notes == (
+        "masks of 1 of 5 defective images mark nothing, left out of the pixel figures: "
+        "ground_truth/spot/0_mask.png",
+        "masks of 1 of 5 defective images mark more than half of the image: "
+        "ground_truth/spot/1_mask.png; inverted, or with a coloured background? A mask is black "
+        "where there is no defect",
+    )
+    assert result.to_dict()["notes"] == list(result.notes)
+
+
+def test_a_mask_that_marks_nothing_is_left_out_of_the_pixel_figures(dataset: Path) -> None:
+    masks = dataset / "ground_truth" / "spot"
+    (masks / "0_mask.png").unlink()
+    without = evaluate(Brightness(), dataset)
+    Image.new("L", (30, 40)).save(masks / "0_mask.png")
+    assert evaluate(Brightness(), dataset).pixel_auroc == without.pixel_auroc
+    for mask in masks.iterdir():
+        Image.new("L", (30, 40)).save(mask)
+    assert evaluate(Brightness(), dataset).reasons["pixel_auroc"] == "the masks mark nothing"
+
+
+def test_a_mask_of_another_size_is_refused_before_scoring(dataset: Path) -> None:
+    Image.new("L", (20, 20), 255).save(dataset / "ground_truth" / "spot" / "0_mask.png")
+
+    class Never(Brightness):
+        def predict_many(self, images: Sequence[Path], **_: object) -> Iterator[Prediction]:
+            raise AssertionError("scored")
+
+    with pytest.raises(DatasetError, match="mask of 20 x 20 pixels for an image of 30 x 40"):
+        evaluate(Never(), dataset)
+
+
+class Careful(Brightness):
+    """Gives back errors of images that can't be read."""
+
+    def predict_many(
+        self, images: Sequence[Path], **_: object
+    ) -> Iterator[Prediction | ImageError]:
+        yield from map(self._one, images)
+
+    def _one(self, path: Path) -> Prediction | ImageError:
+        try:
+            (prediction,) = super().predict_many([path])
+        except ImageError as error:
+            return error
+        return prediction
+
+
+def test_unreadable_test_images_are_refused_or_left_out(dataset: Path) -> None:
+    (dataset / "test" / "good" / "3.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"good/3\.png"):
+        evaluate(Careful(), dataset)
+    result = evaluate(Careful(), dataset, skip_unreadable=True)
+    assert (result.n_good, result.n_defect) == (8, 6)
+    values = result.to_dict()
+    assert values["n_unreadable"] == 1
+    assert "3.png" in values["unreadable"][0]
+    assert "1 unreadable" in evaluation_text(result)
+    both = compare(Careful(), Careful(), dataset, skip_unreadable=True)
+    assert both.a.n_good == both.b.n_good == 8
+    for image in (dataset / "test").rglob("*.png"):
+        image.write_bytes(b"no image")
+    with pytest.raises(DatasetError, match="none of the 15 test images can be read"):
+        evaluate(Careful(), dataset, skip_unreadable=True)
+
+
+def test_the_error_of_an_unreadable_image_names_others_and_the_option(dataset: Path) -> None:
+    good = dataset / "test" / "good"
+    for name in ("3.png", "5.png", "6.png", "8.png"):
+        (good / name).write_bytes(b"no image")
+    paths = sorted(good.iterdir())
+    error = suggest_skipping(ImageError(good / "3.png", "damaged"), paths)
+    assert str(error) == (
+        f"{good / '3.png'}: damaged; {good / '5.png'} and {good / '6.png'} can't be read, either; "
+        "leave such images out with --skip-unreadable"
+    )
+    other = ImageError(dataset / "roi.png", "damaged")
+    assert suggest_skipping(other, paths) is other
 
 
 @pytest.mark.slow

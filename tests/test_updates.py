@@ -578,8 +578,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).mkdir()
         for seed in seeds:
             Image.fromarray(texture(seed)).save(root / name / f"{seed}.png")
-    (root / "bad").mkdir()
-    Image.fromarray(defective(texture(50))).save(root / "bad" / "scratch.png")
+    (root / "odd").mkdir()
+    Image.fromarray(defective(texture(50))).save(root / "odd" / "scratch.png")
     for name in ("a", "b"):
         detector().fit(root / name).save(root / f"{name}.onnx")
     return root
@@ -607,15 +607,15 @@ def test_the_command_lists_anomalous_images_and_writes_nothing(
     folders: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "new.onnx"
-    done = fre("update", folders / "a.onnx", folders / "bad", "-o", out)
+    done = fre("update", folders / "a.onnx", folders / "odd", "-o", out)
     assert done.returncode == 2
     assert done.stdout == ""
     listed, error = done.stderr.splitlines()
-    assert listed.startswith(f"fre: anomalous: {folders / 'bad' / 'scratch.png'} (score ")
+    assert listed.startswith(f"fre: anomalous: {folders / 'odd' / 'scratch.png'} (score ")
     assert error.startswith("fre: error: 1 of 1 images are anomalous to the model: ")
     assert "--accept-anomalous" in error
     assert list(tmp_path.iterdir()) == []
-    accepted = fre("update", folders / "a.onnx", folders / "bad", "-o", out, "--accept-anomalous")
+    accepted = fre("update", folders / "a.onnx", folders / "odd", "-o", out, "--accept-anomalous")
     assert accepted.returncode == 0
     assert "1 of them anomalous" in accepted.stdout
 

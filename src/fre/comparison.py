@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,7 @@ def compare(
     b: Predictor,
     dataset: Dataset | Path | str,
     *,
+    skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Evaluate two models on the same test images.
@@ -140,16 +141,25 @@ def compare(
         a: a loaded model.
         b: the model that is compared with it.
         dataset: a dataset, or the folder of one.
+        skip_unreadable: leave out test images that can't be read, instead of stopping.
         progress: called as the work advances.
 
     Raises:
-        DatasetError: there are no test images.
-        ImageError: an image or a mask can't be read.
+        DatasetError: there are no test images, or a mask can't be used.
+        ImageError: an image can't be read, and ``skip_unreadable`` is false.
     """
     if not isinstance(dataset, Dataset):
         dataset = open_dataset(dataset)
-    of_a = evaluate(a, dataset, progress=_named(progress, "with A"))
-    of_b = evaluate(b, dataset, progress=_named(progress, "with B"))
+    options = {"skip_unreadable": skip_unreadable}
+    of_a = evaluate(a, dataset, progress=_named(progress, "with A"), **options)
+    # Both are measured on the same images, also where a model refuses one that the other takes.
+    common = replace(dataset, test=tuple(row.sample for row in of_a.images))
+    of_b = evaluate(b, common, progress=_named(progress, "with B"), **options)
+    if of_b.unreadable:
+        common = replace(dataset, test=tuple(row.sample for row in of_b.images))
+        left_out = (*of_a.unreadable, *of_b.unreadable)
+        of_a = evaluate(a, common, progress=_named(progress, "with A again"), **options)
+        of_a = replace(of_a, unreadable=left_out)
     return Comparison(
         of_a,
         of_b,

@@ -55,6 +55,6 @@ def report_on(
         threshold_chosen=metadata["provenance"].get("threshold"),
         scale=model.map_range,
         gallery=gallery,
-        notes=dataset.notes,
+        notes=[*dataset.notes, *evaluation.notes],
         progress=progress,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.errors import ImageError
 from fre.maps import resize_map
 
 __all__ = [
@@ -157,6 +159,7 @@ class Dataset:
         train: good images to train on.
         test: good and defective images to evaluate on.
         notes: what is odd about the folder, one line each.
+        source: the folder or the list that was opened.
     """
 
     name: str
@@ -165,6 +168,7 @@ class Dataset:
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     notes: tuple[str, ...] = ()
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,9 @@ class Evaluation:
             percentiles of whole images for the others. Speed is of one run and has none.
         resamples: by the name of a figure, float64 (n,): its values in the bootstrap resamples.
             Evaluations of the same test images have the same draws, in order.
+        reasons: by the name of a figure that is ``None``, why there is none.
+        notes: what is odd about the masks, one line each.
+        unreadable: errors of the test images that were left out because they can't be read.
 
     The pixel figures are ``None`` where there are no masks; a figure that needs both good and
     defective images is ``None`` where there is only one kind.
@@ -221,6 +228,14 @@ class Evaluation:
     resamples: dict[str, NDArray[np.float64]] = field(
         repr=False, compare=False, default_factory=dict
     )
+    reasons: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    unreadable: tuple[ImageError, ...] = field(compare=False, default=())
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """Number of scored images of each kind of defect."""
+        return dict(Counter(row.sample.kind for row in self.images if not row.sample.good))
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as the JSON of ``fre evaluate``: without the rows."""
@@ -237,4 +252,10 @@ class Evaluation:
             "images_per_second": self.images_per_second,
             "aupimo": self.aupimo,
             "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "kinds": self.kinds,
+            "n_masks": sum(len(row.sample.masks) for row in self.images),
+            "n_unreadable": len(self.unreadable),
+            "unreadable": [str(error) for error in self.unreadable],
+            "reasons": self.reasons,
+            "notes": list(self.notes),
         }

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
+
+from fre.errors import ImageError
 
 if TYPE_CHECKING:
     from fre.types import Progress
@@ -28,6 +30,9 @@ FIGURE_TITLES = {
 }
 """Names of the figures of an evaluation, in the order in which they are printed."""
 
+
+HEADERS_READ = 2000
+"""Further images that are looked at after the first unreadable one: a few seconds' work."""
 
 RUNTIMES = ("auto", "onnxruntime", "openvino", "cuda", "coreml", "directml")
 
@@ -179,6 +184,46 @@ def max_pixels_option(command: Command) -> Command:
         expose_value=False,
         callback=set_pixel_limit,
         help="Refuse images of more pixels than this.  [default: about 89 million]",
+    )(command)
+
+
+def good_option(command: Command) -> Command:
+    """Which folders hold good images, where their names do not say so."""
+    return click.option(
+        "--good",
+        multiple=True,
+        metavar="NAME",
+        help="Name of a folder of good images, or a pattern such as '2024-*'; . is the images "
+        "directly in the folder. May be given several times.  [default: names that mean good]",
+    )(command)
+
+
+def suggest_skipping(error: ImageError, sources: Iterable[Path]) -> ImageError:
+    """Return the error of an image with a few more that can't be read, and what to do.
+
+    Args:
+        error: of the first image that could not be read.
+        sources: all images of the command, in order; the headers of those behind are read.
+    """
+    from itertools import islice
+
+    from fre.datasets import unreadable_among
+
+    waiting = iter(sources)
+    if error.path is None or not any(path == error.path for path in waiting):
+        return error
+    others = unreadable_among(islice(waiting, HEADERS_READ))
+    more = f"; {' and '.join(map(str, others))} can't be read, either" if others else ""
+    return ImageError(
+        error.path, f"{error.reason}{more}; leave such images out with --skip-unreadable"
+    )
+
+
+def skip_unreadable_option(command: Command) -> Command:
+    return click.option(
+        "--skip-unreadable",
+        is_flag=True,
+        help="Leave out images that can't be read; they are named and counted.",
     )(command)
 
 

@@ -10,12 +10,17 @@ import click
 from fre.cli.common import (
     FIGURE_TITLES,
     emit,
+    good_option,
     json_option,
     max_pixels_option,
     note,
     progress_bar,
     runtime_options,
+    skip_unreadable_option,
+    suggest_skipping,
 )
+from fre.cli.evaluate import tested_text
+from fre.errors import ImageError
 
 if TYPE_CHECKING:
     from fre.comparison import Comparison, Difference, Disagreement
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Disagreements to print; the JSON has all of them.",
 )
+@good_option
+@skip_unreadable_option
 @runtime_options
 @max_pixels_option
 @json_option
@@ -40,6 +47,8 @@ def compare(
     b: Path,
     dataset: Path,
     limit: int,
+    good: tuple[str, ...],
+    skip_unreadable: bool,
     runtime: str,
     threads: int,
     json_file: str | None,
@@ -58,11 +67,24 @@ def compare(
     from fre.model import load
 
     models = [load(path, runtime=runtime, threads=threads, many=True) for path in (a, b)]
-    opened = open_dataset(dataset)
+    opened = open_dataset(dataset, good=good)
     for remark in opened.notes:
         note(remark)
-    with progress_bar() as progress:
-        result = measure(models[0], models[1], opened, progress=progress)
+    try:
+        with progress_bar() as progress:
+            result = measure(
+                models[0],
+                models[1],
+                opened,
+                skip_unreadable=skip_unreadable,
+                progress=progress,
+            )
+    except ImageError as error:
+        raise suggest_skipping(error, (sample.path for sample in opened.test)) from error
+    for left_out in result.a.unreadable:
+        note(f"left out: {left_out}")
+    for remark in result.a.notes:
+        note(remark)
     values = result.to_dict()
     for name, path in (("a", a), ("b", b)):
         values[name] = {"model": str(path), **values[name]}
@@ -73,7 +95,7 @@ def comparison_text(result: Comparison, a: Path, b: Path, root: Path, limit: int
     lines = [
         f"A: {a}",
         f"B: {b}",
-        f"{result.a.n_good} good and {result.a.n_defect} defective images",
+        tested_text(result.a),
         "",
         f"{'':11}      A      B   B - A   95% interval",
     ]

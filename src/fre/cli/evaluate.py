@@ -10,12 +10,16 @@ import click
 from fre.cli.common import (
     FIGURE_TITLES,
     emit,
+    good_option,
     json_option,
     max_pixels_option,
     note,
     progress_bar,
     runtime_options,
+    skip_unreadable_option,
+    suggest_skipping,
 )
+from fre.errors import ImageError
 
 if TYPE_CHECKING:
     from fre.types import Evaluation
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 @click.option(
     "--report", type=click.Path(path_type=Path), help="Write an HTML report to this file."
 )
+@good_option
+@skip_unreadable_option
 @runtime_options
 @max_pixels_option
 @json_option
@@ -34,6 +40,8 @@ def evaluate(
     model: Path,
     dataset: Path,
     report: Path | None,
+    good: tuple[str, ...],
+    skip_unreadable: bool,
     runtime: str,
     threads: int,
     json_file: str | None,
@@ -41,7 +49,7 @@ def evaluate(
     """Measure a model on the test images of a dataset.
 
     The 95 % intervals are by the choice of test images, not of training images; images/s is of
-    this one run.
+    this one run. A figure that can't be computed is - with its reason, and null in the JSON.
 
     \b
     Example: fre evaluate part.onnx parts --report part.html
@@ -55,11 +63,18 @@ def evaluate(
     if report:
         check_writable(report)
     loaded = load(model, runtime=runtime, threads=threads, many=True)
-    opened = open_dataset(dataset)
+    opened = open_dataset(dataset, good=good)
     for remark in opened.notes:
         note(remark)
-    with progress_bar() as progress:
-        result = measure(loaded, opened, progress=progress)
+    try:
+        with progress_bar() as progress:
+            result = measure(loaded, opened, skip_unreadable=skip_unreadable, progress=progress)
+    except ImageError as error:
+        raise suggest_skipping(error, (sample.path for sample in opened.test)) from error
+    for left_out in result.unreadable:
+        note(f"left out: {left_out}")
+    for remark in result.notes:
+        note(remark)
     # Before the report: should that fail, the figures are not lost.
     emit(result.to_dict(), evaluation_text(result), json_file)
     if report:
@@ -69,8 +84,7 @@ def evaluate(
 
 def evaluation_text(result: Evaluation) -> str:
     lines = [
-        f"{result.n_good} good and {result.n_defect} defective images, "
-        f"{result.images_per_second:.1f} images/s",
+        f"{tested_text(result)}, {result.images_per_second:.1f} images/s",
         "",
         f"{'':25}  figure   95% interval",
     ]
@@ -78,8 +92,20 @@ def evaluation_text(result: Evaluation) -> str:
     for name, title in titles.items():
         value = getattr(result, name)
         line = f"{title:25}  {'-' if value is None else f'{value:.3f}':>6}"
+        if value is None:
+            line += f"   {result.reasons.get(name, '')}"
         if name in result.intervals:
             low, high = result.intervals[name]
             line += f"   {low:.3f} to {high:.3f}"
-        lines.append(line)
+        lines.append(line.rstrip())
     return "\n".join(lines)
+
+
+def tested_text(result: Evaluation) -> str:
+    """Return the numbers of scored images by kind."""
+    kinds = ", ".join(f"{kind} {number}" for kind, number in result.kinds.items())
+    n_masks = sum(len(row.sample.masks) for row in result.images)
+    text = f"{result.n_good} good and {result.n_defect} defective images"
+    text += f" ({kinds})" if kinds else ""
+    text += f", {n_masks} masks" if n_masks else ""
+    return text + (f", {len(result.unreadable)} unreadable" if result.unreadable else "")

@@ -80,9 +80,9 @@ def predict(
 ) -> int:
     """Judge images: a line of JSON for each.
 
-    IMAGES are files and folders. With Ray they may be URLs as well (s3://, gs://, https://), and
-    lists of files, one a line: @FILE, or a file ending in .txt. What Ray writes are shards of some
-    lines each; a run that was stopped goes on where it was.
+    IMAGES are files, folders and lists of files (.txt, one path a line; .csv and .jsonl as for fre
+    train). With Ray they may be URLs as well (s3://, gs://, https://), and a list may be @FILE.
+    What Ray writes are shards of some lines each; a run that was stopped goes on where it was.
 
     \b
     Example: fre predict part.onnx incoming -o results --maps tiff
@@ -168,6 +168,15 @@ def _predict_on_ray(
     return InputError.exit_code if result.n_errors else 0
 
 
+def _images_of(source: Path) -> list[Path]:
+    """Return the images of a folder or a list, or the one image that is named."""
+    from fre.datasets import LIST_SUFFIXES, listed_images
+    from fre.images import find_images
+
+    is_list = source.suffix.lower() in LIST_SUFFIXES and source.is_file()
+    return listed_images(source) if is_list else find_images(source)
+
+
 def _predict_here(
     model: Path,
     images: tuple[Path, ...],
@@ -184,7 +193,6 @@ def _predict_here(
     from contextlib import ExitStack
 
     from fre.files import staged_folder, write_atomic
-    from fre.images import find_images
     from fre.model import load
     from fre.output import FolderWriter, json_line
 
@@ -192,7 +200,7 @@ def _predict_here(
         if wanted and not output:
             raise OptionError(f"{option} needs a folder to write to: add -o FOLDER")
     loaded = load(model, runtime=runtime, threads=threads, many=True)
-    paths = [path for source in images for path in find_images(source)]
+    paths = [path for source in images for path in _images_of(source)]
     for source in images:
         note_left_out(source)
     lines: list[str] = []

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fre.cli.common import emit, json_option, max_pixels_option, note, progress_bar, runtime_options
+from fre.cli.common import (
+    emit,
+    good_option,
+    json_option,
+    max_pixels_option,
+    note,
+    progress_bar,
+    runtime_options,
+)
 
 if TYPE_CHECKING:
     from fre.calibration import Calibration
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option("--max-f1", is_flag=True, help="With --from-dataset: the largest F1.")
 @click.option("--recall", type=float, help="With --from-dataset: find this share of the defects.")
+@good_option
 @runtime_options
 @max_pixels_option
 @json_option
@@ -47,6 +56,7 @@ def threshold(
     dataset: Path | None,
     max_f1: bool,
     recall: float | None,
+    good: tuple[str, ...],
     runtime: str,
     threads: int,
     json_file: str | None,
@@ -61,6 +71,8 @@ def threshold(
     Example: fre threshold part.onnx --false-alarm-rate 0.02
     """
     _check_choice(false_alarm_rate, value, dataset, max_f1, recall)
+    if good and dataset is None:
+        raise click.UsageError("--good goes with --from-dataset")
     from fre.files import check_writable
     from fre.model import load
     from fre.threshold import with_calibration
@@ -77,7 +89,7 @@ def threshold(
         after, chosen = before.at_threshold(value), "by hand"
     else:
         assert dataset is not None
-        known = _from_known_defects(loaded, dataset, recall)
+        known = _from_known_defects(loaded, dataset, recall, good)
         after = before.at_threshold(known.pop("threshold"))
         chosen = f"{known['rule']} on the known defects of {known['dataset']}"
     with_calibration(loaded, after, chosen=chosen).save(target)
@@ -112,11 +124,13 @@ def _check_choice(
         raise click.UsageError("--from-dataset goes with one of --max-f1 and --recall")
 
 
-def _from_known_defects(model: Model, folder: Path, recall: float | None) -> dict[str, Any]:
+def _from_known_defects(
+    model: Model, folder: Path, recall: float | None, good: tuple[str, ...]
+) -> dict[str, Any]:
     from fre.datasets import open_dataset, require_test
     from fre.threshold import max_f1_threshold, recall_threshold
 
-    dataset = open_dataset(folder)
+    dataset = open_dataset(folder, good=good)
     for remark in dataset.notes:
         note(remark)
     samples = require_test(dataset)

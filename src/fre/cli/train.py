@@ -10,6 +10,7 @@ import click
 from fre.cli.common import (
     describe_rank,
     emit,
+    good_option,
     interruption,
     json_option,
     max_pixels_option,
@@ -20,7 +21,10 @@ from fre.cli.common import (
     progress_bar,
     ray_options,
     refuse_without_ray,
+    skip_unreadable_option,
+    suggest_skipping,
 )
+from fre.errors import ImageError
 
 if TYPE_CHECKING:
     from fre.model import Model
@@ -206,7 +210,8 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", default=0, show_default=True, help="Of folds and autoencoders.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
-@click.option("--skip-unreadable", is_flag=True, help="Leave out images that can't be read.")
+@good_option
+@skip_unreadable_option
 @ray_options
 @max_pixels_option
 @json_option
@@ -215,6 +220,7 @@ def train(
     output: Path,
     checkpoint_seconds: float,
     threads: int,
+    good: tuple[str, ...],
     skip_unreadable: bool,
     engine: str,
     address: str | None,
@@ -224,12 +230,14 @@ def train(
 ) -> None:
     """Learn what good parts look like.
 
-    DATA is a folder of good images, or the root of a dataset, whose training split is taken.
+    DATA is a folder of good images, a list of them, or the root of a dataset, whose training split
+    is taken. Folders whose names mean defects or masks are never learnt from. If names do not tell
+    which of several folders are good, the error lists them: name one with --good.
 
     \b
     Example: fre train parts/good -o part.onnx
     """
-    from fre.datasets import open_dataset
+    from fre.datasets import count_kinds, describe, open_dataset, require_train
     from fre.detector import FRE
     from fre.files import check_writable, discard
 
@@ -240,14 +248,16 @@ def train(
 
         stream = RayFit(Cluster(address, workers, max(1, threads)))
     check_writable(output)
-    for remark in open_dataset(data).notes:
+    opened = open_dataset(data, good=good)
+    images = [sample.path for sample in require_train(opened)]
+    for remark in opened.notes:
         note(remark)
     detector = FRE(**parameters)
     checkpoint = output.with_name(f"{output.name}.partial")
     try:
         with progress_bar() as progress:
             model = detector.fit(
-                data,
+                images,
                 skip_unreadable=skip_unreadable,
                 checkpoint=checkpoint,
                 checkpoint_seconds=checkpoint_seconds,
@@ -255,6 +265,8 @@ def train(
                 threads=threads,
                 progress=progress,
             )
+    except ImageError as error:
+        raise suggest_skipping(error, images) from error
     finally:
         if checkpoint.exists():
             interruption.aftermath = f"the same command goes on from {checkpoint}"
@@ -273,7 +285,8 @@ def train(
             "several shots of one part make the threshold too low; --group-by keeps them together"
         )
     summary = _training_summary(str(output), model, detector.seconds_, len(detector.skipped_))
-    emit(summary, _training_text(summary, model), json_file)
+    summary["dataset"] = {"path": str(data), "layout": opened.layout, **count_kinds(opened)}
+    emit(summary, _training_text(summary, model, f"{data}: {describe(opened)}"), json_file)
 
 
 def _training_summary(
@@ -300,13 +313,14 @@ def _training_summary(
     }
 
 
-def _training_text(summary: dict[str, Any], model: Model) -> str:
+def _training_text(summary: dict[str, Any], model: Model, data: str) -> str:
     seconds = summary["seconds"]
     lines = [
         f"{summary['model']}: {len(model.data) / 1e6:.1f} MB, from {summary['n_images']} good "
         f"images in {seconds['total']:.1f} s "
         f"(features {seconds['features']:.1f} s, fit {seconds['fit']:.1f} s; "
-        f"{summary['images_per_second']:.0f} images/s)"
+        f"{summary['images_per_second']:.0f} images/s)",
+        f"  data: {data}",
     ]
     lines += [
         f"  {subspace['layer']}: {describe_rank(subspace)}"

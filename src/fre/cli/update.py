@@ -7,12 +7,21 @@ from pathlib import Path
 
 import click
 
-from fre.cli.common import emit, json_option, max_pixels_option, note, progress_bar
+from fre.cli.common import (
+    emit,
+    good_option,
+    json_option,
+    max_pixels_option,
+    note,
+    progress_bar,
+    skip_unreadable_option,
+    suggest_skipping,
+)
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("good", type=click.Path(path_type=Path))
+@click.argument("data", metavar="GOOD", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file."
 )
@@ -21,15 +30,17 @@ from fre.cli.common import emit, json_option, max_pixels_option, note, progress_
     is_flag=True,
     help="Learn from images that MODEL calls anomalous, too.",
 )
-@click.option("--skip-unreadable", is_flag=True, help="Leave out images that can't be read.")
+@good_option
+@skip_unreadable_option
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
 @max_pixels_option
 @json_option
 def update(
     model: Path,
-    good: Path,
+    data: Path,
     output: Path,
     accept_anomalous: bool,
+    good: tuple[str, ...],
     skip_unreadable: bool,
     threads: int,
     json_file: str | None,
@@ -43,21 +54,28 @@ def update(
     \b
     Example: fre update part.onnx parts/good-new -o part-2.onnx
     """
-    from fre.errors import AnomalousError
+    from fre.datasets import open_dataset, require_train
+    from fre.errors import AnomalousError, ImageError
     from fre.files import check_writable
     from fre.model import load
 
     began = time.perf_counter()
     loaded = load(model, threads=threads)
     check_writable(output)
+    opened = open_dataset(data, good=good)
+    images = [sample.path for sample in require_train(opened)]
+    for remark in opened.notes:
+        note(remark)
     try:
         with progress_bar() as progress:
             updated = loaded.update(
-                good,
+                images,
                 accept_anomalous=accept_anomalous,
                 skip_unreadable=skip_unreadable,
                 progress=progress,
             )
+    except ImageError as error:
+        raise suggest_skipping(error, images) from error
     except AnomalousError as error:
         for source, score in error.found:
             note(f"anomalous: {source} (score {score:.6g}, threshold {error.threshold:.6g})")

@@ -11,9 +11,12 @@ them in the order in which they are recognised.
 from __future__ import annotations
 
 from fre.datasets._layouts import LAYOUTS
-from fre.datasets._masks import check_masks, load_mask
+from fre.datasets._listing import LIST_SUFFIXES, listed_images
+from fre.datasets._masks import check_masks, load_mask, unreadable_among
 from fre.datasets._open import (
     categories,
+    count_kinds,
+    describe,
     detect_layout,
     open_dataset,
     open_datasets,
@@ -24,13 +27,18 @@ from fre.datasets._open import (
 
 __all__ = [
     "LAYOUTS",
+    "LIST_SUFFIXES",
     "categories",
     "check_masks",
+    "count_kinds",
+    "describe",
     "detect_layout",
+    "listed_images",
     "load_mask",
     "open_dataset",
     "open_datasets",
     "require_test",
     "require_train",
     "training_images",
+    "unreadable_among",
 ]

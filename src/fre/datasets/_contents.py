@@ -1,4 +1,4 @@
-"""What every reader of a layout gives back, and the words they share."""
+"""The contents of a dataset, which every reader of a layout returns, and helpers for notes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import NamedTuple
 from fre.folders import relative
 from fre.types import Sample
 
-GOOD_NAMES = frozenset({"good", "ok", "normal"})
-"""Names of a folder, or labels in a list, that mean: no defect."""
-
 
 class Contents(NamedTuple):
     """A dataset without its name and place."""
@@ -19,11 +16,6 @@ class Contents(NamedTuple):
     train: list[Sample]
     test: list[Sample]
     notes: list[str]
-
-
-def is_good(name: str) -> bool:
-    """Whether a folder's name or a label means: no defect."""
-    return name.strip().casefold() in GOOD_NAMES
 
 
 def good_samples(paths: Sequence[Path]) -> list[Sample]:

@@ -42,12 +42,14 @@ class Layout(NamedTuple):
             ``read`` takes; none where the root has another layout. A root that is itself one
             dataset is the only category.
         read: from that place and the category's name, the contents.
+        takes_good: whether ``read`` takes names of folders of good images as a third argument.
     """
 
     name: str
     shape: str
     find: Callable[[Path, Sequence[Path]], dict[str, Path]]
-    read: Callable[[Path, str], Contents]
+    read: Callable[..., Contents]
+    takes_good: bool = False
 
 
 # In the order in which they are tried: the particular before the general.
@@ -58,15 +60,20 @@ _LAYOUTS = (
     ),
     Layout("visa", "<category>/Data/Images/Normal, split_csv/1cls.csv", find_visa, read_visa),
     Layout(
-        "mvtec_ad2", "train/good, test_public/good, test_public/bad", by_folder(is_ad2), read_ad2
+        "mvtec_ad2",
+        "train/good, test_public/good, test_public/bad",
+        by_folder(is_ad2),
+        read_ad2,
+        True,
     ),
     Layout(
         "mvtec_loco",
         "train/good, test/good, test/logical_anomalies",
         by_folder(is_loco),
         read_mvtec,
+        True,
     ),
-    Layout("btad", "train/ok, test/ok, test/ko", by_folder(is_btad), read_mvtec),
+    Layout("btad", "train/ok, test/ok, test/ko", by_folder(is_btad), read_mvtec, True),
     Layout(
         "kolektorsdd2",
         "train/10000.png with train/10000_GT.png",
@@ -82,10 +89,10 @@ _LAYOUTS = (
     Layout(
         "magnetic_tile", "MT_Free/Imgs, MT_Blowhole/Imgs", find_magnetic_tile, read_magnetic_tile
     ),
-    Layout("mvtec", "train/good, test/good, test/<kind>", by_folder(is_mvtec), read_mvtec),
+    Layout("mvtec", "train/good, test/good, test/<kind>", by_folder(is_mvtec), read_mvtec, True),
     # MPDD has the very shape of MVTec AD, which is what a folder of it is recognised as.
-    Layout("mpdd", "train/good, test/good, test/<kind>", by_folder(is_mvtec), read_mvtec),
-    Layout("folder", "good/ and a folder for each kind of defect", find_folder, read_folder),
+    Layout("mpdd", "train/good, test/good, test/<kind>", by_folder(is_mvtec), read_mvtec, True),
+    Layout("folder", "good/ and a folder for each kind of defect", find_folder, read_folder, True),
 )
 
 LAYOUTS: tuple[str, ...] = tuple(sorted(layout.name for layout in _LAYOUTS))

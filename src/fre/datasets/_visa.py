@@ -18,8 +18,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fre.datasets._contents import Contents, count, good_samples, is_good, some
-from fre.datasets._masks import attach_masks, note_unpaired
+from fre.datasets._contents import Contents, count, good_samples, some
+from fre.datasets._masks import attach_masks, masks_below, note_unpaired
+from fre.datasets._names import is_good
 from fre.datasets._split import split_unpublished
 from fre.errors import DatasetError
 from fre.folders import folder_name, image_key, images_in
@@ -92,7 +93,10 @@ def _read_unsplit(folder: Path) -> Contents:
     images = folder / "Data" / "Images"
     defects = [Sample(path, "anomaly") for path in images_in(images / "Anomaly")]
     paired, notes = attach_masks(
-        defects, lambda sample: image_key(sample.path, images), folder / "Data" / "Masks", folder
+        defects,
+        lambda sample: image_key(sample.path, images),
+        masks_below(folder / "Data" / "Masks"),
+        folder,
     )
     return split_unpublished(
         good_samples(images_in(images / "Normal")),

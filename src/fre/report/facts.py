@@ -38,6 +38,7 @@ def run_rows(evaluation: Evaluation, decision: Decision) -> list[tuple[str, str]
     return [
         ("Good images tested", f"{evaluation.n_good:,}"),
         ("Defective images tested", f"{evaluation.n_defect:,}"),
+        ("Unreadable images left out", f"{len(evaluation.unreadable):,}"),
         ("Threshold", number(decision.threshold)),
         ("Threshold from", decision.source),
         ("Calibrated on", f"{decision.calibration.size:,} good images"),

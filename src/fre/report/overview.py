@@ -41,7 +41,7 @@ def figures(evaluation: Evaluation, counts: Counts) -> list[Figure]:
     def figure(name: str, label: str, note: str, reason: str) -> Figure:
         value = getattr(evaluation, name)
         if value is None:
-            return Figure(label, DASH, reason)
+            return Figure(label, DASH, evaluation.reasons.get(name, reason))
         if name not in evaluation.intervals:
             return Figure(label, unit(value), note)
         low, high = evaluation.intervals[name]
