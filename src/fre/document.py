@@ -65,7 +65,8 @@ def with_document(model: bytes, document: dict[str, Any]) -> bytes:
     Raises:
         ModelFileError: a value of the document is out of range.
     """
-    text = json.dumps({**document, DIGEST: UNSET})
+    others = {key: value for key, value in document.items() if key != DIGEST}
+    text = json.dumps({**others, DIGEST: UNSET})
     entry = encode_field(ENTRY_KEY, METADATA_KEY.encode()) + encode_field(
         ENTRY_VALUE, text.encode()
     )

@@ -115,7 +115,8 @@ def check_pickle(file: IO[bytes]) -> None:
     """
     start = file.tell()
     for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if step > MAX_STEPS or (opcode.name.endswith("PUT") and not 0 <= argument <= step):
+        remembers = opcode.name.endswith("PUT") and argument is not None
+        if step > MAX_STEPS or (remembers and not 0 <= argument <= step):
             raise pickle.UnpicklingError("a pickle that takes more memory than it has a use for")
     file.seek(start)
 
