@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from conftest import texture
 from fre import FRE, Model, load
@@ -141,9 +144,9 @@ def test_values_out_of_range_are_refused_by_their_key(
     ("overlap", "image_size"),
     [
         (-5, None),
-        (64, None),
+        (33, None),
         (32, [64, 50_000_000]),
-        (63, [3000, 3000]),
+        (32, [10_000, 10_000]),
         (0, [-1, -1]),
         (0.5, None),
     ],
@@ -156,6 +159,45 @@ def test_tiles_without_end_are_refused(
     document["preprocessing"]["tiling"] = tiling
     with pytest.raises(ModelFileError, match=r"preprocessing\.tiling\.(overlap|image_size)"):
         Model(with_document(model.data, document))
+
+
+def test_letterboxed_tiles_and_tiles_of_no_size_are_refused(model: Model) -> None:
+    document = json.loads(document_of(model.data))
+    tiling = {"overlap": 32, "per_tile": True, "image_size": None}
+    document["preprocessing"] |= {"tiling": tiling}
+    with pytest.raises(ModelFileError, match=r"tiling\.image_size: expected a size"):
+        Model(with_document(model.data, document))
+    document["preprocessing"] |= {"fit": "letterbox"}
+    with pytest.raises(ModelFileError, match=r"preprocessing\.fit: expected stretch"):
+        Model(with_document(model.data, document))
+
+
+def test_masks_of_the_inspected_region(model: Model) -> None:
+    def masked(png: bytes, size: tuple[int, int] = (8, 8)) -> Model:
+        document = json.loads(document_of(model.data))
+        text = base64.b64encode(png).decode()
+        document["roi"] = {"size": list(size), "inspected": 0.5, "png": text}
+        return Model(with_document(model.data, document))
+
+    buffer = io.BytesIO()
+    Image.new("1", (8, 8), 1).save(buffer, "PNG")
+    good = buffer.getvalue()
+    roi = masked(good).roi
+    assert roi is not None
+    assert roi.inspected.all()
+    buffer = io.BytesIO()
+    Image.new("1", (8, 8), 0).save(buffer, "PNG")
+    at = good.index(b"IDAT")
+    for png, reason in (
+        (buffer.getvalue(), "an empty one"),
+        (good[:at] + bytes(8) + good[at + 8 :], "readable mask"),
+        (good[:40], "a whole PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "a whole PNG"),
+    ):
+        with pytest.raises(ModelFileError, match=f"roi.png: .*{reason}"):
+            masked(png)
+    with pytest.raises(ModelFileError, match=r"roi\.png: expected a mask of 30000 x 30000"):
+        masked(good, (30_000, 30_000))
 
 
 @pytest.mark.parametrize(

@@ -382,7 +382,9 @@ def _check_preprocessing(pixels: _Object) -> tuple[tuple[int, int], bool]:
     if not pixels.has("tiling"):
         return size, False
     tiling = pixels.section("tiling")
-    overlap = tiling.whole("overlap", 0, min(size) - 1)
+    if pixels.values.get("fit", "stretch") != "stretch":
+        raise pixels.bad("fit", "stretch, as there are tiles")
+    overlap = tiling.whole("overlap", 0, min(size) // 2)
     if tiling.get("image_size") is not None:
         whole = tiling.size("image_size", 2**31)
         tiles = math.prod(
@@ -392,7 +394,10 @@ def _check_preprocessing(pixels: _Object) -> tuple[tuple[int, int], bool]:
         if math.prod(whole) > MAX_PIXELS or tiles > MAX_TILES:
             expected = f"at most {MAX_PIXELS:,} pixels in {MAX_TILES:,} tiles"
             raise tiling.bad("image_size", expected, f"{whole[0]} x {whole[1]}, {tiles} tiles")
-    return size, tiling.flag("per_tile")
+    per_tile = tiling.flag("per_tile")
+    if per_tile and tiling.values["image_size"] is None:
+        raise tiling.bad("image_size", "a size, as each tile has a model of its own")
+    return size, per_tile
 
 
 def _check_roi(roi: _Object) -> None:

@@ -90,8 +90,16 @@ class Model:
         self.geometry = Geometry.from_dict(document["preprocessing"])
         try:
             self.roi = Roi.from_dict(document["roi"]) if "roi" in document else None
-        except ValueError as error:
-            raise ModelFileError(f"{origin}: its metadata lack {error}") from error
+        except Exception as error:  # a damaged PNG raises almost anything
+            raise ModelFileError(
+                f"{origin}: its metadata have a bad roi.png: expected a readable mask of the "
+                f"inspected region, found {type(error).__name__}"
+            ) from error
+        if self.roi is not None and not self.roi.inspected.any():
+            raise ModelFileError(
+                f"{origin}: its metadata have a bad roi.png: expected a mask that marks the "
+                "inspected region, found an empty one"
+            )
         self._layer_maps = dict(document.get("layer_maps", {}))
         self.size = self.geometry.size
         self._runtime_name = runtime
@@ -108,8 +116,7 @@ class Model:
 
     def _opened(self, *, many: bool) -> Runtime:
         tensors = list(self._layer_maps.values())
-        graph = without_arrays(self.data)
-        data = with_outputs(graph, tensors) if tensors else graph
+        data = without_arrays(self.data, with_outputs(b"", tensors) if tensors else b"")
         outputs, name = [*OUTPUTS, *tensors], self._runtime_name
         threads = self._threads
         if name == AUTO and self.metadata["backbone"].get("precision") == "int8":

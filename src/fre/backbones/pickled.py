@@ -115,8 +115,9 @@ def check_pickle(file: IO[bytes]) -> None:
     """
     start = file.tell()
     for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        remembers = opcode.name.endswith("PUT") and argument is not None
-        if step > MAX_STEPS or (remembers and not 0 <= argument <= step):
+        # Opcodes that remember an object have its index; the others are in bounds.
+        index = argument if opcode.name.endswith("PUT") and argument is not None else 0
+        if step > MAX_STEPS or not 0 <= index <= step:
             raise pickle.UnpicklingError("a pickle that takes more memory than it has a use for")
     file.seek(start)
 
