@@ -258,7 +258,9 @@ class _Checker:
             if rule is None:
                 if what == "tensor" and number == 13:
                     raise _RefusedError(EXTERNAL.format(self._tensor_name(start, stop)))
-                reason = REASONS.get((what, number), f"the unknown field {number} of a {what}")
+                reason = REASONS.get((what, number))
+                if reason is None:
+                    raise ValueError(f"a {what} has no field {number}")
                 raise _RefusedError(f"it holds {reason}, which fre does not run")
             encodings, many = rule
             if not encodings >> kind & 1:
