@@ -237,7 +237,7 @@ def tensor(count: int, offset: int, shape: str, strides: str) -> bytes:
         (tensor(4, -1, "I2\n", "I1\n"), "impossible"),
         (tensor(4, 3, "I2\n", "I-1\n"), "impossible"),
         (tensor(4, 0, "I2\n", ""), "impossible"),
-        (b"\x80\x02" + REBUILD + b"}b.", "a function with a state"),
+        (b"\x80\x02" + REBUILD + b"}b.", "it changes a function"),
         (b"\x80\x02cos\nPathLike\n}b.", "__setstate__"),
         (b"\x80\x02X\x01\x00\x00\x00aQ.", "a storage of an unknown form"),
     ],

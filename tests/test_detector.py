@@ -14,8 +14,9 @@ from sklearn.base import clone
 from conftest import texture
 from fre import FRE, load
 from fre.backbones import get_backbone
+from fre.document import METADATA_KEY
 from fre.errors import BackboneError, DatasetError, ImageError, OptionError
-from fre.model import METADATA_KEY, Model
+from fre.model import Model
 
 
 @pytest.fixture(scope="module")

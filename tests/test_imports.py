@@ -17,12 +17,13 @@ SOURCE = Path(fre.__file__).parent
 # A module imports from the lines above its own, and from its own package.
 LEVELS = [
     ["version", "ahead", "cache", "cores", "errors", "jpeg", "maps", "memory", "wire"],
-    ["types"],
+    ["types", "onnx_sizes"],
     [
         "files",
         "folders",
         "geometry",
         "onnx_builder",
+        "onnx_check",
         "published",
         "regions",
         "runtime",
@@ -32,7 +33,7 @@ LEVELS = [
     ["deep"],
     ["roi", "runtime_choice", "storage", "subspace"],
     ["augmentation", "images", "calibration", "fusion", "metrics", "grouping", "duplicates"],
-    ["datasets", "backbones"],
+    ["datasets", "backbones", "document"],
     ["graph"],
     ["model", "features", "presets"],
     ["learner"],

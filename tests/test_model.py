@@ -20,7 +20,7 @@ from conftest import texture
 from fre import FRE, load
 from fre.errors import DatasetError, ImageError, ModelFileError, OptionError
 from fre.model import Model
-from fre.runtime import read_metadata
+from fre.onnx_check import check_model
 from fre.types import Prediction
 
 
@@ -222,14 +222,14 @@ def test_metadata_are_read_as_they_were_written(properties: dict[str, str]) -> N
     proto.graph.name = "g"
     proto.graph.initializer.add(raw_data=bytes(300), data_type=TensorProto.FLOAT, dims=[75])
     helper.set_model_props(proto, properties)
-    assert read_metadata(proto.SerializeToString()) == properties
+    assert check_model(proto.SerializeToString()).metadata == properties
 
 
 @given(st.binary(max_size=200))
 @example(b"8\x00")  # a graph's number, but encoded as a number
 def test_what_is_no_model_is_nothing_but_a_clear_error(noise: bytes) -> None:
     try:
-        read_metadata(noise)
+        check_model(noise)
     except ModelFileError:
         pass
     else:

@@ -192,22 +192,34 @@ def test_files_that_are_not_there_or_not_onnx(file: Path) -> None:
         get_backbone(file)
 
 
-def test_weights_in_a_file_beside_it(file: Path) -> None:
-    def save() -> str:
-        (file.parent / "own.bin").unlink(missing_ok=True)
-        onnx.save(model, file, save_as_external_data=True, size_threshold=0, location="own.bin")
-        return get_backbone(file).weights_sha256
+def test_weights_in_a_file_beside_it_are_refused(file: Path) -> None:
+    onnx.save(network(), file, save_as_external_data=True, size_threshold=0, location="own.bin")
+    with pytest.raises(BackboneError, match=r"'w1' are in another file.*merge them"):
+        get_backbone(file)
+    onnx.save(onnx.load(file), file)
+    assert get_backbone(file).layers
 
+
+def test_control_flow_and_functions_are_refused(file: Path) -> None:
+    """No runtime sees them: a loop may never end."""
     model = network()
-    first = save()
-    x = noise(1, 3, 64, 64)
-    ours = run(get_backbone(file).graph(["maps"], (64, 64)), x)
-    np.testing.assert_allclose(ours, run(network(outputs=("maps",)), x), atol=1e-6)
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, [])],
+    )
+    model.graph.node.append(helper.make_node("Loop", ["", ""], [], body=body))
+    onnx.save(model, file)
+    with pytest.raises(BackboneError, match="it holds subgraphs"):
+        get_backbone(file)
     model = network()
-    model.graph.initializer[0].raw_data = bytes(len(model.graph.initializer[0].raw_data))
-    assert save() != first
-    (file.parent / "own.bin").unlink()
-    with pytest.raises(BackboneError, match="can't read the weights beside it"):
+    model.functions.add(name="f", domain="d")
+    onnx.save(model, file)
+    with pytest.raises(BackboneError, match="it holds functions"):
         get_backbone(file)
 
 

@@ -146,3 +146,51 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     write(path, [1, 2], {})
     with pytest.raises(BackboneError, match="a list where a state dict"):
         read_state_dict(path)
+
+
+class _Changed:
+    """Pickles as an object whose state is set after it was made: the opcode BUILD."""
+
+    def __init__(self, made: _Named, state: object) -> None:
+        self.made, self.state = made, state
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return *self.made.__reduce__(), self.state
+
+
+@pytest.mark.parametrize(
+    "state", [{"shape": (10**6,), "strides": (1,)}, (None, {"shape": (10**6,)}), {}, 1]
+)
+def test_tensors_are_not_changed_after_they_were_checked(tmp_path: Path, state: object) -> None:
+    changed = _Changed(tensor("a", 4, 0, (4,), (1,)), state or {"offset": 10**6})
+    path = write(tmp_path / "x.pth", {"x": changed}, {"a": np.zeros(4)})
+    with pytest.raises(BackboneError, match="it changes a tensor"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("put", [b"r\xff\xff\xff\x0c", b"p200000000\n", b"p-5\n"])
+def test_an_index_of_memory_is_bounded(tmp_path: Path, put: bytes) -> None:
+    """A pickle of a few bytes would take gigabytes."""
+    path = tmp_path / "x.pth"
+    path.write_bytes(b"\x80\x02}" + put + b".")
+    with pytest.raises(BackboneError, match="more memory than it has a use for"):
+        read_state_dict(path)
+
+
+def test_tensors_that_share_a_storage_are_bounded(tmp_path: Path) -> None:
+    values = np.zeros(1000)
+    few = {str(i): tensor("a", 1000, 0, (1000,), (1,)) for i in range(3)}
+    assert len(read_state_dict(write(tmp_path / "x.pth", few, {"a": values}))) == 3
+    many = {str(i): tensor("a", 1000, 0, (1000,), (1,)) for i in range(500)}
+    path = write(tmp_path / "x.pth", many, {"a": values})
+    with pytest.raises(BackboneError, match="more than the file"):
+        read_state_dict(path)
+
+
+def test_copies_of_a_large_object_are_refused(tmp_path: Path) -> None:
+    """A list is in the file once, and an OrderedDict of it is a copy."""
+    pairs = [(i, i) for i in range(100)]
+    state = {"x": _Named(OrderedDict, (pairs,))}
+    path = write(tmp_path / "x.pth", state, {})
+    with pytest.raises(BackboneError, match="not a state dict of plain tensors"):
+        read_state_dict(path)

@@ -17,7 +17,6 @@ from fre.metadata import FusedNotes, attach, describe
 from fre.model import Model
 from fre.presets import Configuration
 from fre.subspace.fitting import AnySubspace
-from fre.training_info import with_arrays
 
 __all__ = ["Assembled", "assemble_fused", "assemble_reference", "finish"]
 
@@ -130,5 +129,5 @@ def finish(
         "layers": [asdict(part) for part in plan.layers] if plan else None,
         "overall": plan.overall if plan else None,
     }
-    data = with_arrays(attach(assembled.graph, document), learnt.limited().to_arrays())
+    data = attach(assembled.graph, document, learnt.limited().to_arrays())
     return Model(data, threads=threads)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
 from fre.backbones import Backbone
 from fre.calibration import Calibration
+from fre.document import FORMAT, with_document
 from fre.features import combined_digest
 from fre.fused import LayerPlan
 from fre.fusion import Reading
 from fre.geometry import Geometry
 from fre.graph import FeatureLayout, LayerSubspace, layer_map
-from fre.model import FORMAT, METADATA_KEY
 from fre.roi import Roi
 from fre.subspace.autoencoder import LinearAutoencoder
 from fre.subspace.fitting import AnySubspace
 from fre.subspace.patch import PatchSubspace
 from fre.subspace.position import PositionSubspace
+from fre.training_info import with_arrays
 from fre.version import __version__
 
 __all__ = ["FusedNotes", "attach", "describe", "now", "provenance"]
@@ -169,8 +170,20 @@ def now() -> str:
     return moment.isoformat(timespec="seconds")
 
 
-def attach(model: onnx.ModelProto, document: dict[str, Any]) -> bytes:
-    """The serialised model with the document in its metadata."""
-    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(document))
+def attach(
+    model: onnx.ModelProto,
+    document: dict[str, Any],
+    arrays: Mapping[str, NDArray[Any]] | None = None,
+) -> bytes:
+    """Serialise a model with its document, a digest, and arrays beside its graph.
+
+    Args:
+        model: the graph.
+        document: from `describe`.
+        arrays: what further training needs, by name; ``None`` without.
+
+    Raises:
+        ModelFileError: a value of the document is out of range.
+    """
     data: bytes = model.SerializeToString()
-    return data
+    return with_document(with_arrays(data, arrays) if arrays else data, document)

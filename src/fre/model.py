@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import Literal, TypeAlias, overload
 
 import numpy as np
 
 from fre.ahead import in_order
 from fre.calibration import Calibration
 from fre.cores import available_cores
+from fre.document import check_digest, read_document
 from fre.errors import ImageError, InternalError, ModelFileError, OptionError
-from fre.files import write_atomic
+from fre.files import read_regular, write_atomic
 from fre.geometry import Geometry
 from fre.images import (
     ImageSource,
@@ -28,48 +29,22 @@ from fre.images import (
     iter_loaded,
     read_resized,
 )
+from fre.onnx_check import check_model
 from fre.regions import find_regions
 from fre.roi import Roi
-from fre.runtime import RUNTIMES, Runtime, open_runtime, read_metadata, with_outputs
+from fre.runtime import RUNTIMES, Runtime, open_runtime, with_outputs
 from fre.runtime_choice import AUTO, fastest_runtime
 from fre.training_info import without_arrays
 from fre.types import FloatArray, ImageArray, Prediction, Progress
 
-__all__ = ["FORMAT", "METADATA_KEY", "Model", "load"]
+__all__ = ["Model", "load"]
 
-FORMAT = 1
-"""The version of the metadata's layout; a file of another one is refused."""
-
-METADATA_KEY = "fre"
 OUTPUTS = ("score", "anomaly_map")
 BATCH = 8
 """Images, or tiles of one, to a run of the network."""
 
 _Outputs: TypeAlias = tuple[float, list[FloatArray]]
 """Of one image: its score, its map, and the parts of the map."""
-
-
-def _parse_metadata(data: bytes, origin: str) -> dict[str, Any]:
-    try:
-        properties = read_metadata(data)
-    except ModelFileError as error:
-        raise ModelFileError(f"{origin}: {error}; expected a model written by fre train") from error
-    if METADATA_KEY not in properties:
-        raise ModelFileError(
-            f"{origin}: an ONNX model, but not one of fre: it lacks the metadata {METADATA_KEY!r}; "
-            "expected a model written by fre train"
-        )
-    try:
-        metadata = json.loads(properties[METADATA_KEY])
-        found = metadata["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelFileError(f"{origin}: its metadata {METADATA_KEY!r} is damaged") from error
-    if found != FORMAT:
-        raise ModelFileError(
-            f"{origin}: format {found} of a model file, and this version of fre reads format "
-            f"{FORMAT}; install the version that wrote it ({metadata.get('fre_version', '?')})"
-        )
-    return dict(metadata)
 
 
 class Model:
@@ -112,14 +87,28 @@ class Model:
             choices = ", ".join((AUTO, *RUNTIMES))
             raise OptionError(f"no runtime is called {runtime!r}; choose from: {choices}")
         self.data = data
-        self.metadata = _parse_metadata(without_arrays(data), origin)
         try:
-            self.calibration = Calibration.from_dict(self.metadata["calibration"])
-            self.geometry = Geometry.from_dict(self.metadata["preprocessing"])
-            self.roi = Roi.from_dict(self.metadata["roi"]) if "roi" in self.metadata else None
-            self._layer_maps = dict(self.metadata.get("layer_maps", {}))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(f"{origin}: its metadata lack {error}") from error
+            self._checked = check_model(data)
+            document = read_document(self._checked)
+        except ModelFileError as error:
+            raise _no_model(origin, error) from error
+        self._digest = document.pop("digest", None)
+        self.metadata = document
+        self.calibration = Calibration.from_dict(document["calibration"])
+        self.geometry = Geometry.from_dict(document["preprocessing"])
+        try:
+            self.roi = Roi.from_dict(document["roi"]) if "roi" in document else None
+        except Exception as error:  # a damaged PNG raises almost anything
+            raise ModelFileError(
+                f"{origin}: its metadata have a bad roi.png: expected a readable mask of the "
+                f"inspected region, found {type(error).__name__}"
+            ) from error
+        if self.roi is not None and not self.roi.inspected.any():
+            raise ModelFileError(
+                f"{origin}: its metadata have a bad roi.png: expected a mask that marks the "
+                "inspected region, found an empty one"
+            )
+        self._layer_maps = dict(document.get("layer_maps", {}))
         self.size = self.geometry.size
         self._runtime_name = runtime
         self._threads = threads
@@ -135,8 +124,7 @@ class Model:
 
     def _opened(self, *, many: bool) -> Runtime:
         tensors = list(self._layer_maps.values())
-        graph = without_arrays(self.data)
-        data = with_outputs(graph, tensors) if tensors else graph
+        data = without_arrays(self.data, with_outputs(b"", tensors) if tensors else b"")
         outputs, name = [*OUTPUTS, *tensors], self._runtime_name
         threads = self._threads
         if name == AUTO and self.metadata["backbone"].get("precision") == "int8":
@@ -149,6 +137,14 @@ class Model:
         inputs = [np.full((n, *self.size, 3), 128, np.uint8)]
         trial = [*inputs, np.zeros(n, np.int64)] if per_tile else inputs
         return fastest_runtime(data, outputs, trial, digest=self.sha256, threads=threads, many=many)
+
+    def check_digest(self) -> None:
+        """Compare the data with the digest that they state, as `load` does.
+
+        Raises:
+            ModelFileError: they have another one, or state none.
+        """
+        check_digest(self.data, self._checked, self._digest)
 
     def open(self) -> None:
         """Make the network ready to run, which is otherwise done for the first image.
@@ -495,14 +491,27 @@ def load(
         MissingDependencyError: the runtime is not installed.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path)
     except IsADirectoryError:
         raise ModelFileError(f"{path}: a folder, where a model file was expected") from None
     except OSError as error:
         raise ModelFileError(f"{path}: can't read the model: {error.strerror}") from error
     model = Model(data, runtime=runtime, threads=threads, many=many, origin=str(path))
+    # Another core computes the digest while the runtime opens the model.
+    with ThreadPoolExecutor(1, thread_name_prefix="fre-digest") as pool:
+        intact = pool.submit(model.check_digest)
+        try:
+            model.open()
+        except InternalError as error:
+            # Damage is the better reason.
+            failure = intact.exception() or error
+            raise _no_model(str(path), failure) from failure
     try:
-        model.open()
-    except InternalError as error:
-        raise ModelFileError(f"{path}: {error}; expected a model written by fre train") from error
+        intact.result()
+    except ModelFileError as error:
+        raise _no_model(str(path), error) from error
     return model
+
+
+def _no_model(origin: str, error: BaseException) -> ModelFileError:
+    return ModelFileError(f"{origin}: {error}; expected a model written by fre train")

@@ -99,7 +99,6 @@ def prune(graph: onnx.GraphProto, outputs: Sequence[str]) -> onnx.GraphProto:
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(name for name in node.input if name)
-            needed.update(_outer_names(node))
     kept.reverse()
     typed = {value.name: value for value in (*graph.value_info, *graph.output)}
     return helper.make_graph(
@@ -108,19 +107,4 @@ def prune(graph: onnx.GraphProto, outputs: Sequence[str]) -> onnx.GraphProto:
         [value for value in graph.input if value.name in needed],
         [typed.get(name) or onnx.ValueInfoProto(name=name) for name in outputs],
         [tensor for tensor in graph.initializer if tensor.name in needed],
-        sparse_initializer=[
-            tensor for tensor in graph.sparse_initializer if tensor.values.name in needed
-        ],
     )
-
-
-def _outer_names(node: onnx.NodeProto) -> set[str]:
-    """Names that the bodies of a control-flow node may take from the graph around it."""
-    names: set[str] = set()
-    for attribute in node.attribute:
-        for body in (attribute.g, *attribute.graphs):
-            for inner in body.node:
-                names.update(name for name in inner.input if name)
-                names |= _outer_names(inner)
-            names.update(value.name for value in body.output)
-    return names

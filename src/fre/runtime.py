@@ -20,10 +20,9 @@ from fre.errors import (
     FREError,
     InternalError,
     MissingDependencyError,
-    ModelFileError,
     OptionError,
 )
-from fre.wire import encode_field, fields
+from fre.wire import encode_field
 
 __all__ = [
     "LANES",
@@ -31,7 +30,6 @@ __all__ = [
     "Runtime",
     "available_runtimes",
     "open_runtime",
-    "read_metadata",
     "with_outputs",
 ]
 
@@ -362,31 +360,4 @@ def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
 
 
 MODEL_GRAPH, GRAPH_OUTPUT, VALUE_NAME = 7, 12, 1
-MODEL_METADATA, ENTRY_KEY, ENTRY_VALUE = 14, 1, 2
-"""Numbers of the fields in onnx.proto: ModelProto, GraphProto, ValueInfoProto; then those of
-ModelProto and StringStringEntryProto."""
-
-
-def read_metadata(model: bytes) -> dict[str, str]:
-    """The ``metadata_props`` of a serialised ONNX model.
-
-    Read from the encoding itself, past the weights: a runtime would load all of the model first.
-
-    Raises:
-        ModelFileError: the bytes are not an ONNX model, or end too early.
-    """
-    metadata: dict[str, str] = {}
-    graphs = 0
-    try:
-        for field in fields(model):
-            graphs += field.number == MODEL_GRAPH
-            if field.number == MODEL_METADATA:
-                entry = {
-                    part.number: bytes(part.content).decode() for part in fields(field.content)
-                }
-                metadata[entry.get(ENTRY_KEY, "")] = entry.get(ENTRY_VALUE, "")
-        if not graphs:
-            raise ValueError("no graph")
-    except (ValueError, IndexError) as error:
-        raise ModelFileError("not an ONNX model, or a damaged one") from error
-    return metadata
+"""Numbers of the fields in onnx.proto: ModelProto, GraphProto, ValueInfoProto."""

@@ -5,17 +5,16 @@ Only the metadata of the file change. The network, and so every score and map, s
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import ArrayLike, NDArray
 
 from fre.calibration import Calibration
+from fre.document import with_document
 from fre.errors import DatasetError, OptionError
 from fre.metrics import max_f1
-from fre.model import METADATA_KEY, Model
+from fre.model import Model
 
 __all__ = ["max_f1_threshold", "recall_threshold", "with_calibration"]
 
@@ -38,10 +37,7 @@ def with_calibration(model: Model, calibration: Calibration, *, chosen: str | No
         "calibration": calibration.to_dict(),
         "provenance": provenance,
     }
-    proto = onnx.load_model_from_string(model.data)
-    (entry,) = (entry for entry in proto.metadata_props if entry.key == METADATA_KEY)
-    entry.value = json.dumps(document)
-    return model.with_data(proto.SerializeToString())
+    return model.with_data(with_document(model.data, document))
 
 
 def max_f1_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:

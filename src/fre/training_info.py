@@ -46,10 +46,12 @@ def with_arrays(model: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return model + added
 
 
-def without_arrays(model: bytes) -> bytes:
-    """A serialised ONNX model without what is beside its graph.
+def without_arrays(model: bytes, added: bytes = b"") -> bytes:
+    """Return a serialised ONNX model without what is beside its graph.
 
-    Anything that is not such a model is returned as it is: others say what is wrong with it.
+    Args:
+        model: serialised model. Anything else is returned as it is: others say what is wrong.
+        added: what to append to it, such as further outputs; this saves a copy of the weights.
     """
     kept: list[memoryview] = []
     start = 0
@@ -60,8 +62,8 @@ def without_arrays(model: bytes) -> bytes:
                 kept.append(view[start : field.start])
                 start = field.stop
     except (ValueError, IndexError):
-        return model
-    return b"".join([*kept, view[start:]]) if kept else model
+        return model + added
+    return b"".join([*kept, view[start:], added]) if kept else model + added
 
 
 def read_arrays(model: bytes) -> dict[str, NDArray[Any]]:

@@ -10,9 +10,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from fre.errors import BackboneError, ModelFileError
 from fre.onnx_builder import prune
+from fre.onnx_check import check_model
 
-__all__ = ["INPUT", "adopt", "bodies", "cut_out", "first_line", "run"]
+__all__ = ["INPUT", "adopt", "cut_out", "first_line", "run"]
 
 INPUT = "input"
 
@@ -63,10 +65,12 @@ def adopt(
         A model from ``input``, float32 (N, 3, height, width), to the layers under their own
         names. Nothing is in it that the layers do not need: no later weights, no notes of the
         tool that wrote it, no paths of the machine that it ran on.
+
+    Raises:
+        BackboneError: the network holds what no model of fre may hold, such as control flow.
     """
     graph = prune(model.graph, list(layers))
     constants = {tensor.name for tensor in graph.initializer}
-    constants.update(tensor.values.name for tensor in graph.sparse_initializer)
     names = {name: name for name in layers}
     # Before IR 4 the constants were listed as inputs, too.
     for source in graph.input:
@@ -82,10 +86,8 @@ def adopt(
             for name, shape in layers.items()
         ],
         graph.initializer,
-        sparse_initializer=graph.sparse_initializer,
     )
-    used = _domains(graph)
-    opsets = [opset for opset in model.opset_import if opset.domain in used]
+    opsets = [opset for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
     adopted = helper.make_model(
         pruned,
         producer_name="fre",
@@ -93,14 +95,15 @@ def adopt(
         ir_version=helper.find_min_ir_version_for(opsets, ignore_unknown=True),
     )
     onnx.checker.check_model(adopted)
+    try:
+        check_model(adopted.SerializeToString())
+    except ModelFileError as error:
+        raise BackboneError(f"the network can't be part of a model: {error}") from error
     return adopted
 
 
 def _rename(graph: onnx.GraphProto, names: dict[str, str], prefix: str) -> None:
-    """Rename everything in a graph and in the bodies of its control flow, in place.
-
-    Names are unique across a graph and its bodies, so that one rule serves for all of them.
-    """
+    """Rename everything in a graph, in place."""
 
     def new(name: str) -> str:
         # An empty name is an optional input that is left out.
@@ -111,13 +114,9 @@ def _rename(graph: onnx.GraphProto, names: dict[str, str], prefix: str) -> None:
         node.input[:] = [new(name) for name in node.input]
         node.output[:] = [new(name) for name in node.output]
         _forget_origin(node)
-        for body in bodies(node):
-            _rename(body, names, prefix)
     for tensor in graph.initializer:
         tensor.name = new(tensor.name)
         _forget_origin(tensor)
-    for sparse in graph.sparse_initializer:
-        sparse.values.name = new(sparse.values.name)
     for value in (*graph.input, *graph.output):
         value.name = new(value.name)
     del graph.value_info[:]
@@ -127,25 +126,6 @@ def _forget_origin(part: Any) -> None:
     part.ClearField("doc_string")
     # Came with IR 10, and thus with onnx 1.16.
     part.ClearField("metadata_props")
-
-
-def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    found = []
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            found.append(attribute.g)
-        found.extend(attribute.graphs)
-    return found
-
-
-def _domains(graph: onnx.GraphProto) -> set[str]:
-    """The operator sets in use; the standard one always, which goes by two names."""
-    found = {"", "ai.onnx"}
-    for node in graph.node:
-        found.add(node.domain)
-        for body in bodies(node):
-            found |= _domains(body)
-    return found
 
 
 def cut_out(model: onnx.ModelProto, layers: Sequence[str], *, prefix: str) -> onnx.ModelProto:
@@ -173,9 +153,6 @@ def cut_out(model: onnx.ModelProto, layers: Sequence[str], *, prefix: str) -> on
         [helper.make_tensor_value_info(source, TensorProto.FLOAT, None)],
         [],
         [tensor for tensor in model.graph.initializer if inside(tensor.name)],
-        sparse_initializer=[
-            tensor for tensor in model.graph.sparse_initializer if inside(tensor.values.name)
-        ],
     )
     network = prune(network, [prefix + name for name in layers])
     names = (

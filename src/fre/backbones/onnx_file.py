@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, version_converter
 
 from fre.backbones.base import Backbone, Layer, Normalisation
 from fre.backbones.foreign import adopt, first_line, run
-from fre.errors import BackboneError
+from fre.errors import BackboneError, ModelFileError
+from fre.files import read_regular
 from fre.onnx_builder import OPSET
+from fre.onnx_check import check_model
 from fre.types import FloatArray
 
 __all__ = ["NORMALISATION_KEY", "OnnxFileBackbone"]
@@ -28,8 +29,8 @@ NORMALISATION_KEY = "fre.normalisation"
 IMAGENET = Normalisation(
     (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)
 )
-MAX_BYTES = 2**31 - 1
-"""The most that one protobuf message, and thus an ONNX model without side files, can hold."""
+FREE_SIDE = 256
+"""Height and width of the input, in pixels, where the file leaves them free."""
 LISTED = 24
 """An error lists this many inner tensors; networks have hundreds."""
 TOLERANCE = 1e-4
@@ -60,11 +61,12 @@ class OnnxFileBackbone(Backbone):
     converted, and the result compared with the original.
 
     Args:
-        path: the file. Weights in files beside it are read, too; 2 GB in all at most.
+        path: the file. It must hold all weights, and only the operators that `fre.onnx_sizes`
+            lists: no control flow, no functions, no custom domains.
 
     Attributes:
         name: the file's name without its folders.
-        weights_sha256: digest of the file, and of the weights beside it where there are any.
+        weights_sha256: digest of the file.
 
     Raises:
         BackboneError: the file is missing, damaged, not ONNX, or not such a network.
@@ -78,7 +80,7 @@ class OnnxFileBackbone(Backbone):
         batch, _, *sides = (dim.dim_value for dim in _dims(source))
         self._batch = batch or 1
         self._fixed = tuple(sides) if all(sides) else None
-        self.default_size = (sides[0] or 256, sides[1] or 256)
+        self.default_size = (sides[0] or FREE_SIDE, sides[1] or FREE_SIDE)
         self.normalisation = _normalisation(path, self._model)
         self._outputs = [value.name for value in self._model.graph.output]
         _free_batch(self._model, source)
@@ -214,30 +216,19 @@ class OnnxFileBackbone(Backbone):
 
 
 def _read(path: Path) -> tuple[onnx.ModelProto, str]:
-    """The model with all of its weights, and their digest."""
+    """Read a model and the digest of its file, once it is known that a runtime may open it."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise BackboneError(f"{path}: can't read the network: {error.strerror}") from error
-    sha256 = hashlib.sha256(data)
     try:
+        check_model(data, free=FREE_SIDE)
         model = onnx.load_model_from_string(data)
-    except DecodeError as error:
-        raise BackboneError(f"{path}: not an ONNX model, or a damaged one") from error
+    except (ModelFileError, DecodeError) as error:
+        raise BackboneError(f"{path}: {first_line(error)}") from error
     if not model.graph.output:
         raise BackboneError(f"{path}: not an ONNX model, or a damaged one")
-    beside = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
-    try:
-        onnx.load_external_data_for_model(model, str(path.parent))
-    except Exception as error:  # of the operating system, or of onnx's checks
-        raise BackboneError(
-            f"{path}: can't read the weights beside it: {first_line(error)}"
-        ) from error
-    for tensor in beside:
-        sha256.update(tensor.raw_data)
-    if model.ByteSize() > MAX_BYTES:
-        raise BackboneError(f"{path}: the network is larger than 2 GB")
-    return onnx.inliner.inline_local_functions(model), sha256.hexdigest()
+    return model, hashlib.sha256(data).hexdigest()
 
 
 def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:

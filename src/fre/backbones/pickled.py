@@ -11,18 +11,32 @@ functions and the storage types that a plain state dict needs, each replaced by 
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
-from collections import OrderedDict
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import BackboneError
+from fre.files import read_regular
 
-__all__ = ["check_view", "read_state_dict"]
+__all__ = [
+    "MAX_ARGUMENTS",
+    "MAX_COPIES",
+    "Function",
+    "PlainDict",
+    "Sealed",
+    "check_pickle",
+    "check_view",
+    "read_state_dict",
+    "view_of",
+]
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -33,6 +47,14 @@ STORAGE_TYPES: dict[str, np.dtype[Any]] = {
     "LongStorage": np.dtype("<i8"),
     "IntStorage": np.dtype("<i4"),
 }
+
+
+MAX_STEPS = 5_000_000
+"""Largest number of steps of a pickle; a network of a thousand tensors takes 50,000."""
+MAX_RANK = 64
+MAX_ARGUMENTS = 64
+MAX_COPIES = 4
+"""Tensors may share a storage; all together they hold this many times the file's size at most."""
 
 
 def check_view(count: int, offset: Any, shape: Any, strides: Any) -> None:
@@ -47,8 +69,11 @@ def check_view(count: int, offset: Any, shape: Any, strides: Any) -> None:
     Raises:
         pickle.UnpicklingError: the view is not within the storage.
     """
-    whole = (offset, *shape, *strides)
-    if len(shape) != len(strides) or not all(isinstance(n, int) and n >= 0 for n in whole):
+    if not isinstance(shape, tuple) or not isinstance(strides, tuple):
+        raise pickle.UnpicklingError("a tensor whose size or stride is no tuple")
+    if len(shape) != len(strides) or len(shape) > MAX_RANK:
+        raise pickle.UnpicklingError("a tensor with an impossible size, stride or offset")
+    if not all(isinstance(n, int) and 0 <= n < 1 << 62 for n in (offset, *shape, *strides)):
         raise pickle.UnpicklingError("a tensor with an impossible size, stride or offset")
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     # Strides of zero could ask for more memory than the file has bytes.
@@ -56,7 +81,81 @@ def check_view(count: int, offset: Any, shape: Any, strides: Any) -> None:
         raise pickle.UnpicklingError("a tensor that reaches beyond its storage")
 
 
-class _Storage:
+def view_of(values: NDArray[Any], offset: Any, shape: Any, strides: Any) -> NDArray[Any]:
+    """Copy a strided view of a flat array.
+
+    The view is checked here, where memory is read, whatever was checked before.
+
+    Args:
+        values: the storage, one-dimensional.
+        offset: of the view's first value.
+        shape: of the view.
+        strides: in values, one for each entry of ``shape``.
+
+    Raises:
+        pickle.UnpicklingError: the view is not within the storage.
+    """
+    check_view(len(values), offset, shape, strides)
+    steps = [step * values.itemsize for step in strides]
+    view = np.lib.stride_tricks.as_strided(values[offset:], shape, steps)
+    return np.array(view, order="C")
+
+
+def check_pickle(file: IO[bytes]) -> None:
+    """Refuse a pickle that takes far more memory than it has bytes; the file stays where it is.
+
+    The reader makes its list of remembered objects as long as the largest index in the pickle.
+    An honest pickle counts them, so that no index exceeds the number of steps before it.
+
+    Args:
+        file: a file in memory, at the start of a pickle.
+
+    Raises:
+        pickle.UnpicklingError: the pickle is hostile.
+        ValueError: it is damaged.
+    """
+    start = file.tell()
+    for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        # Opcodes that remember an object have its index; the others are in bounds.
+        index = argument if opcode.name.endswith("PUT") and argument is not None else 0
+        if step > MAX_STEPS or not 0 <= index <= step:
+            raise pickle.UnpicklingError("a pickle that takes more memory than it has a use for")
+    file.seek(start)
+
+
+class Sealed:
+    """An object that a pickle can't change once it is made: the opcode BUILD is refused."""
+
+    def __setstate__(self, state: Any) -> NoReturn:
+        raise pickle.UnpicklingError(f"it changes a {type(self).__name__.strip('_').lower()}")
+
+
+class Function(Sealed):
+    """A function of ours as a pickle sees it: it can be called, and not changed."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        if len(args) > MAX_ARGUMENTS:
+            raise pickle.UnpicklingError("a call with too many arguments")
+        return self._function(*args)
+
+
+class PlainDict(dict[Any, Any]):
+    """A dict without the attributes that PyTorch gives its state dicts.
+
+    It is made empty: copies of one large object would take more memory than the file has bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Storage(Sealed):
     """A flat array whose values follow later in the file."""
 
     def __init__(self, dtype: np.dtype[Any], count: int) -> None:
@@ -65,7 +164,7 @@ class _Storage:
         self.values: NDArray[Any] | None = None
 
 
-class _Tensor:
+class _Tensor(Sealed):
     """A view of a storage: made as the pickle is read, resolved once the values are there."""
 
     def __init__(
@@ -81,34 +180,46 @@ class _Tensor:
         check_view(storage.count, offset, shape, strides)
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
+    @property
+    def n_bytes(self) -> int:
+        return math.prod(self.shape) * self.storage.dtype.itemsize
+
     def resolve(self) -> NDArray[Any]:
         values = self.storage.values
         assert values is not None
-        item = values.itemsize
-        view = np.lib.stride_tricks.as_strided(
-            values[self.offset :], self.shape, [step * item for step in self.strides]
-        )
-        return np.array(view, order="C")
+        return view_of(values, self.offset, self.shape, self.strides)
+
+
+@dataclass(frozen=True)
+class _Kind(Sealed):
+    """Type of a storage's values."""
+
+    dtype: np.dtype[Any]
 
 
 class _StateDictUnpickler(pickle.Unpickler):
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
+        self._file = file
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+            return Function(PlainDict)
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _Tensor
+            return Function(_Tensor)
         if module == "torch" and name in STORAGE_TYPES:
-            return STORAGE_TYPES[name]
+            return _Kind(STORAGE_TYPES[name])
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no state dict needs")
+
+    def load(self) -> Any:
+        check_pickle(self._file)
+        return super().load()
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
-            case ("storage", np.dtype() as dtype, str(key), str(_), int(count), None) if count >= 0:
-                return self.storages.setdefault(key, _Storage(dtype, count))
+            case ("storage", _Kind() as kind, str(key), str(_), int(count), None) if count >= 0:
+                return self.storages.setdefault(key, _Storage(kind.dtype, count))
         raise pickle.UnpicklingError("a storage of an unknown form")
 
 
@@ -134,11 +245,15 @@ def _read(file: IO[bytes]) -> dict[str, NDArray[Any]]:
             raise pickle.UnpicklingError("it ends before its last value")
         storage.values = np.frombuffer(raw, storage.dtype)
     tensors: dict[str, NDArray[Any]] = {}
+    left = MAX_COPIES * file.tell()
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
             raise pickle.UnpicklingError(f"{name!r} is not a plain tensor")
         if tensor.storage.values is None:
             raise pickle.UnpicklingError(f"the values of {name} are missing")
+        left -= tensor.n_bytes
+        if left < 0:
+            raise pickle.UnpicklingError("its tensors hold more than the file")
         tensors[name] = tensor.resolve()
     return tensors
 
@@ -157,8 +272,7 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
             plain tensors.
     """
     try:
-        with path.open("rb") as file:
-            return _read(file)
+        return _read(io.BytesIO(read_regular(path)))
     except OSError as error:
         raise BackboneError(f"{path}: can't read the weights: {error.strerror}") from error
     except Exception as error:  # a damaged pickle raises almost anything

@@ -11,9 +11,10 @@ the file says of it and does nothing.
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -21,7 +22,17 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.backbones.pickled import STORAGE_TYPES, check_view
+from fre.backbones.pickled import (
+    MAX_ARGUMENTS,
+    MAX_COPIES,
+    STORAGE_TYPES,
+    Function,
+    PlainDict,
+    Sealed,
+    check_pickle,
+    check_view,
+    view_of,
+)
 
 __all__ = ["Inert", "Tensor", "TorchArchive"]
 
@@ -40,6 +51,8 @@ class Inert:
     state: Any
 
     def __new__(cls, *args: Any) -> Inert:
+        if len(args) > MAX_ARGUMENTS:
+            raise pickle.UnpicklingError("a call with too many arguments")
         inert = super().__new__(cls)
         inert.args, inert.state = args, {}
         return inert
@@ -60,7 +73,7 @@ class Inert:
 
 
 @dataclass(frozen=True)
-class Storage:
+class Storage(Sealed):
     """Values of the file that have not been read."""
 
     type_name: str
@@ -69,33 +82,13 @@ class Storage:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class Tensor(Sealed):
     """A view of a storage, as the file describes it. Shape and strides are within its bounds."""
 
     storage: Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-
-
-class _Dict(dict[Any, Any]):
-    """A dict without the attributes that PyTorch gives its state dicts."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Function:
-    """A function of ours as the pickle sees it: to be called, not to be written to."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("a function with a state")
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: object) -> Tensor:
@@ -115,11 +108,11 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
             case "collections", "OrderedDict":
-                return _Dict
+                return Function(PlainDict)
             case "torch._utils", "_rebuild_tensor_v2":
-                return _Function(_tensor)
+                return Function(_tensor)
             case "torch._utils", "_rebuild_parameter":
-                return _Function(_parameter)
+                return Function(_parameter)
         # A class of its own: the pickle may ask for an instance without calling it.
         return type("Inert", (Inert,), {"origin": f"{module}.{name}"})
 
@@ -158,7 +151,10 @@ class TorchArchive:
         if order in names and file.read(order) != b"little":
             raise pickle.UnpicklingError("big-endian values")
         with self._member("data.pkl") as data:
-            self.content = _Unpickler(data).load()
+            content = io.BytesIO(data.read())
+        check_pickle(content)
+        self.content = _Unpickler(content).load()
+        self._left = MAX_COPIES * file.start_dir
 
     @contextmanager
     def _member(self, name: str) -> Iterator[IO[bytes]]:
@@ -181,6 +177,8 @@ class TorchArchive:
             flat = np.frombuffer(member.read(), STORAGE_TYPES[storage.type_name])
         if len(flat) != storage.count:
             raise pickle.UnpicklingError("a storage of another size than it says")
-        strides = [step * flat.itemsize for step in tensor.strides]
-        view = np.lib.stride_tricks.as_strided(flat[tensor.offset :], tensor.shape, strides)
-        return np.array(view, order="C")
+        values = view_of(flat, tensor.offset, tensor.shape, tensor.strides)
+        self._left -= values.nbytes
+        if self._left < 0:
+            raise pickle.UnpicklingError("its tensors hold more than the file")
+        return values

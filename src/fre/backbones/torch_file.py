@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fre.errors import BackboneError
+from fre.files import read_regular
 
 __all__ = ["read_weights"]
 
@@ -33,7 +34,7 @@ def read_weights(path: Path) -> tuple[dict[str, Any], str]:
     import torch
 
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise BackboneError(f"{path}: can't read the weights: {error.strerror}") from error
     try:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from fre.detector import FRE
 from fre.errors import DatasetError, ImageError
+from fre.files import read_regular
 from fre.images import probe
 from fre.serve.archives import is_zip, unpack
 from fre.serve.jobs import Work
@@ -277,7 +278,7 @@ class Training:
 def unusable(path: Path, name: str) -> str | None:
     """Why a file is not an image that strangers may send."""
     try:
-        probe(path.read_bytes(), name=name)
+        probe(read_regular(path), name=name)
     except ImageError as error:
         return error.reason
     return None
