@@ -16,8 +16,8 @@ SOURCE = Path(fre.__file__).parent
 
 # A module imports from the lines above its own, and from its own package.
 LEVELS = [
-    ["version", "ahead", "cache", "cores", "errors", "jpeg", "maps", "memory", "wire"],
-    ["types"],
+    ["version", "cache", "cores", "errors", "forks", "jpeg", "maps", "memory", "wire"],
+    ["ahead", "types"],
     [
         "files",
         "folders",

@@ -18,6 +18,7 @@ from fre.calibration import Calibration
 from fre.cores import available_cores
 from fre.errors import ImageError, InternalError, ModelFileError, OptionError
 from fre.files import write_atomic
+from fre.forks import forget_in_children
 from fre.geometry import Geometry
 from fre.images import ImageSource, LoadedImage, find_images, iter_loaded, read_resized
 from fre.regions import find_regions
@@ -116,6 +117,16 @@ class Model:
         self._runtime_name = runtime
         self._threads = threads
         self._many = many
+        forget_in_children(self)
+
+    def forget(self) -> None:
+        """Let go of the runtimes. Called in a forked child, which opens them anew."""
+        for opened in ("_for_one", "_for_many"):
+            self.__dict__.pop(opened, None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A child that is spawned gets the file, and opens a runtime of its own.
+        return _reopened, (self.data, self._runtime_name, self._threads, self._many)
 
     @cached_property
     def _for_one(self) -> Runtime:
@@ -452,6 +463,10 @@ class Model:
         """
         write_atomic(path, self.data)
         return Path(path)
+
+
+def _reopened(data: bytes, runtime: str, threads: int, many: bool) -> Model:
+    return Model(data, runtime=runtime, threads=threads, many=many)
 
 
 def _path(source: ImageSource) -> Path | None:
