@@ -428,10 +428,8 @@ def test_a_fault_of_ours_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
-    began = time.monotonic()
     done = fre("demo", "--json", "demo.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 60
     values = json.loads((tmp_path / "demo.json").read_text())
     assert values["image_auroc"] > 0.9
     assert values["aupro"] > 0.9

@@ -10,6 +10,7 @@ from pathlib import Path
 from fre.errors import DatasetError
 
 __all__ = [
+    "RESULTS",
     "SUFFIXES",
     "find_images",
     "folder_name",
@@ -25,6 +26,9 @@ __all__ = [
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """Suffixes of the files that are taken for images, in any case."""
+
+RESULTS = ("predictions.jsonl", "overlays", "maps", "masks")
+"""Names of the file and the folders that ``fre predict -o`` writes."""
 
 _DIGITS = re.compile(r"(\d+)")
 
@@ -59,12 +63,17 @@ def images_in(folder: Path) -> list[Path]:
     return list_folder(folder)[0] if folder.is_dir() else []
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Every image in ``folder`` and below it: a folder's own files, then its subfolders'."""
-    return [*iter_images(folder)]
+def find_images(folder: Path, skipped: list[Path] | None = None) -> list[Path]:
+    """Every image in ``folder`` and below it: a folder's own files, then its subfolders'.
+
+    Args:
+        folder: to list.
+        skipped: takes folders of results of ``fre predict``, whose overlays are left out.
+    """
+    return [*iter_images(folder, skipped)]
 
 
-def iter_images(folder: Path) -> Iterator[Path]:
+def iter_images(folder: Path, skipped: list[Path] | None = None) -> Iterator[Path]:
     """The same, one at a time: no more than one folder is listed ahead."""
     visited: set[str] = set()
     waiting = [folder]
@@ -75,8 +84,10 @@ def iter_images(folder: Path) -> Iterator[Path]:
         if real in visited:
             continue
         visited.add(real)
-        images, folders = list_folder(current)
-        yield from images
+        names, folders = _scan(current)
+        if skipped is not None and _holds_results(current):
+            skipped.append(current)
+        yield from _sorted(current, [name for name in names if suffix(name) in SUFFIXES])
         waiting.extend(reversed(folders))
 
 
@@ -119,7 +130,15 @@ def _scan(folder: Path) -> tuple[list[str], list[Path]]:
                 (folders if entry.is_dir() else files).append(name)
     except OSError as error:
         raise DatasetError(f"{folder}: expected a folder, but {error.strerror}") from error
+    if RESULTS[0] in files and RESULTS[1] in folders:
+        # Overlays of earlier results are pictures of fre's own, not of parts.
+        folders = [name for name in folders if name not in RESULTS]
     return files, _sorted(folder, folders)
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether ``fre predict -o`` wrote into a folder."""
+    return (folder / RESULTS[0]).is_file() and (folder / RESULTS[1]).is_dir()
 
 
 def _sorted(folder: Path, names: list[str]) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fre.cli.common import Interrupted, max_pixels_option, note, print_line, runtime_options
-from fre.errors import OptionError
+from fre.errors import FREError, OptionError
 
 if TYPE_CHECKING:
     from fre.watch import Journal, Line
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     "command",
     metavar="COMMAND",
     help="Run this for each anomalous image, without a shell: the path and the score become its "
-    "last two arguments, and FRE_PATH, FRE_SCORE, FRE_P_VALUE and FRE_MODEL its environment.",
+    "last two arguments, and FRE_PATH, FRE_SCORE, FRE_P_VALUE and FRE_MODEL its environment. If a "
+    "run fails, the exit code is 1 in the end.",
 )
 @click.option(
     "--command-timeout",
@@ -124,6 +126,9 @@ def watch(
         # The only way to end it: not a failure. Commands that were not run are run next time.
         pass
     note(f"{n} images judged, {anomalous} of them anomalous")
+    if runner and runner.failed:
+        note(f"--on-anomalous: {runner.failed} of {runner.runs} runs of {words[0]} failed")
+        return FREError.exit_code
     return 0
 
 
@@ -136,6 +141,11 @@ def _split(command: str | None) -> list[str]:
         raise OptionError(f"--on-anomalous: {error}: {command}") from error
     if not words:
         raise OptionError("--on-anomalous: expected a command")
+    if shutil.which(words[0]) is None:
+        raise OptionError(
+            f"--on-anomalous: {words[0]}: no such command, or not executable; give a program on "
+            "the PATH, or the path of one"
+        )
     return words
 
 
@@ -147,6 +157,7 @@ class _Runner:
         self.model = model
         self.journal = journal
         self.timeout = timeout
+        self.runs = self.failed = 0
         self._waiting: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -160,10 +171,15 @@ class _Runner:
 
     def _work(self) -> None:
         while (line := self._waiting.get()) is not None:
-            self._run(line)
+            self.runs += 1
+            reason = self._run(line)
+            if reason is not None:
+                self.failed += 1
+                note(f"--on-anomalous: {self.words[0]}: {reason}, for {line.values['path']}")
             self.journal.commanded(line.key)
 
-    def _run(self, line: Line) -> None:
+    def _run(self, line: Line) -> str | None:
+        """Run the command for an image; return the reason if that failed."""
         path, score = line.values["path"], repr(line.values["score"])
         environment = {
             **os.environ,
@@ -183,9 +199,7 @@ class _Runner:
                 check=False,
             )
         except (OSError, ValueError) as error:
-            note(f"--on-anomalous: {self.words[0]}: {error}")
+            return str(error)
         except subprocess.TimeoutExpired:
-            note(f"--on-anomalous: {self.words[0]}: killed after {self.timeout:g} s, for {path}")
-        else:
-            if done.returncode:
-                note(f"--on-anomalous: {self.words[0]}: exit code {done.returncode}, for {path}")
+            return f"killed after {self.timeout:g} s"
+        return f"exit code {done.returncode}" if done.returncode else None
