@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from fre.errors import DatasetError
+from fre.errors import DatasetError, FREWarning
 
 __all__ = [
     "RESULTS",
@@ -63,17 +64,12 @@ def images_in(folder: Path) -> list[Path]:
     return list_folder(folder)[0] if folder.is_dir() else []
 
 
-def find_images(folder: Path, skipped: list[Path] | None = None) -> list[Path]:
-    """Every image in ``folder`` and below it: a folder's own files, then its subfolders'.
-
-    Args:
-        folder: to list.
-        skipped: takes folders of results of ``fre predict``, whose overlays are left out.
-    """
-    return [*iter_images(folder, skipped)]
+def find_images(folder: Path) -> list[Path]:
+    """Every image in ``folder`` and below it: a folder's own files, then its subfolders'."""
+    return [*iter_images(folder)]
 
 
-def iter_images(folder: Path, skipped: list[Path] | None = None) -> Iterator[Path]:
+def iter_images(folder: Path) -> Iterator[Path]:
     """The same, one at a time: no more than one folder is listed ahead."""
     visited: set[str] = set()
     waiting = [folder]
@@ -84,10 +80,8 @@ def iter_images(folder: Path, skipped: list[Path] | None = None) -> Iterator[Pat
         if real in visited:
             continue
         visited.add(real)
-        names, folders = _scan(current)
-        if skipped is not None and _holds_results(current):
-            skipped.append(current)
-        yield from _sorted(current, [name for name in names if suffix(name) in SUFFIXES])
+        images, folders = list_folder(current)
+        yield from images
         waiting.extend(reversed(folders))
 
 
@@ -132,13 +126,15 @@ def _scan(folder: Path) -> tuple[list[str], list[Path]]:
         raise DatasetError(f"{folder}: expected a folder, but {error.strerror}") from error
     if RESULTS[0] in files and RESULTS[1] in folders:
         # Overlays of earlier results are pictures of fre's own, not of parts.
+        left_out = [name for name in folders if name in RESULTS]
         folders = [name for name in folders if name not in RESULTS]
+        warnings.warn(
+            f"{folder}: holds results of fre predict; {', '.join(sorted(left_out))} in it are not "
+            "taken for images",
+            FREWarning,
+            stacklevel=2,
+        )
     return files, _sorted(folder, folders)
-
-
-def _holds_results(folder: Path) -> bool:
-    """Whether ``fre predict -o`` wrote into a folder."""
-    return (folder / RESULTS[0]).is_file() and (folder / RESULTS[1]).is_dir()
 
 
 def _sorted(folder: Path, names: list[str]) -> list[Path]:

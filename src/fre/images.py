@@ -63,12 +63,11 @@ SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
 
 
-def find_images(source: Path | str, skipped: list[Path] | None = None) -> list[Path]:
+def find_images(source: Path | str) -> list[Path]:
     """Image files of a folder, at any depth, in natural order; or the one file that is named.
 
     Args:
         source: a folder, or an image file of any suffix.
-        skipped: takes folders of results of ``fre predict``, whose overlays are left out.
 
     Raises:
         DatasetError: nothing is there, or the folder holds no image.
@@ -78,7 +77,7 @@ def find_images(source: Path | str, skipped: list[Path] | None = None) -> list[P
         return [root]
     if not root.exists():
         raise DatasetError(f"{root}: no such file or folder")
-    found = folders.find_images(root, skipped)
+    found = folders.find_images(root)
     if not found:
         raise DatasetError(
             f"{root}: no images here or below: expected files ending in {', '.join(SUFFIXES)}"

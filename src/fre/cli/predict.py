@@ -188,6 +188,7 @@ def _predict_here(
 
     from fre.files import encode_text, staged_folder, write_atomic
     from fre.folders import RESULTS
+    from fre.images import find_images
     from fre.model import load
     from fre.output import FolderWriter, json_line, output_names
 
@@ -195,7 +196,7 @@ def _predict_here(
         if wanted and not output:
             raise OptionError(f"{option} needs a folder to write to: add -o FOLDER")
     loaded = load(model, runtime=runtime, threads=threads, many=True)
-    paths = [path for source in images for path in _found(source)]
+    paths = [path for source in images for path in find_images(source)]
     names = output_names(images, paths) if output else []
     lines: list[str] = []
     failures = anomalous = 0
@@ -235,15 +236,3 @@ def _predict_here(
         + (f"; written to {output}" if output else "")
     )
     return InputError.exit_code if failures else 0
-
-
-def _found(source: Path) -> list[Path]:
-    """The images of a file or folder; say which folders in it are results of fre."""
-    from fre.folders import RESULTS
-    from fre.images import find_images
-
-    skipped: list[Path] = []
-    found = find_images(source, skipped)
-    for folder in skipped:
-        note(f"{folder}: holds results of fre predict; its {', '.join(RESULTS[1:])} are left out")
-    return found
