@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fre.errors import ImageError, OptionError, OutputError
+from fre.errors import FREWarning, ImageError, OptionError, OutputError
+from fre.folders import find_images
 from fre.output import FolderWriter, encode_map, json_line, output_names
 from fre.types import Prediction
 
@@ -145,3 +146,18 @@ def test_nothing_is_written_after_an_interruption(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     time.sleep(0.1)
     assert not (tmp_path / "out").exists()
+
+
+def test_results_are_not_taken_for_images(tmp_path: Path) -> None:
+    """Only the folders beside the lines: a folder of images may have any name."""
+    predictions(tmp_path, "1.png", "out/overlays/1.png", "out/masks/1.png", "out/own/2.png")
+    predictions(tmp_path, "overlays/3.png")
+    (tmp_path / "out" / "predictions.jsonl").touch()
+    with pytest.warns(FREWarning, match=r"out: holds results of fre predict; masks, overlays in"):
+        found = find_images(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "1.png",
+        "out/own/2.png",
+        "overlays/3.png",
+    ]
+    assert len(find_images(tmp_path / "out" / "overlays")) == 1
