@@ -98,9 +98,9 @@ def test_importing_fre_imports_nothing_heavy() -> None:
     assert not set(loaded) & set(HEAVY)
 
 
-def test_importing_fre_takes_less_than_a_fifth_of_a_second() -> None:
-    code = "import numpy, time; t = time.perf_counter(); import fre; print(time.perf_counter() - t)"
-    assert min(float(run(code)) for _ in range(3)) < 0.2
+def test_importing_fre_imports_few_modules() -> None:
+    code = "import numpy, sys; n = len(sys.modules); import fre; print(len(sys.modules) - n)"
+    assert int(run(code)) < 20
 
 
 LISTED = "; print('loaded', *{name.split('.')[0] for name in sys.modules})"
