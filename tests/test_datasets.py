@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -1197,12 +1196,9 @@ def test_listing_many_files_opens_none(tmp_path):
         (tmp_path / f"train/good/{number}.png").touch()
         (tmp_path / f"test/dent/{number}.png").touch()
         (tmp_path / f"ground_truth/dent/{number}_mask.png").touch()
-    start = time.perf_counter()
     dataset = open_dataset(tmp_path)
-    seconds = time.perf_counter() - start
     assert len(dataset.train) == len(dataset.test) == 600
     assert [sample.path.stem for sample in dataset.train[8:11]] == ["8", "9", "10"]
-    assert seconds < 1
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ SOURCE = Path(fre.__file__).parent
 
 # A module imports from the lines above its own, and from its own package.
 LEVELS = [
-    ["version", "ahead", "cache", "cores", "errors", "jpeg", "maps", "memory", "wire"],
-    ["types", "onnx_sizes"],
+    ["version", "cache", "cores", "errors", "forks", "jpeg", "maps", "memory", "wire"],
+    ["ahead", "types", "onnx_sizes"],
     [
         "files",
         "folders",
@@ -101,9 +101,9 @@ def test_importing_fre_imports_nothing_heavy() -> None:
     assert not set(loaded) & set(HEAVY)
 
 
-def test_importing_fre_takes_less_than_a_fifth_of_a_second() -> None:
-    code = "import numpy, time; t = time.perf_counter(); import fre; print(time.perf_counter() - t)"
-    assert min(float(run(code)) for _ in range(3)) < 0.2
+def test_importing_fre_imports_few_modules() -> None:
+    code = "import numpy, sys; n = len(sys.modules); import fre; print(len(sys.modules) - n)"
+    assert int(run(code)) < 20
 
 
 LISTED = "; print('loaded', *{name.split('.')[0] for name in sys.modules})"

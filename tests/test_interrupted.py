@@ -18,7 +18,7 @@ from PIL import Image
 
 from conftest import texture
 from fre import FRE, Model
-from fre.errors import DatasetError, ImageError
+from fre.errors import DatasetError, FREWarning, ImageError
 from fre.growing import learnt_of
 from fre.memory import peak_memory
 from fre.streaming import CHUNK
@@ -215,6 +215,44 @@ def test_a_checkpoint_that_is_damaged_or_of_another_training_is_not_used(
         checkpoint.write_bytes(damaged)
         assert run(many, output) == uninterrupted
         assert not checkpoint.exists()
+        assert output.with_name("m.onnx.partial.damaged").read_bytes() == damaged
+
+
+def archive(notes: object = "[" * 100_000) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, notes=np.array(notes))
+    return buffer.getvalue()
+
+
+def changed(data: bytes, place: int, value: int) -> bytes:
+    """An archive with another byte in its only entry of the directory."""
+    copy = bytearray(data)
+    copy[data.rindex(b"PK\x01\x02") + place] = value
+    return bytes(copy)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        pytest.param(archive(), id="nested JSON"),
+        pytest.param(archive({"notes": 1}), id="a pickle"),
+        pytest.param(archive("[]"), id="no object"),
+        pytest.param(changed(archive(), 10, 99), id="unknown compression"),
+        pytest.param(changed(archive(), 10, 14), id="wrong compression"),
+        pytest.param(changed(archive(), 8, 1), id="encrypted"),
+    ],
+)
+def test_a_damaged_checkpoint_is_set_aside(damaged: bytes, tmp_path: Path) -> None:
+    """Each of these raises an error of another type."""
+    images = [tmp_path / f"{seed}.png" for seed in range(3)]
+    for seed, path in enumerate(images):
+        Image.fromarray(texture(seed, (SIZE, SIZE))).save(path)
+    checkpoint = tmp_path / "partial"
+    checkpoint.write_bytes(damaged)
+    with pytest.warns(FREWarning, match="partial: damaged; set aside as .*partial.damaged, and"):
+        model = detector().fit(images, checkpoint=checkpoint)
+    assert model.metadata["provenance"]["n_images"] == 3
+    assert (tmp_path / "partial.damaged").read_bytes() == damaged
 
 
 def test_ctrl_c_says_how_to_go_on(many: Path, tmp_path: Path) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import re
 import shutil
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fre.errors import ImageError, OptionError, OutputError
-from fre.output import FolderWriter, encode_map
+from fre.errors import FREWarning, ImageError, OptionError, OutputError
+from fre.folders import find_images
+from fre.output import FolderWriter, encode_map, json_line, output_names
 from fre.types import Prediction
 
 MAP = np.linspace(-2, 10, 12, dtype=np.float32).reshape(3, 4)
@@ -49,21 +54,74 @@ def written(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_names_follow_the_folders_and_never_collide(tmp_path: Path) -> None:
-    made = predictions(tmp_path / "a", "x.png", "b/x.png", "x.jpg")
-    with FolderWriter(tmp_path / "out", [tmp_path / "a"], (0.0, 1.0), "npy") as writer:
-        for prediction in made:
-            writer.add(prediction)
-    assert written(tmp_path / "out") == {
-        *(f"overlays/{name}.png" for name in ("x", "b/x", "x_2")),
-        *(f"maps/{name}.npy" for name in ("x", "b/x", "x_2")),
-    }
+def test_files_are_written_under_their_names(tmp_path: Path) -> None:
+    (made,) = predictions(tmp_path / "a", "x.png")
+    with FolderWriter(tmp_path / "out", (0.0, 1.0), "npy", masks=True) as writer:
+        writer.add(made, "b/x")
+        files = writer.files("b/x")
+    assert files == {"overlay": "overlays/b/x.png", "map": "maps/b/x.npy", "mask": "masks/b/x.png"}
+    assert written(tmp_path / "out") == set(files.values())
+    line = json.loads(json_line(made, files))
+    assert [line[key] for key in ("overlay", "map", "mask")] == list(files.values())
+
+
+def names(folder: Path, sources: list[str], *images: str | bytes) -> list[str]:
+    """The names of images below a folder, whatever their order."""
+    for source in sources:
+        (folder / source).mkdir(parents=True, exist_ok=True)
+    roots = [folder / source for source in sources]
+    paths = [folder / os.fsdecode(image) for image in images]
+    found = output_names(roots, paths)
+    assert output_names(roots[::-1], paths[::-1]) == found[::-1]
+    return found
+
+
+def test_names_follow_the_folders(tmp_path: Path) -> None:
+    assert names(tmp_path, ["a"], "a/x.png", "a/b/x.png") == ["x", "b/x"]
+    cameras = ["cam1/day", "cam2/day"]
+    images = [f"{camera}/part.png" for camera in cameras]
+    assert names(tmp_path, cameras, *images) == ["cam1/day/part", "cam2/day/part"]
+    paths = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"]
+    assert output_names(paths, paths) == ["a/x", "b/x"]
+    assert output_names(paths[:1], paths[:1]) == ["x"]
+    assert names(tmp_path, ["a"], "a/x.png", "a/../a/x.png") == ["x", "x"]
+
+
+def test_images_of_one_stem_keep_their_suffix(tmp_path: Path) -> None:
+    found = names(tmp_path, ["a"], "a/x.png", "a/x.jpg", "a/x_2.png", "a/y", "a/x.jpg.bmp")
+    assert found[0] == "x.png"
+    assert re.fullmatch(r"x-[0-9a-f]{8}", found[1])
+    assert found[2:] == ["x_2", "y", "x.jpg.bmp"]
+
+
+def test_names_are_apart_on_disks_that_fold_them(tmp_path: Path) -> None:
+    found = names(tmp_path, ["a"], "a/X.png", "a/x.png", "a/e\u0301.png", "a/\u00e9.png")
+    folded = {unicodedata.normalize("NFC", name).casefold() for name in found}
+    assert len(folded) == 4
+    assert found[0].startswith("X-")
+    # An overlay must not have the name of a folder of overlays.
+    found = names(tmp_path, ["b"], "b/c.jpg", "b/c.png/d.jpg", "b/C.TIFF/d.jpg")
+    assert found[0] == "c.jpg"
+    assert len(set(found)) == 3
+
+
+def test_names_fit_any_disk(tmp_path: Path) -> None:
+    long = "n" * 251
+    found = names(
+        tmp_path, ["a"], f"a/{long}.png", f"a/{long}.jpg", b"a/caf\xe9.png", "a/" + "é" * 125
+    )
+    assert len(set(found)) == 4
+    assert found[2] == "caf%E9"
+    assert found[3] == "é" * 125
+    for name in found:
+        assert len(f"{name}.tiff".encode()) <= 255
 
 
 def write(folder: Path, made: list[Prediction], interrupted: bool = False) -> None:
-    with FolderWriter(folder, [], (0.0, 1.0), "npy") as writer:
+    with FolderWriter(folder, (0.0, 1.0), "npy") as writer:
         for prediction in made:
-            writer.add(prediction)
+            assert prediction.path is not None
+            writer.add(prediction, prediction.path.stem)
         if interrupted:
             raise KeyboardInterrupt
 
@@ -88,3 +146,18 @@ def test_nothing_is_written_after_an_interruption(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     time.sleep(0.1)
     assert not (tmp_path / "out").exists()
+
+
+def test_results_are_not_taken_for_images(tmp_path: Path) -> None:
+    """Only the folders beside the lines: a folder of images may have any name."""
+    predictions(tmp_path, "1.png", "out/overlays/1.png", "out/masks/1.png", "out/own/2.png")
+    predictions(tmp_path, "overlays/3.png")
+    (tmp_path / "out" / "predictions.jsonl").touch()
+    with pytest.warns(FREWarning, match=r"out: holds results of fre predict; masks, overlays in"):
+        found = find_images(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "1.png",
+        "out/own/2.png",
+        "overlays/3.png",
+    ]
+    assert len(find_images(tmp_path / "out" / "overlays")) == 1

@@ -152,17 +152,17 @@ def test_a_folder_here_and_in_an_object_store(tmp_path: Path) -> None:
         folder.write("a/b.txt", b"two")
         assert folder.read("a/b.txt") == b"two"
         assert not folder.empty()
-        folder.tidy("b")
+        folder.tidy()
         assert folder.read("a/b.txt") == b"two"
         folder.clear()
         assert folder.empty()
 
 
 def test_half_written_files_are_tidied_away(tmp_path: Path) -> None:
-    (tmp_path / ".part-0000001.jsonl.x7f").write_text("{")
+    (tmp_path / ".fre-0123abcd-x7f.tmp").write_text("{")
     (tmp_path / "part-0000000.jsonl").write_text("{}")
     (tmp_path / ".hidden").touch()
-    Folder(tmp_path).tidy("part-")
+    Folder(tmp_path).tidy()
     assert sorted(file.name for file in tmp_path.iterdir()) == [".hidden", "part-0000000.jsonl"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import pickle
-import time
 from pathlib import Path
 from typing import Any
 
@@ -325,10 +324,8 @@ def test_without_network_or_file_there_are_two_ways_out(
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    began = time.monotonic()
     with pytest.raises(BackboneError, match=r"--weights FILE, or train once where the network"):
         get_backbone("resnet18")
-    assert time.monotonic() - began < 15
 
 
 def test_unknown_names() -> None:

@@ -253,29 +253,36 @@ def test_the_command_is_run_without_a_shell(model: Path, tmp_path: Path) -> None
     assert not list(Path.cwd().glob("trap*"))
 
 
-def test_commands_that_fail_are_reported(model: Path, tmp_path: Path) -> None:
+def test_commands_that_fail_are_reported_and_counted(model: Path, tmp_path: Path) -> None:
     fill(tmp_path / "in", 1)
-    slow = tmp_path / "slow.py"
+    slow, gone = tmp_path / "slow.py", tmp_path / "gone.sh"
     slow.write_text("import time; time.sleep(60)")
+    gone.write_text("#!/nowhere/at-all\n")
+    gone.chmod(0o755)
     for index, (command, message) in enumerate(
-        [("/nowhere/at-all", "No such file"), ("false", "exit code 1")]
+        [
+            (f"{sys.executable} {slow}", "killed after 0.5 s, for"),
+            ("false", "exit code 1, for"),
+            (str(gone), "No such file"),
+        ]
     ):
-        options = ("--on-anomalous", command, "--state", tmp_path / f"state{index}")
-        lines, done = once(model, tmp_path / "in", *options)
+        options = ("--command-timeout", 0.5, "--state", tmp_path / f"state{index}")
+        lines, done = once(model, tmp_path / "in", "--on-anomalous", command, *options)
         assert len(lines) == 1
-        assert done.returncode == 0
+        assert done.returncode == 1
         assert message in done.stderr
-    _, done = once(
-        model,
-        tmp_path / "in",
-        "--on-anomalous",
-        f"{sys.executable} {slow}",
-        "--command-timeout",
-        0.5,
-        "--state",
-        tmp_path / "state9",
-    )
-    assert "killed after 0.5 s" in done.stderr
+        assert "1 of 1 runs of" in done.stderr
+
+
+def test_a_command_that_can_not_be_run_is_refused_at_once(model: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "in", 1)
+    (tmp_path / "plain.sh").write_text("exit")
+    for command in ("/nowhere/at-all --now", "no-such-command", tmp_path / "plain.sh", tmp_path):
+        lines, done = once(model, tmp_path / "in", "--on-anomalous", command)
+        assert (done.returncode, lines) == (2, [])
+        assert done.stderr.startswith(f"fre: error: --on-anomalous: {str(command).split()[0]}: no")
+        assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["100.png"]
 
 
 def test_what_is_there_can_be_left_out(model: Path, tmp_path: Path) -> None:

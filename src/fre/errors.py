@@ -28,6 +28,7 @@ __all__ = [
     "BackboneError",
     "DatasetError",
     "FREError",
+    "FREWarning",
     "FrozenModelError",
     "ImageError",
     "InputError",
@@ -43,6 +44,10 @@ class FREError(Exception):
     """Base of every exception that fre raises on purpose."""
 
     exit_code = 1
+
+
+class FREWarning(UserWarning):
+    """A remark on work that goes on; the command line prints it as one line."""
 
 
 class InputError(FREError):

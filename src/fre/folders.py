@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from fre.errors import DatasetError
+from fre.errors import DatasetError, FREWarning
 
 __all__ = [
+    "RESULTS",
     "SUFFIXES",
     "find_images",
     "folder_name",
@@ -52,6 +54,9 @@ _OTHER = (
 )
 OTHER_SUFFIXES = frozenset(_OTHER.split())
 """Suffixes of images and films that fre does not read."""
+
+RESULTS = ("predictions.jsonl", "overlays", "maps", "masks")
+"""Names of the file and the folders that ``fre predict -o`` writes."""
 
 _DIGITS = re.compile(r"(\d+)")
 
@@ -194,6 +199,16 @@ def _scan(folder: Path) -> tuple[list[str], list[Path]]:
                 (folders if _is_folder(entry) else files).append(name)
     except OSError as error:
         raise DatasetError(f"{folder}: expected a folder, but {error.strerror}") from error
+    if RESULTS[0] in files and RESULTS[1] in folders:
+        # Overlays of earlier results are pictures of fre's own, not of parts.
+        left_out = [name for name in folders if name in RESULTS]
+        folders = [name for name in folders if name not in RESULTS]
+        warnings.warn(
+            f"{folder}: holds results of fre predict; {', '.join(sorted(left_out))} in it are not "
+            "taken for images",
+            FREWarning,
+            stacklevel=2,
+        )
     return files, _sorted(folder, folders)
 
 

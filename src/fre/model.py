@@ -6,7 +6,7 @@ import hashlib
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
@@ -19,6 +19,7 @@ from fre.cores import available_cores
 from fre.document import check_digest, read_document
 from fre.errors import ImageError, InternalError, ModelFileError, OptionError
 from fre.files import read_regular, write_atomic
+from fre.forks import forget_in_children
 from fre.geometry import Geometry
 from fre.images import (
     ImageSource,
@@ -113,6 +114,16 @@ class Model:
         self._runtime_name = runtime
         self._threads = threads
         self._many = many
+        forget_in_children(self)
+
+    def forget(self) -> None:
+        """Let go of the runtimes. Called in a forked child, which opens them anew."""
+        for opened in ("_for_one", "_for_many"):
+            self.__dict__.pop(opened, None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A child that is spawned gets the file, and opens a runtime of its own.
+        return _reopened, (self.data, self._runtime_name, self._threads, self._many)
 
     @cached_property
     def _for_one(self) -> Runtime:
@@ -450,11 +461,6 @@ class Model:
         """
         return Model(data, runtime=self._runtime_name, threads=self._threads, many=self._many)
 
-    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
-        # Sessions of a runtime can't be pickled; the copy opens its own.
-        name, threads, many = self._runtime_name, self._threads, self._many
-        return partial(type(self), runtime=name, threads=threads, many=many), (self.data,)
-
     def save(self, path: Path | str) -> Path:
         """Write the model file, whole or not at all.
 
@@ -466,6 +472,10 @@ class Model:
         """
         write_atomic(path, self.data)
         return Path(path)
+
+
+def _reopened(data: bytes, runtime: str, threads: int, many: bool) -> Model:
+    return Model(data, runtime=runtime, threads=threads, many=many)
 
 
 def _path(source: ImageSource) -> Path | None:

@@ -6,6 +6,7 @@ Threads and hints are those that `benchmarks/runtimes.py` favours: docs/runtimes
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -22,6 +23,7 @@ from fre.errors import (
     MissingDependencyError,
     OptionError,
 )
+from fre.forks import forget_in_children, leave_alone
 from fre.wire import encode_field
 
 __all__ = [
@@ -128,12 +130,17 @@ class _OnnxRuntime(Runtime):
             # It supports neither of them, says the documentation of ONNX Runtime.
             options.enable_mem_pattern = False
             options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        self._session = ort.InferenceSession(model, options, providers=providers)
+        self._session: Any = ort.InferenceSession(model, options, providers=providers)
         # Where its driver is missing, ONNX Runtime goes on without a provider.
         if wanted is not None and wanted[0] not in self._session.get_providers():
             raise _absent(name, f"ONNX Runtime can't start its {wanted[0]} on this machine")
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = list(outputs)
+        forget_in_children(self)
+
+    def forget(self) -> None:
+        leave_alone(self._session)
+        self._session = None
 
     def run(
         self,
@@ -141,13 +148,33 @@ class _OnnxRuntime(Runtime):
         tiles: NDArray[np.int64] | None = None,
         out: Sequence[NDArray[np.float32]] | None = None,
     ) -> list[NDArray[np.float32]]:
+        if self._session is None:
+            raise _forked(self.name)
         feed = dict(zip(self._inputs, (images, tiles), strict=False))
         result: list[NDArray[np.float32]] = self._session.run(self._outputs, feed)
         return result if out is None else _written(result, out)
 
 
+class _Opening:
+    """A lock that a forked child finds free."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        forget_in_children(self)
+
+    def forget(self) -> None:
+        self.lock = threading.Lock()
+
+
+_opening = _Opening()
+
+
 class _OpenVINO(Runtime):
-    """A network compiled by OpenVINO.
+    """A network compiled by OpenVINO, which has run once.
+
+    OpenVINO sets itself up in the first calls of a process. Two threads that make them at once
+    can wait for each other for ever, one of them with the interpreter's lock. So one thread at a
+    time opens a network, and no thread gets a request before the first run is over.
 
     Args:
         model: a serialised ONNX model.
@@ -163,6 +190,19 @@ class _OpenVINO(Runtime):
     ) -> None:
         if not _has_openvino():
             raise MissingDependencyError("the runtime openvino", "openvino")
+        self._outputs = list(outputs)
+        # A request serves one thread at a time.
+        self._free: SimpleQueue[Any] | None = SimpleQueue()
+        with _opening.lock:
+            for request in self._requests(model, threads, streams):
+                self._free.put(request)
+        forget_in_children(self)
+
+    def forget(self) -> None:
+        leave_alone(self._free)
+        self._free = None
+
+    def _requests(self, model: bytes, threads: int, streams: int) -> list[Any]:
         import openvino as ov
 
         core = ov.Core()
@@ -178,11 +218,9 @@ class _OpenVINO(Runtime):
         network = core.read_model(model, b"")
         self._inputs = len(network.inputs)
         compiled = core.compile_model(network, "CPU", config)
-        # A request serves one thread at a time.
-        self._free: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(streams):
-            self._free.put(compiled.create_infer_request())
-        self._outputs = list(outputs)
+        requests = [compiled.create_infer_request() for _ in range(streams)]
+        self._infer(requests[0], [_zeros(value) for value in network.inputs], None)
+        return requests
 
     def run(
         self,
@@ -190,13 +228,27 @@ class _OpenVINO(Runtime):
         tiles: NDArray[np.int64] | None = None,
         out: Sequence[NDArray[np.float32]] | None = None,
     ) -> list[NDArray[np.float32]]:
-        request = self._free.get()
+        free = self._free
+        if free is None:
+            raise _forked(self.name)
+        request = free.get()
         try:
-            request.infer([images, tiles][: self._inputs])
-            found = [request.get_tensor(name).data for name in self._outputs]
-            return [array.copy() for array in found] if out is None else _written(found, out)
+            return self._infer(request, [images, tiles][: self._inputs], out)
         finally:
-            self._free.put(request)
+            free.put(request)
+
+    def _infer(
+        self, request: Any, inputs: list[Any], out: Sequence[NDArray[np.float32]] | None
+    ) -> list[NDArray[np.float32]]:
+        request.infer(inputs)
+        found = [request.get_tensor(name).data for name in self._outputs]
+        return [array.copy() for array in found] if out is None else _written(found, out)
+
+
+def _zeros(value: Any) -> NDArray[Any]:
+    """The smallest array that an input of OpenVINO takes."""
+    shape = [1 if size.is_dynamic else size.get_length() for size in value.get_partial_shape()]
+    return np.zeros(shape, value.get_element_type().to_dtype())
 
 
 class _Lanes:
@@ -225,6 +277,10 @@ class _Lanes:
         self._opened_alone = opened_alone
         self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="fre-run")
         self._alone_before = False
+        forget_in_children(self)
+
+    def forget(self) -> None:
+        leave_alone(self._pool)
 
     @cached_property
     def _alone(self) -> Runtime:
@@ -307,6 +363,13 @@ def available_runtimes() -> list[str]:
     there = _onnxruntime().get_available_providers()
     found = [name for name, wanted in PROVIDERS.items() if wanted is None or wanted[0] in there]
     return [*found, "openvino"] if _has_openvino() else found
+
+
+def _forked(name: str) -> OptionError:
+    return OptionError(
+        f"the runtime {name} was opened before this process was forked; load the model in the "
+        "child, or start the process with multiprocessing.get_context('spawn')"
+    )
 
 
 def _absent(name: str, reason: str) -> OptionError:

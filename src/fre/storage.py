@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from fre.errors import DatasetError, ImageError, MissingDependencyError, OptionError, OutputError
-from fre.files import write_atomic
+from fre.files import remove_leftovers, write_atomic
 from fre.folders import SUFFIXES, iter_images, suffix
 
 __all__ = [
@@ -185,6 +185,7 @@ class Folder:
                     raise OutputError(
                         f"{self.root}: is a file, where a folder to write was expected"
                     )
+                self.tidy()
                 return not self.root.exists() or not any(self.root.iterdir())
             system, path = _open(self.root)
             return not system.exists(path) or not system.ls(path)
@@ -210,15 +211,10 @@ class Folder:
         except OSError as error:
             raise OutputError(f"{self.root}: can't be removed: {error}") from error
 
-    def tidy(self, start: str) -> None:
-        """Remove what processes that were killed have left behind of files they were writing.
-
-        Args:
-            start: of the names of the files.
-        """
+    def tidy(self) -> None:
+        """Remove unfinished files that processes left when they were killed."""
         if isinstance(self.root, Path):
-            for leftover in self.root.glob(f".{start}*"):
-                leftover.unlink(missing_ok=True)
+            remove_leftovers(self.root)
 
     def _url(self, name: str) -> str:
         return f"{str(self.root).rstrip('/')}/{name}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import zipfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fre.assembly import Assembled, assemble_fused, assemble_reference
 from fre.augmentation import Augmentation
 from fre.calibration import Calibration
-from fre.errors import DatasetError, ImageError, ModelFileError
+from fre.errors import DatasetError, FREWarning, ImageError
 from fre.features import (
     FeatureBatch,
     FeatureExtractor,
@@ -337,7 +337,7 @@ class _State:
         self._written = time.monotonic()
 
     def resume(self) -> None:
-        """Take up what a checkpoint of the same training holds, if there is one."""
+        """Resume from a checkpoint of this training; set a damaged one aside, and say so."""
         if self._file is None or not self._file.is_file():
             return
         try:
@@ -345,21 +345,26 @@ class _State:
                 arrays = dict(stored)
             notes = json.loads(str(arrays.pop("notes")))
             if notes["identity"] != self._identity:
+                warnings.warn(
+                    f"{self._file}: is of another training, or of other images; the training "
+                    "starts anew",
+                    FREWarning,
+                    stacklevel=2,
+                )
                 return
             images = [SeenImage.of_note(note) for note in notes["images"]]
             skipped = [ImageError(path, reason) for path, reason in notes["skipped"]]
             consumed = int(notes["consumed"])
             self.learner.restore(arrays)
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            KeyError,
-            TypeError,
-            zipfile.BadZipFile,
-            ModelFileError,
-        ):
-            return  # damaged, or not ours: the training starts anew and writes over it
+        except Exception:  # each part of a damaged archive raises errors of its own
+            aside = self._file.with_name(f"{self._file.name}.damaged")
+            self._file.replace(aside)
+            warnings.warn(
+                f"{self._file}: damaged; set aside as {aside}, and the training starts anew",
+                FREWarning,
+                stacklevel=2,
+            )
+            return
         self.consumed, self.images, self.skipped = consumed, images, skipped
 
     def checkpoint(self) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
-import signal
 import sys
 import warnings
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import click
 
 from fre.cli.benchmark import benchmark
-from fre.cli.common import Interrupted, complain, interruption
+from fre.cli.common import Interrupted, complain, interruption, note
 from fre.cli.compare import compare
 from fre.cli.demo import demo
 from fre.cli.evaluate import evaluate
@@ -25,7 +26,7 @@ from fre.cli.threshold import threshold
 from fre.cli.train import train
 from fre.cli.update import update
 from fre.cli.watch import watch
-from fre.errors import FREError
+from fre.errors import FREError, FREWarning
 from fre.version import __version__
 
 __all__ = ["cli", "main"]
@@ -49,12 +50,28 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+def _show(other: Callable[..., None]) -> Callable[..., None]:
+    """Print remarks of fre as one line, and leave other warnings as they are."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, FREWarning):
+            note(str(message))
+        else:
+            other(message, category, *where, **more)
+
+    return show
+
+
 def main() -> NoReturn:
     """Run the command line; exit with 0 if it is done, 1 if fre failed, 2 if the user erred."""
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, interruption.arrive)
+    for stream in (sys.stdout, sys.stderr):
+        # Whatever the console's encoding, and with names of files that are not Unicode.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     # Of damaged files, in words and with line numbers of the image library's own.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.showwarning = _show(warnings.showwarning)
+    interruption.watch()
     try:
         result = cli.main(standalone_mode=False)
         code = result if isinstance(result, int) else 0

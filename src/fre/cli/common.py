@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,11 +44,33 @@ class Interrupted(BaseException):
     """What Ctrl-C raises here: click would print a line of its own on a KeyboardInterrupt."""
 
 
+GRACE = 10.0
+"""Seconds for running work to end after Ctrl-C or a request to end."""
+
+
 class Interruption:
     """Ctrl-C or a request to end, which some libraries swallow when it comes as they load."""
 
     arrived = False
     aftermath = "no partial result is left behind"
+
+    def watch(self) -> None:
+        """Handle both signals, and end the process by force where its work does not end.
+
+        The main thread may wait for a worker, or for a call into other code, which Python's
+        handlers wait for; so another thread learns of the signal from the file descriptor that
+        the system's handler writes to.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.arrive)
+        reading, writing = os.pipe()
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        if hasattr(os, "register_at_fork"):
+            # Signals of a child would end its parent.
+            os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+        threading.Thread(target=self._guard, args=(reading,), daemon=True).start()
 
     def arrive(self, *_: object) -> NoReturn:
         self.arrived = True
@@ -54,6 +79,22 @@ class Interruption:
     def check(self) -> None:
         if self.arrived:
             raise Interrupted
+
+    def _guard(self, reading: int) -> None:
+        # A server has handlers of its own, and ends in its own way.
+        while signal.getsignal(os.read(reading, 1)[0]) != self.arrive:
+            pass
+        time.sleep(GRACE)
+        after = self.aftermath
+        if after == Interruption.aftermath:
+            after = "the next run there removes what was left unfinished"
+        line = (
+            f"fre: error: interrupted; work that did not stop within {GRACE:g} s was ended by "
+            f"force; {after}\n"
+        )
+        # Not through sys.stderr, whose lock the main thread may hold.
+        os.write(2, line.encode())
+        os._exit(2)
 
 
 interruption = Interruption()
@@ -125,9 +166,9 @@ def write_text(file: str, text: str) -> None:
     if file == "-":
         print_line(text.removesuffix("\n"))
         return
-    from fre.files import write_atomic
+    from fre.files import encode_text, write_atomic
 
-    write_atomic(file, text.encode())
+    write_atomic(file, encode_text(text))
 
 
 def describe_rank(subspace: dict[str, Any]) -> str:

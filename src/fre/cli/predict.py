@@ -31,8 +31,8 @@ from fre.errors import ImageError, InputError, OptionError
     "-o",
     "--output",
     type=click.Path(),
-    help="A folder for overlays, maps, masks and predictions.jsonl; with Ray for shards, here or a "
-    "URL.",
+    help="A folder for overlays, maps, masks and predictions.jsonl, whose lines name their files; "
+    "with Ray for shards, here or a URL.",
 )
 @click.option(
     "--maps",
@@ -44,7 +44,11 @@ from fre.errors import ImageError, InputError, OptionError
     is_flag=True,
     help="Write binary masks, too (with -o): 255 where a pixel is anomalous, 0 elsewhere.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the folder if it is not empty.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace earlier results in the folder; other files in it stay.",
+)
 @ray_options
 @click.option(
     "--format",
@@ -192,9 +196,10 @@ def _predict_here(
 ) -> int:
     from contextlib import ExitStack
 
-    from fre.files import staged_folder, write_atomic
+    from fre.files import encode_text, staged_folder, write_atomic
+    from fre.folders import RESULTS
     from fre.model import load
-    from fre.output import FolderWriter, json_line
+    from fre.output import FolderWriter, json_line, output_names
 
     for option, wanted in (("--maps", maps), ("--masks", masks)):
         if wanted and not output:
@@ -203,6 +208,7 @@ def _predict_here(
     paths = [path for source in images for path in _images_of(source)]
     for source in images:
         note_left_out(source)
+    names = output_names(images, paths) if output else []
     lines: list[str] = []
     failures = anomalous = 0
     reader_left = False
@@ -210,12 +216,15 @@ def _predict_here(
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar())
         if output:
-            folder = stack.enter_context(staged_folder(output, overwrite=overwrite))
-            writer = FolderWriter(folder, images, loaded.map_range, maps, masks)
+            folder = stack.enter_context(
+                staged_folder(output, replace=RESULTS, overwrite=overwrite)
+            )
+            writer = FolderWriter(folder, loaded.map_range, maps, masks)
             stack.enter_context(writer)
         results = loaded.predict_many(paths, batch_size=batch_size, errors="return")
         for done, result in enumerate(results, start=1):
-            lines.append(json_line(result))
+            files = writer.files(names[done - 1]) if writer else None
+            lines.append(json_line(result, files))
             if json_file is None:
                 reader_left = reader_left or not print_line(lines[-1])
                 if reader_left and not folder:
@@ -225,11 +234,11 @@ def _predict_here(
             else:
                 anomalous += result.anomalous
                 if writer:
-                    writer.add(result)
+                    writer.add(result, names[done - 1])
             progress("Predicting", done, len(paths))
         text = "".join(f"{line}\n" for line in lines)
         if folder:
-            write_atomic(folder / "predictions.jsonl", text.encode())
+            write_atomic(folder / RESULTS[0], encode_text(text))
     if json_file is not None:
         write_text(json_file, text)
     note(

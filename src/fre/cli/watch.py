@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from fre.cli.common import (
     print_line,
     runtime_options,
 )
-from fre.errors import OptionError
+from fre.errors import FREError, OptionError
 
 if TYPE_CHECKING:
     from fre.watch import Journal, Line
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     "command",
     metavar="COMMAND",
     help="Run this for each anomalous image, without a shell: the path and the score become its "
-    "last two arguments, and FRE_PATH, FRE_SCORE, FRE_P_VALUE and FRE_MODEL its environment.",
+    "last two arguments, and FRE_PATH, FRE_SCORE, FRE_P_VALUE and FRE_MODEL its environment. If a "
+    "run fails, the exit code is 1 in the end.",
 )
 @click.option(
     "--command-timeout",
@@ -137,6 +139,9 @@ def watch(
     files = "1 file" if errors == 1 else f"{errors} files"
     more = f"; {files} could not be judged, as the lines say" if errors else ""
     note(f"{n} images judged, {anomalous} of them anomalous{more}")
+    if runner and runner.failed:
+        note(f"--on-anomalous: {runner.failed} of {runner.runs} runs of {words[0]} failed")
+        return FREError.exit_code
     return 0
 
 
@@ -149,6 +154,11 @@ def _split(command: str | None) -> list[str]:
         raise OptionError(f"--on-anomalous: {error}: {command}") from error
     if not words:
         raise OptionError("--on-anomalous: expected a command")
+    if shutil.which(words[0]) is None:
+        raise OptionError(
+            f"--on-anomalous: {words[0]}: no such command, or not executable; give a program on "
+            "the PATH, or the path of one"
+        )
     return words
 
 
@@ -160,6 +170,7 @@ class _Runner:
         self.model = model
         self.journal = journal
         self.timeout = timeout
+        self.runs = self.failed = 0
         self._waiting: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -173,10 +184,15 @@ class _Runner:
 
     def _work(self) -> None:
         while (line := self._waiting.get()) is not None:
-            self._run(line)
+            self.runs += 1
+            reason = self._run(line)
+            if reason is not None:
+                self.failed += 1
+                note(f"--on-anomalous: {self.words[0]}: {reason}, for {line.values['path']}")
             self.journal.commanded(line.key)
 
-    def _run(self, line: Line) -> None:
+    def _run(self, line: Line) -> str | None:
+        """Run the command for an image; return the reason if that failed."""
         from fre.watch import original_name
 
         path, score = original_name(line.values["path"]), repr(line.values["score"])
@@ -198,9 +214,7 @@ class _Runner:
                 check=False,
             )
         except (OSError, ValueError) as error:
-            note(f"--on-anomalous: {self.words[0]}: {error}")
+            return str(error)
         except subprocess.TimeoutExpired:
-            note(f"--on-anomalous: {self.words[0]}: killed after {self.timeout:g} s, for {path}")
-        else:
-            if done.returncode:
-                note(f"--on-anomalous: {self.words[0]}: exit code {done.returncode}, for {path}")
+            return f"killed after {self.timeout:g} s"
+        return f"exit code {done.returncode}" if done.returncode else None

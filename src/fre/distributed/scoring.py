@@ -12,7 +12,6 @@ from typing import Any
 
 from fre.distributed.cluster import READERS, Cluster, check_version
 from fre.distributed.shards import (
-    PREFIX,
     Counts,
     Shard,
     ShardFile,
@@ -113,7 +112,7 @@ def predict(
             forget_run(folder)
             raise
     result = ShardedResult(str(folder), *totals, time.perf_counter() - began)
-    folder.tidy(PREFIX)
+    folder.tidy()
     folder.write(SUMMARY, json.dumps(result.to_dict(), indent=2).encode())
     return result
 

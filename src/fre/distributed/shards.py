@@ -23,6 +23,7 @@ from fre.errors import (
     OptionError,
     OutputError,
 )
+from fre.files import encode_text
 from fre.storage import Folder, iter_sources
 from fre.types import Prediction
 
@@ -42,7 +43,6 @@ FORMATS = ("jsonl", "parquet")
 LISTED = 50_000
 """Images whose names are written down at once."""
 
-PREFIX = "part-"
 PLAN = "_fre/run.json"
 LIST_END = "_fre/images/end.json"
 
@@ -164,7 +164,7 @@ def _listed(folder: Folder, plan: ShardPlan) -> Iterator[tuple[list[str], int]]:
     number = 0
     chunk = list(islice(names, LISTED))
     while chunk:
-        data = "".join(f"{json.dumps(name, ensure_ascii=False)}\n" for name in chunk).encode()
+        data = encode_text("".join(f"{json.dumps(name, ensure_ascii=False)}\n" for name in chunk))
         before = folder.read(_list_name(number))
         if before is None:
             folder.write(_list_name(number), data)
@@ -205,12 +205,12 @@ class ShardFile:
 
     def name(self, number: int) -> str:
         """The file's name."""
-        return f"{PREFIX}{number:07d}.{self.form}"
+        return f"part-{number:07d}.{self.form}"
 
     def encode(self, rows: Sequence[dict[str, Any]]) -> bytes:
         """The file of some rows from `row_of`."""
         if self.form == "jsonl":
-            return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
+            return encode_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
         import pyarrow as pa
         import pyarrow.parquet as pq
 

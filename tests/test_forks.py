@@ -1,0 +1,144 @@
+"""A forked child has the objects of its parent without their threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fre import FRE
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
+
+RUNTIMES = [
+    "onnxruntime",
+    pytest.param(
+        "openvino",
+        marks=pytest.mark.skipif(
+            subprocess.run([sys.executable, "-c", "import openvino"], check=False).returncode != 0,
+            reason="needs fre[openvino]",
+        ),
+    ),
+]
+
+IN_CHILDREN = """
+import gc, os, signal, sys
+import numpy as np
+from fre import load
+
+images = [np.full((64, 64, 3), value, np.uint8) for value in range(100, 140, 5)]
+model = load({path!r}, runtime={runtime!r}, threads={threads}, many={many})
+
+def scores():
+    alone = [model.predict(image).score for image in images[:2]]
+    return [round(score, 3) for score in alone + [p.score for p in model.predict_many(images)]]
+
+if {used}:
+    expected = scores()
+for _ in range(2):
+    child = os.fork()
+    if not child:
+        signal.alarm(60)  # ends a child that hangs
+        found = scores()
+        assert not {used} or found == expected, found
+        del model
+        gc.collect()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+assert not {used} or scores() == expected
+print("equal", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def model(good_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return FRE(size=64, frozen=True).fit(good_folder).save(tmp_path_factory.mktemp("m") / "m.onnx")
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(("threads", "many"), [(0, True), (4, False)])
+def test_forked_children_score_what_their_parent_scores(
+    model: Path, runtime: str, threads: int, many: bool
+) -> None:
+    for used in (True, False):
+        code = IN_CHILDREN.format(
+            path=str(model), runtime=runtime, threads=threads, many=many, used=used
+        )
+        assert run(code) == "equal\n"
+
+
+def test_what_can_not_go_on_in_a_child_says_what_to_do(model: Path) -> None:
+    code = f"""
+import os, signal, threading
+import numpy as np
+from fre import load
+from fre.ahead import in_order
+from fre.runtime import open_runtime
+
+image = np.full((1, 64, 64, 3), 100, np.uint8)
+runtime = open_runtime(load({str(model)!r}).data, ["score"], threads=2)
+runtime.run(image)
+begun = in_order(lambda _: hold.wait(), range(9), workers=1, ahead=1)
+hold = threading.Event()
+hold.set()
+next(begun)
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    for work in (lambda: runtime.run(image), lambda: list(begun)):
+        try:
+            work()
+        except Exception as error:
+            print(type(error).__name__, error, flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+os._exit(0)
+"""
+    lines = run(code).splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith("OptionError ")
+        assert "get_context('spawn')" in line
+
+
+def test_a_model_can_be_sent_to_a_child_that_is_spawned(model: Path, tmp_path: Path) -> None:
+    script = tmp_path / "spawn.py"
+    script.write_text(
+        f"""
+import multiprocessing
+import numpy as np
+from fre import load
+
+IMAGE = np.full((64, 64, 3), 100, np.uint8)
+
+def score(model):
+    return model.predict(IMAGE).score
+
+if __name__ == "__main__":
+    model = load({str(model)!r}, threads=1)
+    here = score(model)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(score, [model]) == here
+    print("equal")
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.stdout == "equal\n", done.stderr
