@@ -56,6 +56,23 @@ def painted(image: np.ndarray, where: np.ndarray = IGNORED, seed: int = 0) -> np
     return changed
 
 
+@pytest.mark.parametrize(
+    ("roi", "ignore", "message"),
+    [
+        (None, IGNORED & False, "the mask of the ignored area marks nothing: mark something"),
+        (IGNORED | True, None, "the mask of the region of interest marks every pixel"),
+        (IGNORED, ~IGNORED, "the ignored area marks nothing within the region of interest"),
+        (None, IGNORED | True, "leave no pixel to inspect"),
+        (IGNORED & False, None, "leave no pixel to inspect"),
+    ],
+)
+def test_masks_without_effect_are_refused(
+    roi: np.ndarray | None, ignore: np.ndarray | None, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        FRE(size=96, roi=roi, ignore=ignore).fit(GOOD)
+
+
 def initialisers(model: Model) -> dict[str, bytes]:
     graph = onnx.load_from_string(model.data).graph
     return {tensor.name: tensor.SerializeToString() for tensor in graph.initializer}
