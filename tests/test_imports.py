@@ -18,6 +18,7 @@ SOURCE = Path(fre.__file__).parent
 LEVELS = [
     ["version", "ahead", "cache", "cores", "errors", "jpeg", "maps", "memory", "wire"],
     ["types"],
+    ["appearance"],
     [
         "files",
         "folders",

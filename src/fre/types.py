@@ -79,14 +79,17 @@ class Prediction:
         path: the file, or ``None`` for an image given as an array.
         score: higher is more anomalous; unbounded.
         p_value: conformal p-value in (0, 1]: the share of good images that would score at
-            least this high.
+            least this high. The smallest that the model can give if there is a ``reason``.
         anomalous: whether the score is above the model's threshold, that is, whether
-            ``p_value`` is at most its false-alarm rate.
+            ``p_value`` is at most its false-alarm rate; or whether there is a ``reason``.
         regions: connected parts of the map above the pixel threshold, largest peak first.
         image_size: height and width of the original image, in pixels.
         input_map: float32 (h, w): the anomaly map as the model gives it, without padding; at the
             size of its input, or, of an image that was cut into tiles, at the image's.
         pixel_threshold: a pixel of the anomaly map at or above it belongs to a region.
+        reason: why the image can't show what the training images show, whatever its score, such
+            as a black image of a dead camera; it is anomalous then. ``None``: nothing is wrong
+            with its pixels.
     """
 
     path: Path | None
@@ -97,6 +100,7 @@ class Prediction:
     image_size: tuple[int, int]
     input_map: FloatArray = field(repr=False, compare=False)
     pixel_threshold: float = float("inf")
+    reason: str | None = None
 
     @cached_property
     def anomaly_map(self) -> FloatArray:
@@ -118,6 +122,7 @@ class Prediction:
             "score": self.score,
             "p_value": self.p_value,
             "anomalous": self.anomalous,
+            **({} if self.reason is None else {"reason": self.reason}),
             "regions": [region.to_dict() for region in self.regions],
         }
 

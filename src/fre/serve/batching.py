@@ -271,7 +271,20 @@ class _Lane:
         entry = batch[0].entry
         try:
             images = [job.image for job in batch if job.image is not None]
-            predictions = entry.model.predict_loaded(images)
+            outcomes = entry.model.predict_loaded(images)
+            failed = [
+                (job, outcome)
+                for job, outcome in zip(batch, outcomes, strict=True)
+                if isinstance(outcome, ImageError)
+            ]
+            self._release(len(failed))
+            for job, error in failed:
+                job.future.set_exception(ImageError(job.name, error.reason))
+            batch = [job for job in batch if not job.future.done()]
+            images = [job.image for job in batch if job.image is not None]
+            predictions = [outcome for outcome in outcomes if isinstance(outcome, Prediction)]
+            if not batch:
+                return
             new = [
                 NewResult(
                     model=entry.name,
