@@ -122,16 +122,11 @@ def test_with_no_more_images_than_folds_the_seed_is_no_matter(
     assert other.calibration.scores.tolist() == reference.calibration.scores.tolist()
 
 
-def test_two_images_are_enough_and_one_is_not() -> None:
-    model = FRE(size=64).fit([texture(0), texture(1)])
-    assert np.isfinite(model.predict(texture(2)).score)
+def test_three_images_are_enough_and_one_is_not() -> None:
+    model = FRE(size=64).fit([texture(seed) for seed in range(3)])
+    assert np.isfinite(model.predict(texture(3)).score)
     with pytest.raises(DatasetError, match="3 good images or more, found 1"):
         FRE(size=64).fit([texture(0)])
-
-
-def test_identical_images_train_a_model_that_still_sees_change() -> None:
-    model = FRE(size=64).fit([texture(0)] * 4)
-    assert model.predict(texture(1)).score > 10 * max(model.predict(texture(0)).score, 1e-3)
 
 
 def test_unreadable_images_stop_the_training_unless_skipped(
@@ -147,10 +142,10 @@ def test_unreadable_images_stop_the_training_unless_skipped(
     model = detector.fit(files, skip_unreadable=True)
     assert model.metadata["provenance"]["n_images"] == 12
     assert [error.path for error in detector.skipped_] == [bad]
-    with pytest.raises(DatasetError, match="1 of 2 could be read"):
-        FRE(size=96).fit([files[0], bad], skip_unreadable=True)
-    with pytest.raises(DatasetError, match="none of the 2"):
-        FRE(size=96).fit([bad, bad], skip_unreadable=True)
+    with pytest.raises(DatasetError, match="2 of 3 could be read"):
+        FRE(size=96).fit([*files[:2], bad], skip_unreadable=True)
+    with pytest.raises(DatasetError, match="none of the 3"):
+        FRE(size=96).fit([bad] * 3, skip_unreadable=True)
 
 
 REFERENCE = {"backbone": "efficientnet_lite0", "preset": "reference"}
@@ -169,7 +164,7 @@ REFERENCE = {"backbone": "efficientnet_lite0", "preset": "reference"}
         ({"tile": 64, "overlap": 33}, OptionError, "0 to 32 pixels"),
         ({"tile": 64, "image_fit": "letterbox"}, OptionError, "no letterbox"),
         ({"augment": -1}, OptionError, "1 to 64 copies"),
-        ({"flip": True}, OptionError, "1 to 64 copies"),
+        ({"flip": True}, OptionError, "flip has no effect with no copies"),
         ({"rank": 0}, OptionError, "at least 1"),
         ({"variance": 1.1}, OptionError, "variance"),
         ({"false_alarm_rate": 0}, OptionError, "false-alarm rate"),

@@ -45,7 +45,7 @@ from fre.streaming import (
     stream_plan,
 )
 from fre.subspace.autoencoder import LinearAutoencoder
-from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
+from fre.subspace.crossfit import cheap_folds, extrapolate, folds_of, merge_folds
 from fre.subspace.fitting import AnySubspace, Trained, TrainingOptions
 from fre.subspace.image_wide import fit_image_wide
 from fre.subspace.pca import check_groups, check_rank, make_folds
@@ -55,6 +55,9 @@ __all__ = ["FRE"]
 
 SHAPES_APART = 1.2
 """Proportions that differ by a larger factor are said to be stretched."""
+
+COPIES = 0.25
+"""Share of images that are copies of others, from which copies are judged together."""
 
 OVERLAP = 64
 """Pixels that neighbouring tiles share."""
@@ -740,12 +743,11 @@ class FRE:
     def _folds(self, features: Features, groups: Sequence[str] | None) -> list[NDArray[np.intp]]:
         # Dealt in the order of the digests, so that the order of the files is no matter.
         by_digest = np.argsort(np.array(features.sha256), kind="stable")
-        if groups is None and len(set(features.sha256)) < features.n:
-            # A copy that is left out alone is judged by a subspace that saw the other.
-            groups = features.sha256
         labels = None if groups is None else [groups[row] for row in by_digest]
         n = len(by_digest)
         dealt = make_folds(n, folds=cheap_folds(n, self.folds), seed=self.seed, groups=labels)
+        if labels is None:
+            dealt = _with_copies([features.sha256[row] for row in by_digest], dealt, self.seed)
         return [by_digest[fold] for fold in dealt]
 
     def _train(
@@ -787,6 +789,31 @@ def _sources(images: Path | str | Iterable[ImageSource]) -> Sequence[ImageSource
             f"{origin}training needs {LEAST_IMAGES} good images or more, found {len(sources)}"
         )
     return sources
+
+
+def _with_copies(
+    sha256: Sequence[str], folds: list[NDArray[np.intp]], seed: int
+) -> list[NDArray[np.intp]]:
+    """Put copies of an image into the fold of the first of them.
+
+    A copy that is left out alone is judged by a subspace that saw the other. Few copies change no
+    more than the threshold, and the command line counts them; many leave no scale to judge by.
+
+    Args:
+        sha256: (n,), digest of each image, of three different ones or more.
+        folds: as dealt, whatever is a copy.
+        seed: of folds that are dealt anew, if all images would be in one.
+    """
+    _, first, of_image = np.unique(np.array(sha256), return_index=True, return_inverse=True)
+    if len(sha256) - len(first) < COPIES * len(sha256):
+        return folds
+    fold_of = folds_of(len(sha256), folds)[first[of_image]]
+    kept = [np.flatnonzero(fold_of == number) for number in np.unique(fold_of)]
+    return (
+        kept
+        if len(kept) > 1
+        else make_folds(len(sha256), folds=len(folds), seed=seed, groups=sha256)
+    )
 
 
 def _shape_notes(shapes: Iterable[tuple[str, tuple[int, int]]], geometry: Geometry) -> list[str]:
