@@ -59,10 +59,6 @@ class Roi:
             return None
         region = None if roi is None else _read(roi)
         hidden = None if ignore is None else _read(ignore)
-        if region is not None and region.all():
-            raise OptionError(
-                "the mask of the region of interest marks every pixel: mark less, or leave it out"
-            )
         marked = np.ones_like(hidden, np.bool_) if region is None else region
         if hidden is not None:
             if hidden.shape != marked.shape:
@@ -70,15 +66,17 @@ class Roi:
                     f"the region of interest has {_pixels(marked.shape)}, the ignored area "
                     f"{_pixels(hidden.shape)}; make both the size of the images"
                 )
-            if marked.any() and not (marked & hidden).any():
-                within = "" if region is None else " within the region of interest"
+            if not hidden.any():
                 raise OptionError(
-                    f"the mask of the ignored area marks nothing{within}: mark something, or "
-                    "leave it out"
+                    "the mask of the ignored area marks nothing: mark something, or leave it out"
                 )
             marked = marked & ~hidden
         if not marked.any():
             raise OptionError("the masks leave no pixel to inspect: mark what is to be looked at")
+        if region is not None and region.all():
+            raise OptionError(
+                "the mask of the region of interest marks every pixel: mark less, or leave it out"
+            )
         return cls(marked)
 
     def check(self, image_size: tuple[int, int], source: Path | str | None) -> None:
