@@ -316,10 +316,12 @@ def test_training_mistakes(dataset: Path, tmp_path: Path) -> None:
     assert f"{empty}: no images" in train(empty)
     assert "no such folder" in train(tmp_path / "nowhere")
     assert "3 good images or more, found 1" in train(one)
-    (text / "c.png").write_text("neither this")
+    for name in ("c.png", "d.png"):
+        (text / name).write_text("neither this")
     assert "not a readable image" in train(text)
     (text / "b.png").unlink()
     (text / "c.png").unlink()
+    (text / "d.png").unlink()
     assert f"{text}: no images" in train(text)
     reference = ["--preset", "reference", "--backbone", "efficientnet_lite0"]
     assert "span 29 dimensions" in train(good, *reference, "--rank", 500, "--size", 64)
