@@ -422,15 +422,17 @@ def test_training_mistakes(dataset: Path, tmp_path: Path) -> None:
     good = dataset / "train" / "good"
     assert f"{empty}: no images" in train(empty)
     assert "no such folder" in train(tmp_path / "nowhere")
-    assert "2 good images or more, found 1" in train(one)
-    (text / "c.png").write_text("neither this")
+    assert "3 good images or more, found 1" in train(one)
+    for name in ("c.png", "d.png"):
+        (text / name).write_text("neither this")
     assert "not a readable image" in train(text)
     (text / "b.png").unlink()
     (text / "c.png").unlink()
+    (text / "d.png").unlink()
     assert f"{text}: no images" in train(text)
     reference = ["--preset", "reference", "--backbone", "efficientnet_lite0"]
     assert "span 29 dimensions" in train(good, *reference, "--rank", 500, "--size", 64)
-    assert "top belongs to the default preset" in train(good, *reference, "--top", 0.1)
+    assert "top has no effect with the reference preset" in train(good, *reference, "--top", 0.1)
     assert "no such mask" in train(good, "--roi", tmp_path / "nowhere.png")
     assert "expected a number" in train(good, "--pool", "two")
     assert "no backbone is called 'resnet0'" in train(good, "--backbone", "resnet0")

@@ -8,7 +8,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from conftest import texture
 from fre.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,9 +111,10 @@ def test_the_python_examples_run(
     for index, file in enumerate(files):
         shutil.copy(file, tmp_path / "parts" / "good")
         shutil.copy(file, tmp_path / "parts" / "scratch" / f"bad{index}.png")
-    # Not the same set, which would not be learnt twice.
-    for index, file in enumerate(files[1:]):
-        shutil.copy(file, tmp_path / "incoming" / f"{index + 1:04d}.png")
+    # None of the same images, which would not be learnt twice.
+    for index in range(1, len(files)):
+        name = tmp_path / "incoming" / f"{index:04d}.png"
+        Image.fromarray(texture(100 + index)).save(name)
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "part.onnx").exists()

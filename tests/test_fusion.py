@@ -17,7 +17,7 @@ from fre.backbones import get_backbone
 from fre.errors import BackboneError, OptionError
 from fre.features import FeatureExtractor
 from fre.fused import LayerPlan, fit_fused, plan_layers
-from fre.fusion import Enlargement, Fusion, Standard, Veto, smoothing_matrix
+from fre.fusion import Enlargement, Fusion, Limit, Standard, Veto, smoothing_matrix
 from fre.graph import MAP, SCORE, fused_model
 from fre.maps import resize_map
 from fre.presets import Configuration, resolve
@@ -105,6 +105,30 @@ def test_the_veto_counts_from_two_deviations_on_and_from_a_hundred_images_on() -
             energies, rng.normal(5, 1, n), grids=[(2, 2)], in_score=[True], size=(8, 8)
         )
         assert (fusion.veto is not None) == there
+
+
+def test_a_residual_far_beyond_the_good_ones_counts_at_any_number_of_images() -> None:
+    limit = Limit.of(np.array([1.0, 4.0]), np.array([-1.0, 2.0, 6.0]), 25)
+    assert limit.energy == pytest.approx((1.25 + 1.7 / 5) * 4)
+    scale = limit.energy
+    np.testing.assert_allclose(limit.apply(np.array([0, 1, 1.1, 2]) * scale), [0, 0, 10, 100])
+    # However few images: a score that was the lowest is above the highest from 1.1 times on.
+    assert -1 - 3 + limit.apply(np.array([1.1 * scale]))[0] >= 6
+    assert Limit.of(np.array([4.0]), np.array([0.0]), 10**6).energy == pytest.approx(5, rel=1e-2)
+    assert np.isfinite(Limit.of(np.zeros(3), np.zeros(3), 3).apply(np.ones(1))).all()
+
+
+@pytest.mark.parametrize("n", [5, 104])
+@pytest.mark.parametrize("overall", [None, False])
+def test_what_is_unlike_anything_learnt_scores_above_all_good_images(
+    n: int, overall: bool | None
+) -> None:
+    model = FRE(preset="default", size=64, overall=overall).fit(
+        [texture(seed) for seed in range(n)]
+    )
+    bars = np.repeat(np.array([0, 255, 60, 200], np.uint8), 24)[None, :, None]
+    picture = np.ascontiguousarray(np.broadcast_to(bars, (96, 96, 3)))
+    assert model.predict(picture).score > model.calibration.scores.max()
 
 
 def settings(**given: Any) -> Configuration:
@@ -231,15 +255,12 @@ def test_large_arrays_are_stored_in_half_precision() -> None:
         assert named[name] == onnx.TensorProto.FLOAT16
 
 
-def test_from_two_images_on(tmp_path: Path) -> None:
-    for n in (2, 5):
+def test_from_three_images_on(tmp_path: Path) -> None:
+    for n in (3, 5):
         model = FRE(preset="default", size=64).fit([texture(seed) for seed in range(n)])
         good, bad = texture(50), texture(50).copy()
         bad[30:60, 30:60] = 255
         assert model.predict(bad).score > model.predict(good).score
-    constant = FRE(preset="default", size=64).fit([texture(0)] * 3)
-    assert np.isfinite(constant.predict(texture(0)).score)
-    assert constant.predict(texture(1)).score > constant.predict(texture(0)).score
 
 
 def test_the_model_says_what_is_in_it(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ SOURCE = Path(fre.__file__).parent
 LEVELS = [
     ["version", "cache", "cores", "errors", "forks", "jpeg", "maps", "memory", "wire"],
     ["ahead", "types", "onnx_sizes"],
+    ["appearance"],
     [
         "files",
         "folders",

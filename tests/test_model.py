@@ -234,3 +234,41 @@ def test_what_is_no_model_is_nothing_but_a_clear_error(noise: bytes) -> None:
         pass
     else:
         assert bytes([7 << 3 | 2]) in noise  # a graph, of whatever is in it
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("output", ["score", "anomaly_map"])
+def test_a_result_that_is_not_finite_is_an_error_of_its_image(
+    model: Model, output: str, value: float
+) -> None:
+    """One image of a batch; the others have their results."""
+    proto = onnx.load_from_string(model.data)
+    for node in proto.graph.node:
+        node.output[:] = ["sound" if name == output else name for name in node.output]
+    proto.graph.initializer.append(helper.make_tensor("unsound", TensorProto.FLOAT, [1], [value]))
+    # Only bright images have it: x + 0 * log(mean of the image <= 200) and the like give no choice.
+    nodes = [
+        helper.make_node("Cast", ["images"], ["as_float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["as_float", "pixel_axes"], ["brightest"], keepdims=0),
+        helper.make_node("Greater", ["brightest", "limit"], ["chosen"]),
+    ]
+    chosen = "chosen"
+    if output == "anomaly_map":
+        nodes.append(helper.make_node("Reshape", ["chosen", "map_shape"], ["chosen_map"]))
+        chosen = "chosen_map"
+    nodes.append(helper.make_node("Where", [chosen, "unsound", "sound"], [output]))
+    proto.graph.node.extend(nodes)
+    for name, kind, values in (
+        ("pixel_axes", TensorProto.INT64, [1, 2, 3]),
+        ("map_shape", TensorProto.INT64, [-1, 1, 1]),
+    ):
+        proto.graph.initializer.append(helper.make_tensor(name, kind, [len(values)], values))
+    proto.graph.initializer.append(helper.make_tensor("limit", TensorProto.FLOAT, [1], [250.0]))
+    broken = Model(proto.SerializeToString())
+    good, bad = np.minimum(texture(0), 240), scratched(1)
+    with pytest.raises(ImageError, match="not finite"):
+        broken.predict(bad)
+    results = list(broken.predict_many([good, bad, good], errors="return"))
+    assert [type(result) for result in results] == [Prediction, ImageError, Prediction]
+    with pytest.raises(ImageError, match=f"its {output.replace('_', ' ')} is not finite"):
+        list(broken.predict_many([good, bad]))

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from conftest import texture
+from fre import FRE
 from fre.errors import OptionError
 from fre.fusion import Reading
 from fre.presets import Configuration, resolve
@@ -68,16 +70,58 @@ def test_mistakes() -> None:
         resolved(preset="best")
     with pytest.raises(OptionError, match="choose from: pca, tied, plain"):
         resolved(subspace="svd")
-    with pytest.raises(OptionError, match="a tied autoencoder has a rank, not a variance"):
+    with pytest.raises(OptionError, match="variance has no effect with subspace tied"):
         resolved(subspace="tied", variance=0.9)
     with pytest.raises(OptionError, match="subspaces in closed form, not plain"):
         resolved(preset="default", subspace="plain")
     with pytest.raises(OptionError, match="choose from: image, position, patch"):
         resolved(scope="everywhere")
-    with pytest.raises(OptionError, match="score-layers belongs to the default preset"):
+    with pytest.raises(OptionError, match="score-layers has no effect with the reference"):
         resolved(preset="reference", score_layers=["layer3"])
     with pytest.raises(OptionError, match="reads one layer, with one pool"):
         resolved(preset="reference", pool=[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": 220}, "epochs has no effect with subspace pca"),
+        ({"learning_rate": 1e-3}, "learning-rate has no effect with subspace pca"),
+        ({"batch_size": 32}, "batch-size has no effect with subspace pca"),
+        ({"plateau": 0.1, "preset": "default"}, "plateau has no effect with subspace pca"),
+        ({"preset": "reference", "subspace": "pca", "epochs": 9}, "epochs has no effect"),
+        ({"subspace": "tied", "variance": 0.9}, "variance has no effect with subspace tied"),
+        (
+            {"preset": "reference", "subspace": "pca", "rank": 3, "variance": 0.9},
+            "variance has no effect with rank",
+        ),
+        ({"preset": "reference", "overall": False}, "overall has no effect with the reference"),
+        ({"scope": "patch", "prior": 3}, "prior has no effect with scope patch"),
+        ({"overlap": 32}, "overlap has no effect with whole images: give a tile size"),
+        ({"per_tile": True}, "per-tile has no effect with whole images"),
+        ({"preset": "reference", "subspace": "pca", "tile": 64, "per_tile": True}, "per-tile has"),
+        ({"flip": True}, "flip has no effect with no copies: it mirrors copies: give augment"),
+    ],
+)
+def test_settings_without_effect_are_refused(given: dict[str, Any], message: str) -> None:
+    backbone = {"backbone": "efficientnet_lite0"} if given.get("preset") == "reference" else {}
+    detector = FRE(**backbone, **{"size": 64} | given)
+    with pytest.raises(OptionError, match=message):
+        detector.fit([texture(seed) for seed in range(4)])
+
+
+def test_the_same_settings_where_they_have_an_effect() -> None:
+    images = [texture(seed) for seed in range(4)]
+    tiled = FRE(tile=64, overlap=8).fit(images)
+    assert tiled.metadata["preprocessing"]["tiling"]["overlap"] == 8
+    assert FRE(tile=128).fit(images).metadata["preprocessing"]["tiling"]["overlap"] == 64
+    fixed = FRE("efficientnet_lite0", preset="reference", rank=2, size=64).fit(images)
+    assert fixed.metadata["subspaces"][0]["rank"] == 2
+    again = fixed.metadata["parameters"]
+    assert again["variance"] is None
+    assert FRE("efficientnet_lite0", **again, size=64).fit(images).threshold == fixed.threshold
+    patches = FRE(scope="patch", size=64).fit(images)
+    assert FRE(**patches.metadata["parameters"], size=64).fit(images).threshold == patches.threshold
 
 
 @pytest.mark.parametrize(

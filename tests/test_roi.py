@@ -56,6 +56,23 @@ def painted(image: np.ndarray, where: np.ndarray = IGNORED, seed: int = 0) -> np
     return changed
 
 
+@pytest.mark.parametrize(
+    ("roi", "ignore", "message"),
+    [
+        (None, IGNORED & False, "the mask of the ignored area marks nothing: mark something"),
+        (IGNORED | True, None, "the mask of the region of interest marks every pixel"),
+        (IGNORED, IGNORED & False, "the mask of the ignored area marks nothing"),
+        (None, IGNORED | True, "leave no pixel to inspect"),
+        (IGNORED & False, None, "leave no pixel to inspect"),
+    ],
+)
+def test_masks_without_effect_are_refused(
+    roi: np.ndarray | None, ignore: np.ndarray | None, message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        FRE(size=96, roi=roi, ignore=ignore).fit(GOOD)
+
+
 def initialisers(model: Model) -> dict[str, bytes]:
     graph = onnx.load_from_string(model.data).graph
     return {tensor.name: tensor.SerializeToString() for tensor in graph.initializer}
@@ -234,7 +251,7 @@ def save(mask: np.ndarray, path: Path) -> Path:
 def test_masks_that_do_not_fit_are_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.onnx"
     train = ("train", folder, "-o", out, "--size", 96)
-    square = save(np.ones((100, 100), bool), tmp_path / "square.png")
+    square = save(np.tri(100, dtype=bool), tmp_path / "square.png")
     error = refused(*train, "--roi", square)
     assert "300 x 120 pixels" in error
     assert "100 x 100 pixels" in error

@@ -115,5 +115,5 @@ def test_what_can_not_be_streamed_says_so() -> None:
     lite = FRE(**LITE, size=64).extractor(get_backbone("efficientnet_lite0"))  # its weights suffice
     with pytest.raises(DatasetError, match="an autoencoder can't be trained without"):
         documented._streams(lite, images(4), documented._configuration())
-    with pytest.raises(DatasetError, match="2 good images or more; 1 of 2"):
-        FRE(size=64, memory=TINY).fit([texture(0), Path("nowhere.png")], skip_unreadable=True)
+    with pytest.raises(DatasetError, match="3 good images or more; 2 of 3"):
+        FRE(size=64, memory=TINY).fit([*images(2), Path("nowhere.png")], skip_unreadable=True)

@@ -31,7 +31,7 @@ from fre.errors import (
 )
 from fre.features import FeatureExtractor
 from fre.growing import learnt_of
-from fre.learnt import LearntPart, kinship
+from fre.learnt import LearntPart, TrainingImages, kinship
 from fre.subspace.image_wide import coordinates_of, fit_image_wide
 from fre.subspace.incremental import SubspaceStatistics
 from fre.subspace.patch import PatchStatistics
@@ -174,7 +174,8 @@ def test_images_that_new_ones_are_akin_to_shrink_most(model: Model) -> None:
 
 
 def test_a_merge_knows_what_is_akin_to_what() -> None:
-    halves = [detector().fit(images) for images in (IMAGES[:12], [*IMAGES[:3], *IMAGES[12:18]])]
+    again = [np.minimum(image, 254) + np.uint8(1) for image in IMAGES[:3]]
+    halves = [detector().fit(images) for images in (IMAGES[:12], [*again, *IMAGES[12:18]])]
     merged = learnt_of(merge_models(*halves))
     for index, part in enumerate(merged.parts):
         if part.part.scope == "position":
@@ -231,8 +232,8 @@ def test_a_merge_is_a_training_on_all_images(whole: Model) -> None:
 
 def test_a_merged_model_can_be_updated_and_merged(reference: Model) -> None:
     other = detector("reference").fit(IMAGES[12:20])
-    grown = merge_models(reference, other).update(IMAGES[20:22], accept_anomalous=True)
-    both = merge_models(grown, detector("reference").fit(IMAGES[22:]))
+    grown = merge_models(reference, other).update(IMAGES[20:21], accept_anomalous=True)
+    both = merge_models(grown, detector("reference").fit(IMAGES[21:]))
     assert_same_subspaces(both, detector("reference").fit(IMAGES))
 
 
@@ -355,6 +356,62 @@ def test_images_are_not_counted_twice(model: Model) -> None:
         merged.update(NEW, accept_anomalous=True)
     with pytest.raises(OptionError, match="have learnt the same images"):
         merge_models(merged, model)
+
+
+def written(folder: Path, seeds: Sequence[int]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for seed in seeds:
+        Image.fromarray(texture(seed)).save(folder / f"{seed}.png")
+    return folder
+
+
+@pytest.mark.parametrize("parameters", [{}, {"memory": 1e-6}])
+def test_some_of_the_same_images_are_refused_with_their_names(
+    tmp_path: Path, parameters: dict[str, Any]
+) -> None:
+    first = detector(**parameters).fit(written(tmp_path / "first", range(8)))
+    grown = first.update(written(tmp_path / "new", range(20, 24)), accept_anomalous=True)
+    grown = load(grown.save(tmp_path / "grown.onnx"))
+    with pytest.raises(DatasetError, match=r"has learnt these 8 images already"):
+        grown.update(tmp_path / "first", accept_anomalous=True)
+    mixed = written(tmp_path / "mixed", [3, 21, 50])
+    with pytest.raises(DatasetError, match=r"2 of these 3 images already: 21\.png, 3\.png; "):
+        grown.update(mixed, accept_anomalous=True)
+    with pytest.raises(OptionError, match=r"8 of the same images .*: 0\.png, .* and 3 more; "):
+        merge_models(first, grown)
+    apart = detector().fit(written(tmp_path / "apart", [50, 51, 52, 7]))
+    with pytest.raises(OptionError, match=r"1 of the same images as those before it: 7\.png; "):
+        merge_models(grown, apart)
+    fresh = detector().fit(written(tmp_path / "fresh", [60, 61, 62]))
+    merged = load(merge_models(grown, fresh).save(tmp_path / "merged.onnx"))
+    for seed in (0, 22, 61):
+        with pytest.raises(DatasetError, match="has learnt these 1 images already"):
+            merged.update(
+                [
+                    tmp_path / f"{folder}/{seed}.png"
+                    for folder in ("first", "new", "fresh")
+                    if (tmp_path / f"{folder}/{seed}.png").exists()
+                ]
+            )
+    assert merged.update(written(tmp_path / "last", [70]), accept_anomalous=True)
+
+
+def test_names_and_digests_are_stored_in_few_bytes(tmp_path: Path) -> None:
+    odd = b"part \xff\xc3\xa9.png".decode("utf-8", "surrogateescape")
+    names = [odd, "", *(f"{i:05}.png" for i in range(98))]
+    listed = TrainingImages.of(names, [f"{i:064x}"[::-1] for i in range(100)])
+    arrays = listed.to_arrays()
+    assert sum(values.nbytes for values in arrays.values()) < 20 * 100
+    again = TrainingImages.from_arrays(arrays)
+    assert again == listed
+    assert sorted(again.names) == sorted(names)
+    assert again.shared(TrainingImages.of(["other"], [f"{0:064x}"])) == ["other"]
+    assert TrainingImages.from_arrays({}) == TrainingImages()
+    assert TrainingImages.from_arrays(TrainingImages().to_arrays()) == TrainingImages()
+    with pytest.raises(ModelFileError, match="1 names, 100 digests"):
+        TrainingImages.from_arrays(arrays | {"images/names": np.zeros(0, np.uint8)})
+    with pytest.raises(ModelFileError, match="images/digests"):
+        TrainingImages.from_arrays(arrays | {"images/digests": np.zeros((100, 7), np.uint8)})
 
 
 def test_one_model_is_no_merge(model: Model) -> None:

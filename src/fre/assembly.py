@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
+from fre.appearance import AppearanceLimits
 from fre.calibration import Calibration
+from fre.errors import DatasetError
 from fre.features import FeatureExtractor
 from fre.fused import FusedDetector, FusedPlan
 from fre.graph import FeatureLayout, LayerSubspace, detector_model, fused_model
@@ -34,6 +38,7 @@ class Assembled:
         fused: how several layers are read; ``None`` for the reference preset.
         plan: what is read of them; ``None`` for the reference preset.
         learnt: what the model can learn more from; ``None`` makes one that can't.
+        appearance: ranges of the training images' pixels; ``None``: they were not measured.
     """
 
     graph: onnx.ModelProto
@@ -42,6 +47,7 @@ class Assembled:
     fused: FusedNotes | None = None
     plan: FusedPlan | None = None
     learnt: Learnt | None = None
+    appearance: AppearanceLimits | None = None
 
 
 def assemble_reference(
@@ -77,6 +83,7 @@ def assemble_fused(
     calibration = Calibration.fit(
         fitted.scores, fitted.map_maxima, false_alarm_rate, map_range=fitted.map_range
     )
+    _check_judged_good(fitted.seen_scores, calibration)
     # Of several heads the first stands for all: they differ in nothing but numbers.
     head = fitted.heads[0]
     parts: list[tuple[FeatureLayout, AnySubspace | LayerSubspace]] = [
@@ -86,6 +93,41 @@ def assemble_fused(
         parts.append(head.overall)
     notes = FusedNotes(settings.reading, plan.layers)
     return Assembled(graph, parts, calibration, notes, plan)
+
+
+def _check_judged_good(scores: NDArray[np.float64], calibration: Calibration) -> None:
+    """Refuse a detector that calls more of its own training images anomalous than it may.
+
+    Args:
+        scores: of training images, by the scales of all of them.
+        calibration: with the threshold of a false-alarm rate.
+
+    Raises:
+        DatasetError: more than the false-alarm rate, and more than one.
+    """
+    rate = calibration.false_alarm_rate or 0.0
+    anomalous = int(np.count_nonzero(scores > calibration.threshold))
+    if anomalous > max(1, np.ceil(rate * len(scores))):
+        raise DatasetError(
+            f"{anomalous} of {len(scores)} training images would be anomalous to the model: their "
+            "differences are too unlike one another to tell good from anomalous; remove copies and "
+            "images of other parts, or give more images"
+        )
+
+
+def _check_finite(calibration: Calibration) -> None:
+    """Refuse a calibration that would make decisions by numbers that are none.
+
+    Raises:
+        DatasetError: a score, a map value or a threshold is not finite.
+    """
+    maxima = () if calibration.map_maxima is None else calibration.map_maxima
+    values = [calibration.threshold, calibration.pixel_threshold, *calibration.map_range]
+    if not np.isfinite([*values, *calibration.scores, *maxima]).all():
+        raise DatasetError(
+            "scores of the training images are not finite: the network or its weights give no "
+            "usable features for them"
+        )
 
 
 def finish(
@@ -106,7 +148,11 @@ def finish(
         origin: from `fre.metadata.provenance`.
         parameters: of `fre.FRE`, to fit the same again; ``None`` if not known.
         threads: of the model; 0 takes all cores.
+
+    Raises:
+        DatasetError: scores of the training images are not finite.
     """
+    _check_finite(assembled.calibration)
     document = describe(
         preset=settings.preset,
         backbone=extractor.backbone,
@@ -118,6 +164,8 @@ def finish(
         origin=origin,
         parameters=parameters,
     )
+    if assembled.appearance is not None:
+        document["appearance"] = assembled.appearance.to_dict()
     learnt = assembled.learnt
     if learnt is None:
         return Model(attach(assembled.graph, document), threads=threads)

@@ -209,6 +209,10 @@ class _Source:
         self._base: tuple[FeatureExtractor, Features] | None = None
 
     def detector(self, variant: Variant, seed: int) -> FRE:
+        parameters = self.parameters
+        if variant.subspace == "pca":
+            # It is of the autoencoders that are compared with.
+            parameters = {name: parameters[name] for name in parameters if name != "epochs"}
         return FRE(
             variant.backbone,
             weights=variant.weights,
@@ -216,7 +220,7 @@ class _Source:
             pool=variant.pool,
             subspace=variant.subspace,
             seed=seed,
-            **self.parameters,
+            **parameters,
         )
 
     def features(self, variant: Variant, detector: FRE) -> tuple[FeatureExtractor, Features]:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.appearance import AppearanceLimits
 from fre.backbones import Normalisation
 from fre.backbones.timm import TimmBackbone
 from fre.backbones.torch_archive import Inert, Tensor, TorchArchive
@@ -372,6 +373,8 @@ def import_checkpoint(
     document["subspaces"][0].update(n=None, epochs=checkpoint.history["epoch"])
     if not sources:
         document["subspaces"][0].update(kept_variance=None)
+    elif features.appearance is not None:
+        document["appearance"] = AppearanceLimits.of(features.appearance).to_dict()
     return Model(attach(model, document), threads=threads)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.appearance import AppearanceLimits
 from fre.assembly import Assembled, assemble_fused, assemble_reference, finish
 from fre.augmentation import Augmentation
 from fre.backbones import DEFAULT_BACKBONE, Backbone, get_backbone
@@ -21,34 +22,46 @@ from fre.cores import available_cores
 from fre.datasets import training_images
 from fre.duplicates import near_duplicates
 from fre.errors import DatasetError, ImageError, OptionError
-from fre.features import FeatureExtractor, Features
+from fre.features import FeatureExtractor, Features, source_name
 from fre.fused import fit_fused, plan_layers
-from fre.geometry import FULL_RANGE, Fit, Tiling
+from fre.geometry import FULL_RANGE, Fit, Geometry, Tiling
 from fre.graph import FeatureLayout
 from fre.grouping import group_labels
 from fre.images import ImageSource, check_several, find_bits, image_size
 from fre.learner import Part
-from fre.learnt import Learnt, LearntPart
+from fre.learnt import Learnt, LearntPart, TrainingImages
 from fre.metadata import provenance
 from fre.model import Model
-from fre.presets import Configuration, resolve
+from fre.presets import Configuration, refuse_without_effect, resolve
 from fre.roi import MaskSource, Roi
 from fre.streaming import (
     CHECKPOINT_SECONDS,
+    LEAST_IMAGES,
     StreamFit,
     assemble_streamed,
     capacity_of,
+    check_enough,
+    check_variance,
     stream_fit,
     stream_plan,
 )
 from fre.subspace.autoencoder import LinearAutoencoder
-from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
+from fre.subspace.crossfit import cheap_folds, extrapolate, folds_of, merge_folds
 from fre.subspace.fitting import AnySubspace, Trained, TrainingOptions
 from fre.subspace.image_wide import fit_image_wide
 from fre.subspace.pca import check_groups, check_rank, make_folds
 from fre.types import FloatArray, Progress
 
 __all__ = ["FRE"]
+
+SHAPES_APART = 1.2
+"""Proportions that differ by a larger factor are said to be stretched."""
+
+COPIES = 0.25
+"""Share of images that are copies of others, from which copies are judged together."""
+
+OVERLAP = 64
+"""Pixels that neighbouring tiles share."""
 
 
 class FRE:
@@ -73,7 +86,7 @@ class FRE:
             ``None`` leaves them as they are.
         image_fit: ``"stretch"``, or ``"letterbox"``, which keeps the aspect and pads.
         tile: height and width of tiles that large images are cut into, or one number for both.
-        overlap: pixels that neighbouring tiles share.
+        overlap: pixels that neighbouring tiles share; 64, if ``None``.
         per_tile: whether each place of a tile has a model of its own, for a camera and parts
             that do not move; else one is for all tiles.
         roi: a mask, a file or an array (H, W): what is not marked (non-zero) is neither learnt
@@ -107,9 +120,9 @@ class FRE:
         false_alarm_rate: share of good images that may be called anomalous, in (0, 1).
         folds: for cross-fitting, at least 2; an autoencoder is trained anew for each. Image-wide
             closed forms, which cost less, have up to 20 where the images are few.
-        epochs: of an autoencoder's training, like the next three.
-        learning_rate: of Adam.
-        batch_size: features a step.
+        epochs: of an autoencoder's training, like the next three; 220, if ``None``.
+        learning_rate: of Adam; 0.001, if ``None``.
+        batch_size: features a step; 32, if ``None``.
         plateau: end the training once the loss improves by less than this share in ten epochs.
         group_by: which images show one part, and so belong into one fold: ``"folder"``, the name
             of an image's folder; a number, that of the folder so many levels up; or a regular
@@ -126,10 +139,12 @@ class FRE:
     Attributes:
         seconds_: after `fit`, how long it took: ``total``, ``features`` and ``fit``.
         skipped_: after `fit`, the errors of the images that were left out.
+        notes_: after `fit`, what is odd about the images, a line each.
     """
 
     seconds_: dict[str, float]
     skipped_: list[ImageError]
+    notes_: list[str]
 
     def __init__(
         self,
@@ -141,7 +156,7 @@ class FRE:
         size: int | tuple[int, int] | None = None,
         image_fit: Fit = "stretch",
         tile: int | tuple[int, int] | None = None,
-        overlap: int = 64,
+        overlap: int | None = None,
         per_tile: bool = False,
         roi: MaskSource | None = None,
         ignore: MaskSource | None = None,
@@ -161,9 +176,9 @@ class FRE:
         flip: bool = False,
         false_alarm_rate: float = 0.01,
         folds: int = 5,
-        epochs: int = 220,
-        learning_rate: float = 1e-3,
-        batch_size: int = 32,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
         plateau: float | None = None,
         group_by: str | int | None = None,
         memory: float = 2.0,
@@ -257,7 +272,7 @@ class FRE:
 
         Args:
             images: a folder of good images or the root of a dataset (its training split), files,
-                or arrays, uint8 (H, W, 3), RGB. Two or more.
+                or arrays, uint8 (H, W, 3), RGB. Three or more that differ.
             y: ignored; scikit-learn's convention.
             skip_unreadable: leave out images that can't be read, instead of stopping.
             checkpoint: a file that such a training writes now and then, and from which it goes
@@ -269,7 +284,8 @@ class FRE:
             progress: called as the work advances.
 
         Raises:
-            DatasetError: fewer than two images, or more than fit in memory where all must.
+            DatasetError: fewer than three different images, or more than fit in memory where all
+                must.
             ImageError: an image can't be read.
             BackboneError: an unknown backbone or layer, or unusable weights.
             MissingDependencyError: the backbone or the subspace needs an extra.
@@ -354,11 +370,7 @@ class FRE:
                 skip_unreadable=skip_unreadable,
                 progress=progress,
             )
-            if features.n < 2:
-                raise DatasetError(
-                    f"training needs 2 good images or more; {features.n} of {len(sources)} "
-                    "could be read"
-                )
+            check_enough(features.sha256, sources)
             extractor.release()
             extracted = time.perf_counter()
             groups = None
@@ -367,6 +379,8 @@ class FRE:
                 groups = [labels[place] for place in kept]
             model = self._fit_features(extractor, features, settings, groups, threads, progress)
             self.skipped_ = list(features.skipped)
+            shapes = zip(features.names or (), features.sizes or (), strict=True)
+            self.notes_ = _shape_notes(shapes, extractor.geometry)
         self.seconds_ = {
             "total": time.perf_counter() - began,
             "features": extracted - began,
@@ -385,13 +399,19 @@ class FRE:
             OptionError: a parameter out of range.
         """
         settings = self._configuration()
+        refuse_without_effect(
+            settings.preset,
+            settings.subspace,
+            tile=self.tile,
+            overlap=self.overlap,
+            per_tile=self.per_tile,
+        )
         tiling, size = None, _size(self.size, backbone.default_size)
         if self.tile is not None:
             whole = None if self.size is None else size
-            tiling = Tiling(self.overlap, whole, self.per_tile)
+            overlap = OVERLAP if self.overlap is None else self.overlap
+            tiling = Tiling(overlap, whole, self.per_tile)
             size = _size(self.tile, backbone.default_size)
-        if self.per_tile and (self.tile is None or settings.preset == "reference"):
-            raise OptionError("per-tile models need a tile size, and the default preset")
         roi = Roi.load(self.roi, self.ignore)
         if roi is not None and settings.subspace != "pca":
             raise OptionError("a region of interest needs subspaces in closed form")
@@ -477,6 +497,16 @@ class FRE:
             prior=self.prior,
             overall=self.overall,
         )
+        refuse_without_effect(
+            settings.preset,
+            settings.subspace,
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            plateau=self.plateau,
+            augment=self.augment,
+            flip=self.flip,
+        )
         check_rank(settings.variance, settings.rank)
         check_false_alarm_rate(self.false_alarm_rate)
         if self.folds < 2:
@@ -495,6 +525,8 @@ class FRE:
         folds = self._folds(features, groups)
         fit = self._fit_fused if settings.preset == "default" else self._fit_reference
         assembled = fit(extractor, features, settings, folds, threads, progress)
+        if features.appearance is not None:
+            assembled = replace(assembled, appearance=AppearanceLimits.of(features.appearance))
         origin = self._origin(features.sha256) | self._relations(features, groups)
         parameters = self._refitting(extractor, settings)
         return finish(extractor, assembled, settings, origin, parameters, threads=threads)
@@ -533,6 +565,7 @@ class FRE:
                 rank=settings.rank,
                 calibrated=calibrated,
             )
+            check_variance([wide.statistics], features.n)
             subspace, maps = wide.subspace, wide.energies[features.originals]
             part = LearntPart.trained(
                 Part(layout, "image"), wide.statistics, maps, wide.coordinates
@@ -570,6 +603,8 @@ class FRE:
             capacity=None if frozen else capacity_of(settings),
             progress=progress,
         )
+        found = (part for head in fitted.heads for part in head.statistics.values())
+        check_variance([*found], features.n)
         assembled = assemble_fused(extractor, fitted, plan, settings, self.false_alarm_rate)
         if frozen:
             return assembled
@@ -636,14 +671,25 @@ class FRE:
             progress=progress,
         )
         read = time.perf_counter()
+        check_variance(streamed.statistics, len(streamed.images))
         if self.frozen:
             streamed = replace(streamed, statistics=[])
         extractor.release()
         assembled = assemble_streamed(
             extractor, streamed, parts, plan, settings, self.false_alarm_rate
         )
+        names = [source_name(sources[image.place]) for image in streamed.images]
+        sha256 = [image.sha256 for image in streamed.images]
+        learnt = assembled.learnt
+        assembled = replace(
+            assembled,
+            appearance=AppearanceLimits.of([np.array(one.appearance) for one in streamed.images]),
+            learnt=learnt and replace(learnt, images=TrainingImages.of(names, sha256)),
+        )
         self.skipped_ = list(streamed.skipped)
-        origin = self._origin([image.sha256 for image in streamed.images])
+        shapes = zip(names, (image.size for image in streamed.images), strict=True)
+        self.notes_ = _shape_notes(shapes, extractor.geometry)
+        origin = self._origin(sha256)
         origin["calibration_images"] = streamed.calibration.n
         if labels is not None:
             of_kept = {labels[image.place] for image in streamed.images}
@@ -660,9 +706,15 @@ class FRE:
             "rank": settings.rank,
         }
         if settings.subspace == "pca":
-            found["variance"] = settings.variance
+            # With a fixed rank of the reference it has no effect, and would be refused.
+            fixed = settings.preset == "reference" and settings.rank is not None
+            found["variance"] = None if fixed else settings.variance
         else:
-            kept += ["epochs", "learning_rate", "batch_size", "plateau"]
+            found |= {
+                name: value
+                for name, value in asdict(self._training_options()).items()
+                if name not in ("seed", "threads")
+            }
         if settings.preset == "default":
             plan = plan_layers(extractor.backbone, self.layers, settings)
             found |= {
@@ -671,10 +723,21 @@ class FRE:
                 "scope": [part.scope for part in plan.layers],
                 **asdict(settings.reading),
             }
+            if all(part.scope != "position" for part in plan.layers):
+                found["prior"] = None
             kept += ["score_layers", "map_layers"]
         else:
             found |= {"layers": [extractor.layout.layer], "pool": extractor.layout.pool}
         return found | {name: getattr(self, name) for name in kept}
+
+    def _training_options(self, threads: int = 0) -> TrainingOptions:
+        given = {
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "batch_size": self.batch_size,
+        }
+        kept: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return TrainingOptions(**kept, plateau=self.plateau, seed=self.seed, threads=threads)
 
     def _labels(self, sources: Sequence[ImageSource]) -> list[str] | None:
         if self.group_by is None:
@@ -700,6 +763,8 @@ class FRE:
         labels = None if groups is None else [groups[row] for row in by_digest]
         n = len(by_digest)
         dealt = make_folds(n, folds=cheap_folds(n, self.folds), seed=self.seed, groups=labels)
+        if labels is None:
+            dealt = _with_copies([features.sha256[row] for row in by_digest], dealt, self.seed)
         return [by_digest[fold] for fold in dealt]
 
     def _train(
@@ -718,14 +783,7 @@ class FRE:
             features.X,
             kind=settings.subspace,
             rank=settings.rank,
-            options=TrainingOptions(
-                epochs=self.epochs,
-                learning_rate=self.learning_rate,
-                batch_size=self.batch_size,
-                plateau=self.plateau,
-                seed=self.seed,
-                threads=threads,
-            ),
+            options=self._training_options(threads),
             progress=progress,
         )
         autoencoder = fitter.fit()
@@ -744,9 +802,64 @@ def _sources(images: Path | str | Iterable[ImageSource]) -> Sequence[ImageSource
     else:
         check_several(images)
         sources, origin = list(images), ""
-    if len(sources) < 2:
-        raise DatasetError(f"{origin}training needs 2 good images or more, found {len(sources)}")
+    if len(sources) < LEAST_IMAGES:
+        raise DatasetError(
+            f"{origin}training needs {LEAST_IMAGES} good images or more, found {len(sources)}"
+        )
     return sources
+
+
+def _with_copies(
+    sha256: Sequence[str], folds: list[NDArray[np.intp]], seed: int
+) -> list[NDArray[np.intp]]:
+    """Put copies of an image into the fold of the first of them.
+
+    A copy that is left out alone is judged by a subspace that saw the other. Few copies change no
+    more than the threshold, and the command line counts them; many leave no scale to judge by.
+
+    Args:
+        sha256: (n,), digest of each image, of three different ones or more.
+        folds: as dealt, whatever is a copy.
+        seed: of folds that are dealt anew, if all images would be in one.
+    """
+    _, first, of_image = np.unique(np.array(sha256), return_index=True, return_inverse=True)
+    if len(sha256) - len(first) < COPIES * len(sha256):
+        return folds
+    fold_of = folds_of(len(sha256), folds)[first[of_image]]
+    kept = [np.flatnonzero(fold_of == number) for number in np.unique(fold_of)]
+    return (
+        kept
+        if len(kept) > 1
+        else make_folds(len(sha256), folds=len(folds), seed=seed, groups=sha256)
+    )
+
+
+def _shape_notes(shapes: Iterable[tuple[str, tuple[int, int]]], geometry: Geometry) -> list[str]:
+    """Say that images of different proportions are stretched to one.
+
+    Args:
+        shapes: name, height and width of each image.
+        geometry: how images meet the input.
+    """
+    stretched = geometry.size if geometry.tiling is None else geometry.tiling.image_size
+    found = sorted(shapes, key=lambda image: image[1][1] / image[1][0])
+    if geometry.fit != "stretch" or stretched is None or not found:
+        return []
+    narrow, wide = found[0], found[-1]
+    ratios = [width / height for _, (height, width) in (narrow, wide)]
+    if ratios[1] <= ratios[0] * SHAPES_APART:
+        return []
+    height, width = stretched
+    shown = " to ".join(
+        f"{size[1]} x {size[0]} ({name or 'an array'})" for name, size in (narrow, wide)
+    )
+    advice = (
+        "letterbox keeps their proportions" if geometry.tiling is None else "leave out the size"
+    )
+    return [
+        f"images of different proportions, {shown} pixels (width x height), are all stretched to "
+        f"{width} x {height}: {advice}"
+    ]
 
 
 def _size(size: int | tuple[int, int] | None, default: tuple[int, int]) -> tuple[int, int]:

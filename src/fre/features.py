@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, islice
+from pathlib import PurePath
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from fre.ahead import in_order
+from fre.appearance import appearance
 from fre.augmentation import Augmentation
 from fre.backbones import Backbone
 from fre.duplicates import duplicate_thumbnail
@@ -37,6 +39,7 @@ __all__ = [
     "SeenImage",
     "combined_digest",
     "pool_features",
+    "source_name",
 ]
 
 BATCH = 4
@@ -72,6 +75,8 @@ class Features:
         copy: (r,), 0 for a row of an image as it is, above that for an augmented copy; ``None``:
             all as they are.
         sizes: (n,), original height and width of each image; ``None``: that of the input.
+        names: (n,), file name of each image, empty for an array; ``None``: not known.
+        appearance: float64 (n, 5), from `fre.appearance.appearance`; ``None``: not measured.
     """
 
     X: FloatArray
@@ -83,6 +88,8 @@ class Features:
     tile: NDArray[np.intp] | None = None
     copy: NDArray[np.intp] | None = None
     sizes: tuple[tuple[int, int], ...] | None = None
+    names: tuple[str, ...] | None = None
+    appearance: NDArray[np.float64] | None = None
 
     @property
     def n(self) -> int:
@@ -248,6 +255,11 @@ class FeatureRunner:
         if self.roi is not None:
             self.roi.check(image.original_size, file_of(image.source))
 
+    def measured(self, image: LoadedImage) -> NDArray[np.float64]:
+        """Return the pixel statistics of an image's inspected part: see `fre.appearance`."""
+        shown = None if self.roi is None else self.roi.at_size(image.pixels.shape[:2])
+        return appearance(image.pixels, shown)
+
     def inputs(
         self, image: LoadedImage, augmentation: Augmentation | None
     ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
@@ -399,6 +411,8 @@ class FeatureExtractor(FeatureRunner):
             joined(lambda batch: batch.tile),
             joined(lambda batch: batch.copy),
             tuple(image.size for image in stream.images),
+            tuple(source_name(sources[image.place]) for image in stream.images),
+            np.array([image.appearance for image in stream.images]),
         )
 
     def _capacity(self, sources: Sequence[ImageSource], augmentation: Augmentation | None) -> int:
@@ -427,26 +441,28 @@ class SeenImage:
         sha256: digest of its file, in hexadecimal.
         size: its original height and width.
         thumbnail: uint8 (64, 64).
+        appearance: five pixel statistics, from `fre.appearance.appearance`.
     """
 
     place: int
     sha256: str
     size: tuple[int, int]
     thumbnail: NDArray[np.uint8]
+    appearance: tuple[float, ...] = ()
 
     def at(self, place: int) -> SeenImage:
         """The same at another place, without its thumbnail."""
         return replace(self, place=place, thumbnail=NO_THUMBNAIL)
 
-    def to_note(self) -> tuple[int, str, int, int]:
+    def to_note(self) -> tuple[Any, ...]:
         """All but the thumbnail as plain JSON values; `of_note` takes them."""
-        return (self.place, self.sha256, *self.size)
+        return (self.place, self.sha256, *self.size, *self.appearance)
 
     @classmethod
     def of_note(cls, note: Sequence[Any]) -> SeenImage:
         """What `to_note` gave."""
-        place, sha256, height, width = note
-        return cls(place, sha256, (height, width), NO_THUMBNAIL)
+        place, sha256, height, width, *measured = note
+        return cls(place, sha256, (height, width), NO_THUMBNAIL, tuple(measured))
 
 
 @dataclass(frozen=True)
@@ -553,7 +569,13 @@ class FeatureStream:
                 number = len(self.images)
                 assert image.thumbnail is not None
                 self.images.append(
-                    SeenImage(place, image.sha256, image.original_size, image.thumbnail)
+                    SeenImage(
+                        place,
+                        image.sha256,
+                        image.original_size,
+                        image.thumbnail,
+                        tuple(map(float, extractor.measured(image))),
+                    )
                 )
                 for copy, tile, pixels in extractor.inputs(image, self._augmentation):
                     yield number, copy, tile, pixels
@@ -581,6 +603,11 @@ def pool_features(X: FloatArray, fine: FeatureLayout, coarse: FeatureLayout) -> 
     columns = pooling_matrix(fine.grid[1], coarse.pooled[1])
     pooled: FloatArray = np.matmul(np.matmul(rows, maps), columns.T)
     return pooled.reshape(len(X), coarse.dimension)
+
+
+def source_name(source: ImageSource) -> str:
+    """Return the file name of an image; empty for an array."""
+    return "" if isinstance(source, np.ndarray) else PurePath(str(source)).name
 
 
 def combined_digest(digests: Iterable[str]) -> str:

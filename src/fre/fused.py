@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fre.backbones import Backbone
 from fre.errors import OptionError
 from fre.features import FeatureExtractor, Features, pool_features
-from fre.fusion import Fusion, Reading
+from fre.fusion import Fusion, Limit, Reading
 from fre.graph import FeatureLayout, LayerSubspace
 from fre.learner import Part, PartStatistics, part_name
 from fre.learnt import Learnt, LearntPart
@@ -48,6 +48,9 @@ RANK_LIMIT = 256
 
 OVERALL_POOL = 2
 """Edge of the pooling windows of the overall residual: the reference preset's."""
+
+SEEN_ROWS = 128
+"""Inputs that are scored by the final scales, to see whether the model calls them good."""
 
 HEAT_RANGE = (0.75, 3.0)
 """Where heat maps begin and are brightest, as multiples of a good image's largest value."""
@@ -189,7 +192,8 @@ class FusedHead:
             if each had been left out.
         overall_energies: float32 (r, P), those of the overall residual, likewise.
         folds: the rows of each fold.
-        statistics: by the name of a part, what it was fitted to; empty if that was not wanted.
+        statistics: by the name of a part, what it was fitted to; of image-wide parts alone if the
+            others were not wanted.
         coordinates: by the name of an image-wide part, see `fre.subspace.image_wide.ImageWide`.
     """
 
@@ -258,11 +262,13 @@ class FusedDetector:
         heads: one; or one for each tile of an image that shows something inspected.
         scores: float64 (n,), what each image would score if it had been left out.
         map_maxima: float64 (n,), the largest value of the map that it would have.
+        seen_scores: float64 (r,), what some inputs score by the scales of all images.
     """
 
     heads: tuple[FusedHead, ...]
     scores: NDArray[np.float64]
     map_maxima: NDArray[np.float64]
+    seen_scores: NDArray[np.float64]
 
     @property
     def map_range(self) -> tuple[float, float]:
@@ -346,15 +352,25 @@ def detector_of(
         features: whose rows the heads were calibrated on.
         extractor: that made them.
     """
-    if len(heads) == 1:
-        (head,) = heads
-        scores, maps = head.scores, head.maps()
-    else:
-        # In the order of the rows: the tiles of the first image, then those of the second.
-        scores = np.ravel(np.stack([head.scores for head in heads], axis=1))
-        maps = chain.from_iterable(zip(*(head.maps() for head in heads), strict=True))
+    # In the order of the rows: the tiles of the first image, then those of the second.
+    scores = np.ravel(np.stack([head.scores for head in heads], axis=1))
+    maps = chain.from_iterable(zip(*(head.maps() for head in heads), strict=True))
     maxima = features.map_maxima(maps, extractor.geometry, extractor.roi)
-    return FusedDetector(tuple(heads), features.largest(scores), maxima)
+    limited = tuple(
+        replace(
+            head,
+            fusion=replace(head.fusion, limit=Limit.of(head.mean_energy, scores, features.n)),
+        )
+        for head in heads
+    )
+    own = np.ravel(np.stack([_seen_scores(head) for head in limited], axis=1))
+    return FusedDetector(limited, features.largest(scores), maxima, own)
+
+
+def _seen_scores(head: FusedHead) -> NDArray[np.float64]:
+    """Scores of some of the rows by the final scales: those of the model, or a little larger."""
+    rows = np.unique(np.linspace(0, len(head.overall_energies) - 1, SEEN_ROWS).astype(np.intp))
+    return head.fusion.scores([values[rows] for values in head.energies], head.mean_energy[rows])
 
 
 def _fit_head(
@@ -440,8 +456,6 @@ def _fit_head(
         features.originals_of(folds),
         reading,
     )
-    if capacity is None:
-        return head
     return replace(head, statistics=statistics, coordinates=coordinates)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "STANDARDS",
     "Enlargement",
     "Fusion",
+    "Limit",
     "Reading",
     "Standard",
     "Standardise",
@@ -51,6 +52,18 @@ VETO_DEVIATIONS = 2.0
 """An image whose overall residual is further from the normal ones than this adds to its score."""
 VETO_IMAGES = 100
 """Fewer training images say too little of the overall residual."""
+
+FAR = 1.25
+"""An overall residual beyond this multiple of the good images' largest one is far outside, whatever
+their number."""
+FAR_OF_FEW = 1.7
+"""Added to it, divided by the root of the number of images: the largest residual of few images says
+less of the next one. Further good images of tiles, screw and KolektorSDD had 1.84 / 1.58 / 1.59 /
+1.09 times the largest residual of 5 / 12 / 60 / 150 good ones at most."""
+LIFTED_AT = 0.1
+"""An image that is beyond the limit by this share scores more than all good images."""
+LEAST_SCORE = 3.0
+"""Deviations that an image's score may be below those of the good images before it is lifted."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +266,39 @@ class Veto:
         return np.asarray(np.maximum(z - VETO_DEVIATIONS, 0))
 
 
+@dataclass(frozen=True)
+class Limit:
+    """The overall residual beyond which an image is unlike anything that was fitted.
+
+    Maps are ranked by their largest values: a picture of nothing may have none, though all of it is
+    foreign. So it counts at any number of images.
+
+    Attributes:
+        energy: the largest mean residual energy that a good image may have.
+        lift: what is added to the score where the energy is twice that.
+    """
+
+    energy: float
+    lift: float
+
+    @classmethod
+    def of(cls, overall: Float64, scores: Float64, n: int) -> Limit:
+        """Return the limit that follows from good images.
+
+        Args:
+            overall: float64 (r,), held-out mean residual energies.
+            scores: float64 (r,), held-out scores.
+            n: number of images.
+        """
+        energy = (FAR + FAR_OF_FEW / np.sqrt(n)) * float(overall.max())
+        span = float(scores.max() - scores.min()) + LEAST_SCORE
+        return cls(_positive(energy), span / LIFTED_AT)
+
+    def apply(self, energy: Float64) -> Float64:
+        """Return what is added to the scores, float64 (n,): 0 for energies within the limit."""
+        return np.asarray(np.maximum(energy / self.energy - 1, 0) * self.lift)
+
+
 def fine_grid(size: tuple[int, int]) -> tuple[int, int]:
     """Height and width at which the score map is ranked."""
     return -(-size[0] // SHRINK), -(-size[1] // SHRINK)
@@ -276,6 +322,7 @@ class Fusion:
         raw_mean: of the good images' raw scores.
         raw_deviation: of them.
         veto: on the overall residual; ``None`` with few training images.
+        limit: of the overall residual; ``None`` before the held-out scores are known.
     """
 
     grids: tuple[tuple[int, int], ...]
@@ -292,6 +339,7 @@ class Fusion:
     veto: Veto | None
     inspected: MaskArray | None = None
     standardise: Standardise = "position"
+    limit: Limit | None = None
 
     @classmethod
     def fit(
@@ -441,7 +489,10 @@ class Fusion:
 
     def _scores(self, raw: Float64, overall: Float64) -> Float64:
         z = (raw - self.raw_mean) / self.raw_deviation
-        return z if self.veto is None else z + self.veto.apply(overall)
+        for term in (self.veto, self.limit):
+            if term is not None:
+                z = z + term.apply(overall)
+        return z
 
     def maps(self, energies: Sequence[FloatArray]) -> Iterator[FloatArray]:
         """For each image float32 (H, W): 0 is typical of good images."""

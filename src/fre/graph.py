@@ -437,17 +437,22 @@ class _Assembly:
         raw = build.node("ReduceMean", largest, axis, keepdims=0)
         gains = [1 / fusion.raw_deviation for fusion in fusions]
         offsets = [-fusion.raw_mean / fusion.raw_deviation for fusion in fusions]
-        vetoes = [fusion.veto for fusion in fusions if fusion.veto is not None]
-        if not vetoes:
-            self.affine(raw, gains, offsets, SCORE)
-            return
-        score = self.affine(raw, gains, offsets)
-        beyond = self.affine(
-            overall,
-            [1 / veto.deviation for veto in vetoes],
-            [-veto.mean / veto.deviation - VETO_DEVIATIONS for veto in vetoes],
-        )
-        build.node("Add", score, build.node("Relu", beyond), output=SCORE)
+        terms = [self.affine(raw, gains, offsets)]
+        if vetoes := [fusion.veto for fusion in fusions if fusion.veto is not None]:
+            beyond = self.affine(
+                overall,
+                [1 / veto.deviation for veto in vetoes],
+                [-veto.mean / veto.deviation - VETO_DEVIATIONS for veto in vetoes],
+            )
+            terms.append(build.node("Relu", beyond))
+        if limits := [fusion.limit for fusion in fusions if fusion.limit is not None]:
+            far = self.affine(
+                overall,
+                [limit.lift / limit.energy for limit in limits],
+                [-limit.lift for limit in limits],
+            )
+            terms.append(build.node("Relu", far))
+        self.add(terms, SCORE)
 
     def fused_map(self, maps: Sequence[str], fusions: Sequence[Fusion]) -> None:
         """The output ``anomaly_map`` from the energies of the layers that count: (N, H, W)."""
@@ -580,7 +585,7 @@ def fused_model(
     ]
     overall, layout = [head.overall[1] for head in heads], common.overall[0]
     shared = [i for i, subspace in enumerate(common.subspaces) if subspace is overall[0]]
-    if fusions[0].veto is None:
+    if fusions[0].veto is None and fusions[0].limit is None:
         energy = ""
     elif shared:
         energy = assembly.mean_energy(maps[shared[0]], layout)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.appearance import AppearanceLimits
 from fre.assembly import finish
 from fre.backbones.embedded import embedded_backbone
 from fre.calibration import Calibration
@@ -27,13 +28,20 @@ from fre.errors import (
     ModelFileError,
     OptionError,
 )
-from fre.features import FeatureExtractor, Features, combined_digest
+from fre.features import FeatureExtractor, Features, combined_digest, source_name
 from fre.fused import FusedPlan, LayerPlan, as_stored
 from fre.fusion import Reading
 from fre.graph import LayerSubspace
-from fre.images import ImageSource, check_several
+from fre.images import ImageSource, check_several, source_digest
 from fre.learner import Learner, Part, PartStatistics, fitted
-from fre.learnt import Learnt, LearntPart, energies_under, kinship, residuals
+from fre.learnt import (
+    Learnt,
+    LearntPart,
+    TrainingImages,
+    energies_under,
+    kinship,
+    residuals,
+)
 from fre.metadata import now
 from fre.model import Model
 from fre.presets import Configuration
@@ -60,6 +68,9 @@ HALVED = 8
 DEFAULT_RATE = 0.01
 """For the pixel threshold, where the model's threshold was not chosen by a false-alarm rate."""
 
+
+NAMED = 5
+"""Names that an error lists."""
 
 OF_THE_FIRST = ("near_duplicates", "calibration_images")
 
@@ -150,6 +161,7 @@ class _Workshop:
         subspaces: Sequence[LayerSubspace],
         model: Model,
         origin: dict[str, Any],
+        limits: AppearanceLimits | None,
         threads: int,
     ) -> Model:
         """The model of what was learnt, which decides as another one does."""
@@ -170,7 +182,7 @@ class _Workshop:
         if before.false_alarm_rate is None:
             # A threshold that was given stays what it is.
             calibration = calibration.at_threshold(before.threshold)
-        assembled = replace(assembled, calibration=calibration, learnt=learnt)
+        assembled = replace(assembled, calibration=calibration, learnt=learnt, appearance=limits)
         # What was said of the first images alone.
         origin = {key: value for key, value in origin.items() if key not in OF_THE_FIRST}
         if learnt.n < origin["n_images"]:
@@ -223,13 +235,31 @@ def update_model(
     )
     if not sources:
         raise DatasetError("an update needs 1 good image or more, found none")
+    workshop = _Workshop.of(model, threads)
+    _check_new(workshop.learnt.images, sources)
     readable, anomalous = _judged(model, sources, skip_unreadable, progress)
     if anomalous and not accept_anomalous:
         raise AnomalousError(anomalous, len(readable), model.threshold)
-    workshop = _Workshop.of(model, threads)
+    learnt, subspaces, sha256, measured = _learn(workshop, readable, progress)
+    limits = model.appearance
+    if limits is not None:
+        limits = limits.merge(AppearanceLimits.of(measured))
+    origin = _grown(model.metadata["provenance"], sha256, len(anomalous))
+    return workshop.assemble(learnt, subspaces, model, origin, limits, threads)
+
+
+def _learn(
+    workshop: _Workshop, readable: Sequence[ImageSource], progress: Progress | None
+) -> tuple[Learnt, list[LayerSubspace], list[str], list[NDArray[np.float64]]]:
+    """Add images to what a model has learnt.
+
+    Returns:
+        What is learnt with them, its subspaces, and digest and pixel statistics of each image.
+    """
     learnt = workshop.learnt
     subspaces = [workshop.fit(part.statistics) for part in learnt.parts]
     sha256: list[str] = []
+    measured: list[NDArray[np.float64]] = []
     each = workshop.extractor.rows(readable[:1])
     start = 0
     while start < len(readable):
@@ -242,15 +272,27 @@ def update_model(
         )
         learnt, subspaces = _absorb(workshop, learnt, subspaces, features)
         sha256 += features.sha256
+        measured += () if features.appearance is None else [*features.appearance]
         start = stop
+    return learnt, subspaces, sha256, measured
+
+
+def _grown(provenance: dict[str, Any], sha256: Sequence[str], accepted: int) -> dict[str, Any]:
+    """Provenance of a model after an update.
+
+    Args:
+        provenance: of the model before it.
+        sha256: digest of each new image.
+        accepted: number of new images that the model called anomalous.
+
+    Raises:
+        DatasetError: the model has learnt the same set of images before.
+    """
     digest = combined_digest(sha256)
-    provenance = model.metadata["provenance"]
+    # Models of older versions know the digest of the whole set alone.
     if digest in _batches(provenance):
-        raise DatasetError(
-            f"the model has learnt these {len(sha256)} images already; to count them twice would "
-            "make its threshold too low"
-        )
-    origin = {
+        raise DatasetError(_all_again(len(sha256)))
+    return {
         **provenance,
         "n_images": provenance["n_images"] + len(sha256),
         "images_sha256": combined_digest([provenance["images_sha256"], digest]),
@@ -260,11 +302,43 @@ def update_model(
                 "date": now(),
                 "n_added": len(sha256),
                 "images_sha256": digest,
-                "n_accepted_anomalous": len(anomalous),
+                "n_accepted_anomalous": accepted,
             },
         ],
     }
-    return workshop.assemble(learnt, subspaces, model, origin, threads)
+
+
+def _all_again(n: int) -> str:
+    return (
+        f"the model has learnt these {n} images already; to count them twice would make its "
+        "threshold too low"
+    )
+
+
+def _check_new(known: TrainingImages, sources: Sequence[ImageSource]) -> None:
+    """Refuse images that a model has learnt before.
+
+    Raises:
+        DatasetError: some are; the message names them.
+    """
+    names = [source_name(source) or f"image {place}" for place, source in enumerate(sources)]
+    # A file that can't be read has no digest, and the first step that reads it says so.
+    found = [(n, d) for n, d in zip(names, map(source_digest, sources), strict=True) if d]
+    again = known.shared(TrainingImages.of(*zip(*found, strict=True))) if found else []
+    if not again:
+        return
+    if len(again) == len(sources):
+        raise DatasetError(_all_again(len(again)))
+    raise DatasetError(
+        f"the model has learnt {len(again)} of these {len(sources)} images already: "
+        f"{_some(again)}; to count them twice would make its threshold too low: leave them out"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of some names."""
+    shown = ", ".join(name or "an array" for name in sorted(names)[:NAMED])
+    return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _batches(provenance: Mapping[str, Any]) -> set[str]:
@@ -436,6 +510,7 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
         )
     workshops = [_Workshop.of(model, threads) for model in models]
     workshop = workshops[0]
+    _check_apart([shop.learnt.images for shop in workshops])
     # A model of 8-bit images alone reads 16-bit files as the others do, once they are one.
     ranges = [model.geometry.bits for model in models if model.geometry.bits is not None]
     geometry = workshop.extractor.geometry
@@ -488,7 +563,28 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
             }
         ],
     }
-    return workshop.assemble(learnt.limited(), subspaces, models[0], origin, threads)
+    limits_of = [model.appearance for model in models if model.appearance is not None]
+    # Without those of one model its images might be outside the limits_of of the others.
+    limits = limits_of[0].merge(*limits_of[1:]) if len(limits_of) == len(models) else None
+    return workshop.assemble(learnt.limited(), subspaces, models[0], origin, limits, threads)
+
+
+def _check_apart(images: Sequence[TrainingImages]) -> None:
+    """Refuse models that have learnt some of the same images.
+
+    Raises:
+        OptionError: they have; the message names the images.
+    """
+    known = TrainingImages()
+    for place, each in enumerate(images):
+        if again := known.shared(each):
+            raise OptionError(
+                f"model {place + 1} has learnt {len(again)} of the same images as those before "
+                f"it: {_some(again)}; to count them twice would make the threshold too low: train "
+                "the models on different images, or update one with the images of the other that "
+                "it lacks"
+            )
+        known = known.beside(each)
 
 
 def _merged_part(

@@ -64,6 +64,7 @@ __all__ = [
     "read_image",
     "read_resized",
     "set_pixel_limit",
+    "source_digest",
 ]
 
 ImageSource: TypeAlias = "Path | str | NDArray[np.uint8] | Image.Image"
@@ -475,6 +476,14 @@ def _digest(source: ImageSource, content: bytes | InputError | None) -> str:
     if isinstance(source, (str, Path)):
         return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else ""
     return hashlib.sha256(source.tobytes()).hexdigest()
+
+
+def source_digest(source: ImageSource) -> str:
+    """Return the SHA-256 of an image's file, or of an array's pixels, in hexadecimal.
+
+    Empty if the file can't be read: decoding it says why.
+    """
+    return _digest(source, _content(source))
 
 
 def iter_loaded(

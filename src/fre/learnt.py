@@ -24,8 +24,8 @@ their rank still grows, what the new ones show is taken for the old ones, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,13 +43,90 @@ from fre.subspace.pca import Subspace
 from fre.subspace.seen import mean_energies
 from fre.types import FloatArray
 
-__all__ = ["Learnt", "LearntPart", "energies_under", "kinship", "residuals"]
+__all__ = ["Learnt", "LearntPart", "TrainingImages", "energies_under", "kinship", "residuals"]
 
 KEPT_ROWS = 4096
 """Rows of residuals that are kept: 22 MB of the default preset's."""
 
+DIGEST_BYTES = 8
+"""Of a training image's SHA-256: two of 100,000 images are the same by chance in 1 of 10^9 sets."""
+
 KINSHIP = 0.5
 """See `kinship`."""
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Names and digests of the images that a model was fitted to: none may count twice.
+
+    Attributes:
+        names: (n,), file names without their folders; empty for an array.
+        digests: (n,), the first 8 bytes of each file's SHA-256 (of an array's pixels).
+    """
+
+    names: tuple[str, ...] = ()
+    digests: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(cls, names: Sequence[str], sha256: Sequence[str]) -> TrainingImages:
+        """Return the list of some images, sorted, so that the order of the files is no matter.
+
+        Args:
+            names: (n,), file names.
+            sha256: (n,), digests in hexadecimal.
+        """
+        short = (bytes.fromhex(digest[: 2 * DIGEST_BYTES]) for digest in sha256)
+        return cls()._sorted(zip(short, names, strict=True))
+
+    @staticmethod
+    def _sorted(pairs: Iterable[tuple[bytes, str]]) -> TrainingImages:
+        ordered = sorted(pairs)
+        return TrainingImages(
+            tuple(name for _, name in ordered), tuple(digest for digest, _ in ordered)
+        )
+
+    def beside(self, other: TrainingImages) -> TrainingImages:
+        """Return the images of both."""
+        return self._sorted(
+            [
+                *zip(self.digests, self.names, strict=True),
+                *zip(other.digests, other.names, strict=True),
+            ]
+        )
+
+    def shared(self, other: TrainingImages) -> list[str]:
+        """Return the names, in ``other``, of the images that are in both."""
+        known = set(self.digests)
+        return [
+            name for digest, name in zip(other.digests, other.names, strict=True) if digest in known
+        ]
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return arrays to store; `from_arrays` reads them."""
+        names = "\0".join(self.names).encode("utf-8", "surrogateescape")
+        return {
+            "images/digests": np.frombuffer(b"".join(self.digests), np.uint8).reshape(
+                -1, DIGEST_BYTES
+            ),
+            "images/names": np.frombuffer(names, np.uint8),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> TrainingImages:
+        """Return what `to_arrays` stored; no images from files of older versions.
+
+        Raises:
+            ModelFileError: an array has the wrong shape, or there is not a name for each digest.
+        """
+        if "images/digests" not in arrays:
+            return cls()
+        what = "the model's training images"
+        digests = take(arrays, "images/digests", (None, DIGEST_BYTES), what).astype(np.uint8)
+        joined = take(arrays, "images/names", (None,), what).astype(np.uint8).tobytes()
+        names = joined.decode("utf-8", "surrogateescape").split("\0") if len(digests) else []
+        if len(names) != len(digests):
+            raise ModelFileError(f"{what} are damaged: {len(names)} names, {len(digests)} digests")
+        return cls(tuple(names), tuple(row.tobytes() for row in digests))
 
 
 @dataclass(frozen=True)
@@ -165,6 +242,7 @@ class Learnt:
         image: (r,), which of those images a row is of, ascending.
         tile: (r,), which of the image's tiles.
         sizes: (m, 2), original height and width of each image.
+        images: all images that the statistics are of; empty if they are not known.
     """
 
     parts: tuple[LearntPart, ...]
@@ -172,6 +250,7 @@ class Learnt:
     image: NDArray[np.intp]
     tile: NDArray[np.intp]
     sizes: NDArray[np.intp]
+    images: TrainingImages = field(default_factory=TrainingImages)
 
     @classmethod
     def of(
@@ -194,6 +273,7 @@ class Learnt:
             rows if features.image is None else features.image[rows],
             np.zeros(len(rows), np.intp) if features.tile is None else features.tile[rows],
             sizes,
+            TrainingImages.of(features.names or ("",) * features.n, features.sha256),
         )
 
     @property
@@ -241,6 +321,7 @@ class Learnt:
             np.searchsorted(chosen, self.image[rows]),
             self.tile[rows],
             self.sizes[chosen],
+            self.images,
         )
 
     def beside(self, other: Learnt, parts: Sequence[LearntPart]) -> Learnt:
@@ -251,6 +332,7 @@ class Learnt:
             np.concatenate([self.image, other.image + self.n]),
             np.concatenate([self.tile, other.tile]),
             np.concatenate([self.sizes, other.sizes]),
+            self.images.beside(other.images),
         )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -260,6 +342,7 @@ class Learnt:
             "image": self.image.astype(np.int32),
             "tile": self.tile.astype(np.int32),
             "sizes": self.sizes.astype(np.int32),
+            **self.images.to_arrays(),
         }
         for learnt in self.parts:
             stored = learnt.statistics.to_arrays(np.float32)
@@ -304,7 +387,8 @@ class Learnt:
                 shape = (statistics.n, statistics.rank)
                 coordinates = take(stored, "coordinates", shape, what).astype(np.float32)
             learnt.append(LearntPart(part, statistics, energies.astype(np.float32), coordinates))
-        return cls(tuple(learnt), fold, image, tile, sizes)
+        images = TrainingImages.from_arrays(arrays)
+        return cls(tuple(learnt), fold, image, tile, sizes, images)
 
 
 def kinship(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> NDArray[np.float64] | None:

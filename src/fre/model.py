@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, overload
 import numpy as np
 
 from fre.ahead import in_order
+from fre.appearance import AppearanceLimits, appearance
 from fre.calibration import Calibration
 from fre.cores import available_cores
 from fre.document import check_digest, read_document
@@ -70,6 +71,7 @@ class Model:
         geometry: how an image is brought to the input.
         size: height and width of the input, in pixels.
         roi: the part of the images that is looked at; ``None`` is all.
+        appearance: ranges of the training images' pixels; ``None`` in files of older versions.
 
     Raises:
         ModelFileError: the data are damaged, not ONNX, not ours, or of an unknown format.
@@ -109,6 +111,7 @@ class Model:
                 f"{origin}: its metadata have a bad roi.png: expected a mask that marks the "
                 "inspected region, found an empty one"
             )
+        self.appearance = self._limits(origin)
         self._layer_maps = dict(document.get("layer_maps", {}))
         self.size = self.geometry.size
         self._runtime_name = runtime
@@ -192,7 +195,7 @@ class Model:
             image: a file, a PIL image, or uint8 (H, W), (H, W, 3) or (H, W, 4), of any size.
 
         Raises:
-            ImageError: the image can't be read.
+            ImageError: the image can't be read, or its score is not finite.
         """
         loaded = LoadedImage(image, *read_resized(image, self.geometry.preparation))
         self.check(loaded.original_size, _path(image))
@@ -232,8 +235,8 @@ class Model:
             images: files, PIL images and arrays; or a folder. Consumed lazily; may be endless.
             batch_size: images to a run of the network.
             workers: threads that decode; the number of cores, if ``None``.
-            errors: ``"raise"`` stops at an image that can't be read; ``"return"`` yields its
-                error in its place and goes on.
+            errors: ``"raise"`` stops at an image that can't be read, or whose score is not
+                finite; ``"return"`` yields its error in its place and goes on.
 
         Yields:
             A prediction, or an error, for each image.
@@ -267,12 +270,15 @@ class Model:
 
         groups = self._groups(loaded, batch_size)
         for group, outputs in in_order(run, groups, workers=at_once, ahead=at_once):
-            if not isinstance(group, ImageError):
-                yield from map(self._prediction, group, outputs)
-            elif errors == "return":
-                yield group
+            results: Iterable[Prediction | ImageError]
+            if isinstance(group, ImageError):
+                results = [group]
             else:
-                raise group
+                results = map(self._outcome, group, outputs)
+            for result in results:
+                if isinstance(result, ImageError) and errors == "raise":
+                    raise result
+                yield result
 
     def _groups(
         self, loaded: Iterator[LoadedImage | ImageError], size: int
@@ -318,21 +324,25 @@ class Model:
                         "region is left; give a larger image",
                     )
 
-    def predict_loaded(self, batch: Sequence[LoadedImage]) -> list[Prediction]:
+    def predict_loaded(self, batch: Sequence[LoadedImage]) -> list[Prediction | ImageError]:
         """Score images that are decoded already, in one run of the network.
 
         Args:
             batch: images as ``geometry.preparation`` says, which `check` has passed.
 
         Returns:
-            A prediction for each, in order.
+            A prediction for each, in order; or the error of one whose score is not finite.
         """
         images = list(batch)
         if not images:
             return []
-        return list(
-            map(self._prediction, images, self._run(images, self._runtime_for(len(images))))
-        )
+        return list(map(self._outcome, images, self._run(images, self._runtime_for(len(images)))))
+
+    def _outcome(self, image: LoadedImage, outputs: _Outputs) -> Prediction | ImageError:
+        try:
+            return self._prediction(image, outputs)
+        except ImageError as error:
+            return error
 
     def _run(self, batch: list[LoadedImage], runtime: Runtime) -> list[_Outputs]:
         """Score, map and parts of the map of each image, without padding."""
@@ -397,11 +407,21 @@ class Model:
 
     def _prediction(self, image: LoadedImage, outputs: _Outputs) -> Prediction:
         score, (anomaly_map, *layers) = outputs
+        # A map that holds a NaN has one as its largest value, one with an infinity infinite ends.
+        ends = float(anomaly_map.max()), float(anomaly_map.min())
+        if not np.isfinite([score, *ends]).all():
+            what = "score" if not np.isfinite(score) else "anomaly map"
+            raise ImageError(
+                _path(image.source),
+                f"its {what} is not finite, so it is neither good nor anomalous: the model or its "
+                "runtime is at fault; try --runtime onnxruntime, or train the model again",
+            )
+        reason = self._reason(image)
         return Prediction(
             path=_path(image.source),
             score=score,
-            p_value=self.calibration.p_value(score),
-            anomalous=score > self.threshold,
+            p_value=self.calibration.p_value(score if reason is None else float("inf")),
+            anomalous=reason is not None or score > self.threshold,
             regions=find_regions(
                 anomaly_map,
                 self.calibration.pixel_threshold,
@@ -412,7 +432,27 @@ class Model:
             input_map=anomaly_map,
             pixel_threshold=self.calibration.pixel_threshold,
             bits=self.geometry.bits,
+            reason=reason,
         )
+
+    def _limits(self, origin: str) -> AppearanceLimits | None:
+        if "appearance" not in self.metadata:
+            return None
+        try:
+            return AppearanceLimits.from_dict(self.metadata["appearance"])
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"{origin}: its metadata have a bad appearance: expected ranges of the training "
+                f"images' pixels, found {type(error).__name__}: {error}"
+            ) from error
+
+    def _reason(self, image: LoadedImage) -> str | None:
+        """Say why an image's pixels are nothing like those of the training images."""
+        if self.appearance is None:
+            return None
+        height, width = image.pixels.shape[:2]
+        shown = None if self.roi is None else self.roi.at_size((height, width))
+        return self.appearance.reason(appearance(image.pixels, shown))
 
     def update(
         self,

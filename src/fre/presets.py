@@ -9,7 +9,16 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from fre.errors import OptionError
 from fre.fusion import STANDARDS, Reading
 
-__all__ = ["PRESETS", "SCOPES", "SUBSPACES", "Configuration", "Scope", "SubspaceKind", "resolve"]
+__all__ = [
+    "PRESETS",
+    "SCOPES",
+    "SUBSPACES",
+    "Configuration",
+    "Scope",
+    "SubspaceKind",
+    "refuse_without_effect",
+    "resolve",
+]
 
 SubspaceKind: TypeAlias = Literal["pca", "tied", "plain"]
 Scope: TypeAlias = Literal["image", "position", "patch"]
@@ -98,35 +107,37 @@ def resolve(
         overall: as asked for, or ``None``.
 
     Raises:
-        OptionError: an unknown preset, subspace or scope, a value out of range, or options that
-            do not go together.
+        OptionError: an unknown preset, subspace or scope, a value out of range, a setting without
+            effect, or options that do not go together.
     """
     if preset is not None and preset not in PRESETS:
         raise OptionError(f"no preset is called {preset!r}; choose from: {', '.join(PRESETS)}")
     documented = preset == "reference" and backbone is None
     kind = _choose(subspace, SUBSPACES, "subspace") or ("tied" if documented else "pca")
     preset = preset or ("default" if kind == "pca" else "reference")
-    given: dict[str, Any] = {
-        "scope": scope,
-        "score_layers": score_layers,
-        "map_layers": map_layers,
-        "standardise": standardise,
-        "top": top,
-        "smoothing": smoothing,
-        "prior": prior,
-        "overall": overall,
-    }
     if preset == "default" and kind != "pca":
         raise OptionError(f"the default preset has subspaces in closed form, not {kind}")
-    if preset == "reference":
-        for name, value in given.items():
-            if value is not None:
-                raise OptionError(
-                    f"{name.replace('_', '-')} belongs to the default preset, not to the reference"
-                )
+    scopes = _scopes(scope)
+    refuse_without_effect(
+        preset,
+        kind,
+        variance=variance,
+        rank=rank,
+        scope=scope,
+        score_layers=score_layers,
+        map_layers=map_layers,
+        standardise=standardise,
+        top=top,
+        smoothing=smoothing,
+        prior=prior,
+        overall=overall,
+    )
+    if prior is not None and scopes is not None and "position" not in scopes:
+        raise OptionError(
+            f"prior has no effect with scope {', '.join(scopes)}: it is of subspaces per position; "
+            "leave it out"
+        )
     if kind != "pca":
-        if variance is not None:
-            raise OptionError(f"a {kind} autoencoder has a rank, not a variance: give the rank")
         rank = LATENT_DIMENSION if rank is None else rank
     pools = None if pool is None else (pool,) if isinstance(pool, int) else tuple(pool)
     if preset == "reference":
@@ -140,11 +151,68 @@ def resolve(
         subspace=kind,
         variance=0.97 if variance is None else variance,
         rank=rank,
-        scope=_scopes(scope),
+        scope=scopes,
         score_layers=None if score_layers is None else tuple(score_layers),
         map_layers=None if map_layers is None else tuple(map_layers),
         reading=_reading(standardise, top, smoothing, prior, overall),
     )
+
+
+OF_DEFAULT = (
+    "scope",
+    "score_layers",
+    "map_layers",
+    "standardise",
+    "top",
+    "smoothing",
+    "prior",
+    "overall",
+    "per_tile",
+)
+"""Settings that the default preset alone has."""
+
+OF_AUTOENCODER = ("epochs", "learning_rate", "batch_size", "plateau")
+"""Settings that autoencoders alone have."""
+
+
+def refuse_without_effect(preset: str, kind: str, **given: Any) -> None:
+    """Refuse settings that have no effect on a training.
+
+    Args:
+        preset: its name.
+        kind: of its subspaces.
+        given: settings by name; ``None`` and ``False`` were not given.
+
+    Raises:
+        OptionError: a setting without effect was given; the message names what it would need.
+    """
+    wanted = {name for name, value in given.items() if value is not None and value is not False}
+    if given.get("overall") is False:
+        wanted.add("overall")
+    rules = [
+        (preset != "default", OF_DEFAULT, "the reference preset", "it is of the default preset"),
+        (kind == "pca", OF_AUTOENCODER, "subspace pca", "it is of autoencoders, tied or plain"),
+        (kind != "pca", ("variance",), f"subspace {kind}", "an autoencoder has a rank"),
+        (
+            preset == "reference" and "rank" in wanted,
+            ("variance",),
+            "rank",
+            "the rank fixes the number of dimensions",
+        ),
+        (
+            given.get("tile", ()) is None,
+            ("overlap", "per_tile"),
+            "whole images",
+            "give a tile size",
+        ),
+        (not given.get("augment", 1), ("flip",), "no copies", "it mirrors copies: give augment"),
+    ]
+    for applies, names, instead, why in rules:
+        for name in names:
+            if applies and name in wanted:
+                raise OptionError(
+                    f"{name.replace('_', '-')} has no effect with {instead}: {why}; leave it out"
+                )
 
 
 def _scopes(asked: str | Sequence[str] | None) -> tuple[Scope, ...] | None:

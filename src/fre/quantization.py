@@ -168,6 +168,9 @@ def quantize(
             "the model does not say how it was trained, as imported ones and those of older "
             "versions: train it anew with fre train"
         )
+    if parameters["preset"] == "reference" and parameters["rank"] is not None:
+        # Older versions kept the variance beside the rank, with which it has no effect.
+        parameters = {**parameters, "variance": None}
     backbone = embedded_backbone(model.data, model.metadata)
     if backbone.precision != "float32":
         raise ModelFileError("the model is quantised already")

@@ -54,24 +54,30 @@ class Roi:
 
         Raises:
             ImageError: a mask can't be read.
-            OptionError: the masks differ in size, or leave nothing to inspect.
+            OptionError: the masks differ in size, leave nothing to inspect, or have no effect.
         """
         if roi is None and ignore is None:
             return None
-        marked = None if roi is None else _read(roi)
+        region = None if roi is None else _read(roi)
         hidden = None if ignore is None else _read(ignore)
-        if marked is None:
-            assert hidden is not None
-            marked = np.ones_like(hidden)
+        marked = np.ones_like(hidden, np.bool_) if region is None else region
         if hidden is not None:
             if hidden.shape != marked.shape:
                 raise OptionError(
                     f"the region of interest has {_pixels(marked.shape)}, the ignored area "
                     f"{_pixels(hidden.shape)}; make both the size of the images"
                 )
+            if not hidden.any():
+                raise OptionError(
+                    "the mask of the ignored area marks nothing: mark something, or leave it out"
+                )
             marked = marked & ~hidden
         if not marked.any():
             raise OptionError("the masks leave no pixel to inspect: mark what is to be looked at")
+        if region is not None and region.all():
+            raise OptionError(
+                "the mask of the region of interest marks every pixel: mark less, or leave it out"
+            )
         return cls(marked)
 
     def check(self, image_size: tuple[int, int], source: Path | str | None) -> None:

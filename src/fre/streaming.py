@@ -55,6 +55,7 @@ from fre.version import __version__
 
 __all__ = [
     "CHECKPOINT_SECONDS",
+    "LEAST_IMAGES",
     "Judged",
     "Judges",
     "StreamFit",
@@ -65,6 +66,7 @@ __all__ = [
     "calibration_places",
     "capacity_of",
     "check_enough",
+    "check_variance",
     "judge",
     "offset_progress",
     "stream_fit",
@@ -80,6 +82,10 @@ CHECKPOINT_SECONDS = 60.0
 
 CAPACITY = 1024
 """Directions that are kept of the reference's subspace while it grows."""
+
+LEAST_IMAGES = 3
+"""Of two images each is judged by the other alone: both score the same, and half of all good parts
+would score more."""
 
 JUDGED_ROWS = 64
 """Rows of the second pass that are looked at together: subspaces are converted for each look."""
@@ -307,20 +313,51 @@ def stream_fit(
     state = _State(learner, options, _identity(identity, sources, options))
     state.resume()
     _absorb(extractor, sources, fold_of, state, options, progress)
-    check_enough(state.images, sources)
+    check_enough([image.sha256 for image in state.images], sources)
     return _look_again(extractor, sources, fold_of, state, options, progress)
 
 
-def check_enough(images: Sequence[SeenImage], sources: Sequence[ImageSource]) -> None:
-    """Refuse to make a model of less than two images.
+def check_enough(sha256: Sequence[str], sources: Sequence[ImageSource]) -> None:
+    """Refuse to fit a model to fewer than three different images.
+
+    Args:
+        sha256: digest of each image that could be read.
+        sources: all images.
 
     Raises:
-        DatasetError: less than two of the sources could be read.
+        DatasetError: too few could be read, or too few of them differ.
     """
-    if len(images) < 2:
+    if len(sha256) < LEAST_IMAGES:
         raise DatasetError(
-            f"training needs 2 good images or more; {len(images)} of {len(sources)} could be read"
+            f"training needs {LEAST_IMAGES} good images or more; {len(sha256)} of {len(sources)} "
+            "could be read"
         )
+    if (different := len(set(sha256))) < LEAST_IMAGES:
+        raise DatasetError(no_variance(len(sha256), different))
+
+
+def check_variance(statistics: Sequence[PartStatistics], n: int) -> None:
+    """Refuse images in which a network sees fewer than three different ones.
+
+    Args:
+        statistics: of all parts that were fitted.
+        n: number of images.
+
+    Raises:
+        DatasetError: the features of every image-wide part span fewer than two dimensions.
+    """
+    ranks = [part.rank for part in statistics if isinstance(part, SubspaceStatistics)]
+    if ranks and max(ranks) < LEAST_IMAGES - 1:
+        raise DatasetError(no_variance(n, max(ranks) + 1))
+
+
+def no_variance(n: int, different: int) -> str:
+    """Return what to say of images that are copies of one or two."""
+    found = "all of them are equal" if different == 1 else "only 2 of them are different"
+    return (
+        f"{n} good images, but {found}: copies say nothing of how good parts vary; give "
+        f"{LEAST_IMAGES} different images or more"
+    )
 
 
 class _State:

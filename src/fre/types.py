@@ -81,9 +81,9 @@ class Prediction:
         path: the file, or ``None`` for an image given as an array.
         score: higher is more anomalous; unbounded.
         p_value: conformal p-value in (0, 1]: the share of good images that would score at
-            least this high.
+            least this high. The smallest that the model can give if there is a ``reason``.
         anomalous: whether the score is above the model's threshold, that is, whether
-            ``p_value`` is at most its false-alarm rate.
+            ``p_value`` is at most its false-alarm rate; or whether there is a ``reason``.
         regions: connected parts of the map above the pixel threshold, largest peak first.
         image_size: height and width of the original image, in pixels.
         input_map: float32 (h, w): the anomaly map as the model gives it, without padding; at the
@@ -91,6 +91,9 @@ class Prediction:
         pixel_threshold: a pixel of the anomaly map at or above it belongs to a region.
         bits: range that 16-bit values of the image were read by, as in
             `fre.geometry.Preparation`; pictures of it are drawn by the same.
+        reason: why the image can't show what the training images show, whatever its score, such
+            as a black image of a dead camera; it is anomalous then. ``None``: nothing is wrong
+            with its pixels.
     """
 
     path: Path | None
@@ -102,6 +105,7 @@ class Prediction:
     input_map: FloatArray = field(repr=False, compare=False)
     pixel_threshold: float = float("inf")
     bits: int | None = 16
+    reason: str | None = None
 
     @cached_property
     def anomaly_map(self) -> FloatArray:
@@ -123,6 +127,7 @@ class Prediction:
             "score": self.score,
             "p_value": self.p_value,
             "anomalous": self.anomalous,
+            **({} if self.reason is None else {"reason": self.reason}),
             "regions": [region.to_dict() for region in self.regions],
         }
 

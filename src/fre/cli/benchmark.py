@@ -89,7 +89,7 @@ class _SpreadCommand(click.Command):
 @click.option("--variance", type=float, help="Share of the energy that pca keeps.")
 @click.option("--rank", type=int, help="A fixed number of dimensions.")
 @click.option("--folds", default=5, show_default=True, help="For calibration.")
-@click.option("--epochs", default=220, show_default=True, help="Of an autoencoder.")
+@click.option("--epochs", type=int, help="Epochs of an autoencoder's training.  [default: 220]")
 @click.option("--seed", default=42, show_default=True)
 @click.option("--layout", help="Of the dataset.  [default: recognised]")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
@@ -132,8 +132,11 @@ def benchmark(
     Example: fre benchmark mvtec --backbone efficientnet_lite0 resnet18 --against published
     """
     from fre.benchmark import assign_weights, make_variant, run_benchmark
+    from fre.errors import OptionError
     from fre.tables import benchmark_tables
 
+    if parameters["epochs"] is not None and {*subspaces} == {"pca"}:
+        raise OptionError("--epochs has no effect with --subspace pca: add tied or plain")
     interruption.aftermath = f"what is finished is kept in {output}: the same command goes on"
     files = assign_weights(backbones, weights)
     variants = dict.fromkeys(

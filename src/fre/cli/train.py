@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     callback=parse_size,
     help="Cut large images into tiles of this size, 256 or HxW, at full resolution.",
 )
-@click.option("--overlap", default=64, show_default=True, help="Pixels that tiles share.")
+@click.option("--overlap", type=int, help="Pixels that tiles share.  [default: 64]")
 @click.option(
     "--per-tile",
     is_flag=True,
@@ -152,9 +152,15 @@ if TYPE_CHECKING:
     default=None,
     help="Let a large overall residual add to the score.  [default: with 100 images or more]",
 )
-@click.option("--epochs", default=220, show_default=True, help="Of an autoencoder.")
-@click.option("--learning-rate", default=1e-3, show_default=True, help="Of an autoencoder.")
-@click.option("--batch-size", default=32, show_default=True, help="Of an autoencoder.")
+@click.option("--epochs", type=int, help="Epochs of an autoencoder's training.  [default: 220]")
+@click.option(
+    "--learning-rate",
+    type=float,
+    help="Learning rate of an autoencoder's training, by Adam.  [default: 0.001]",
+)
+@click.option(
+    "--batch-size", type=int, help="Images in a step of an autoencoder's training.  [default: 32]"
+)
 @click.option(
     "--plateau",
     type=float,
@@ -182,18 +188,15 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--memory",
-    default=2.0,
-    show_default=True,
+    type=float,
     help="Gigabytes of features that are held at once; of more, images are read twice, and a "
-    "training that is stopped goes on from OUTPUT.partial.",
+    "training that is stopped goes on from OUTPUT.partial.  [default: 2]",
 )
 @click.option(
     "--checkpoint-every",
     "checkpoint_seconds",
     type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    help="Seconds between two writes of OUTPUT.partial.",
+    help="Seconds between two writes of OUTPUT.partial.  [default: 60]",
 )
 @click.option(
     "--frozen",
@@ -218,7 +221,7 @@ if TYPE_CHECKING:
 def train(
     data: Path,
     output: Path,
-    checkpoint_seconds: float,
+    checkpoint_seconds: float | None,
     threads: int,
     good: tuple[str, ...],
     skip_unreadable: bool,
@@ -239,9 +242,16 @@ def train(
     """
     from fre.datasets import count_kinds, describe, open_dataset, require_train
     from fre.detector import FRE
+    from fre.errors import OptionError
     from fre.files import check_writable, discard
+    from fre.streaming import CHECKPOINT_SECONDS
 
     refuse_without_ray(engine, {"--address": address, "--workers": workers})
+    held = {"--memory": parameters["memory"], "--checkpoint-every": checkpoint_seconds}
+    if engine == "ray" and (given := [name for name, value in held.items() if value is not None]):
+        raise OptionError(f"{given[0]} has no effect with --engine ray, which holds no features")
+    if parameters["memory"] is None:
+        del parameters["memory"]
     stream = None
     if engine == "ray":
         from fre.distributed import Cluster, RayFit
@@ -260,7 +270,9 @@ def train(
                 images,
                 skip_unreadable=skip_unreadable,
                 checkpoint=checkpoint,
-                checkpoint_seconds=checkpoint_seconds,
+                checkpoint_seconds=CHECKPOINT_SECONDS
+                if checkpoint_seconds is None
+                else checkpoint_seconds,
                 stream=stream,
                 threads=threads,
                 progress=progress,
@@ -272,6 +284,8 @@ def train(
             interruption.aftermath = f"the same command goes on from {checkpoint}"
     model.save(output)
     discard(checkpoint)
+    for remark in detector.notes_:
+        note(remark)
     for skipped in detector.skipped_:
         note(f"left out: {skipped}")
     if model.geometry.bits is not None:

@@ -270,6 +270,7 @@ def _schema(pa: Any) -> Any:
             ("score", pa.float64()),
             ("p_value", pa.float64()),
             ("anomalous", pa.bool_()),
+            ("reason", pa.string()),
             ("regions", pa.list_(region)),
             ("error", pa.string()),
         ]

@@ -110,7 +110,7 @@ class RayFit:
                 __version__,
             )
             learner, images, skipped = self._learn(ray, job, names, fold_of, workers)
-            check_enough(images, sources)
+            check_enough([image.sha256 for image in images], sources)
             judges = Judges.of(learner, options, progress)
             chosen = calibration_places(images, extractor)
             judged = self._judge(ray, job, judges, names, fold_of, chosen, workers, progress)

@@ -209,6 +209,7 @@ class PredictionItem:
     image_size: list[int]
     threshold: float
     created: str
+    reason: str | None = None
     map: MapBody | None = None
 
 

@@ -245,9 +245,9 @@ class Training:
                 usable.append(path)
             else:
                 skipped.append({"name": name, "error": reason})
-        if len(usable) < 2:
+        if len(usable) < 3:
             raise DatasetError(
-                f"training needs 2 good images or more; {len(usable)} of {len(images)} files "
+                f"training needs 3 good images or more; {len(usable)} of {len(images)} files "
                 "could be read"
             )
         names = dict(images)

@@ -73,11 +73,11 @@ class JobRoutes:
             images = await asyncio.to_thread(staging.unpack, service.settings.limits)
             if samples is not None and images:
                 raise Problem(422, "invalid", "give images or samples, not both")
-            if samples is None and len(images) < 2:
+            if samples is None and len(images) < 3:
                 raise Problem(
                     422,
                     "invalid",
-                    f"training needs 2 good images or more, found {len(images)} in the request",
+                    f"training needs 3 good images or more, found {len(images)} in the request",
                 )
             work = training.work(service.registry, staging, images, samples or 0)
             job = await asyncio.to_thread(service.jobs.add, "train", name, work)

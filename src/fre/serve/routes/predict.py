@@ -125,6 +125,8 @@ class PredictRoutes:
                 "created",
             )
         }
+        if outcome.prediction.reason is not None:
+            item["reason"] = outcome.prediction.reason
         if form != "none":
             scale = entry.model.map_range
             data = await asyncio.to_thread(
