@@ -564,7 +564,7 @@ def merge_models(*models: Model, threads: int = 0) -> Model:
         ],
     }
     limits_of = [model.appearance for model in models if model.appearance is not None]
-    # Without those of one model its images might be outside the limits_of of the others.
+    # Without those of one model its images might be outside the ranges of the others.
     limits = limits_of[0].merge(*limits_of[1:]) if len(limits_of) == len(models) else None
     return workshop.assemble(learnt.limited(), subspaces, models[0], origin, limits, threads)
 
