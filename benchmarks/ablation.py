@@ -26,15 +26,16 @@ from PIL import Image
 
 from fre.backbones import DEFAULT_BACKBONE, get_backbone
 from fre.datasets import load_mask, open_dataset, require_test, require_train
-from fre.features import FeatureExtractor, pool_features
-from fre.fused import RANK_LIMIT, plan_layers
-from fre.fusion import SIGMA, TOP_SHARE, Enlargement, Fusion, Standard
-from fre.graph import FeatureLayout
-from fre.metrics import PixelMetrics, auroc, bootstrap_interval
-from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
-from fre.subspace.pca import Gram, make_folds
-from fre.subspace.position import PRIOR_IMAGES, PositionStatistics
-from fre.types import FloatArray, Sample
+from fre.datasets.samples import Sample
+from fre.evaluation.metrics import PixelMetrics, auroc, bootstrap_interval
+from fre.features.extractor import FeatureExtractor
+from fre.features.layout import FeatureLayout, pool_features
+from fre.scoring.fusion import SIGMA, TOP_SHARE, Enlargement, Fusion, Standard
+from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds, merge_folds
+from fre.subspaces.gram import Gram
+from fre.subspaces.position import PRIOR_IMAGES, PositionStatistics
+from fre.training.plan import RANK_LIMIT, plan_layers
+from fre.types import FloatArray
 
 POOL = 2
 FOLDS = 5

@@ -32,10 +32,11 @@ from tqdm import tqdm
 from fre.backbones import DEFAULT_BACKBONE, get_backbone
 from fre.datasets import open_dataset, require_test, require_train
 from fre.errors import FREError
-from fre.features import FeatureExtractor
-from fre.metrics import auroc
-from fre.subspace.autoencoder import LinearAutoencoder, train_autoencoder
-from fre.subspace.pca import Gram, Subspace
+from fre.evaluation.metrics import auroc
+from fre.features.extractor import FeatureExtractor
+from fre.subspaces.autoencoder import LinearAutoencoder, train_autoencoder
+from fre.subspaces.gram import Gram
+from fre.subspaces.subspace import Subspace
 from fre.types import FloatArray, Progress
 
 SNAPSHOTS = (1, 3, 10, 30, 50, 100, 220)

@@ -27,12 +27,13 @@ from fre.detector import FRE
 from fre.distributed.scoring import Scorer
 from fre.distributed.shards import Shard
 from fre.distributed.training import FAN_IN, LARGEST, PIECES, SMALLEST, _packed, _unpacked
-from fre.features import FeatureRunner, SeenImage
-from fre.fused import plan_layers
-from fre.learner import Learner
+from fre.features.runner import FeatureRunner
+from fre.features.stream import SeenImage
 from fre.model import Model
-from fre.storage import Folder
-from fre.streaming import CALIBRATION_ROWS, Judges, absorb, judge, stream_plan
+from fre.storage.remote import Folder
+from fre.training.fold_statistics import Learner
+from fre.training.plan import plan_layers, stream_plan
+from fre.training.two_pass import CALIBRATION_ROWS, Judges, absorb, judge
 from measuring import write_between
 
 FOLDS = 5

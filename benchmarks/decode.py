@@ -23,7 +23,7 @@ import PIL
 from PIL import Image
 
 from fre.errors import ImageError
-from fre.images import find_images, read_image, read_resized
+from fre.images.decode import find_images, read_image, read_resized
 
 SIDE = 256
 ROUNDS = 3

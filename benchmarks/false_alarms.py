@@ -22,16 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fre.backbones import get_backbone
-from fre.calibration import Calibration
 from fre.datasets import open_dataset
 from fre.detector import FRE
-from fre.features import FeatureExtractor, Features, pool_features
-from fre.fused import fit_fused, plan_layers
-from fre.grouping import group_labels
-from fre.metrics import wilson_interval
-from fre.subspace.crossfit import cheap_folds, extrapolate, merge_folds
-from fre.subspace.pca import Gram, make_folds
-from fre.subspace.position import PositionSubspace
+from fre.evaluation.metrics import wilson_interval
+from fre.features.extractor import FeatureExtractor
+from fre.features.layout import pool_features
+from fre.features.table import Features
+from fre.scoring.calibration import Calibration
+from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds, merge_folds
+from fre.subspaces.gram import Gram
+from fre.subspaces.position import PositionSubspace
+from fre.training.cross_fitting import fit_fused
+from fre.training.grouping import group_labels
+from fre.training.plan import plan_layers
 
 CURVE = np.round(np.arange(0.01, 0.2001, 0.01), 2)
 VARIANCE = 0.97

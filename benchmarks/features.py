@@ -28,9 +28,9 @@ from PIL import Image
 
 from fre import FRE
 from fre.backbones import get_backbone
-from fre.cores import available_cores
-from fre.features import FeatureExtractor
-from fre.images import find_images, read_image, read_resized
+from fre.features.extractor import FeatureExtractor
+from fre.images.decode import find_images, read_image, read_resized
+from fre.parallel import available_cores
 from measuring import Summary, machine, machine_text, repeated, table
 
 KINDS = (

@@ -19,10 +19,10 @@ import numpy as np
 from ablation import Residuals, by_layer, masks_at
 from fre.backbones import get_backbone
 from fre.datasets import open_dataset, require_test, require_train
-from fre.features import FeatureExtractor
-from fre.fused import plan_layers
-from fre.images import read_resized
-from fre.subspace.pca import make_folds
+from fre.features.extractor import FeatureExtractor
+from fre.images.decode import read_resized
+from fre.subspaces.cross_fit import make_folds
+from fre.training.plan import plan_layers
 from fre.types import FloatArray
 from ideas import (
     DATA,

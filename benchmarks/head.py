@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from fre import load
-from fre.backbones.embedded import PREFIX
-from fre.onnx_builder import GraphBuilder, prune
+from fre.backbones.model_file import PREFIX
+from fre.onnx_tools.builder import GraphBuilder, prune
 
 CHANNELS, LOCATIONS, RANK = 1024, 64, 220
 RESIDUAL_SHARE = 0.03

@@ -33,9 +33,12 @@ from PIL import Image, ImageFilter
 from ablation import POOL, Energies, Residuals, aupro, by_layer, folds_of, masks_at
 from fre.backbones import DEFAULT_BACKBONE, get_backbone
 from fre.datasets import open_dataset, require_test, require_train
-from fre.features import FeatureExtractor
-from fre.fused import RANK_LIMIT, plan_layers
-from fre.fusion import (
+from fre.datasets.samples import Sample
+from fre.evaluation.metrics import auroc
+from fre.features.extractor import FeatureExtractor
+from fre.images.decode import read_resized
+from fre.quantize import rank_correlation
+from fre.scoring.fusion import (
     SHRINK,
     SIGMA,
     TOP_SHARE,
@@ -46,12 +49,10 @@ from fre.fusion import (
     fine_grid,
     smoothing_matrix,
 )
-from fre.images import read_resized
-from fre.metrics import auroc
-from fre.quantization import rank_correlation
-from fre.subspace.pca import make_folds
-from fre.subspace.position import PRIOR_IMAGES, PositionStatistics
-from fre.types import FloatArray, ImageArray, Sample
+from fre.subspaces.cross_fit import make_folds
+from fre.subspaces.position import PRIOR_IMAGES, PositionStatistics
+from fre.training.plan import RANK_LIMIT, plan_layers
+from fre.types import FloatArray, ImageArray
 
 HELD = 200
 """Good images of a dataset that get a synthetic defect, at most."""

@@ -4,7 +4,7 @@ Updates of equal size, in the order of the files, absorb the first training imag
 Compared with one fit: the principal subspace (the sine of the largest principal angle), the
 spectrum (relative to the strongest singular value), the mean (largest difference), and the image
 AUROC of the residual energy on the test images. Also with a small capacity, beside the bound that
-`fre.subspace.incremental` states, and stored in float32 after every update, as in a file.
+`fre.subspaces.image_statistics` states, and stored in float32 after every update, as in a file.
 
     python benchmarks/incremental.py DATASET
 
@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from fre.backbones import DEFAULT_BACKBONE, get_backbone
 from fre.datasets import open_dataset, require_test, require_train
-from fre.features import FeatureExtractor, pool_features
-from fre.fused import plan_layers
-from fre.graph import FeatureLayout
-from fre.metrics import auroc
-from fre.subspace.incremental import CAPACITY, SubspaceStatistics
-from fre.subspace.pca import Gram, Subspace
-from fre.subspace.position import PositionStatistics
+from fre.evaluation.metrics import auroc
+from fre.features.extractor import FeatureExtractor
+from fre.features.layout import FeatureLayout, pool_features
+from fre.subspaces.gram import Gram
+from fre.subspaces.image_statistics import CAPACITY, SubspaceStatistics
+from fre.subspaces.position import PositionStatistics
+from fre.subspaces.subspace import Subspace
+from fre.training.plan import plan_layers
 from fre.types import FloatArray
 
 ANGLE = 1e-3

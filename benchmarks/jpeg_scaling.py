@@ -4,11 +4,10 @@
 
 The images of DATASET are written anew as colour JPEGs, of some number of pixels a side. A JPEG
 decoder can shrink them itself, at less cost than a resize takes, but with a filter of its own;
-`fre.jpeg` says when it may, and makes the result look as if it had been resized. The detector is
-fitted to images that were brought to the input's size in one way, and scores the test images in
-every way. Printed are the image AUROC, and how far the scores of good test images are from those of
-the way that it was fitted to, in standard deviations of these.
-"""
+`fre.images.jpeg` says when it may, and makes the result look as if it had been resized. The
+detector is fitted to images that were brought to the input's size in one way, and scores the test
+images in every way. Printed are the image AUROC, and how far the scores of good test images are
+from those of the way that it was fitted to, in standard deviations of these."""
 
 from __future__ import annotations
 
@@ -23,8 +22,8 @@ from PIL import Image
 
 from fre import FRE
 from fre.datasets import open_dataset, require_test, require_train
-from fre.images import decode_resized, read_image
-from fre.metrics import auroc
+from fre.evaluation.metrics import auroc
+from fre.images.decode import decode_resized, read_image
 from fre.types import ImageArray
 from measuring import table
 

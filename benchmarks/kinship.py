@@ -3,12 +3,12 @@
     python benchmarks/kinship.py DATASET
 
 Where features of old images are gone, their residuals are scaled as more images are learnt
-(`fre.learnt`). Images that new ones are akin to should shrink more than those that stay alone, and
-image-wide subspaces, whose residuals are computed anew, show which these are. Here all features are
-there: for each position subspace, the true factor of each old image, beyond what each location
-shrinks by on average, against that of the image-wide subspaces. Correlation and slope of their
-logarithms; and how far an image's mean residual is from the truth (root mean square of the
-logarithm) when all images shrink alike, and by `fre.learnt.kinship`.
+(`fre.training.fitted`). Images that new ones are akin to should shrink more than those that stay
+alone, and image-wide subspaces, whose residuals are computed anew, show which these are. Here all
+features are there: for each position subspace, the true factor of each old image, beyond what each
+location shrinks by on average, against that of the image-wide subspaces. Correlation and slope of
+their logarithms; and how far an image's mean residual is from the truth (root mean square of the
+logarithm) when all images shrink alike, and by `fre.training.fitted.kinship`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from fre import FRE
 from fre.backbones import get_backbone
 from fre.datasets import open_dataset, require_test, require_train
-from fre.features import FeatureExtractor, Features
-from fre.fused import FusedPlan, fit_fused, plan_layers
-from fre.learnt import kinship
-from fre.subspace.crossfit import cheap_folds, merge_folds
-from fre.subspace.pca import make_folds
+from fre.features.extractor import FeatureExtractor
+from fre.features.table import Features
+from fre.subspaces.cross_fit import cheap_folds, make_folds, merge_folds
+from fre.training.cross_fitting import fit_fused
+from fre.training.fitted import kinship
+from fre.training.plan import FusedPlan, plan_layers
 from fre.types import FloatArray
 from measuring import table
 

@@ -160,7 +160,7 @@ def peak_bytes() -> int:
     """
     import resource
 
-    from fre.memory import peak_memory
+    from fre.benchmark.memory import peak_memory
 
     known = peak_memory()
     if known is not None:
@@ -222,7 +222,7 @@ def own_requirements(pyproject: Path) -> list[str]:
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
     """The processor, its cores, the system, and the versions of packages."""
-    from fre.cores import available_cores
+    from fre.parallel import available_cores
 
     info: dict[str, str] = {}
     try:
@@ -260,7 +260,7 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     def plain(value: Any) -> Any:
         return asdict(value) if isinstance(value, Summary) else str(value)
 
-    from fre.files import write_atomic
+    from fre.storage.files import write_atomic
 
     write_atomic(path, (json.dumps(document, indent=1, default=plain) + "\n").encode())
 
@@ -271,7 +271,7 @@ def write_between(page: Path, name: str, text: str) -> bool:
     Returns:
         Whether the page has them.
     """
-    from fre.files import write_atomic
+    from fre.storage.files import write_atomic
 
     before, begins, rest = page.read_text().partition(f"<!-- {name}: begin -->\n")
     _, ends, after = rest.partition(f"<!-- {name}: end -->")

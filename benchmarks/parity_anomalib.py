@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from fre.backbones import get_backbone
-from fre.features import FeatureExtractor
-from fre.graph import MAP, SCORE, detector_model
-from fre.images import find_images, read_resized
-from fre.runtime import open_runtime
-from fre.subspace.autoencoder import LinearAutoencoder, train_autoencoder
+from fre.features.extractor import FeatureExtractor
+from fre.images.decode import find_images, read_resized
+from fre.runtimes.runtime import open_runtime
+from fre.scoring.graph import MAP, SCORE, detector_model
+from fre.subspaces.autoencoder import LinearAutoencoder, train_autoencoder
 
 TOLERANCE = 1e-4
 BATCH = 16

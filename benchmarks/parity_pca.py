@@ -25,10 +25,10 @@ from sklearn.decomposition import PCA
 
 from fre.backbones import DEFAULT_BACKBONE, get_backbone
 from fre.datasets import open_dataset, require_test, require_train
-from fre.features import FeatureExtractor
-from fre.metrics import auroc
-from fre.subspace.pca import Gram
-from fre.types import Sample
+from fre.datasets.samples import Sample
+from fre.evaluation.metrics import auroc
+from fre.features.extractor import FeatureExtractor
+from fre.subspaces.gram import Gram
 
 TOLERANCE = 1e-4
 

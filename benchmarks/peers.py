@@ -420,7 +420,7 @@ class Kept:
 
     def predict_many(self, images: Sequence[Path], *, errors: str = "raise") -> Iterator[Any]:
         from fre.datasets._masks import header_size
-        from fre.types import Prediction
+        from fre.inference.prediction import Prediction
 
         for path in images:
             index, self._next = self._next, self._next + 1
@@ -719,8 +719,8 @@ def main(
     if data.is_file():
         tell(*kept_run(data), pages)
         return
-    from fre.cores import available_cores
     from fre.datasets import open_dataset
+    from fre.parallel import available_cores
 
     chosen = choose(systems)
     workers = available_cores() if workers is None else workers

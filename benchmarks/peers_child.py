@@ -61,7 +61,7 @@ def latencies_ms(predict: Callable[[int], Any], n: int) -> list[float]:
 
 def input_images(task: Task) -> list[Any]:
     """Test images at the input's size, uint8 RGB (H, W, 3)."""
-    from fre.images import read_resized
+    from fre.images.decode import read_resized
 
     return [read_resized(Path(file), tuple(task["size"]))[0] for file in task["files"][:32]]
 
@@ -189,7 +189,7 @@ def load_backbone_weights(network: Any, task: Task) -> None:
     else:
         from fre.backbones import get_backbone
         from fre.backbones.efficientnet_lite import EFFICIENTNET_LITE
-        from fre.backbones.pickled import read_state_dict
+        from fre.backbones.torch_weights import read_state_dict
 
         source = get_backbone(task["backbone"])._weights
         repeats = [stage.repeats for stage in EFFICIENTNET_LITE[task["backbone"]].stages]

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from fre.cores import available_cores
-from fre.images import find_images, read_resized
+from fre.images.decode import find_images, read_resized
 from fre.model import OUTPUTS, Model, load
-from fre.runtime import available_runtimes, open_runtime, with_outputs
+from fre.parallel import available_cores
+from fre.runtimes.runtime import available_runtimes, open_runtime, with_outputs
 
 ROWS = 32
 

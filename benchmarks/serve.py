@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from fre.images import find_images
+from fre.images.decode import find_images
 from fre.model import Model, load
 
 

@@ -31,11 +31,11 @@ from scipy.stats import t as student_t
 
 from fre import FRE, Model, load, merge_models
 from fre.datasets import open_dataset, require_test, require_train
-from fre.growing import learnt_of
-from fre.learnt import Learnt
-from fre.metrics import auroc, wilson_interval
-from fre.subspace.incremental import SubspaceStatistics
-from fre.training_info import without_arrays
+from fre.evaluation.metrics import auroc, wilson_interval
+from fre.onnx_tools.side_arrays import without_arrays
+from fre.subspaces.image_statistics import SubspaceStatistics
+from fre.training.fitted import Learnt
+from fre.training.update import learnt_of
 from incremental import ANGLE, sine
 from measuring import table
 

@@ -14,8 +14,8 @@ from sklearn.base import clone
 from conftest import texture
 from fre import FRE, load
 from fre.backbones import get_backbone
-from fre.document import METADATA_KEY
 from fre.errors import BackboneError, DatasetError, ImageError, OptionError
+from fre.inference.document import METADATA_KEY
 from fre.model import Model
 
 LITE = {"backbone": "efficientnet_lite0", "preset": "reference"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,78 +15,69 @@ from fre.cli import cli
 
 SOURCE = Path(fre.__file__).parent
 
-# A module imports from the lines above its own, and from its own package.
+# The way of the data. A module imports from the lines above its own, and from its own room.
 LEVELS = [
-    ["version", "cache", "cores", "errors", "forks", "jpeg", "maps", "memory", "wire"],
-    ["ahead", "types", "onnx_sizes"],
-    ["appearance"],
-    [
-        "files",
-        "folders",
-        "geometry",
-        "onnx_builder",
-        "onnx_check",
-        "published",
-        "regions",
-        "runtime",
-        "training_info",
-    ],
-    ["decoding"],
-    ["deep"],
-    ["roi", "runtime_choice", "storage", "subspace"],
-    ["augmentation", "images", "calibration", "fusion", "metrics", "grouping", "duplicates"],
-    ["datasets", "backbones", "document"],
-    ["graph"],
-    ["model", "features", "presets"],
-    ["learner"],
-    ["learnt"],
-    ["fused", "threshold"],
-    ["metadata"],
-    ["assembly"],
-    ["streaming"],
-    ["growing"],
-    ["detector", "checkpoint", "evaluation"],
-    ["comparison", "distributed", "quantization", "visualize", "charts"],
-    ["report", "output"],
-    ["model_report"],
-    ["demo", "benchmark", "tables", "watch"],
-    ["serve"],
+    ["version", "errors", "types"],
+    ["storage", "onnx_tools", "parallel"],
+    ["images", "subspaces", "backbones", "runtimes"],
+    ["datasets", "features"],
+    ["scoring"],
+    ["inference"],
+    ["training"],
+    ["model"],
+    ["detector", "evaluation", "distributed", "line"],
+    ["report", "quantize"],
+    ["benchmark", "serve"],
     ["cli"],
-    ["__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+ENTRIES = ("__init__.py", "__main__.py")
 
 
 def modules() -> list[Path]:
-    return [path for path in sorted(SOURCE.rglob("*.py")) if path != SOURCE / "__init__.py"]
+    entries = {SOURCE / name for name in ENTRIES}
+    return [path for path in sorted(SOURCE.rglob("*.py")) if path not in entries]
 
 
 def home(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Modules that some code imports: at its top, in functions, and by importlib."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            module = node.module or ""
+            yield from (
+                (f"fre.{alias.name}" for alias in node.names) if module == "fre" else (module,)
+            )
+        elif isinstance(node, ast.Call) and "import_module" in ast.dump(node.func):
+            assert isinstance(node.args[0], ast.Constant), "importlib with a computed name"
+            yield str(node.args[0].value)
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_imports_go_one_way(path: Path) -> None:
     own = home(path)
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module == "fre":
-            names = [f"fre.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative import"
-            names = [node.module or ""]
-        else:
-            continue
-        for name in names:
-            assert name != "fre", "nothing imports the package root"
-            if name.startswith("fre."):
-                other = name.split(".")[1]
-                assert other == own or LEVEL[other] < LEVEL[own], f"{own} imports {other}"
+    for name in imported(ast.parse(path.read_text())):
+        assert name != "fre", "nothing imports the package root"
+        if name.startswith("fre."):
+            other = name.split(".")[1]
+            assert other == own or LEVEL[other] < LEVEL[own], f"{own} imports {other}"
 
 
 def test_every_module_has_a_level() -> None:
     assert {home(path) for path in modules()} == set(LEVEL)
+
+
+def test_internal_modules_declare_no_public_surface() -> None:
+    """`fre.__all__` and those of packages are public; a module's own names need no list."""
+    for path in modules():
+        if path.name != "__init__.py":
+            assert "__all__" not in path.read_text(), path
 
 
 def run(code: str) -> str:

@@ -19,9 +19,9 @@ from PIL import Image
 from conftest import texture
 from fre import FRE, load
 from fre.errors import DatasetError, ImageError, ModelFileError, OptionError
+from fre.inference.prediction import Prediction
 from fre.model import Model
-from fre.onnx_check import check_model
-from fre.types import Prediction
+from fre.onnx_tools.check import check_model
 
 
 def scratched(seed: int) -> np.ndarray:

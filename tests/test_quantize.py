@@ -17,12 +17,12 @@ from PIL import Image
 from conftest import texture
 from fre import FRE, load
 from fre.backbones import get_backbone
-from fre.backbones.embedded import FLOAT_FIRST, embedded_backbone, is_quantized
+from fre.backbones.model_file import FLOAT_FIRST, embedded_backbone, is_quantized
 from fre.errors import ModelFileError, OptionError
-from fre.images import find_images
+from fre.images.decode import find_images
 from fre.model import Model
-from fre.quantization import Quantization, quantize, rank_correlation
-from fre.runtime import open_runtime
+from fre.quantize import Quantization, quantize, rank_correlation
+from fre.runtimes.runtime import open_runtime
 from test_cli import fre
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -116,7 +116,7 @@ def test_a_network_is_taken_out_as_it_was_built_in(good_folder: Path) -> None:
 
 def test_a_plain_refit_gives_the_same_calibration(good_folder: Path) -> None:
     """What the metadata hold is enough: without quantisation nothing changes."""
-    from fre.quantization import _extractor
+    from fre.quantize import _extractor
 
     for settings in SETTINGS.values():
         model = FRE(**settings).fit(good_folder)
@@ -130,7 +130,7 @@ def test_a_plain_refit_gives_the_same_calibration(good_folder: Path) -> None:
 
 
 def test_a_threshold_that_was_changed_is_kept_in_its_rate(good_folder: Path) -> None:
-    from fre.threshold import with_calibration
+    from fre.evaluation.thresholds import with_calibration
 
     model = FRE(size=64).fit(good_folder)
     changed = with_calibration(model, model.calibration.at_rate(0.3))

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 from fre.version import __version__
 
 if TYPE_CHECKING:
-    from fre.comparison import Comparison, compare
     from fre.detector import FRE
     from fre.errors import FREError, ImageError, InputError
-    from fre.evaluation import evaluate
-    from fre.growing import merge_models
+    from fre.evaluation.compare import Comparison, compare
+    from fre.evaluation.evaluate import evaluate
+    from fre.evaluation.figures import Evaluation
+    from fre.inference.prediction import Prediction
     from fre.model import Model, load
-    from fre.types import Evaluation, Prediction, Region
+    from fre.scoring.regions import Region
+    from fre.training.merge import merge_models
 
 __all__ = [
     "FRE",
@@ -42,18 +44,18 @@ __all__ = [
 
 _HOMES = {
     "FRE": "fre.detector",
-    "Comparison": "fre.comparison",
-    "Evaluation": "fre.types",
+    "compare": "fre.evaluation.compare",
+    "evaluate": "fre.evaluation.evaluate",
+    "load": "fre.model",
+    "merge_models": "fre.training.merge",
+    "Comparison": "fre.evaluation.compare",
+    "Evaluation": "fre.evaluation.figures",
     "FREError": "fre.errors",
     "ImageError": "fre.errors",
     "InputError": "fre.errors",
     "Model": "fre.model",
-    "Prediction": "fre.types",
-    "Region": "fre.types",
-    "compare": "fre.comparison",
-    "evaluate": "fre.evaluation",
-    "load": "fre.model",
-    "merge_models": "fre.growing",
+    "Prediction": "fre.inference.prediction",
+    "Region": "fre.scoring.regions",
 }
 
 

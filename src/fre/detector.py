@@ -13,46 +13,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.appearance import AppearanceLimits
-from fre.assembly import Assembled, assemble_fused, assemble_reference, finish
-from fre.augmentation import Augmentation
 from fre.backbones import DEFAULT_BACKBONE, Backbone, get_backbone
-from fre.calibration import Calibration, check_false_alarm_rate
-from fre.cores import available_cores
 from fre.datasets import training_images
-from fre.duplicates import near_duplicates
 from fre.errors import DatasetError, ImageError, OptionError
-from fre.features import FeatureExtractor, Features, source_name
-from fre.fused import fit_fused, plan_layers
-from fre.geometry import FULL_RANGE, Fit, Geometry, Tiling
-from fre.graph import FeatureLayout
-from fre.grouping import group_labels
-from fre.images import ImageSource, check_several, find_bits, image_size
-from fre.learner import Part
-from fre.learnt import Learnt, LearntPart, TrainingImages
-from fre.metadata import provenance
+from fre.features.extractor import FeatureExtractor, source_name
+from fre.features.layout import FeatureLayout
+from fre.features.table import Features
+from fre.images.appearance import AppearanceLimits
+from fre.images.augmentation import Augmentation
+from fre.images.decode import ImageSource, check_several, find_bits, image_size
+from fre.images.geometry import FULL_RANGE, Fit, Geometry, Tiling
+from fre.images.near_duplicates import near_duplicates
+from fre.images.roi import MaskSource, Roi
 from fre.model import Model
-from fre.presets import Configuration, refuse_without_effect, resolve
-from fre.roi import MaskSource, Roi
-from fre.streaming import (
-    CHECKPOINT_SECONDS,
+from fre.parallel import available_cores
+from fre.scoring.calibration import Calibration, check_false_alarm_rate
+from fre.subspaces.autoencoder import AnySubspace, LinearAutoencoder, Trained, TrainingOptions
+from fre.subspaces.cross_fit import (
+    cheap_folds,
+    check_groups,
+    extrapolate,
+    folds_of,
+    make_folds,
+    merge_folds,
+)
+from fre.subspaces.image import fit_image_wide
+from fre.subspaces.subspace import check_rank
+from fre.training.build import Assembled, assemble_fused, assemble_reference, finish
+from fre.training.config import Configuration, refuse_without_effect, resolve
+from fre.training.cross_fitting import fit_fused
+from fre.training.describe import provenance
+from fre.training.fitted import Learnt, LearntPart
+from fre.training.grouping import group_labels
+from fre.training.parts import Part
+from fre.training.plan import CHECKPOINT_SECONDS, capacity_of, plan_layers, stream_plan
+from fre.training.training_images import TrainingImages
+from fre.training.two_pass import (
     LEAST_IMAGES,
     StreamFit,
     assemble_streamed,
-    capacity_of,
     check_enough,
     check_variance,
     stream_fit,
-    stream_plan,
 )
-from fre.subspace.autoencoder import LinearAutoencoder
-from fre.subspace.crossfit import cheap_folds, extrapolate, folds_of, merge_folds
-from fre.subspace.fitting import AnySubspace, Trained, TrainingOptions
-from fre.subspace.image_wide import fit_image_wide
-from fre.subspace.pca import check_groups, check_rank, make_folds
 from fre.types import FloatArray, Progress
-
-__all__ = ["FRE"]
 
 SHAPES_APART = 1.2
 """Proportions that differ by a larger factor are said to be stretched."""
@@ -529,7 +533,7 @@ class FRE:
             assembled = replace(assembled, appearance=AppearanceLimits.of(features.appearance))
         origin = self._origin(features.sha256) | self._relations(features, groups)
         parameters = self._refitting(extractor, settings)
-        return finish(extractor, assembled, settings, origin, parameters, threads=threads)
+        return Model(finish(extractor, assembled, settings, origin, parameters), threads=threads)
 
     def _origin(self, sha256: Sequence[str]) -> dict[str, Any]:
         augmented = {"augmented": self.augment} if self.augment else {}
@@ -695,7 +699,8 @@ class FRE:
             of_kept = {labels[image.place] for image in streamed.images}
             origin |= {"group_by": self.group_by, "n_groups": len(of_kept)}
         parameters = self._refitting(extractor, settings)
-        return finish(extractor, assembled, settings, origin, parameters, threads=threads), read
+        data = finish(extractor, assembled, settings, origin, parameters)
+        return Model(data, threads=threads), read
 
     def _refitting(self, extractor: FeatureExtractor, settings: Configuration) -> dict[str, Any]:
         """The parameters that fit the same again with such an extractor: plain JSON values."""

@@ -23,22 +23,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = [
-    "AnomalousError",
-    "BackboneError",
-    "DatasetError",
-    "FREError",
-    "FREWarning",
-    "FrozenModelError",
-    "ImageError",
-    "InputError",
-    "InternalError",
-    "MissingDependencyError",
-    "ModelFileError",
-    "OptionError",
-    "OutputError",
-]
-
 
 class FREError(Exception):
     """Base of every exception that fre raises on purpose."""

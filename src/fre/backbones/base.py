@@ -10,8 +10,6 @@ import onnx
 
 from fre.errors import BackboneError
 
-__all__ = ["Backbone", "Layer", "Normalisation"]
-
 
 @dataclass(frozen=True)
 class Layer:

@@ -8,11 +8,9 @@ from contextlib import suppress
 import onnx
 from google.protobuf.message import DecodeError
 
-from fre.cache import cache_folder
 from fre.errors import OutputError
-from fre.files import write_atomic
-
-__all__ = ["cached_model"]
+from fre.storage.cache import cache_folder
+from fre.storage.files import write_atomic
 
 
 def cached_model(name: str, make: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:

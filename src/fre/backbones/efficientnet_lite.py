@@ -22,11 +22,9 @@ from onnx import TensorProto, helper
 
 from fre.backbones.base import Backbone, Layer, Normalisation
 from fre.backbones.cache import cached_model
-from fre.backbones.pickled import read_state_dict
+from fre.backbones.torch_weights import read_state_dict
 from fre.errors import BackboneError, MissingDependencyError
-from fre.onnx_builder import GraphBuilder, prune
-
-__all__ = ["EFFICIENTNET_LITE", "EfficientNetLite"]
+from fre.onnx_tools.builder import GraphBuilder, prune
 
 BN_EPSILON = 1e-3
 INPUT = "input"

@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, version_converter
 
 from fre.backbones.base import Backbone, Layer, Normalisation
-from fre.backbones.foreign import adopt, first_line, run
 from fre.errors import BackboneError, ModelFileError
-from fre.files import read_regular
-from fre.onnx_builder import OPSET
-from fre.onnx_check import check_model
+from fre.onnx_tools.builder import OPSET
+from fre.onnx_tools.check import check_model
+from fre.onnx_tools.surgery import adopt, first_line, run
+from fre.storage.files import read_regular
 from fre.types import FloatArray
-
-__all__ = ["NORMALISATION_KEY", "OnnxFileBackbone"]
 
 NORMALISATION_KEY = "fre.normalisation"
 IMAGENET = Normalisation(
@@ -61,7 +59,7 @@ class OnnxFileBackbone(Backbone):
     converted, and the result compared with the original.
 
     Args:
-        path: the file. It must hold all weights, and only the operators that `fre.onnx_sizes`
+        path: the file. It must hold all weights, and only the operators that `fre.onnx_tools.sizes`
             lists: no control flow, no functions, no custom domains.
 
     Attributes:

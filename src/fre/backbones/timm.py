@@ -22,13 +22,11 @@ import onnx
 
 from fre.backbones.base import Backbone, Layer, Normalisation
 from fre.backbones.cache import cached_model
-from fre.backbones.foreign import INPUT, adopt, first_line, run
-from fre.backbones.torch_file import read_weights
+from fre.backbones.torch_weights import read_weights
 from fre.errors import BackboneError, FREError, InternalError, MissingDependencyError
-from fre.onnx_builder import OPSET, prune
+from fre.onnx_tools.builder import OPSET, prune
+from fre.onnx_tools.surgery import INPUT, adopt, first_line, run
 from fre.types import FloatArray
-
-__all__ = ["PACKAGES", "TimmBackbone"]
 
 PACKAGES = ("torch", "timm", "safetensors", "onnxscript")
 BUILD = 1

@@ -16,7 +16,6 @@ from fre.cli.common import Interrupted, complain, interruption, note
 from fre.cli.compare import compare
 from fre.cli.demo import demo
 from fre.cli.evaluate import evaluate
-from fre.cli.import_ import import_
 from fre.cli.info import info
 from fre.cli.merge import merge
 from fre.cli.predict import predict
@@ -100,7 +99,6 @@ for command in (
     compare,
     demo,
     evaluate,
-    import_,
     info,
     merge,
     predict,

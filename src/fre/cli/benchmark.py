@@ -131,9 +131,9 @@ def benchmark(
     \b
     Example: fre benchmark mvtec --backbone efficientnet_lite0 resnet18 --against published
     """
-    from fre.benchmark import assign_weights, make_variant, run_benchmark
+    from fre.benchmark.run import assign_weights, make_variant, run_benchmark
+    from fre.benchmark.tables import benchmark_tables
     from fre.errors import OptionError
-    from fre.tables import benchmark_tables
 
     if parameters["epochs"] is not None and {*subspaces} == {"pca"}:
         raise OptionError("--epochs has no effect with --subspace pca: add tied or plain")

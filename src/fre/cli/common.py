@@ -111,7 +111,7 @@ def note(message: str) -> None:
 
 def note_left_out(folder: Path) -> None:
     """Say how many images of a folder have a suffix that fre does not read."""
-    from fre.folders import left_out, left_out_note
+    from fre.storage.listing import left_out, left_out_note
 
     if text := left_out_note(left_out(folder)):
         note(f"{folder}: {text}")
@@ -166,7 +166,7 @@ def write_text(file: str, text: str) -> None:
     if file == "-":
         print_line(text.removesuffix("\n"))
         return
-    from fre.files import encode_text, write_atomic
+    from fre.storage.files import encode_text, write_atomic
 
     write_atomic(file, encode_text(text))
 
@@ -207,7 +207,7 @@ def parse_numbers(_: click.Context, __: click.Parameter, value: str | None) -> A
 
 def set_pixel_limit(_: click.Context, __: click.Parameter, value: int | None) -> None:
     if value is not None:
-        from fre.images import set_pixel_limit
+        from fre.images.formats import set_pixel_limit
 
         set_pixel_limit(value)
 

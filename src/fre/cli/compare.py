@@ -23,7 +23,7 @@ from fre.cli.evaluate import tested_text
 from fre.errors import ImageError
 
 if TYPE_CHECKING:
-    from fre.comparison import Comparison, Difference, Disagreement
+    from fre.evaluation.compare import Comparison, Difference, Disagreement
 
 
 @click.command()
@@ -62,8 +62,8 @@ def compare(
     \b
     Example: fre compare old.onnx new.onnx parts --limit 5
     """
-    from fre.comparison import compare as measure
     from fre.datasets import open_dataset
+    from fre.evaluation.compare import compare as measure
     from fre.model import load
 
     models = [load(path, runtime=runtime, threads=threads, many=True) for path in (a, b)]

@@ -22,7 +22,7 @@ from fre.cli.common import (
 from fre.errors import ImageError
 
 if TYPE_CHECKING:
-    from fre.types import Evaluation
+    from fre.evaluation.figures import Evaluation
 
 
 @click.command()
@@ -55,10 +55,10 @@ def evaluate(
     Example: fre evaluate part.onnx parts --report part.html
     """
     from fre.datasets import open_dataset
-    from fre.evaluation import evaluate as measure
-    from fre.files import check_writable
+    from fre.evaluation.evaluate import evaluate as measure
     from fre.model import load
-    from fre.model_report import report_on
+    from fre.report.of_model import report_on
+    from fre.storage.files import check_writable
 
     if report:
         check_writable(report)

@@ -84,7 +84,7 @@ def _input_in_words(model: Model) -> str:
 def _growth(values: dict[str, Any], model: Model) -> str:
     if "learning" not in values:
         return "no: it is frozen"
-    from fre.training_info import without_arrays
+    from fre.onnx_tools.side_arrays import without_arrays
 
     beside = len(model.data) - len(without_arrays(model.data))
     steps = len(values["provenance"].get("history", []))

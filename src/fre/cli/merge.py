@@ -24,9 +24,9 @@ def merge(models: tuple[Path, ...], output: Path, json_file: str | None) -> None
     \b
     Example: fre merge line-1.onnx line-2.onnx -o both.onnx
     """
-    from fre.files import check_writable
-    from fre.growing import merge_models
     from fre.model import load
+    from fre.storage.files import check_writable
+    from fre.training.merge import merge_models
 
     if len(models) < 2:
         raise click.UsageError(f"a merge needs 2 models or more, found {len(models)}")

@@ -175,7 +175,7 @@ def _predict_on_ray(
 def _images_of(source: Path) -> list[Path]:
     """Return the images of a folder or a list, or the one image that is named."""
     from fre.datasets import LIST_SUFFIXES, listed_images
-    from fre.images import find_images
+    from fre.images.decode import find_images
 
     is_list = source.suffix.lower() in LIST_SUFFIXES and source.is_file()
     return listed_images(source) if is_list else find_images(source)
@@ -196,10 +196,10 @@ def _predict_here(
 ) -> int:
     from contextlib import ExitStack
 
-    from fre.files import encode_text, staged_folder, write_atomic
-    from fre.folders import RESULTS
     from fre.model import load
-    from fre.output import FolderWriter, json_line, output_names
+    from fre.report.prediction_files import FolderWriter, json_line, output_names
+    from fre.storage.files import encode_text, staged_folder, write_atomic
+    from fre.storage.listing import RESULTS
 
     for option, wanted in (("--maps", maps), ("--masks", masks)):
         if wanted and not output:

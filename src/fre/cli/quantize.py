@@ -22,7 +22,7 @@ from fre.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fre.quantization import Quantization, Side
+    from fre.quantize import Quantization, Side
 
 
 @click.command()
@@ -64,9 +64,9 @@ def quantize(
     Example: fre quantize part.onnx parts/good -o part8.onnx --dataset parts
     """
     from fre.datasets import open_dataset
-    from fre.files import check_writable
     from fre.model import load
-    from fre.quantization import quantize as make
+    from fre.quantize import quantize as make
+    from fre.storage.files import check_writable
 
     check_writable(output)
     loaded = load(model, threads=threads)

@@ -18,8 +18,8 @@ from fre.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from fre.calibration import Calibration
     from fre.model import Model
+    from fre.scoring.calibration import Calibration
 
 
 @click.command()
@@ -73,9 +73,9 @@ def threshold(
     _check_choice(false_alarm_rate, value, dataset, max_f1, recall)
     if good and dataset is None:
         raise click.UsageError("--good goes with --from-dataset")
-    from fre.files import check_writable
+    from fre.evaluation.thresholds import with_calibration
     from fre.model import load
-    from fre.threshold import with_calibration
+    from fre.storage.files import check_writable
 
     target = output or model
     loaded = load(model, runtime=runtime, threads=threads)
@@ -128,7 +128,7 @@ def _from_known_defects(
     model: Model, folder: Path, recall: float | None, good: tuple[str, ...]
 ) -> dict[str, Any]:
     from fre.datasets import open_dataset, require_test
-    from fre.threshold import max_f1_threshold, recall_threshold
+    from fre.evaluation.thresholds import max_f1_threshold, recall_threshold
 
     dataset = open_dataset(folder, good=good)
     for remark in dataset.notes:

@@ -243,8 +243,8 @@ def train(
     from fre.datasets import count_kinds, describe, open_dataset, require_train
     from fre.detector import FRE
     from fre.errors import OptionError
-    from fre.files import check_writable, discard
-    from fre.streaming import CHECKPOINT_SECONDS
+    from fre.storage.files import check_writable, discard
+    from fre.training.plan import CHECKPOINT_SECONDS
 
     refuse_without_ray(engine, {"--address": address, "--workers": workers})
     held = {"--memory": parameters["memory"], "--checkpoint-every": checkpoint_seconds}

@@ -56,8 +56,8 @@ def update(
     """
     from fre.datasets import open_dataset, require_train
     from fre.errors import AnomalousError, ImageError
-    from fre.files import check_writable
     from fre.model import load
+    from fre.storage.files import check_writable
 
     began = time.perf_counter()
     loaded = load(model, threads=threads)

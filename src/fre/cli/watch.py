@@ -25,7 +25,7 @@ from fre.cli.common import (
 from fre.errors import FREError, OptionError
 
 if TYPE_CHECKING:
-    from fre.watch import Journal, Line
+    from fre.line.watch import Journal, Line
 
 
 @click.command()
@@ -93,8 +93,8 @@ def watch(
     \b
     Example: fre watch part.onnx incoming --on-anomalous './reject --station 3'
     """
+    from fre.line.watch import Journal, default_state, watch_folder
     from fre.model import load
-    from fre.watch import Journal, default_state, watch_folder
 
     words = _split(command)
     loaded = load(model, runtime=runtime, threads=threads, many=True)
@@ -193,7 +193,7 @@ class _Runner:
 
     def _run(self, line: Line) -> str | None:
         """Run the command for an image; return the reason if that failed."""
-        from fre.watch import original_name
+        from fre.line.watch import original_name
 
         path, score = original_name(line.values["path"]), repr(line.values["score"])
         environment = {

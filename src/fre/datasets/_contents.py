@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fre.folders import relative
-from fre.types import Sample
+from fre.datasets.samples import Sample
+from fre.storage.listing import relative
 
 
 class Contents(NamedTuple):

@@ -43,9 +43,9 @@ from fre.datasets._names import (
     split_of,
 )
 from fre.datasets._split import split_unpublished
+from fre.datasets.samples import Sample
 from fre.errors import DatasetError
-from fre.folders import find_images, folder_name, image_key, relative, subfolders
-from fre.types import Sample
+from fre.storage.listing import find_images, folder_name, image_key, relative, subfolders
 
 
 def find_folder(root: Path, children: Sequence[Path]) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fre.datasets._contents import count
 from fre.datasets._names import Meaning, Names
 from fre.datasets._names import meaning as meaning_of
-from fre.folders import image_key, relative
+from fre.storage.listing import image_key, relative
 
 
 class Group(NamedTuple):

@@ -23,8 +23,8 @@ from pathlib import Path
 from fre.datasets._contents import Contents, count, some
 from fre.datasets._masks import mask_is_empty
 from fre.datasets._split import split_unpublished
-from fre.folders import folder_name, image_key, images_in, subfolders
-from fre.types import Sample
+from fre.datasets.samples import Sample
+from fre.storage.listing import folder_name, image_key, images_in, subfolders
 
 _ITEM = re.compile(r"kos\d+", re.IGNORECASE)
 _SDD_ENDING = "_label"

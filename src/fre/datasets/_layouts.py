@@ -28,8 +28,8 @@ from fre.datasets._mvtec import (
 from fre.datasets._real_iad import find_real_iad, read_real_iad
 from fre.datasets._visa import find_visa, read_visa
 from fre.errors import DatasetError, OptionError
-from fre.folders import SUFFIXES, subfolders
-from fre.storage import check_local
+from fre.storage.listing import SUFFIXES, subfolders
+from fre.storage.remote import check_local
 
 
 class Layout(NamedTuple):

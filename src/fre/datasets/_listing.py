@@ -33,9 +33,9 @@ from fre.datasets._contents import Contents, count
 from fre.datasets._masks import note_unpaired
 from fre.datasets._names import Meaning, meaning, similar_good_word, split_of
 from fre.datasets._split import split_unpublished
+from fre.datasets.samples import Sample
 from fre.errors import DatasetError
-from fre.folders import SUFFIXES, image_key, suffix
-from fre.types import Sample
+from fre.storage.listing import SUFFIXES, image_key, suffix
 
 _CSV = (".csv", ".tsv", ".txt")
 _JSON_LINES = (".jsonl", ".ndjson")

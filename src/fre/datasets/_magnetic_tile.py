@@ -17,8 +17,8 @@ from pathlib import Path
 from fre.datasets._contents import Contents, count, some
 from fre.datasets._masks import note_unpaired
 from fre.datasets._split import split_unpublished
-from fre.folders import folder_name, image_key, images_in, subfolders, suffix
-from fre.types import Sample
+from fre.datasets.samples import Sample
+from fre.storage.listing import folder_name, image_key, images_in, subfolders, suffix
 
 _PREFIX = "MT_"
 _GOOD = "free"

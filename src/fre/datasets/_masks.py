@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fre.datasets._contents import count, some
-from fre.decoding import open_image, shown_size
+from fre.datasets.samples import Dataset, Sample
 from fre.errors import ImageError
-from fre.folders import find_images, image_key, relative
-from fre.types import Dataset, MaskArray, Sample
+from fre.images.formats import open_image, shown_size
+from fre.storage.listing import find_images, image_key, relative
+from fre.types import MaskArray
 
 _MASK_WORD = "(masks?|gt|labels?|ground_?truth|seg|segmentation|annot|annotations?)"
 _MASK_ENDING = re.compile(rf"[_.-]{_MASK_WORD}$", re.IGNORECASE)

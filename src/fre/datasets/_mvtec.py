@@ -40,7 +40,8 @@ from fre.datasets._masks import (
     separate_masks,
 )
 from fre.datasets._names import Meaning, Names, are_neutral, meaning, split_of
-from fre.folders import (
+from fre.datasets.samples import Sample
+from fre.storage.listing import (
     find_images,
     folder_name,
     image_key,
@@ -49,7 +50,6 @@ from fre.folders import (
     subfolders,
     suffix,
 )
-from fre.types import Sample
 
 
 def is_mvtec(folder: Path) -> bool:

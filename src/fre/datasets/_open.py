@@ -10,8 +10,9 @@ from typing import Any
 from fre.datasets._contents import count
 from fre.datasets._layouts import Layout, locate, shape_of
 from fre.datasets._names import Names
+from fre.datasets.samples import Dataset, Sample
 from fre.errors import DatasetError, OptionError
-from fre.folders import (
+from fre.storage.listing import (
     SUFFIXES,
     find_images,
     folder_name,
@@ -19,7 +20,6 @@ from fre.folders import (
     left_out_note,
     relative,
 )
-from fre.types import Dataset, Sample
 
 
 def open_dataset(

@@ -21,9 +21,9 @@ from typing import Any
 
 from fre.datasets._contents import Contents, count, some
 from fre.datasets._masks import note_unpaired
+from fre.datasets.samples import Sample
 from fre.errors import DatasetError
-from fre.folders import natural_key
-from fre.types import Sample
+from fre.storage.listing import natural_key
 
 _JSON_FOLDERS = ("realiad_jsons/realiad_jsons", "realiad_jsons")
 _IMAGE_FOLDERS = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw", "realiad")

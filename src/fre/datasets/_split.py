@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from fre.datasets._contents import Contents, count
-from fre.types import Sample
+from fre.datasets.samples import Sample
 
 TEST_SHARE = 0.2
 

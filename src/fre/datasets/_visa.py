@@ -22,9 +22,9 @@ from fre.datasets._contents import Contents, count, good_samples, some
 from fre.datasets._masks import attach_masks, masks_below, note_unpaired
 from fre.datasets._names import is_good
 from fre.datasets._split import split_unpublished
+from fre.datasets.samples import Sample
 from fre.errors import DatasetError
-from fre.folders import folder_name, image_key, images_in
-from fre.types import Sample
+from fre.storage.listing import folder_name, image_key, images_in
 
 _SPLIT = Path("split_csv", "1cls.csv")
 _COLUMNS = ("object", "split", "label", "image", "mask")

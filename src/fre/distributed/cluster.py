@@ -15,8 +15,6 @@ from typing import Any
 from fre.errors import FREError, InternalError, MissingDependencyError, OptionError
 from fre.version import __version__
 
-__all__ = ["READERS", "Cluster", "check_version"]
-
 READERS = 4
 """Threads of a worker that read images, for each core: most of the time they wait."""
 

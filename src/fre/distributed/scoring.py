@@ -23,11 +23,9 @@ from fre.distributed.shards import (
 )
 from fre.errors import ImageError
 from fre.model import Model
-from fre.storage import FetchError, Folder, check_sources, is_url, locate
+from fre.storage.remote import FetchError, Folder, check_sources, is_url, locate
 from fre.types import Progress
 from fre.version import __version__
-
-__all__ = ["ShardedResult", "predict"]
 
 SUMMARY = "_fre/summary.json"
 

@@ -23,20 +23,9 @@ from fre.errors import (
     OptionError,
     OutputError,
 )
-from fre.files import encode_text
-from fre.storage import Folder, iter_sources
-from fre.types import Prediction
-
-__all__ = [
-    "FORMATS",
-    "Counts",
-    "Shard",
-    "ShardFile",
-    "ShardPlan",
-    "forget_run",
-    "iter_shards",
-    "open_run",
-]
+from fre.inference.prediction import Prediction
+from fre.storage.files import encode_text
+from fre.storage.remote import Folder, iter_sources
 
 FORMATS = ("jsonl", "parquet")
 

@@ -21,29 +21,30 @@ from numpy.typing import NDArray
 
 from fre.distributed.cluster import READERS, Cluster, check_version
 from fre.errors import ImageError, OptionError
-from fre.features import FeatureExtractor, FeatureRunner, SeenImage
-from fre.geometry import Geometry
-from fre.graph import FeatureLayout
-from fre.images import ImageSource
-from fre.learner import Learner, Part
-from fre.roi import Roi
-from fre.storage import is_url
-from fre.streaming import (
+from fre.features.extractor import FeatureExtractor
+from fre.features.layout import FeatureLayout
+from fre.features.runner import FeatureRunner
+from fre.features.stream import SeenImage
+from fre.images.decode import ImageSource
+from fre.images.geometry import Geometry
+from fre.images.roi import Roi
+from fre.storage.remote import is_url
+from fre.subspaces.cross_fit import folds_of
+from fre.training.fold_statistics import Learner
+from fre.training.parts import Part
+from fre.training.plan import StreamOptions
+from fre.training.two_pass import (
     Judged,
     Judges,
     Streamed,
-    StreamOptions,
     absorb,
     calibration_places,
     check_enough,
     judge,
     streamed_from,
 )
-from fre.subspace.crossfit import folds_of
 from fre.types import Progress
 from fre.version import __version__
-
-__all__ = ["RayFit"]
 
 PIECES = 4
 """Pieces of work for each worker at least, so that none waits long for the last one."""
@@ -83,7 +84,7 @@ class RayFit:
         identity: Mapping[str, Any],
         progress: Progress | None = None,
     ) -> Streamed:
-        """See `fre.streaming.stream_fit`; checkpoints are not written.
+        """See `fre.training.two_pass.stream_fit`; checkpoints are not written.
 
         The model does not depend on which worker was faster, or died: sums are made in one order.
 

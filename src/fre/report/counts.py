@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fre.metrics import wilson_interval
+from fre.evaluation.figures import ScoredImage
+from fre.evaluation.metrics import wilson_interval
 from fre.report.wording import percent
-from fre.types import ScoredImage
 
 
 @dataclass(frozen=True)

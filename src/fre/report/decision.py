@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.charts import number
+from fre.report.charts import number
 from fre.report.counts import Counts
 from fre.report.wording import percent
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fre.charts import number
+from fre.evaluation.figures import Evaluation
+from fre.report.charts import number
 from fre.report.decision import Decision
 from fre.report.wording import DASH, plain
-from fre.types import Evaluation
 
 MODEL_LABELS = {
     "name": "Model",

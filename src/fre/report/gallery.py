@@ -9,9 +9,10 @@ from itertools import chain, zip_longest
 import numpy as np
 
 from fre.errors import ImageError
+from fre.evaluation.figures import ScoredImage
+from fre.report.heatmaps import Scale
 from fre.report.pictures import QUALITIES, GalleryItem, Picture, draw
-from fre.types import Progress, ScoredImage
-from fre.visualize import Scale
+from fre.types import Progress
 
 N_BORDERLINE = 6
 

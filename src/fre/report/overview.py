@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fre.evaluation.figures import Evaluation
 from fre.report.counts import Counts, Share
 from fre.report.wording import DASH, unit
-from fre.types import Evaluation
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,19 @@ import jinja2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fre.charts import number
 from fre.errors import OptionError
-from fre.files import check_writable, write_atomic
+from fre.evaluation.figures import Evaluation, ScoredImage
+from fre.report.charts import number
 from fre.report.counts import Counts, kinds
 from fre.report.decision import Decision
 from fre.report.facts import model_rows, run_rows
 from fre.report.gallery import draw_cards, fit, grouped, ranked
+from fre.report.heatmaps import Scale
 from fre.report.overview import figures, verdict
 from fre.report.pictures import GalleryItem, data_uri, swatches
 from fre.report.plots import curves, histogram
-from fre.types import Evaluation, Progress, ScoredImage
-from fre.visualize import Scale
+from fre.storage.files import check_writable, write_atomic
+from fre.types import Progress
 
 
 def write_report(

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fre.maps import resize_map
+from fre.images.resize import resize_map
+from fre.report.heatmaps import Scale, colorize, heat_layer, thumbnail
 from fre.types import FloatArray, ImageArray, MaskArray
-from fre.visualize import Scale, colorize, heat_layer, thumbnail
 
 # Longest side and JPEG quality, best first: the first at which all images fit is taken.
 QUALITIES = ((320, 82), (320, 65), (256, 60), (192, 50))

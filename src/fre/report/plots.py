@@ -7,11 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.charts import curve_chart, number, score_histogram
-from fre.metrics import precision_recall_curve, roc_curve
+from fre.evaluation.figures import Evaluation, ScoredImage
+from fre.evaluation.metrics import precision_recall_curve, roc_curve
+from fre.report.charts import curve_chart, number, score_histogram
 from fre.report.counts import Counts
 from fre.report.wording import percent
-from fre.types import Evaluation, MaskArray, ScoredImage
+from fre.types import MaskArray
 
 
 def histogram(

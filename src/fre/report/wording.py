@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fre.charts import number
+from fre.report.charts import number
 
 DASH = "–"
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from starlette.responses import Response
 
-__all__ = ["answer", "to_json"]
-
 
 def to_json(content: Any) -> str:
     """Return content as JSON text that can be encoded as UTF-8.

@@ -29,8 +29,6 @@ from fre.serve.routes.site import PAGE, SiteRoutes
 from fre.serve.service import Service
 from fre.version import __version__
 
-__all__ = ["create_app"]
-
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 MESSAGES = {
     400: "the request can't be understood",

@@ -8,11 +8,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from fre.folders import SUFFIXES, suffix
 from fre.serve.problems import Problem
 from fre.serve.uploads import clean_name
-
-__all__ = ["is_zip", "unpack"]
+from fre.storage.listing import SUFFIXES, suffix
 
 CHUNK = 1 << 20
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

@@ -17,15 +17,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from fre.cores import available_cores
 from fre.errors import FREError, ImageError, InternalError
-from fre.images import LoadedImage, decode_resized, probe
+from fre.images.decode import decode_resized, probe
+from fre.images.loading import LoadedImage
+from fre.inference.prediction import Prediction
+from fre.parallel import available_cores
 from fre.serve.problems import Problem
 from fre.serve.registry import Entry
 from fre.serve.results import NewResult, Results
-from fre.types import Prediction
-
-__all__ = ["Batcher", "Job", "Observer", "Outcome", "UnjudgedError"]
 
 log = logging.getLogger("fre.serve")
 

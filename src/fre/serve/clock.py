@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-__all__ = ["now", "stamp"]
-
 
 def stamp(seconds: float) -> str:
     """Seconds since 1970 as ISO 8601, UTC, with milliseconds: sorts as text."""

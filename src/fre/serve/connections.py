@@ -14,8 +14,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from fre.serve.answers import to_json
 from fre.serve.problems import problem_body
 
-__all__ = ["Connection", "most_connections"]
-
 HEAD_SECONDS = 20.0
 """Time for the head of a request, from the connection or from the head's first byte."""
 READ_SECONDS = 60.0

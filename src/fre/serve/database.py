@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 
 from fre.errors import InternalError, OutputError
 
-__all__ = ["DamagedDatabaseError", "Database"]
-
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
 

@@ -17,16 +17,15 @@ import numpy as np
 from PIL import Image
 
 from fre.errors import FREError, ImageError
-from fre.geometry import FULL_RANGE, Preparation
-from fre.images import decode_resized, pixel_limit, set_pixel_limit
-from fre.maps import resize_map
-from fre.output import write_map
+from fre.images.decode import decode_resized
+from fre.images.formats import pixel_limit, set_pixel_limit
+from fre.images.geometry import FULL_RANGE, Preparation
+from fre.images.resize import resize_map
+from fre.report.heatmaps import heat_layer, overlay, thumbnail
+from fre.report.prediction_files import write_map
 from fre.serve.pictures import Pictures
 from fre.serve.problems import Problem, from_error
 from fre.types import FloatArray, ImageArray
-from fre.visualize import heat_layer, overlay, thumbnail
-
-__all__ = ["BROWSER_TYPES", "Stored", "Wanted", "command", "draw", "media_type", "wants_preview"]
 
 BROWSER_TYPES = {
     "JPEG": "image/jpeg",

@@ -18,17 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = [
-    "MIN_CALIBRATION",
-    "MIN_RESULTS",
-    "SIGNIFICANCE",
-    "TEST",
-    "Drift",
-    "drift",
-    "kolmogorov_survival",
-    "uniform_distance",
-]
-
 MIN_RESULTS = 30
 MIN_CALIBRATION = 20
 SIGNIFICANCE = 0.001

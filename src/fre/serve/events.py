@@ -10,8 +10,6 @@ from typing import Any
 from fre.serve.answers import to_json
 from fre.serve.problems import Problem
 
-__all__ = ["Hub", "Listener"]
-
 QUEUE = 256
 HEARTBEAT = 15.0
 

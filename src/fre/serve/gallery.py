@@ -19,7 +19,7 @@ from typing import IO, Any, TypeAlias
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from fre.cores import available_cores
+from fre.parallel import available_cores
 from fre.serve.drawing import (
     BROWSER_TYPES,
     Stored,
@@ -31,8 +31,6 @@ from fre.serve.drawing import (
 )
 from fre.serve.pictures import Pictures, not_kept
 from fre.serve.problems import Problem
-
-__all__ = ["Gallery"]
 
 log = logging.getLogger("fre.serve")
 

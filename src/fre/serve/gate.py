@@ -16,8 +16,6 @@ from fre.serve.metrics import Metrics
 from fre.serve.problems import Problem, fault, problem_body
 from fre.serve.uploads import body_chunks
 
-__all__ = ["COOKIE", "Access", "Gate"]
-
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

@@ -14,8 +14,6 @@ import signal
 import sys
 import time
 
-__all__ = ["Guard"]
-
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -10,8 +10,6 @@ from fre.errors import OutputError
 from fre.serve.clock import now
 from fre.serve.database import DamagedDatabaseError, Database
 
-__all__ = ["open_history"]
-
 FILE = "results.sqlite3"
 PICTURES = "pictures"
 COMPANIONS = ("", "-wal", "-shm")

@@ -18,8 +18,6 @@ from fre.serve.database import Database
 from fre.serve.problems import Problem, from_error
 from fre.types import Progress
 
-__all__ = ["Cancelled", "Jobs", "Work"]
-
 log = logging.getLogger("fre.serve")
 
 PUBLISH_SECONDS = 0.2

@@ -9,13 +9,11 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from fre.errors import FREError, ImageError
+from fre.line.watch import Arrival, Follower, printable
 from fre.serve.batching import Batcher, Outcome, UnjudgedError
 from fre.serve.problems import Problem
 from fre.serve.registry import Entry
 from fre.serve.results import Results
-from fre.watch import Arrival, Follower, printable
-
-__all__ = ["SOURCE", "FolderWatch"]
 
 SOURCE = "watch"
 SETTLE = 0.5

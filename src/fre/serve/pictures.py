@@ -11,8 +11,6 @@ import numpy as np
 from fre.serve.problems import Problem
 from fre.types import FloatArray
 
-__all__ = ["Pictures"]
-
 
 class Pictures:
     """A folder of images and maps, by the id of their result.

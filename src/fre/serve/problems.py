@@ -13,8 +13,6 @@ from fre.errors import (
     OutputError,
 )
 
-__all__ = ["Problem", "fault", "from_error", "problem_body"]
-
 
 class Problem(Exception):  # noqa: N818  (an answer, and not always to a mistake)
     """An answer that is not the one asked for.

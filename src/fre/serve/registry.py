@@ -22,15 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from fre.calibration import Calibration
 from fre.errors import FREError, ModelFileError
+from fre.evaluation.thresholds import with_calibration
 from fre.model import Model, load
+from fre.scoring.calibration import Calibration
 from fre.serve.answers import to_json
 from fre.serve.clock import now
 from fre.serve.problems import Problem
-from fre.threshold import with_calibration
-
-__all__ = ["Entry", "Registry"]
 
 log = logging.getLogger("fre.serve")
 

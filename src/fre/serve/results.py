@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fre.errors import InternalError
+from fre.inference.prediction import Prediction
+from fre.scoring.regions import Region
 from fre.serve.clock import now, stamp
 from fre.serve.database import Database
 from fre.serve.drawing import Stored
 from fre.serve.pictures import Pictures
 from fre.serve.problems import Problem
-from fre.types import Prediction, Region
-
-__all__ = ["CSV_COLUMNS", "PAGE_SOURCE", "Filters", "NewResult", "Results"]
 
 CSV_COLUMNS = (
     "id",

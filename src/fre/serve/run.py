@@ -24,8 +24,6 @@ from fre.serve.guard import Guard
 from fre.serve.service import Service
 from fre.serve.settings import Settings
 
-__all__ = ["serve"]
-
 log = logging.getLogger("fre.serve")
 
 KEEP_ALIVE_SECONDS = 75

@@ -8,8 +8,6 @@ import numpy as np
 
 from fre.model import Model
 
-__all__ = ["run_calibration"]
-
 MAX_SCORES = 200
 
 

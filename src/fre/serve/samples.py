@@ -6,13 +6,11 @@ import io
 import threading
 from pathlib import Path
 
-from fre.datasets.synthetic import KINDS, draw_plate
+from fre.datasets.plates import KINDS, draw_plate
 from fre.errors import OutputError
-from fre.files import write_atomic
 from fre.serve.problems import Problem
+from fre.storage.files import write_atomic
 from fre.types import ImageArray, Progress
-
-__all__ = ["Samples", "draw_good"]
 
 SEED = 20_000
 GOOD_SEED = 10_000

@@ -9,43 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = [
-    "Bucket",
-    "CalibrationBody",
-    "DriftBody",
-    "ErrorBody",
-    "ErrorDetail",
-    "JobBody",
-    "JobInfo",
-    "JobProgress",
-    "JobResult",
-    "JobsBody",
-    "LimitsBody",
-    "MapBody",
-    "ModelBody",
-    "ModelFailure",
-    "ModelSummary",
-    "ModelsBody",
-    "PredictBody",
-    "PredictionItem",
-    "RateBody",
-    "RegionBody",
-    "ResultBody",
-    "ResultInfo",
-    "ResultsBody",
-    "RunCalibration",
-    "SampleInfo",
-    "SamplesBody",
-    "ServiceBody",
-    "SessionRequest",
-    "SkippedImage",
-    "StatusBody",
-    "ThresholdRequest",
-    "UnreadableItem",
-    "VerdictRequest",
-    "WatchInfo",
-]
-
 
 @dataclass
 class ErrorDetail:

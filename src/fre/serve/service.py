@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 
 from fre.errors import OptionError, OutputError
-from fre.images import set_pixel_limit
+from fre.images.formats import set_pixel_limit
 from fre.serve.batching import Batcher, Outcome
 from fre.serve.events import Hub
 from fre.serve.gallery import Gallery
@@ -21,8 +21,6 @@ from fre.serve.samples import Samples
 from fre.serve.settings import Settings
 from fre.serve.training import DiskBudget
 from fre.serve.uploads import Budget
-
-__all__ = ["Service"]
 
 
 class Service:

@@ -13,8 +13,7 @@ from typing import Any, BinaryIO
 
 from fre.detector import FRE
 from fre.errors import DatasetError, ImageError
-from fre.files import read_regular
-from fre.images import probe
+from fre.images.decode import probe
 from fre.serve.archives import is_zip, unpack
 from fre.serve.jobs import Work
 from fre.serve.problems import Problem
@@ -22,9 +21,8 @@ from fre.serve.registry import Registry
 from fre.serve.run_calibration import run_calibration
 from fre.serve.samples import draw_good
 from fre.serve.settings import Limits
+from fre.storage.files import read_regular
 from fre.types import Progress
-
-__all__ = ["NAME_PATTERN", "DiskBudget", "FileSink", "Staging", "Training", "unusable"]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 

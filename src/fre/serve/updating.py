@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fre.errors import AnomalousError, ImageError
-from fre.images import read_image
+from fre.images.decode import read_image
 from fre.model import Model, load
 from fre.serve.jobs import Work
 from fre.serve.problems import Problem
@@ -17,8 +17,6 @@ from fre.serve.registry import Entry, Registry
 from fre.serve.run_calibration import run_calibration
 from fre.serve.training import Staging, unusable
 from fre.types import Progress
-
-__all__ = ["Updating"]
 
 Images = list[tuple[Path, str]]
 

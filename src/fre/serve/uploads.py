@@ -14,18 +14,6 @@ from fre.serve.problems import Problem
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-__all__ = [
-    "Budget",
-    "Lease",
-    "MemorySink",
-    "Part",
-    "Sink",
-    "body_chunks",
-    "clean_name",
-    "exhaust",
-    "media_type",
-    "read_multipart",
-]
 
 Receive = Callable[[], Awaitable[Any]]
 

@@ -10,8 +10,6 @@ from fre.serve.problems import Problem
 from fre.serve.settings import Limits
 from fre.serve.uploads import Part, Sink, body_chunks, clean_name, read_multipart
 
-__all__ = ["RAW_TYPES", "body_of", "read_files", "unsupported"]
-
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 """Types that clients name when they know nothing of what they send."""
 

@@ -20,8 +20,6 @@ from fre.serve.training import NAME_PATTERN, Staging, Training
 from fre.serve.updating import Updating
 from fre.serve.uploads import exhaust, media_type
 
-__all__ = ["JobRoutes"]
-
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
 MOST_RESULTS = 2000
 

@@ -17,8 +17,6 @@ from fre.serve.results import PAGE_SOURCE
 from fre.serve.routes.parameters import Model, OneModel, OneSource
 from fre.serve.service import Service
 
-__all__ = ["LiveRoutes"]
-
 
 class LiveRoutes:
     """Parts as they come.

@@ -13,8 +13,6 @@ from fre.serve.routes.parameters import Model
 from fre.serve.schemas import ThresholdRequest
 from fre.serve.service import Service
 
-__all__ = ["ModelRoutes"]
-
 
 class ModelRoutes:
     """Models and their calibration.

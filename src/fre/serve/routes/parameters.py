@@ -6,22 +6,6 @@ from typing import Annotated, Literal
 
 from fastapi import Path, Query
 
-__all__ = [
-    "After",
-    "Anomalous",
-    "Identity",
-    "JobIdentity",
-    "Model",
-    "OneModel",
-    "OneSource",
-    "Side",
-    "Since",
-    "Source",
-    "Until",
-    "Verdict",
-    "Wrong",
-]
-
 TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?(Z|[+-]\d\d:\d\d)$"
 SOURCE_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Query, Request, Response
 
 from fre.errors import ImageError
-from fre.output import encode_map
+from fre.report.prediction_files import encode_map
 from fre.serve.answers import answer
 from fre.serve.batching import Outcome, UnjudgedError
 from fre.serve.problems import Problem
@@ -18,8 +18,6 @@ from fre.serve.routes.bodies import RAW_TYPES, body_of, read_files, unsupported
 from fre.serve.routes.parameters import Model, Source
 from fre.serve.service import Service
 from fre.serve.uploads import Lease, MemorySink, clean_name, media_type
-
-__all__ = ["PredictRoutes"]
 
 
 class PredictRoutes:

@@ -29,8 +29,6 @@ from fre.serve.routes.parameters import (
 from fre.serve.schemas import VerdictRequest
 from fre.serve.service import Service
 
-__all__ = ["ResultRoutes"]
-
 
 async def _filters(
     model: OneModel = None,

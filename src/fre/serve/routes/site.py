@@ -17,8 +17,6 @@ from fre.serve.schemas import SessionRequest
 from fre.serve.service import Service
 from fre.version import __version__
 
-__all__ = ["PAGE", "SiteRoutes"]
-
 PAGE = Path(__file__).parents[1] / "page"
 
 

@@ -1,0 +1,173 @@
+"""The network of a model file, taken out of it; and the same in 8-bit integers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from fre.backbones.base import Backbone, Layer, Normalisation
+from fre.errors import BackboneError, ModelFileError
+from fre.onnx_tools.surgery import INPUT, adopt, cut_out, first_line, run
+from fre.types import FloatArray
+
+PREFIX = "backbone/"
+"""Comes before the names of a backbone's tensors in a model file."""
+
+FLOAT_FIRST = 6
+"""The first convolutions stay in floating point, up to a third of all. What they lose is lost for
+every layer: in integers from the start, EfficientNet-Lite0's features are twice to three times as
+far off, and hardly sooner there."""
+
+
+class EmbeddedBackbone(Backbone):
+    """A network that is there as a graph already, for one size of the input.
+
+    Args:
+        name: what to call it.
+        network: a model of one input, float32 (N, 3, H, W), whose outputs are its layers.
+        normalisation: of its input.
+        size: height and width of the input.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: onnx.ModelProto,
+        normalisation: Normalisation,
+        size: tuple[int, int],
+    ) -> None:
+        self.name = name
+        self.normalisation = normalisation
+        self.default_size = size
+        self.precision = "int8" if is_quantized(network) else "float32"
+        names = [value.name for value in network.graph.output]
+        found = run(network, names, np.zeros((1, 3, *size), np.float32))
+        shapes = {
+            name: (values.shape[1], values.shape[2], values.shape[3])
+            for name, values in zip(names, found, strict=True)
+        }
+        self._network = network
+        self._shapes = shapes
+        self.layers = tuple(
+            Layer(name, max(1, round(size[0] / height)), channels)
+            for name, (channels, height, _) in shapes.items()
+        )
+        self.reference_layer = names[0]
+        self.weights_sha256 = hashlib.sha256(network.SerializeToString()).hexdigest()
+
+    def graph(self, layers: Sequence[str], size: tuple[int, int]) -> onnx.ModelProto:
+        """See `Backbone.graph`."""
+        if size != self.default_size:
+            raise BackboneError(
+                f"the model's network is made for images of {self.default_size[0]} x "
+                f"{self.default_size[1]} pixels, not {size[0]} x {size[1]}"
+            )
+        shapes = {self.layer(name).name: self._shapes[name] for name in layers}
+        model = onnx.ModelProto()
+        model.CopyFrom(self._network)
+        return adopt(model, shapes, prefix="", size=size)
+
+
+def embedded_backbone(data: bytes, metadata: Mapping[str, Any]) -> EmbeddedBackbone:
+    """The network of a model file, as it was built into it: its layers, at its size.
+
+    Args:
+        data: the serialised ONNX model.
+        metadata: the document in it.
+
+    Raises:
+        ModelFileError: the model's graph holds no such network.
+    """
+    described, pixels = metadata["backbone"], metadata["preprocessing"]
+    model = onnx.load_model_from_string(data)
+    made = {name for node in model.graph.node for name in node.output}
+    for layer in described["layers"]:
+        if PREFIX + layer not in made:
+            raise ModelFileError(f"the model's graph lacks the layer {layer}")
+    (mr, mg, mb), (sr, sg, sb) = pixels["mean"], pixels["std"]
+    height, width = pixels["size"]
+    backbone = EmbeddedBackbone(
+        described["name"],
+        cut_out(model, described["layers"], prefix=PREFIX),
+        Normalisation((mr, mg, mb), (sr, sg, sb)),
+        (height, width),
+    )
+    backbone.weights_sha256 = described["weights_sha256"]
+    return backbone
+
+
+def is_quantized(network: onnx.ModelProto) -> bool:
+    """Whether anything in a network is computed in integers."""
+    return any(node.op_type == "QuantizeLinear" for node in network.graph.node)
+
+
+def quantized(backbone: EmbeddedBackbone, batches: Iterable[FloatArray]) -> EmbeddedBackbone:
+    """The network in 8-bit integers: weights per channel, activations by the range they have.
+
+    The first few convolutions stay as they are.
+
+    Weights use seven of their eight bits: without them, processors that lack the dot products of
+    VNNI would add 16-bit products with saturation, and results would depend on the machine.
+
+    Args:
+        backbone: the network in floating point.
+        batches: float32 (n, 3, H, W) each, normalised images, by which the ranges are set.
+
+    Raises:
+        BackboneError: ONNX Runtime can't quantise the network.
+    """
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    names = [layer.name for layer in backbone.layers]
+    network = backbone.graph(names, backbone.default_size)
+    for node in network.graph.node:
+        node.name = node.name or node.output[0]
+    convolutions = [node.name for node in network.graph.node if node.op_type == "Conv"]
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # of a package without types
+        def __init__(self) -> None:
+            self.batches = iter(batches)
+
+        def get_next(self) -> dict[str, FloatArray] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {INPUT: batch}
+
+    # It recommends its own preprocessing, for graphs with batch normalisation.
+    silenced = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with tempfile.TemporaryDirectory(prefix="fre-quantize-") as folder:
+            file = Path(folder) / "network.onnx"
+            quantize_static(
+                network,
+                file,
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=convolutions[: min(FLOAT_FIRST, len(convolutions) // 3)],
+            )
+            result = onnx.load(file)
+    except Exception as error:  # its faults are of every type
+        raise BackboneError(
+            f"{backbone.name}: ONNX Runtime can't quantise it: {first_line(error)}"
+        ) from error
+    finally:
+        logging.disable(silenced)
+    return EmbeddedBackbone(
+        f"{backbone.name} int8", result, backbone.normalisation, backbone.default_size
+    )

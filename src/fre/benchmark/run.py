@@ -1,0 +1,358 @@
+"""Every category of a dataset by every backbone: train, evaluate, keep, and tabulate.
+
+Each cell of the tables is kept in a file of its own as soon as it is done, so that a run that is
+stopped continues where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fre.backbones import Backbone, get_backbone
+from fre.benchmark.memory import peak_memory, reset_peak_memory
+from fre.datasets import open_datasets, require_test, require_train
+from fre.datasets.samples import Dataset
+from fre.detector import FRE
+from fre.errors import OptionError, OutputError
+from fre.evaluation.evaluate import evaluate
+from fre.features.extractor import FeatureExtractor
+from fre.features.layout import pool_features
+from fre.features.table import Features
+from fre.parallel import available_cores
+from fre.storage.files import write_atomic
+from fre.types import Progress
+from fre.version import __version__
+
+REFERENCE_POOL = 2
+PACKAGES = ("numpy", "pillow", "onnxruntime", "onnx", "torch", "timm")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the tables: a backbone, and what is done with its features.
+
+    Attributes:
+        backbone: its name.
+        weights: a file of weights for it, or ``None``.
+        preset: ``"default"`` or ``"reference"``.
+        pool: edge of the pooling windows; ``None`` leaves it to the preset.
+        subspace: ``"pca"``, ``"tied"`` or ``"plain"``.
+    """
+
+    backbone: str
+    weights: Path | None
+    preset: str
+    pool: int | None
+    subspace: str
+
+    @property
+    def label(self) -> str:
+        """What the tables call it."""
+        pool = "" if self.pool is None else f", pool {self.pool}"
+        kind = f", {self.subspace}" if self.preset == "reference" else ""
+        return f"{Path(self.backbone).name}, {self.preset}{pool}{kind}"
+
+
+def make_variant(
+    backbone: str, weights: Path | None, preset: str, pool: int | None, subspace: str
+) -> Variant:
+    """A row of the tables; autoencoders are of the reference preset, which pools by 2."""
+    if subspace != "pca":
+        preset = "reference"
+    if preset == "reference" and pool is None:
+        pool = REFERENCE_POOL
+    return Variant(backbone, weights, preset, pool, subspace)
+
+
+def assign_weights(backbones: Sequence[str], weights: Sequence[str]) -> dict[str, Path]:
+    """Which file of weights belongs to which backbone.
+
+    Args:
+        backbones: names of backbones.
+        weights: ``NAME=FILE``, or a bare ``FILE`` for the one backbone that has none of its own.
+
+    Raises:
+        OptionError: a name that is not among the backbones, or a bare file that could belong to
+            several.
+    """
+    from fre.backbones.efficientnet_lite import EFFICIENTNET_LITE
+
+    assigned: dict[str, Path] = {}
+    bare: list[Path] = []
+    for item in weights:
+        name, equals, file = item.partition("=")
+        if equals and name in backbones:
+            assigned[name] = Path(file)
+        elif equals and not Path(item).exists():
+            raise OptionError(f"--weights {item}: {name!r} is not among the backbones")
+        else:
+            bare.append(Path(item))
+    open_names = [
+        name
+        for name in backbones
+        if name not in assigned and name not in EFFICIENTNET_LITE and not name.endswith(".onnx")
+    ]
+    if len(bare) > 1 or (bare and len(open_names) != 1):
+        raise OptionError(
+            f"--weights {bare[0]}: say which backbone it is for, as in "
+            f"--weights {backbones[0]}={bare[0]}"
+        )
+    return assigned | dict(zip(open_names, bare, strict=False))
+
+
+def run_benchmark(
+    root: Path | str,
+    folder: Path,
+    *,
+    variants: Sequence[Variant],
+    parameters: dict[str, Any],
+    seed: int = 42,
+    categories: Sequence[str] = (),
+    layout: str | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+    report: Callable[[dict[str, Any], bool], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Train and evaluate every category by every variant.
+
+    Args:
+        root: a dataset: a folder of categories, or one category.
+        folder: where finished cells are kept, and found again.
+        variants: the rows of the tables.
+        parameters: further parameters of `fre.FRE`.
+        seed: of every training.
+        categories: only these; all, if empty.
+        layout: of the dataset; recognised, if ``None``.
+        threads: threads of the networks; 0 takes all cores.
+        progress: called as the work advances.
+        report: called with each cell, and whether it was there before.
+
+    Returns:
+        The cells, category by category.
+
+    Raises:
+        DatasetError: a category without training or test images.
+        OptionError: a category that is not there.
+        OutputError: the folder can't be written.
+    """
+    datasets = _chosen(open_datasets(root, layout=layout), categories)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: can't be written: {error.strerror}") from error
+    cells: list[dict[str, Any]] = []
+    opened: dict[str, Backbone] = {}
+    for dataset in datasets:
+        listing = _listing(dataset)
+        for group in _by_features(variants):
+            source = _Source(dataset, group, parameters, opened, threads, progress)
+            for variant in group:
+                wanted = _identity(dataset, variant, parameters, seed, listing)
+                file = folder / _file_name(dataset.name, variant)
+                cell = _finished(file, wanted)
+                known = cell is not None
+                if cell is None:
+                    cell = {"identity": wanted, **_measure(source, variant, seed)}
+                    write_atomic(file, json.dumps(cell, indent=2).encode())
+                cells.append(cell)
+                if report:
+                    report(cell, known)
+    return cells
+
+
+def _chosen(datasets: list[Dataset], categories: Sequence[str]) -> list[Dataset]:
+    names = [dataset.name for dataset in datasets]
+    for category in categories:
+        if category not in names:
+            raise OptionError(f"no category is called {category!r}; there are {', '.join(names)}")
+    chosen = [dataset for dataset in datasets if not categories or dataset.name in categories]
+    for dataset in chosen:
+        require_train(dataset)
+        require_test(dataset)
+    return chosen
+
+
+def _by_features(variants: Sequence[Variant]) -> Iterator[list[Variant]]:
+    """The variants that share their features, together."""
+    for key in dict.fromkeys((variant.backbone, variant.preset) for variant in variants):
+        yield [variant for variant in variants if (variant.backbone, variant.preset) == key]
+
+
+class _Source:
+    """The features of one category by one backbone: extracted when first needed, and once."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        variants: Sequence[Variant],
+        parameters: dict[str, Any],
+        opened: dict[str, Backbone],
+        threads: int,
+        progress: Progress | None,
+    ) -> None:
+        self.dataset = dataset
+        self.parameters = parameters
+        self.threads = threads
+        self.progress = progress
+        self._opened = opened
+        # Pools that are compared are all made from the feature map as it is.
+        pools = {variant.pool for variant in variants}
+        self._pool = pools.pop() if len(pools) == 1 else 1
+        self._base: tuple[FeatureExtractor, Features] | None = None
+
+    def detector(self, variant: Variant, seed: int) -> FRE:
+        parameters = self.parameters
+        if variant.subspace == "pca":
+            # It is of the autoencoders that are compared with.
+            parameters = {name: parameters[name] for name in parameters if name != "epochs"}
+        return FRE(
+            variant.backbone,
+            weights=variant.weights,
+            preset=variant.preset,
+            pool=variant.pool,
+            subspace=variant.subspace,
+            seed=seed,
+            **parameters,
+        )
+
+    def features(self, variant: Variant, detector: FRE) -> tuple[FeatureExtractor, Features]:
+        if self._base is None:
+            backbone = self._opened.get(variant.backbone)
+            if backbone is None:
+                backbone = get_backbone(variant.backbone, weights=variant.weights)
+                self._opened[variant.backbone] = backbone
+            detector = FRE(**{**detector.get_params(), "pool": self._pool})
+            base = detector.extractor(backbone, threads=self.threads)
+            paths = [sample.path for sample in self.dataset.train]
+            self._base = base, base.extract(paths, progress=self.progress)
+        extractor, features = self._base
+        if variant.preset == "default" or variant.pool == self._pool:
+            # The default preset pools what it has extracted without pooling.
+            return extractor, features
+        pooled = detector.extractor(extractor.backbone, threads=self.threads)
+        X = pool_features(features.X, extractor.layout, pooled.layout)
+        return pooled, replace(features, X=X)
+
+
+def _measure(source: _Source, variant: Variant, seed: int) -> dict[str, Any]:
+    resettable = reset_peak_memory()
+    began = time.perf_counter()
+    detector = source.detector(variant, seed)
+    extractor, features = source.features(variant, detector)
+    extracted = time.perf_counter()
+    model = detector.fit_features(
+        extractor, features, threads=source.threads, progress=source.progress
+    )
+    trained = time.perf_counter()
+    result = evaluate(model, source.dataset, progress=source.progress)
+    return {
+        "category": source.dataset.name,
+        "label": variant.label,
+        "figures": result.to_dict(),
+        "cost": {
+            "features_seconds": extracted - began,
+            "fit_seconds": trained - extracted,
+            "images_per_second": result.images_per_second,
+            "model_bytes": len(model.data),
+            "peak_memory_bytes": peak_memory() if resettable else None,
+        },
+        "training": {
+            "parameters": _plain(detector.get_params()),
+            "backbone": model.metadata["backbone"],
+            "preprocessing": model.metadata["preprocessing"],
+            "rank": model.metadata["subspaces"][0]["rank"],
+            "dimension": model.metadata["subspaces"][0]["dimension"],
+            **model.metadata["provenance"],
+        },
+        "environment": _environment(),
+    }
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in parameters.items()
+    }
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "fre": __version__,
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": available_cores(),
+        "command": sys.argv,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _listing(dataset: Dataset) -> str:
+    """Digest of the names and sizes of a dataset's files: changes when the data do."""
+    digest = hashlib.sha256()
+    for sample in (*dataset.train, *dataset.test):
+        for path in (sample.path, *sample.masks):
+            digest.update(f"{path.name}\t{path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def _identity(
+    dataset: Dataset, variant: Variant, parameters: dict[str, Any], seed: int, listing: str
+) -> dict[str, Any]:
+    """What must be the same for a finished cell to count: compared as JSON."""
+    weights = variant.weights
+    state = weights.name if weights else None
+    if weights and weights.is_file():
+        state = f"{weights.name}, {weights.stat().st_size} bytes"
+    identity = {
+        "fre": __version__,
+        "category": dataset.name,
+        "listing_sha256": listing,
+        "backbone": variant.backbone,
+        "weights": state,
+        "preset": variant.preset,
+        "pool": variant.pool,
+        "subspace": variant.subspace,
+        "seed": seed,
+        "parameters": _plain(parameters),
+    }
+    return dict(json.loads(json.dumps(identity)))
+
+
+def _file_name(category: str, variant: Variant) -> str:
+    pool = "" if variant.pool is None else f"--pool{variant.pool}"
+    name = Path(variant.backbone).name
+    return f"{category}--{name}--{variant.preset}{pool}--{variant.subspace}.json"
+
+
+def _finished(file: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        cell = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return dict(cell) if cell.get("identity") == identity else None

@@ -1,0 +1,208 @@
+"""Two models on the same test images: what differs, and where they disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.datasets import open_dataset
+from fre.datasets.samples import Dataset, Sample
+from fre.evaluation.evaluate import Predictor, evaluate
+from fre.evaluation.figures import Evaluation, ScoredImage
+from fre.evaluation.metrics import percentile_interval
+from fre.types import Progress
+
+FIGURES = (
+    "image_auroc",
+    "image_aupr",
+    "image_f1",
+    "pixel_auroc",
+    "pixel_f1",
+    "aupro",
+    "aupimo",
+)
+"""The attributes of `fre.Evaluation` that are compared."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better the second model is than the first.
+
+    Attributes:
+        value: the second model's figure less the first's, in [-1, 1].
+        interval: paired bootstrap interval at 95 %, low and high.
+    """
+
+    value: float
+    interval: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The difference as plain JSON values."""
+        return {"value": self.value, "interval": list(self.interval)}
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """An image that one model calls anomalous and the other does not.
+
+    Attributes:
+        a: what the first model said of it.
+        b: what the second model said of it.
+        place_a: its place among the test images by the first model's score. 1 is the most
+            anomalous; equal scores share the mean of their places.
+        place_b: the same by the second model's score.
+    """
+
+    a: ScoredImage
+    b: ScoredImage
+    place_a: float
+    place_b: float
+
+    @property
+    def sample(self) -> Sample:
+        """The image, and what is known of it."""
+        return self.a.sample
+
+    @property
+    def strength(self) -> float:
+        """The p-value of the model that calls it good, over that of the other.
+
+        Scores of two models have different units. Their p-values mean the same: the share of
+        good images that score as high.
+        """
+        good, anomalous = (self.b, self.a) if self.a.anomalous else (self.a, self.b)
+        return good.p_value / anomalous.p_value
+
+    def to_dict(self) -> dict[str, Any]:
+        """The disagreement as plain JSON values."""
+        said = {
+            name: {
+                "score": row.score,
+                "p_value": row.p_value,
+                "place": place,
+                "anomalous": row.anomalous,
+            }
+            for name, row, place in (("a", self.a, self.place_a), ("b", self.b, self.place_b))
+        }
+        return {"path": str(self.sample.path), "kind": self.sample.kind, **said}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same test images.
+
+    Attributes:
+        a: figures of the first model.
+        b: figures of the second model.
+        differences: for each name in `FIGURES`, b's figure less a's; ``None`` where the dataset
+            does not give the figure.
+        disagreements: the images that only one of the models calls anomalous, the strongest
+            disagreement first.
+    """
+
+    a: Evaluation
+    b: Evaluation
+    differences: dict[str, Difference | None]
+    disagreements: tuple[Disagreement, ...] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as the JSON of ``fre compare``."""
+        return {
+            "a": self.a.to_dict(),
+            "b": self.b.to_dict(),
+            "differences": {
+                name: None if difference is None else difference.to_dict()
+                for name, difference in self.differences.items()
+            },
+            "disagreements": [disagreement.to_dict() for disagreement in self.disagreements],
+        }
+
+
+def compare(
+    a: Predictor,
+    b: Predictor,
+    dataset: Dataset | Path | str,
+    *,
+    skip_unreadable: bool = False,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Evaluate two models on the same test images.
+
+    The figures of both vary with the choice of the test images, and mostly together. So the
+    intervals are those of the differences, with the same images drawn for both: see
+    `fre.evaluation.metrics.bootstrap_difference`, and for pixels
+    `fre.evaluation.metrics.PixelMetrics.resample`.
+
+    Args:
+        a: a loaded model.
+        b: the model that is compared with it.
+        dataset: a dataset, or the folder of one.
+        skip_unreadable: leave out test images that can't be read, instead of stopping.
+        progress: called as the work advances.
+
+    Raises:
+        DatasetError: there are no test images, or a mask can't be used.
+        ImageError: an image can't be read, and ``skip_unreadable`` is false.
+    """
+    if not isinstance(dataset, Dataset):
+        dataset = open_dataset(dataset)
+    options = {"skip_unreadable": skip_unreadable}
+    of_a = evaluate(a, dataset, progress=_named(progress, "with A"), **options)
+    # Both are measured on the same images, also where a model refuses one that the other takes.
+    common = replace(dataset, test=tuple(row.sample for row in of_a.images))
+    of_b = evaluate(b, common, progress=_named(progress, "with B"), **options)
+    if of_b.unreadable:
+        common = replace(dataset, test=tuple(row.sample for row in of_b.images))
+        left_out = (*of_a.unreadable, *of_b.unreadable)
+        of_a = evaluate(a, common, progress=_named(progress, "with A again"), **options)
+        of_a = replace(of_a, unreadable=left_out)
+    return Comparison(
+        of_a,
+        of_b,
+        {name: _difference(name, of_a, of_b) for name in FIGURES},
+        _disagreements(of_a.images, of_b.images),
+    )
+
+
+def _named(progress: Progress | None, which: str) -> Progress | None:
+    """Another name for the work of each model, so that each has a bar of its own."""
+    if progress is None:
+        return None
+    return lambda task, done, total: progress(f"{task} {which}", done, total)
+
+
+def _difference(name: str, a: Evaluation, b: Evaluation) -> Difference | None:
+    of_a, of_b = getattr(a, name), getattr(b, name)
+    if of_a is None or of_b is None:
+        return None
+    # The same images are drawn for both, so what makes an image hard for both cancels.
+    interval = percentile_interval(b.resamples[name] - a.resamples[name])
+    return Difference(of_b - of_a, interval)
+
+
+def _disagreements(a: Sequence[ScoredImage], b: Sequence[ScoredImage]) -> tuple[Disagreement, ...]:
+    places = zip(_places(_scores(a)), _places(_scores(b)), strict=True)
+    found = [
+        Disagreement(of_a, of_b, float(place_a), float(place_b))
+        for of_a, of_b, (place_a, place_b) in zip(a, b, places, strict=True)
+        if of_a.anomalous != of_b.anomalous
+    ]
+    # P-values are coarse where there are few good images to calibrate on; places part the equal.
+    return tuple(sorted(found, key=lambda d: (-d.strength, -abs(d.place_a - d.place_b))))
+
+
+def _scores(rows: Sequence[ScoredImage]) -> NDArray[np.float64]:
+    return np.array([row.score for row in rows], np.float64)
+
+
+def _places(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Places from the highest score down, from 1; equal scores share the mean of theirs."""
+    _, inverse, counts = np.unique(-scores, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    mean: NDArray[np.float64] = last - (counts - 1) / 2
+    return mean[inverse]

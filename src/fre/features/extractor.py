@@ -1,0 +1,175 @@
+"""Run the images through the left part of the graph: one pass, one preallocated matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import PurePath
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from fre.backbones import Backbone
+from fre.errors import DatasetError, OptionError
+from fre.features.layout import FeatureLayout
+from fre.features.network import feature_model
+from fre.features.runner import FeatureRunner
+from fre.features.stream import FeatureBatch, FeatureStream
+from fre.features.table import Features
+from fre.images.augmentation import Augmentation
+from fre.images.decode import ImageSource, image_size
+from fre.images.geometry import FULL_RANGE, Fit, Geometry, Tiling
+from fre.images.roi import Roi, cells, too_small_a_region
+from fre.runtimes.runtime import open_runtime
+from fre.types import Progress
+
+
+class FeatureExtractor(FeatureRunner):
+    """A backbone up to some of its layers, with pooling, at a fixed input size.
+
+    Args:
+        backbone: the frozen network.
+        layers: name of the layer, or names of several.
+        pool: edge of the pooling windows, in locations of the feature map.
+        size: height and width of the input.
+        fit: how images are brought to that size.
+        tiling: how they are cut into tiles of that size instead.
+        roi: the part of the images that is looked at; ``None`` is all.
+        bits: range of the 16-bit values of image files, as in `fre.images.geometry.Preparation`.
+        threads: threads of the network; 0 takes all cores.
+
+    Attributes:
+        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
+        network: the backbone's graph up to the deepest layer.
+
+    Raises:
+        BackboneError: an unknown layer, or a size that the network can't take.
+        OptionError: ``pool`` does not fit the feature map.
+    """
+
+    network: onnx.ModelProto
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layers: str | Sequence[str],
+        *,
+        pool: int,
+        size: tuple[int, int],
+        fit: Fit = "stretch",
+        tiling: Tiling | None = None,
+        roi: Roi | None = None,
+        bits: int | None = FULL_RANGE,
+        threads: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        geometry = Geometry(size, fit, tiling, bits)
+        # Tiles differ in what they show of the region: it is applied before an image is cut.
+        self.inspected = None if roi is None or tiling else roi.at_input(geometry)
+        names = [layers] if isinstance(layers, str) else list(layers)
+        self.network = backbone.graph(names, size)
+        # The network itself knows best how large its feature maps are.
+        probe = open_runtime(self.network.SerializeToString(), names, threads=threads)
+        shapes = [output.shape for output in probe.run(np.zeros((1, 3, *size), np.float32))]
+        layouts = [
+            FeatureLayout(name, shape[1], (shape[2], shape[3]), pool)
+            for name, shape in zip(names, shapes, strict=True)
+        ]
+        grids = [layout.grid for layout in layouts]
+        if self.inspected is not None and not any(cells(self.inspected, g).any() for g in grids):
+            raise OptionError(too_small_a_region(size))
+        super().__init__(
+            self._built(layouts, size).SerializeToString(), layouts, geometry, roi, threads=threads
+        )
+
+    def model(self) -> bytes:
+        """The network and the pooling, as a `FeatureRunner` takes them."""
+        return self._model
+
+    def _built(self, layouts: Sequence[FeatureLayout], size: tuple[int, int]) -> onnx.ModelProto:
+        normalisation = self.backbone.normalisation
+        return feature_model(self.network, normalisation, layouts, size, self.inspected)
+
+    def extract(
+        self,
+        sources: Sequence[ImageSource],
+        *,
+        augmentation: Augmentation | None = None,
+        skip_unreadable: bool = False,
+        progress: Progress | None = None,
+    ) -> Features:
+        """Read images and compute their features.
+
+        Args:
+            sources: files, or arrays, uint8 (H, W, 3).
+            augmentation: makes further rows of each image; ``None`` makes none.
+            skip_unreadable: leave out images that can't be read, instead of stopping.
+            progress: called after each image.
+
+        Raises:
+            ImageError: an image can't be read, or the region of interest does not fit it.
+            DatasetError: none of them can be read, or they have more rows than were reserved.
+        """
+        reserved = self._capacity(sources, augmentation)
+        X = np.empty((reserved, self.dimension), np.float32)
+        stream = FeatureStream(
+            self,
+            sources,
+            augmentation=augmentation,
+            skip_unreadable=skip_unreadable,
+            progress=progress,
+            out=X,
+        )
+        batches: list[FeatureBatch] = []
+        filled = 0
+        for batch in stream:
+            stop = filled + len(batch.X)
+            if stop > len(X):
+                X = np.concatenate([X[:filled], np.empty_like(X)])
+            if stop > reserved:  # else it is there already
+                X[filled:stop] = batch.X
+            filled = stop
+            batches.append(replace(batch, X=batch.X[:0]))
+        if sources and not stream.images:
+            raise DatasetError(
+                f"none of the {len(sources)} images can be read: {stream.skipped[0]}"
+            )
+
+        def joined(column: Callable[[FeatureBatch], NDArray[np.intp]]) -> NDArray[np.intp]:
+            return np.concatenate([np.empty(0, np.intp), *map(column, batches)])
+
+        return Features(
+            X[:filled],
+            tuple(image.sha256 for image in stream.images),
+            tuple(stream.skipped),
+            tuple(image.place for image in stream.images),
+            np.stack([image.thumbnail for image in stream.images]) if stream.images else None,
+            joined(lambda batch: batch.image),
+            joined(lambda batch: batch.tile),
+            joined(lambda batch: batch.copy),
+            tuple(image.size for image in stream.images),
+            tuple(source_name(sources[image.place]) for image in stream.images),
+            np.array([image.appearance for image in stream.images]),
+        )
+
+    def _capacity(self, sources: Sequence[ImageSource], augmentation: Augmentation | None) -> int:
+        """Rows to reserve; of images in tiles as many as if all were like the first."""
+        return max(1, self.rows(sources, augmentation))
+
+    def rows(self, sources: Sequence[ImageSource], augmentation: Augmentation | None = None) -> int:
+        """How many rows of features the images make, if all are of the size of the first.
+
+        Raises:
+            ImageError: tiles are to be counted, and the first image can't be read.
+        """
+        copies = 1 if augmentation is None else 1 + augmentation.copies
+        tiles = 1
+        if self.geometry.tiling is not None and sources:
+            tiles = self.geometry.count(image_size(sources[0]))
+        return len(sources) * copies * tiles
+
+
+def source_name(source: ImageSource) -> str:
+    """Return the file name of an image; empty for an array."""
+    return "" if isinstance(source, np.ndarray) else PurePath(str(source)).name

@@ -1,0 +1,405 @@
+"""Find, decode, orient and resize: any image file becomes uint8 RGB (H, W, 3).
+
+Training and prediction share these functions, so that a model is scored on what it was fitted on.
+Pillow decodes: it refuses a truncated file where other decoders fill the rest with grey.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fre.errors import DatasetError, ImageError, InputError
+from fre.images.bits import (
+    bits_of,
+    deep_colour,
+    eight_bits,
+    is_deep,
+    is_deep_colour,
+    largest_value,
+    open_low_bytes,
+)
+from fre.images.formats import (
+    SIDEWAYS,
+    UnfitError,
+    file_limit,
+    open_image,
+    orientation_of,
+    shown_size,
+)
+from fre.images.geometry import FULL_RANGE, Preparation
+from fre.images.jpeg import reduction, softened
+from fre.parallel import in_order
+from fre.storage import listing as folders
+from fre.storage.files import open_regular
+from fre.storage.listing import SUFFIXES, suffix
+from fre.storage.remote import check_local, fetch, is_url
+from fre.types import ImageArray, Progress
+
+ImageSource: TypeAlias = "Path | str | NDArray[np.uint8] | Image.Image"
+"""A file, or its URL; or uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), RGB; or a PIL image."""
+Target: TypeAlias = (
+    "tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int] | None] | Preparation"
+)
+"""A height and width to resize to; or a function from an image's own to those, ``None`` to leave
+it; or that and the range of 16-bit values."""
+
+SHALLOW = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp")
+"""Suffixes of formats that have 8 bits a value; a file whose suffix lies is refused when read."""
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def find_images(source: Path | str) -> list[Path]:
+    """Image files of a folder, at any depth, in natural order; or the one file that is named.
+
+    Args:
+        source: a folder, or an image file of any suffix.
+
+    Raises:
+        DatasetError: nothing is there, the folder holds no image, or it is a URL.
+    """
+    check_local(str(source))
+    root = Path(source)
+    if not root.is_dir():
+        if not os.path.lexists(root):
+            raise DatasetError(f"{root}: no such file or folder")
+        return [root]  # if it is no file, whoever reads it will say what it is
+    found = folders.find_images(root)
+    if not found:
+        note = folders.left_out_note(folders.left_out(root))
+        raise DatasetError(
+            f"{root}: no images here or below: expected files ending in {', '.join(SUFFIXES)}"
+            + (f"; {note.partition('; ')[0]}" if note else "")
+        )
+    return found
+
+
+def _preparation(target: Target | None) -> Preparation:
+    return target if isinstance(target, Preparation) else Preparation(target)
+
+
+def _small(image: Image.Image, target: tuple[int, int], bits: int | None) -> NDArray[np.uint8]:
+    """The pixels of an opened file, not yet turned, at a width and height."""
+    width, height = image.size
+    scale = reduction((width, height), target)
+    draft = image.draft(image.mode, (width // scale, height // scale))
+    if draft is None:  # no JPEG
+        scale = 1
+    # The box, as the last pixel of a row or column may lie in the image in part only.
+    plain = _resized(eight_bits(image, bits), target, draft[1] if draft else None)
+    return softened(
+        np.asarray(plain),
+        rows=scale > 1 and height == scale * target[1],
+        columns=scale > 1 and width == scale * target[0],
+    )
+
+
+def _resized(
+    image: Image.Image, target: tuple[int, int], box: tuple[float, float, float, float] | None
+) -> Image.Image:
+    if image.size == target:
+        return image
+    return image.resize(target, Image.Resampling.BILINEAR, box=box)
+
+
+def _decode(
+    source: Path | str | bytes, name: Path | str, preparation: Preparation
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Read an image file, upright: uint8 (h, w, 3), and its own height and width."""
+    with open_image(source, name) as image:
+        deep = is_deep_colour(image)
+        if image.format == "TIFF":
+            # Pillow turns a TIFF upright itself, as it loads it.
+            image.load()
+            orientation = 1
+        else:
+            orientation = orientation_of(image)
+        if deep and preparation.bits != FULL_RANGE:
+            with open_low_bytes(source, name) as low:
+                image = deep_colour(image, low, preparation.bits)
+        return _upright(image, orientation, preparation)
+
+
+def _upright(
+    image: Image.Image, orientation: int, preparation: Preparation
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    width, height = image.size
+    sideways = orientation in SIDEWAYS
+    original = (width, height) if sideways else (height, width)
+    size = preparation.size_of(original)
+    if size is None:
+        pixels = np.asarray(eight_bits(image, preparation.bits))
+    else:
+        target = size if sideways else (size[1], size[0])
+        pixels = _small(image, target, preparation.bits)
+    if orientation in UPRIGHT:
+        # Turning the small image costs less than turning the large one.
+        pixels = np.asarray(Image.fromarray(pixels).transpose(UPRIGHT[orientation]))
+    if pixels.ndim == 2:
+        pixels = np.stack([pixels] * 3, axis=2)
+    return pixels, original
+
+
+def _load(
+    source: Path | str, preparation: Preparation, data: bytes | None = None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """An image from a file, or from what was read of it."""
+    return _decode(_stored(source) if data is None else data, source, preparation)
+
+
+def _stored(source: Path | str) -> Path | str | bytes:
+    """A file of this machine as it is, or what is at a URL."""
+    if not is_url(source):
+        return source
+    try:
+        return fetch(str(source))
+    except FileNotFoundError:
+        raise ImageError(source, "no such file") from None
+
+
+def _from_memory(
+    image: NDArray[np.uint8] | Image.Image, preparation: Preparation
+) -> tuple[ImageArray, tuple[int, int]]:
+    """An image that is given as an array or as a PIL image."""
+    if isinstance(image, Image.Image):
+        try:
+            # Not the caller's own, which would be decoded at a smaller scale for ever.
+            return _upright(*_opened(image), preparation)
+        except InputError:
+            raise
+        except UnfitError as error:
+            raise ImageError(None, str(error)) from error
+        except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
+            raise ImageError(None, f"not a readable image: {error}") from error
+    pixels = check_array(image)
+    original = (pixels.shape[0], pixels.shape[1])
+    size = preparation.size_of(original)
+    if size is None or original == size:
+        return pixels, original
+    small = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(small), original
+
+
+def _opened(image: Image.Image) -> tuple[Image.Image, int]:
+    """A copy of a PIL image, and the orientation that it is still to be turned by."""
+    if is_deep_colour(image):
+        raise ImageError(None, "a PIL image keeps 8 of 16 bits of colour: give its file instead")
+    copy = image.copy()
+    # Only what comes from a file has one; of a TIFF, Pillow has seen to it.
+    stored = getattr(image, "format", None) not in (None, "TIFF")
+    return copy, orientation_of(image) if stored else 1
+
+
+def check_array(image: NDArray[np.uint8]) -> ImageArray:
+    """Return an array as uint8 RGB (H, W, 3); an array that is that already is not copied.
+
+    Args:
+        image: uint8 (H, W) or (H, W, 1), grey; (H, W, 3), RGB; or (H, W, 4), whose alpha is
+            dropped.
+
+    Raises:
+        ImageError: it is none of these, or is empty.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ImageError(
+            None,
+            f"an image must be a path, a PIL image or a uint8 array, not {type(image).__name__}"
+            + ("; PIL.Image.open(io.BytesIO(...)) opens the content of a file" * _is_bytes(image)),
+        )
+    shape = image.shape
+    channels = shape[2] if image.ndim == 3 else 1
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4):
+        raise ImageError(
+            None,
+            "an image array must be uint8 (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4), not "
+            f"{image.dtype} {shape}",
+        )
+    if 0 in shape:
+        raise ImageError(None, f"an image array must not be empty, as this one of {shape} is")
+    if channels == 3:
+        return image
+    return image[:, :, :3] if channels == 4 else np.stack([image.reshape(shape[:2])] * 3, axis=2)
+
+
+def check_several(images: object) -> None:
+    """Refuse one image where several are expected: its rows would be taken for images.
+
+    Raises:
+        ImageError: it is a PIL image, bytes, or an array of fewer than four dimensions.
+    """
+    single = isinstance(images, Image.Image) or _is_bytes(images)
+    if single or (isinstance(images, np.ndarray) and images.ndim < 4):
+        raise ImageError(
+            None,
+            "several images are expected, as a folder, a list or an array (N, H, W, 3): "
+            f"put one {type(images).__name__} into a list",
+        )
+
+
+def _is_bytes(value: object) -> bool:
+    return isinstance(value, (bytes, bytearray, memoryview))
+
+
+def read_image(source: ImageSource, bits: int | None = FULL_RANGE) -> ImageArray:
+    """Read an image at its full size, upright.
+
+    Args:
+        source: a file, an array or a PIL image.
+        bits: range of 16-bit values, as in `fre.images.geometry.Preparation`.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        ImageError: the file can't be read, is damaged, or exceeds a limit.
+    """
+    return read_resized(source, Preparation(None, bits))[0]
+
+
+def read_resized(source: ImageSource, target: Target) -> tuple[ImageArray, tuple[int, int]]:
+    """Read an image, upright, stretched to some size.
+
+    Bilinear with antialiasing. A JPEG of twice the size or more is decoded at reduced scale, and
+    then made to look as if it had been resized (see `fre.images.jpeg`).
+
+    Args:
+        source: a file, an array or a PIL image.
+        target: height and width of the result, and more, as `Target` says.
+
+    Returns:
+        uint8 (h, w, 3), RGB; and the original height and width.
+
+    Raises:
+        ImageError: the file can't be read, is damaged, or exceeds a limit; or its 16-bit values
+            are outside the range.
+    """
+    preparation = _preparation(target)
+    if isinstance(source, (str, Path)):
+        return _load(source, preparation)
+    return _from_memory(source, preparation)
+
+
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Height and width of an image, upright; of a file from its header.
+
+    Raises:
+        ImageError: the file can't be read.
+    """
+    if isinstance(source, (str, Path)):
+        with open_image(_stored(source), source) as image:
+            return shown_size(image)
+    return read_resized(source, Preparation(None))[1]
+
+
+def find_bits(
+    sources: Sequence[ImageSource], *, workers: int, progress: Progress | None = None
+) -> int | None:
+    """Find the range that the 16-bit values of some images use.
+
+    Files that can't be read are passed over: whoever reads them next will say so. Of URLs, only
+    the first is fetched, unless it is of 16 bits.
+
+    Args:
+        sources: files, arrays or PIL images.
+        workers: threads that decode.
+        progress: called after each image of 16 bits.
+
+    Returns:
+        One of `fre.images.geometry.BITS`, by the largest value; ``None`` if all files have 8 bits.
+    """
+    files = [source for source in sources if isinstance(source, (str, Path))]
+    urls = [source for source in files if is_url(source)]
+    chosen = [source for source in files if not is_url(source) and _may_be_deep(source)]
+    chosen += urls if urls and _largest(urls[0]) is not None else []
+    found: int | None = None
+    for done, (_, largest) in enumerate(
+        in_order(_largest, chosen, workers=workers, ahead=2 * workers), start=1
+    ):
+        if largest is not None:
+            found = max(found or 0, bits_of(largest))
+        if progress:
+            progress("Finding the range of 16-bit values", done, len(chosen))
+        if found == FULL_RANGE:
+            break
+    return found
+
+
+def _largest(source: Path | str) -> int | None:
+    try:
+        return largest_value(_stored(source), source)
+    except InputError:
+        return None
+
+
+def _may_be_deep(source: Path | str) -> bool:
+    """Whether a file may have 16 bits a value, by its first bytes."""
+    if suffix(Path(source).name) in SHALLOW:
+        return False
+    try:
+        with open_regular(source, file_limit()) as file:
+            head = file.read(25)
+    except OSError:
+        return False
+    if head.startswith(b"\x89PNG"):
+        return head[24:] == b"\x10"
+    return head.startswith((b"II", b"MM", b"P5", b"P6"))
+
+
+def probe(data: bytes, *, name: str, bits: int | None = FULL_RANGE) -> tuple[str, tuple[int, int]]:
+    """Read the header of an image; its pixels are not decoded.
+
+    Args:
+        data: a file's content.
+        name: what to call it in errors.
+        bits: range that 16-bit values are read by, as in `fre.images.geometry.Preparation`.
+
+    Returns:
+        One of `FORMATS`, or ``"MPO"``, a JPEG with more behind it, followed by the range where
+        the values have 16 bits, as in ``"PNG:12"``; and the height and width as stored.
+
+    Raises:
+        ImageError: it is none of `FORMATS`, or exceeds a limit.
+    """
+    with open_image(data, name) as image:
+        width, height = image.size
+        form = image.format or ""
+        return f"{form}:{bits}" if is_deep(image) else form, (height, width)
+
+
+def decode_resized(
+    data: bytes, target: Target | None, *, name: str
+) -> tuple[ImageArray, tuple[int, int]]:
+    """`read_resized` for the content of a file.
+
+    Args:
+        data: the content.
+        target: of the result, as for `read_resized`; ``None`` keeps the image as it is.
+        name: what to call it in errors.
+
+    Returns:
+        uint8 (h, w, 3), RGB; and the original height and width.
+
+    Raises:
+        ImageError: the data are damaged, none of `FORMATS`, or exceed a limit.
+    """
+    return _decode(data, name, _preparation(target))
+
+
+def file_of(source: ImageSource) -> Path | str | None:
+    """The file or URL of an image; ``None`` for one that is given as pixels."""
+    return source if isinstance(source, (str, Path)) else None

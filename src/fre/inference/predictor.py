@@ -1,0 +1,522 @@
+"""A fitted detector: one ONNX file, loaded and ready to predict."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+import numpy as np
+
+from fre.errors import ImageError, InternalError, ModelFileError, OptionError
+from fre.images.appearance import AppearanceLimits, appearance
+from fre.images.decode import ImageSource, check_several, file_of, find_images, read_resized
+from fre.images.geometry import Geometry
+from fre.images.loading import LoadedImage, iter_loaded
+from fre.images.roi import Roi
+from fre.inference.document import check_digest, read_document
+from fre.inference.prediction import Prediction
+from fre.onnx_tools.check import check_model
+from fre.onnx_tools.side_arrays import without_arrays
+from fre.parallel import available_cores, forget_in_children, in_order
+from fre.runtimes.fastest import AUTO, fastest_runtime
+from fre.runtimes.runtime import RUNTIMES, Runtime, open_runtime, with_outputs
+from fre.scoring.calibration import Calibration
+from fre.scoring.regions import find_regions
+from fre.storage.files import read_regular, write_atomic
+from fre.types import FloatArray, ImageArray
+
+OUTPUTS = ("score", "anomaly_map")
+BATCH = 8
+"""Images, or tiles of one, to a run of the network."""
+
+P = TypeVar("P", bound="Predictor")
+
+_Outputs: TypeAlias = tuple[float, list[FloatArray]]
+"""Of one image: its score, its map, and the parts of the map."""
+
+
+class Predictor:
+    """A fitted detector that scores images; `fre.Model` is one that can also learn more.
+
+    `load` opens one from a file, and `fre.FRE.fit` makes one. The runtime is opened by the first
+    call of each kind: `predict` for the time that one image takes, `predict_many`, and images in
+    tiles, for what the cores do in a time. Scores are the same, but for rounding.
+
+    Args:
+        data: the serialised ONNX model.
+        runtime: one of `fre.runtimes.runtime.RUNTIMES`; or ``"auto"``, the faster of ONNX Runtime
+            and OpenVINO, which is measured when the model first runs on a machine.
+        threads: of the network; 0 takes all cores.
+        many: whether images will come in numbers, as for `load`.
+        origin: what to call it in errors.
+
+    Attributes:
+        data: the serialised ONNX model.
+        metadata: what the file says of itself: backbone, subspaces, calibration, provenance.
+        calibration: scores of good images, and the thresholds that follow from them.
+        geometry: how an image is brought to the input.
+        size: height and width of the input, in pixels.
+        roi: the part of the images that is looked at; ``None`` is all.
+        appearance: ranges of the training images' pixels; ``None`` in files of older versions.
+
+    Raises:
+        ModelFileError: the data are damaged, not ONNX, not ours, or of an unknown format.
+    """
+
+    def __init__(
+        self,
+        data: bytes,
+        *,
+        runtime: str = "onnxruntime",
+        threads: int = 0,
+        many: bool = False,
+        origin: str = "model",
+    ) -> None:
+        if runtime not in (AUTO, *RUNTIMES):
+            choices = ", ".join((AUTO, *RUNTIMES))
+            raise OptionError(f"no runtime is called {runtime!r}; choose from: {choices}")
+        self.data = data
+        try:
+            self._checked = check_model(data)
+            document = read_document(self._checked)
+        except ModelFileError as error:
+            raise _no_model(origin, error) from error
+        self._digest = document.pop("digest", None)
+        self.metadata = document
+        self.calibration = Calibration.from_dict(document["calibration"])
+        self.geometry = Geometry.from_dict(document["preprocessing"])
+        try:
+            self.roi = Roi.from_dict(document["roi"]) if "roi" in document else None
+        except Exception as error:  # a damaged PNG raises almost anything
+            raise ModelFileError(
+                f"{origin}: its metadata have a bad roi.png: expected a readable mask of the "
+                f"inspected region, found {type(error).__name__}"
+            ) from error
+        if self.roi is not None and not self.roi.inspected.any():
+            raise ModelFileError(
+                f"{origin}: its metadata have a bad roi.png: expected a mask that marks the "
+                "inspected region, found an empty one"
+            )
+        self.appearance = self._limits(origin)
+        self._layer_maps = dict(document.get("layer_maps", {}))
+        self.size = self.geometry.size
+        self._runtime_name = runtime
+        self._threads = threads
+        self._many = many
+        forget_in_children(self)
+
+    def forget(self) -> None:
+        """Let go of the runtimes. Called in a forked child, which opens them anew."""
+        for opened in ("_for_one", "_for_many"):
+            self.__dict__.pop(opened, None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A child that is spawned gets the file, and opens a runtime of its own.
+        return _reopened, (type(self), self.data, self._runtime_name, self._threads, self._many)
+
+    @cached_property
+    def _for_one(self) -> Runtime:
+        return self._opened(many=False)
+
+    @cached_property
+    def _for_many(self) -> Runtime:
+        return self._opened(many=True)
+
+    def _opened(self, *, many: bool) -> Runtime:
+        tensors = list(self._layer_maps.values())
+        data = without_arrays(self.data, with_outputs(b"", tensors) if tensors else b"")
+        outputs, name = [*OUTPUTS, *tensors], self._runtime_name
+        threads = self._threads
+        if name == AUTO and self.metadata["backbone"].get("precision") == "int8":
+            # Runtimes round integers differently, and it was ONNX Runtime that it was fitted on.
+            name = "onnxruntime"
+        if name != AUTO:
+            return open_runtime(data, outputs, runtime=name, threads=threads, many=many)
+        per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
+        n = BATCH if many else 1
+        inputs = [np.full((n, *self.size, 3), 128, np.uint8)]
+        trial = [*inputs, np.zeros(n, np.int64)] if per_tile else inputs
+        return fastest_runtime(data, outputs, trial, digest=self.sha256, threads=threads, many=many)
+
+    def check_digest(self) -> None:
+        """Compare the data with the digest that they state, as `load` does.
+
+        Raises:
+            ModelFileError: they have another one, or state none.
+        """
+        check_digest(self.data, self._checked, self._digest)
+
+    def open(self) -> None:
+        """Make the network ready to run, which is otherwise done for the first image.
+
+        Raises:
+            InternalError: the runtime refuses the model.
+            MissingDependencyError: the runtime is not installed.
+        """
+        _ = self._runtime_for(1)
+
+    def _runtime_for(self, images: int) -> Runtime:
+        many = self._many or images > 1 or self.geometry.tiling is not None
+        return self._for_many if many else self._for_one
+
+    @property
+    def threshold(self) -> float:
+        """An image whose score is above it is anomalous."""
+        return self.calibration.threshold
+
+    @property
+    def map_range(self) -> tuple[float, float]:
+        """The fixed scale of heat maps: typical of good images, and clearly above them."""
+        return self.calibration.map_range
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the file, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    def predict(self, image: ImageSource) -> Prediction:
+        """Score one image.
+
+        Args:
+            image: a file, a PIL image, or uint8 (H, W), (H, W, 3) or (H, W, 4), of any size.
+
+        Raises:
+            ImageError: the image can't be read, or its score is not finite.
+        """
+        loaded = LoadedImage(image, *read_resized(image, self.geometry.preparation))
+        self.check(loaded.original_size, _path(image))
+        return self._prediction(loaded, self._run([loaded], self._runtime_for(1))[0])
+
+    @overload
+    def predict_many(
+        self,
+        images: Path | str | Iterable[ImageSource],
+        *,
+        batch_size: int = ...,
+        workers: int | None = ...,
+        errors: Literal["raise"] = ...,
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict_many(
+        self,
+        images: Path | str | Iterable[ImageSource],
+        *,
+        batch_size: int = ...,
+        workers: int | None = ...,
+        errors: Literal["return"],
+    ) -> Iterator[Prediction | ImageError]: ...
+
+    def predict_many(
+        self,
+        images: Path | str | Iterable[ImageSource],
+        *,
+        batch_size: int = BATCH,
+        workers: int | None = None,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> Iterator[Prediction | ImageError]:
+        """Score many images: a stream, in order, in memory that does not grow with their number.
+
+        Args:
+            images: files, PIL images and arrays; or a folder. Consumed lazily; may be endless.
+            batch_size: images to a run of the network.
+            workers: threads that decode; the number of cores, if ``None``.
+            errors: ``"raise"`` stops at an image that can't be read, or whose score is not
+                finite; ``"return"`` yields its error in its place and goes on.
+
+        Yields:
+            A prediction, or an error, for each image.
+
+        Raises:
+            ImageError: an image can't be read, and ``errors`` is ``"raise"``.
+            DatasetError: the folder holds no image.
+            OptionError: ``batch_size`` or ``workers`` is below 1.
+        """
+        workers = available_cores() if workers is None else workers
+        if batch_size < 1 or workers < 1:
+            raise OptionError("batch_size and workers must be at least 1")
+        check_several(images)
+        sources = find_images(images) if isinstance(images, (str, Path)) else images
+        # A large image that is cut into tiles is a batch by itself.
+        whole = self.geometry.tiling is None
+        batch_size = batch_size if whole else 1
+        loaded = iter_loaded(
+            sources,
+            self.geometry.preparation,
+            workers=workers,
+            ahead=2 * batch_size if whole else 1,
+        )
+
+        runtime = self._for_many
+        # Of large images one at a time takes memory enough, and is divided by itself.
+        at_once = runtime.at_once if whole else 1
+
+        def run(group: list[LoadedImage] | ImageError) -> list[_Outputs]:
+            return [] if isinstance(group, ImageError) else self._run(group, runtime)
+
+        groups = self._groups(loaded, batch_size)
+        for group, outputs in in_order(run, groups, workers=at_once, ahead=at_once):
+            results: Iterable[Prediction | ImageError]
+            if isinstance(group, ImageError):
+                results = [group]
+            else:
+                results = map(self._outcome, group, outputs)
+            for result in results:
+                if isinstance(result, ImageError) and errors == "raise":
+                    raise result
+                yield result
+
+    def _groups(
+        self, loaded: Iterator[LoadedImage | ImageError], size: int
+    ) -> Iterator[list[LoadedImage] | ImageError]:
+        """Images in batches; where one can't be used, its error after a smaller batch."""
+        batch: list[LoadedImage] = []
+        for item in loaded:
+            try:
+                if isinstance(item, ImageError):
+                    raise item
+                self.check(item.original_size, _path(item.source))
+            except ImageError as error:
+                if batch:
+                    yield batch
+                yield error
+                batch = []
+                continue
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def check(self, image_size: tuple[int, int], source: Path | str | None) -> None:
+        """Refuse an image that the region of interest does not fit.
+
+        Args:
+            image_size: its height and width.
+            source: what to call it in the error.
+
+        Raises:
+            ImageError: it does not.
+        """
+        if self.roi is not None:
+            self.roi.check(image_size, source)
+            if self.geometry.tiling is not None:
+                grid = self.geometry.grid(image_size)
+                if not any(self.roi.shown_by(grid)):
+                    raise ImageError(
+                        source,
+                        f"at {image_size[1]} x {image_size[0]} pixels nothing of the inspected "
+                        "region is left; give a larger image",
+                    )
+
+    def predict_loaded(self, batch: Sequence[LoadedImage]) -> list[Prediction | ImageError]:
+        """Score images that are decoded already, in one run of the network.
+
+        Args:
+            batch: images as ``geometry.preparation`` says, which `check` has passed.
+
+        Returns:
+            A prediction for each, in order; or the error of one whose score is not finite.
+        """
+        images = list(batch)
+        if not images:
+            return []
+        return list(map(self._outcome, images, self._run(images, self._runtime_for(len(images)))))
+
+    def _outcome(self, image: LoadedImage, outputs: _Outputs) -> Prediction | ImageError:
+        try:
+            return self._prediction(image, outputs)
+        except ImageError as error:
+            return error
+
+    def _run(self, batch: list[LoadedImage], runtime: Runtime) -> list[_Outputs]:
+        """Score, map and parts of the map of each image, without padding."""
+        if self.geometry.tiling is not None:
+            return [self._run_tiles(image, runtime) for image in batch]
+        inputs = [
+            pixels
+            for image in batch
+            for pixels in self.geometry.inputs(image.pixels, image.original_size)
+        ]
+        scores, *maps = runtime.run(np.stack(inputs))
+        return [
+            (
+                float(score),
+                [self.geometry.content([part], image.original_size) for part in parts],
+            )
+            for image, score, *parts in zip(batch, scores, *maps, strict=True)
+        ]
+
+    def _run_tiles(self, image: LoadedImage, runtime: Runtime) -> _Outputs:
+        """The score of the worst tile, and one map of all."""
+        pixels, size = image.pixels, image.original_size
+        grid = self.geometry.grid(size)
+        shown = [True] * len(grid)
+        if self.roi is not None:
+            pixels, shown = self.roi.cover(pixels), self.roi.shown_by(grid)
+        scores: list[float] = []
+        layers: list[list[FloatArray | None]] = [[] for _ in self._layer_maps]
+
+        def maps() -> Iterator[FloatArray | None]:
+            for outputs in self._outputs_of(self.geometry.inputs(pixels, size), shown, runtime):
+                score, anomaly_map, *parts = outputs or [None] * (2 + len(layers))
+                if score is not None:
+                    scores.append(float(score))
+                for kept, part in zip(layers, parts, strict=True):
+                    kept.append(part)
+                yield anomaly_map
+
+        # Each map is added to that of the image as soon as it is there: all would be too many.
+        blended = grid.blend(maps())
+        if self.roi is not None:
+            blended *= self.roi.at_size(grid.image_size)
+        parts = [self.geometry.content(kept, size) for kept in layers]
+        return max(scores), [blended, *parts]
+
+    def _outputs_of(
+        self, tiles: Iterator[ImageArray], shown: Sequence[bool], runtime: Runtime
+    ) -> Iterator[tuple[FloatArray, ...] | None]:
+        """The outputs for each tile; ``None`` for those that show nothing that is inspected."""
+        pairs = zip(tiles, shown, strict=True)
+        per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
+        head = 0
+        while group := list(islice(pairs, BATCH)):
+            wanted = [tile for tile, counts in group if counts]
+            # Tiles that show nothing have no head.
+            heads = np.arange(head, head + len(wanted), dtype=np.int64) if per_tile else None
+            head += len(wanted)
+            outputs = runtime.run(np.stack(wanted), heads) if wanted else []
+            rows = zip(*outputs, strict=True)
+            for _, counts in group:
+                yield next(rows) if counts else None
+
+    def _prediction(self, image: LoadedImage, outputs: _Outputs) -> Prediction:
+        score, (anomaly_map, *layers) = outputs
+        # A map that holds a NaN has one as its largest value, one with an infinity infinite ends.
+        ends = float(anomaly_map.max()), float(anomaly_map.min())
+        if not np.isfinite([score, *ends]).all():
+            what = "score" if not np.isfinite(score) else "anomaly map"
+            raise ImageError(
+                _path(image.source),
+                f"its {what} is not finite, so it is neither good nor anomalous: the model or its "
+                "runtime is at fault; try --runtime onnxruntime, or train the model again",
+            )
+        reason = self._reason(image)
+        return Prediction(
+            path=_path(image.source),
+            score=score,
+            p_value=self.calibration.p_value(score if reason is None else float("inf")),
+            anomalous=reason is not None or score > self.threshold,
+            regions=find_regions(
+                anomaly_map,
+                self.calibration.pixel_threshold,
+                image.original_size,
+                dict(zip(self._layer_maps, layers, strict=True)),
+            ),
+            image_size=image.original_size,
+            input_map=anomaly_map,
+            pixel_threshold=self.calibration.pixel_threshold,
+            bits=self.geometry.bits,
+            reason=reason,
+        )
+
+    def _limits(self, origin: str) -> AppearanceLimits | None:
+        if "appearance" not in self.metadata:
+            return None
+        try:
+            return AppearanceLimits.from_dict(self.metadata["appearance"])
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"{origin}: its metadata have a bad appearance: expected ranges of the training "
+                f"images' pixels, found {type(error).__name__}: {error}"
+            ) from error
+
+    def _reason(self, image: LoadedImage) -> str | None:
+        """Say why an image's pixels are nothing like those of the training images."""
+        if self.appearance is None:
+            return None
+        height, width = image.pixels.shape[:2]
+        shown = None if self.roi is None else self.roi.at_size((height, width))
+        return self.appearance.reason(appearance(image.pixels, shown))
+
+    def with_data(self: P, data: bytes) -> P:
+        """Return a model of other data, on the same runtime and threads.
+
+        Raises:
+            ModelFileError: as for the constructor.
+        """
+        return type(self)(data, runtime=self._runtime_name, threads=self._threads, many=self._many)
+
+    def save(self, path: Path | str) -> Path:
+        """Write the model file, whole or not at all.
+
+        Returns:
+            The path.
+
+        Raises:
+            OutputError: the place can't be written.
+        """
+        write_atomic(path, self.data)
+        return Path(path)
+
+
+def _reopened(kind: type[P], data: bytes, runtime: str, threads: int, many: bool) -> P:
+    return kind(data, runtime=runtime, threads=threads, many=many)
+
+
+def _path(source: ImageSource) -> Path | None:
+    return None if (file := file_of(source)) is None else Path(file)
+
+
+def _no_model(origin: str, error: BaseException) -> ModelFileError:
+    return ModelFileError(f"{origin}: {error}; expected a model written by fre train")
+
+
+def load_predictor(
+    kind: type[P],
+    path: Path | str,
+    *,
+    runtime: str = "onnxruntime",
+    threads: int = 0,
+    many: bool = False,
+) -> P:
+    """Open a model file; see `fre.load`.
+
+    Args:
+        kind: class of the result.
+        path: a model file.
+        runtime: name of the runtime.
+        threads: number of threads of the network, 0 for all cores.
+        many: whether images will come in numbers.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, not ONNX, not ours, or of another format.
+        MissingDependencyError: the runtime is not installed.
+    """
+    try:
+        data = read_regular(path)
+    except IsADirectoryError:
+        raise ModelFileError(f"{path}: a folder, where a model file was expected") from None
+    except OSError as error:
+        raise ModelFileError(f"{path}: can't read the model: {error.strerror}") from error
+    model = kind(data, runtime=runtime, threads=threads, many=many, origin=str(path))
+    # Another core computes the digest while the runtime opens the model.
+    with ThreadPoolExecutor(1, thread_name_prefix="fre-digest") as pool:
+        intact = pool.submit(model.check_digest)
+        try:
+            model.open()
+        except InternalError as error:
+            # Damage is the better reason.
+            failure = intact.exception() or error
+            raise _no_model(str(path), failure) from failure
+    try:
+        intact.result()
+    except ModelFileError as error:
+        raise _no_model(str(path), error) from error
+    return model

@@ -1,0 +1,122 @@
+"""Work on several threads, in order, and across forks."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeAlias, TypeVar
+from weakref import WeakSet
+
+from fre.errors import OptionError
+
+T = TypeVar("T")
+
+
+def on_all_cores(tasks: Iterable[Callable[[], T]]) -> list[T]:
+    """Call every task, several at a time; their results, in order.
+
+    A BLAS divides even a 40 x 40 product among its threads, and these wait for one another for
+    longer than they compute: ten times longer, where other programs keep the cores busy. So whole
+    tasks are divided instead, each with one thread of BLAS; NumPy lets go of the interpreter's
+    lock while it computes.
+
+    Args:
+        tasks: functions that may run at the same time. They must not call this function.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with (
+        threadpool_limits(1, user_api="blas"),
+        ThreadPoolExecutor(available_cores(), thread_name_prefix="fre-fit") as pool,
+    ):
+        return list(pool.map(lambda task: task(), tasks))
+
+
+class Forgetful(Protocol):
+    """An object that can be told that its threads are gone."""
+
+    def forget(self) -> None:
+        """Let go of whatever owned threads. Called in the child, where one thread runs."""
+
+
+_live: WeakSet[Forgetful] = WeakSet()
+
+
+def forget_in_children(owner: Forgetful) -> None:
+    """Call ``owner.forget`` in every child that is forked while the owner exists."""
+    _live.add(owner)
+
+
+def leave_alone(value: object) -> None:
+    """Never destroy an object of the parent: its destructor would wait for threads, or crash."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
+
+
+def _forget_all() -> None:
+    for owner in list(_live):
+        owner.forget()
+
+
+Item = TypeVar("Item")
+
+
+Result = TypeVar("Result")
+
+
+Workers: TypeAlias = "int | ThreadPoolExecutor"
+"""A number of threads; or threads that do other work, too, in the order in which it comes."""
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: Workers, ahead: int
+) -> Iterator[tuple[Item, Result]]:
+    """Call a function for each item on other threads, a bounded number ahead of the caller.
+
+    Args:
+        function: called by several threads at a time.
+        items: consumed lazily, on the caller's thread.
+        workers: the threads. Work that waits for other work must not share its threads.
+        ahead: items that are taken before the caller asks for them.
+
+    Yields:
+        Each item, in order, and what the function returned for it; or raises what it raised.
+
+    Raises:
+        OptionError: the stream was begun before this process was forked; its threads are gone.
+    """
+    process = os.getpid()
+    pool = ThreadPoolExecutor(workers, "fre-ahead") if isinstance(workers, int) else workers
+    pending: deque[tuple[Item, Future[Result]]] = deque()
+    try:
+        for item in items:
+            pending.append((item, pool.submit(function, item)))
+            if len(pending) > ahead:
+                yield _first(pending, process)
+        while pending:
+            yield _first(pending, process)
+    finally:
+        # Without waiting: a stream that is abandoned may be collected on any thread.
+        for _, future in pending:
+            future.cancel()
+        if pool is not workers:
+            pool.shutdown(wait=False)
+
+
+def _first(pending: deque[tuple[Item, Future[Result]]], process: int) -> tuple[Item, Result]:
+    item, result = pending.popleft()
+    if os.getpid() != process and not result.done():
+        raise OptionError(
+            "results are asked for in another process than the one that began the work; begin it "
+            "in the child, or start the process with multiprocessing.get_context('spawn')"
+        )
+    return item, result.result()
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

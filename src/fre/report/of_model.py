@@ -1,0 +1,61 @@
+"""The report of a model on a dataset: what `fre.report` needs, gathered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fre.datasets import load_mask
+from fre.datasets.samples import Dataset
+from fre.evaluation.figures import Evaluation, ScoredImage
+from fre.images.decode import read_image
+from fre.model import Model
+from fre.report.page import write_report
+from fre.report.pictures import GalleryItem
+from fre.types import Progress
+
+
+def report_on(
+    file: Path,
+    model: Model,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    *,
+    model_name: str,
+    progress: Progress | None = None,
+) -> None:
+    """Write the HTML report of a model on a dataset.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+
+    def gallery(row: ScoredImage) -> GalleryItem:
+        prediction = model.predict(row.sample.path)
+        mask = load_mask(row.sample, prediction.image_size)
+        return GalleryItem(read_image(row.sample.path, prediction.bits), prediction.input_map, mask)
+
+    metadata = model.metadata
+    write_report(
+        file,
+        model_info={
+            "name": model_name,
+            "preset": metadata["preset"],
+            "backbone": metadata["backbone"]["name"],
+            "layers": metadata["backbone"]["layers"],
+            "input_size": "{} x {}".format(*model.size),
+            "n_training_images": metadata["provenance"]["n_images"],
+            "digest": metadata["provenance"]["images_sha256"],
+            "created": metadata["provenance"]["created"],
+            "version": metadata["fre_version"],
+        },
+        evaluation=evaluation,
+        dataset_name=dataset.name,
+        calibration_scores=model.calibration.scores,
+        threshold=model.threshold,
+        false_alarm_rate=model.calibration.false_alarm_rate,
+        threshold_chosen=metadata["provenance"].get("threshold"),
+        scale=model.map_range,
+        gallery=gallery,
+        notes=[*dataset.notes, *evaluation.notes],
+        progress=progress,
+    )

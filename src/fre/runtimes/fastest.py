@@ -1,0 +1,158 @@
+"""The runtime ``auto``: whichever is faster for a model on this machine, measured once."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fre.errors import FREError, OutputError
+from fre.parallel import available_cores
+from fre.runtimes.runtime import Runtime, available_runtimes, open_runtime
+from fre.storage.cache import cache_folder
+from fre.storage.files import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+AUTO = "auto"
+CANDIDATES = ("onnxruntime", "openvino")
+"""Those that compute the same on any processor; the first is the base."""
+
+MARGIN = 0.95
+"""Another one than the base has to run in this share of its time: less may be luck."""
+
+ROUNDS = (3, 20)
+"""Runs of each, at least and at most."""
+
+SECONDS = 0.25
+"""Time for the runs of all."""
+
+
+def fastest_runtime(
+    model: bytes,
+    outputs: Sequence[str],
+    inputs: Sequence[Any],
+    *,
+    digest: str,
+    threads: int = 0,
+    many: bool = False,
+) -> Runtime:
+    """Open a model on the runtime that runs it in the shortest time.
+
+    Where there is a choice, each runtime does a few runs; the decision is kept in the cache
+    folder, for this model, processor, number of cores and threads, and versions. A runtime that
+    can't run the model is left out. Nothing is measured where only one is installed.
+
+    Args:
+        model: a serialised ONNX model.
+        outputs: names of the outputs that are wanted.
+        inputs: of one run: the arguments of `Runtime.run`.
+        digest: of the model.
+        threads: of the network; 0 takes all cores.
+        many: as for `open_runtime`.
+
+    Raises:
+        FREError: as for `open_runtime`, if no runtime can run the model.
+    """
+
+    def opened(name: str) -> Runtime:
+        return open_runtime(model, outputs, runtime=name, threads=threads, many=many)
+
+    def tried(name: str) -> Runtime:
+        runtime = opened(name)
+        runtime.run(*inputs)
+        return runtime
+
+    installed = available_runtimes()
+    names = [name for name in CANDIDATES if name in installed]
+    if len(names) == 1:
+        return opened(names[0])
+    file = _file(digest, threads, many)
+    remembered = _remembered(file)
+    if remembered in names:
+        with suppress(FREError, RuntimeError):
+            return opened(remembered)
+    runtimes, failure = _working(names, tried)
+    if failure is not None and not runtimes:
+        raise failure
+    seconds = _measure(runtimes, inputs)
+    best = min(runtimes, key=lambda runtime: seconds[runtime.name])
+    if seconds[best.name] > MARGIN * seconds[runtimes[0].name]:
+        best = runtimes[0]
+    _remember(file, best.name, seconds)
+    return best
+
+
+def _working(
+    names: Sequence[str], opened: Callable[[str], Runtime]
+) -> tuple[list[Runtime], Exception | None]:
+    """The runtimes that run the model, and what was wrong with the last that does not."""
+    results = [_tried(name, opened) for name in names]
+    failures = [result for result in results if isinstance(result, Exception)]
+    runtimes = [result for result in results if not isinstance(result, Exception)]
+    return runtimes, failures[-1] if failures else None
+
+
+def _tried(name: str, opened: Callable[[str], Runtime]) -> Runtime | Exception:
+    try:
+        return opened(name)
+    except Exception as error:  # faults of a runtime have types of its own, and the next may do
+        return error
+
+
+def _measure(runtimes: Sequence[Runtime], inputs: Sequence[Any]) -> dict[str, float]:
+    """Seconds of the fastest run of each, in turns: what else goes on strikes all alike."""
+    best = {runtime.name: float("inf") for runtime in runtimes}
+    if len(runtimes) == 1:
+        return best
+    began = time.perf_counter()
+    for done in range(ROUNDS[1]):
+        if done >= ROUNDS[0] and time.perf_counter() - began > SECONDS:
+            break
+        for runtime in runtimes:
+            start = time.perf_counter()
+            runtime.run(*inputs)
+            best[runtime.name] = min(best[runtime.name], time.perf_counter() - start)
+    return best
+
+
+def _file(digest: str, threads: int, many: bool) -> Path:
+    versions = [_version(name) for name in CANDIDATES]
+    key = repr((digest, versions, _processor(), available_cores(), threads, many))
+    return cache_folder() / "runtimes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def _version(package: str) -> str:
+    # Builds for graphics cards go by other names.
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return ""
+
+
+def _processor() -> str:
+    """The model of the processor, as far as the system tells."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line
+    return f"{platform.machine()} {platform.processor()}"
+
+
+def _remembered(file: Path) -> str | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(file.read_bytes())["runtime"])
+    return None
+
+
+def _remember(file: Path, name: str, seconds: dict[str, float]) -> None:
+    # A cache that can't be written is no error: the runtimes are measured again next time.
+    with suppress(OSError, OutputError):
+        document = {"runtime": name, "seconds": seconds}
+        write_atomic(file, json.dumps(document).encode(), parents=True)

@@ -1,0 +1,39 @@
+"""Read arrays that were stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fre.errors import ModelFileError
+
+
+def take(
+    arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int | None, ...], what: str
+) -> NDArray[Any]:
+    """One of the arrays.
+
+    Args:
+        arrays: by name.
+        name: its name.
+        shape: what its shape must be; ``None`` is any length.
+        what: what the arrays make up, for the message.
+
+    Raises:
+        ModelFileError: it is missing or has another shape.
+    """
+    if name not in arrays:
+        raise ModelFileError(f"{what} lack the array {name!r}: the file is damaged or not of fre")
+    found = arrays[name].shape
+    fits = len(found) == len(shape) and all(
+        wanted is None or length == wanted for length, wanted in zip(found, shape, strict=True)
+    )
+    if not fits:
+        expected = " x ".join("any" if length is None else str(length) for length in shape)
+        raise ModelFileError(
+            f"{what} have the array {name!r} in the shape {found}, not {expected or 'a number'}: "
+            "the file is damaged or not of fre"
+        )
+    return arrays[name]

@@ -1,0 +1,167 @@
+"""What a new image's residual would be, from the residuals of the images that were fitted on.
+
+Under the subspace of all n images an image of its own training has too small a residual. Under
+one that was fitted without its fold, on m < n images, it has one that is too large: that subspace
+saw less than the final one. What a new image will have lies between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.errors import OptionError
+from fre.types import FloatArray
+
+CHEAP_FOLDS = 20
+"""More folds than these change little."""
+
+CHEAP_IMAGES = 8000
+"""Images that all the decompositions of a cross-fit may have in sum, beyond the folds asked for."""
+
+
+def cheap_folds(n: int, asked: int) -> int:
+    """How many folds to deal for subspaces whose cross-fit decomposes n x n inner products.
+
+    Args:
+        n: number of images.
+        asked: the least number of folds.
+    """
+    return max(asked, min(CHEAP_FOLDS, CHEAP_IMAGES // n))
+
+
+def folds_of(n: int, folds: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
+    """The fold of each of n images: (n,).
+
+    Args:
+        n: number of images.
+        folds: the images of each fold.
+    """
+    fold_of = np.zeros(n, np.intp)
+    for number, fold in enumerate(folds):
+        fold_of[fold] = number
+    return fold_of
+
+
+def merge_folds(folds: list[NDArray[np.intp]], at_most: int) -> list[NDArray[np.intp]]:
+    """Fewer and larger folds, for fits that cost more; what was in one fold stays together.
+
+    Args:
+        folds: the rows of each fold.
+        at_most: number of folds to make of them.
+    """
+    kept = min(at_most, len(folds))
+    return [np.sort(np.concatenate(folds[first::kept])) for first in range(kept)]
+
+
+S = TypeVar("S", bound="Additive")
+
+
+class Additive(Protocol):
+    """Statistics that add up."""
+
+    def merge(self: S, *others: S) -> S:
+        """The statistics of all sets of images."""
+
+
+def sums_without(folds: Sequence[S]) -> Iterator[S]:
+    """For each fold, in order, the statistics of all the others.
+
+    Sums can't be had by subtraction: a subspace of all images that is cut to its strongest
+    directions leans towards each of them, and what is subtracted does not take that back. So what
+    halves of the folds have in common is merged once: about k log2 k merges for k folds.
+
+    Args:
+        folds: statistics of each.
+
+    Raises:
+        OptionError: there is only one.
+    """
+    if len(folds) < 2:
+        raise OptionError("cross-fitting needs images in two folds or more")
+    return _sums_without(folds, None)
+
+
+def _sums_without(folds: Sequence[S], outside: S | None) -> Iterator[S]:
+    if len(folds) == 1:
+        assert outside is not None
+        yield outside
+        return
+    half = len(folds) // 2
+    for inside, rest in ((folds[:half], folds[half:]), (folds[half:], folds[:half])):
+        first, *others = rest if outside is None else (outside, *rest)
+        yield from _sums_without(inside, first.merge(*others) if others else first)
+
+
+def extrapolate(held_out: FloatArray, own: FloatArray, *, fitted_on: int, of: int) -> FloatArray:
+    """Squared residuals as they would be under a subspace of all images but the image itself.
+
+    To first order the expected residual of a fit with c parameters an output is a (1 + c / m) on
+    new data and a (1 - c / n) on its own data (Akaike, "Fitting autoregressive models for
+    prediction", 1969; Amari and Murata, "Statistical theory of learning curves under entropic
+    loss criterion", 1993). It is a line in one variable, which is 1 / m and -1 / n; the value
+    wanted is the one at 1 / n. That needs neither a nor c, and holds for each image and location.
+
+    Args:
+        held_out: float32, squared residuals under a subspace of other images.
+        own: float32, the same shape: of the same images under the subspace of all.
+        fitted_on: m, number of the other images.
+        of: n, number of all images.
+
+    Returns:
+        float32, the same shape; between ``own`` and ``held_out``, and close to the latter.
+    """
+    share = (of - fitted_on) / (of + fitted_on)
+    return np.asarray((1 - share) * held_out + share * own, np.float32)
+
+
+def check_groups(groups: Sequence[str]) -> None:
+    """Refuse groups that can't be dealt into folds.
+
+    Raises:
+        OptionError: all images are of one group.
+    """
+    if len(set(groups)) < 2:
+        raise OptionError(
+            f"all {len(groups)} images are of one group, {groups[0]!r}; cross-fitting needs two "
+            "groups or more"
+        )
+
+
+def make_folds(
+    n: int, *, folds: int = 5, seed: int = 0, groups: Sequence[str] | None = None
+) -> list[NDArray[np.intp]]:
+    """A seeded permutation of n images, dealt into folds of nearly equal size.
+
+    Args:
+        n: number of images, at least 2.
+        folds: the number of folds; n, if there are fewer images.
+        seed: of the permutation.
+        groups: (n,), labels; images of one group are in one fold. The largest groups are dealt
+            first, each to the fold that is smallest by then; there are no more folds than groups.
+
+    Returns:
+        For each fold, the indices of its images, ascending.
+
+    Raises:
+        OptionError: all images are of one group.
+    """
+    if groups is not None:
+        return _grouped_folds(groups, folds, seed)
+    order = np.random.default_rng(seed).permutation(n)
+    return [np.sort(part) for part in np.array_split(order, min(folds, n))]
+
+
+def _grouped_folds(groups: Sequence[str], folds: int, seed: int) -> list[NDArray[np.intp]]:
+    check_groups(groups)
+    labels, of_image, sizes = np.unique(np.array(groups), return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    fold_of = np.empty(len(labels), np.intp)
+    filled = np.zeros(min(folds, len(labels)), np.intp)
+    for group in order[np.argsort(-sizes[order], kind="stable")]:
+        fold_of[group] = np.argmin(filled)
+        filled[fold_of[group]] += sizes[group]
+    return [np.flatnonzero(fold_of[of_image] == fold) for fold in range(len(filled))]

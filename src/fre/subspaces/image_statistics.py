@@ -1,0 +1,585 @@
+"""Image-wide subspaces add up: absorb features a few at a time, and join what was learnt apart.
+
+Kept of all features are their count n, their mean m, and an orthonormal basis V with singular
+values s, V diag(s^2) V^T = K, which stands for the scatter S, the sum of (x - m) (x - m)^T. Two
+sets of features have the scatter
+
+    S = S_a + S_b + n_a n_b / (n_a + n_b) (m_a - m_b) (m_a - m_b)^T
+
+(Chan, Golub and LeVeque, 1979), so V and s of both follow from the columns V_a s_a, V_b s_b and
+the weighted gap between the means: what the new columns add to the old basis is orthogonalised,
+and a small matrix is decomposed (Brand, 2006; Ross, Lim, Lin and Yang, 2008). No D x D matrix is
+formed, and features are let go of once they are absorbed.
+
+Where some directions will be left out all the same, and the others are not too weak, the inner
+products of the columns V_a s_a, V_b s_b and the gap are decomposed instead, as those of features
+are in `fre.subspaces.gram`: a third of the work. They square what the columns differ by, so a
+direction whose energy is w of the largest leans on the others by about 1e-16 / w.
+
+While the rank is within the capacity, K = S but for rounding. Beyond it the weakest directions are
+left out, and K = S - E. E is a sum of what was left out each time, so it is positive semidefinite;
+its trace is the discarded energy, and its norm |E| is at most the sum, ``lost``, of the largest
+energies that were left out at each time. Hence, whatever the order and the split of the features,
+
+- v^T K v <= v^T S v <= v^T K v + lost, for every direction v of length 1;
+- l_i <= L_i <= l_i + lost, l_i and L_i the i-th largest eigenvalues of K and S (Weyl);
+- the k strongest directions of K hold at least l_1 + ... + l_k of the energy, and no k directions
+  hold more than that and min(k lost, discarded);
+- sin(angle) <= lost / (l_k - l_{k+1} - lost), for the largest principal angle between the k
+  strongest directions of K and of S, where the denominator is positive (Davis and Kahan, 1970);
+- two orders of the same features have |K - K'| <= max(lost, lost').
+
+These are worst cases. Far beyond the capacity, and where a spectrum falls as slowly as that of real
+features, the bound on the angle says nothing, though the strongest directions are still close
+(benchmarks/incremental.py).
+
+V stays in float64. In float32 half the memory would do, but each update would tilt every strong
+direction by about 3e-8 anew, and the sum would not be exact any more. `to_arrays` can round V once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fre.errors import OptionError
+from fre.subspaces.arrays import take
+from fre.subspaces.gram import Gram
+from fre.subspaces.subspace import Subspace, check_rank, choose_rank, rounding_energy
+from fre.types import FloatArray
+
+Float64: TypeAlias = NDArray[np.float64]
+
+CAPACITY = 1024
+"""Directions that are kept unless another number is asked for."""
+
+BLOCK_ROWS = 256
+"""Features that are absorbed at once, or more. Each time costs about as much as turning the whole
+basis."""
+
+BLOCK_BYTES = 16 * 2**20
+"""Working memory for products with parts of the basis."""
+
+DRIFT = 1e-12
+"""Columns may miss being orthonormal by this; some thousand updates take them there."""
+
+WEAKEST = 1e-5
+"""Share of the largest energy that every kept direction must have, if columns are decomposed by
+their inner products."""
+
+NEARLY = 0.1
+"""Columns that miss being orthonormal by this at most (Frobenius norm of the difference of their
+inner products) may be decomposed by these: their condition is that of 1.1 at most."""
+
+EPSILON = float(np.finfo(np.float64).eps)
+
+
+def block_rows(capacity: int) -> int:
+    """Features that are best absorbed at once by statistics of that capacity."""
+    return max(BLOCK_ROWS, capacity // 2)
+
+
+@dataclass(frozen=True, eq=False)
+class SubspaceStatistics:
+    """What is kept of features so that their principal subspace can grow: O(capacity x D) memory.
+
+    Attributes:
+        n: number of features.
+        mean: float64 (D,).
+        basis: float64 (D, r), orthonormal columns, strongest first; 0 <= r <= capacity.
+        singular_values: float64 (r,), of the centred features along the basis; above 0.
+        discarded: energy (sum of squares of the centred features) outside the basis.
+        lost: no direction has more than this much energy outside the basis, but for rounding; 0
+            while the rank is within the capacity.
+        capacity: the largest r.
+    """
+
+    n: int
+    mean: Float64
+    basis: Float64
+    singular_values: Float64
+    discarded: float
+    lost: float
+    capacity: int
+
+    @property
+    def dimension(self) -> int:
+        """Length of a feature, D."""
+        return int(self.basis.shape[0])
+
+    @property
+    def rank(self) -> int:
+        """Number of basis vectors, r."""
+        return int(self.basis.shape[1])
+
+    @property
+    def energy(self) -> float:
+        """Sum of squares of the centred features, in the basis and outside."""
+        return float(np.sum(self.singular_values**2)) + self.discarded
+
+    @classmethod
+    def of(cls, X: NDArray[np.floating], *, capacity: int = CAPACITY) -> SubspaceStatistics:
+        """The statistics of some features.
+
+        Args:
+            X: float (n, D), a feature a row, n >= 1. Not changed, and not kept.
+            capacity: the most directions to keep, from 1.
+
+        Raises:
+            OptionError: no features, features that are not finite, or a capacity below 1.
+        """
+        if capacity < 1:
+            raise OptionError(f"capacity must be at least 1, not {capacity}")
+        if X.ndim != 2 or X.size == 0:
+            raise OptionError(f"the features must be a matrix of one row or more, not {X.shape}")
+        dimension = X.shape[1]
+        nothing = np.zeros((dimension, 0))
+        return cls(0, np.zeros(dimension), nothing, np.zeros(0), 0.0, 0.0, capacity).update(X)
+
+    @classmethod
+    def of_gram(cls, gram: Gram, *, capacity: int = CAPACITY) -> SubspaceStatistics:
+        """The same of features whose inner products are there already.
+
+        Args:
+            gram: of the features.
+            capacity: the most directions to keep, from 1.
+        """
+        energies, basis = gram.directions(capacity)
+        k = basis.shape[1]
+        beyond = energies[k:]
+        return cls(
+            len(gram.X),
+            gram.mean,
+            basis,
+            np.sqrt(energies[:k]),
+            float(np.sum(beyond)),
+            float(beyond.max(initial=0)) if k == capacity else 0.0,
+            capacity,
+        )
+
+    def update(self, X: NDArray[np.floating]) -> SubspaceStatistics:
+        """The statistics of these features and some more.
+
+        An update with one feature costs about as much as one with 256: see `Accumulator`.
+
+        Args:
+            X: float (b, D), b >= 1. Not changed, and not kept.
+
+        Raises:
+            OptionError: no features, features of another length, or not finite.
+        """
+        if X.ndim != 2 or len(X) == 0:
+            raise OptionError(f"the features must be a matrix of one row or more, not {X.shape}")
+        self._check_dimension(X.shape[1])
+        statistics, block = self, block_rows(self.capacity)
+        for start in range(0, len(X), block):
+            statistics = statistics._with_rows(X[start : start + block])
+        return statistics
+
+    def merge(self, *others: SubspaceStatistics) -> SubspaceStatistics:
+        """The statistics of all sets of features; its capacity is the largest of theirs.
+
+        Raises:
+            OptionError: features of another length.
+        """
+        merged = self
+        for other in others:
+            merged._check_dimension(other.dimension)
+            large, small = (merged, other) if merged.rank >= other.rank else (other, merged)
+            rows = np.empty((small.rank + 1, small.dimension))
+            np.multiply(small.basis.T, small.singular_values[:, None], out=rows[:-1])
+            merged = large._joined(rows, small)
+        return merged
+
+    def cut(
+        self, *, variance: float = 0.97, rank: int | None = None, at_most: int | None = None
+    ) -> Subspace:
+        """The principal subspace, as `fre.subspaces.gram.Gram.fit` has it of the same features.
+
+        The sign of a basis vector is such that its largest entry is positive.
+
+        Args:
+            variance: the share of the energy to keep, in (0, 1], discarded energy included: k is
+                the smallest that does, or all there are if the rest was discarded.
+            rank: a fixed k instead.
+            at_most: no larger k than this, whatever the variance.
+
+        Raises:
+            OptionError: ``variance`` or ``rank`` is out of range.
+        """
+        check_rank(variance, rank)
+        if rank is not None and self.rank == self.capacity < rank:
+            raise OptionError(
+                f"rank {rank} is more than the {self.capacity} directions that are kept; use a "
+                f"rank of at most {self.capacity}, or a larger capacity"
+            )
+        energies = self.singular_values**2
+        size = min(self.n, self.dimension)
+        k = choose_rank(
+            energies,
+            variance=variance,
+            rank=rank,
+            tolerance=rounding_energy(float(energies.max(initial=0)), size, self.n, self.mean),
+            beyond=self.discarded,
+        )
+        k = k if at_most is None else min(k, at_most)
+        basis = self.basis[:, :k].copy()
+        if k:
+            basis *= np.where(-basis.min(axis=0) > basis.max(axis=0), -1.0, 1.0)
+        discarded = float(np.sum(energies[k:])) + self.discarded
+        return Subspace(self.n, self.mean, basis, self.singular_values[:k].copy(), discarded)
+
+    def features(self, coordinates: NDArray[np.floating]) -> FloatArray:
+        """The features that have these coordinates: float32 (b, D).
+
+        While ``lost`` is 0, all that were absorbed can be had back so, but for rounding.
+
+        Args:
+            coordinates: float (b, r), along the basis, from the mean.
+        """
+        X = np.empty((len(coordinates), self.dimension), np.float32)
+        for part in _parts(self.dimension, len(X)):
+            X[:, part] = coordinates @ self.basis[part].T + self.mean[part]
+        return X
+
+    def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
+        """Arrays to store; `from_arrays` makes of them what they were made of.
+
+        Args:
+            dtype: of the basis. In float64 nothing is changed. In float32 each direction is
+                turned by about 3e-8, once; count, mean, spectrum and energy are kept as they are.
+        """
+        return {
+            "n": np.array(self.n, np.int64),
+            "mean": self.mean,
+            "basis": self.basis.astype(dtype),
+            "singular_values": self.singular_values,
+            "discarded": np.array(self.discarded),
+            "lost": np.array(self.lost),
+            "capacity": np.array(self.capacity, np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> SubspaceStatistics:
+        """What `to_arrays` stored; other names in ``arrays`` are passed over.
+
+        Raises:
+            ModelFileError: an array is missing or has the wrong shape.
+        """
+        what = "the statistics of an image-wide subspace"
+        mean = take(arrays, "mean", (None,), what).astype(np.float64)
+        singular_values = take(arrays, "singular_values", (None,), what).astype(np.float64)
+        stored = take(arrays, "basis", (len(mean), len(singular_values)), what)
+        basis = _upright(stored.astype(np.float64))
+        return cls(
+            int(take(arrays, "n", (), what)),
+            mean,
+            basis,
+            singular_values,
+            float(take(arrays, "discarded", (), what)),
+            float(take(arrays, "lost", (), what)),
+            int(take(arrays, "capacity", (), what)),
+        )
+
+    def _check_dimension(self, dimension: int) -> None:
+        if dimension != self.dimension:
+            raise OptionError(
+                f"the features have {dimension} entries, and those before have {self.dimension}: "
+                "only features of the same layer, pooling and input size add up"
+            )
+
+    def _with_rows(self, X: NDArray[np.floating]) -> SubspaceStatistics:
+        mean = X.mean(axis=0, dtype=np.float64)
+        if not np.isfinite(mean).all():
+            raise OptionError("the features must be finite, and some are not")
+        rows = np.empty((len(X) + 1, X.shape[1]))
+        centred = rows[:-1]
+        np.subtract(X, mean, out=centred)
+        # A sum of large numbers is off by more than the last bit; the deviations' sum is not.
+        correction = centred.mean(axis=0)
+        centred -= correction
+        block = SubspaceStatistics(
+            len(X), mean + correction, self.basis[:, :0], np.zeros(0), 0.0, 0.0, self.capacity
+        )
+        return self._joined(rows, block)
+
+    def _joined(self, rows: Float64, other: SubspaceStatistics) -> SubspaceStatistics:
+        """Join another set of features.
+
+        Args:
+            rows: float64 (c + 1, D), factors of the other's scatter, which is the sum of their
+                outer products, and room for one more row; overwritten.
+            other: count, mean, discarded energy and capacity of the other set.
+        """
+        n = self.n + other.n
+        gap = other.mean - self.mean
+        mean = self.mean + gap * (other.n / n)
+        np.multiply(gap, np.sqrt(self.n * (other.n / n)), out=rows[-1])
+
+        capacity = max(self.capacity, other.capacity)
+        together = replace(
+            self,
+            n=n,
+            mean=mean,
+            discarded=self.discarded + other.discarded,
+            lost=self.lost + other.lost,
+            capacity=capacity,
+        )
+        if self.rank + len(rows) > capacity:
+            turned = together._with_columns_by_products(rows)
+            if turned is not None:
+                return turned
+        return together._with_columns(rows)
+
+    def _with_columns_by_products(self, rows: Float64) -> SubspaceStatistics | None:
+        """`_with_columns` at a third of the cost; ``None`` where that would not be exact enough."""
+        V, s, r = self.basis, self.singular_values, self.rank
+        size = r + len(rows)
+        products = np.zeros((size, size))
+        for part in _parts(self.dimension, size):
+            columns = np.concatenate([(V[part] * s).T, rows[:, part]])
+            products += columns @ columns.T
+        energies, U = np.linalg.eigh(products)
+        energies, U = np.maximum(energies[::-1], 0), U[:, ::-1]
+        k = self.capacity
+        if energies[k - 1] <= WEAKEST * energies[0]:
+            return None
+        rounding = rounding_energy(float(energies[0]), size, self.n, self.mean)
+        beyond = float(energies[k])
+        weights = U[:, :k] / np.sqrt(energies[:k])
+        weights[:r] *= s[:, None]
+        basis = np.empty((self.dimension, k))
+        for part in _parts(self.dimension, k):
+            np.matmul(V[part], weights[:r], out=basis[part])
+            basis[part] += rows[:, part].T @ weights[r:]
+        return replace(
+            self,
+            basis=_upright(basis),
+            singular_values=np.sqrt(energies[:k]),
+            discarded=self.discarded + float(np.sum(energies[k:])),
+            lost=self.lost + (beyond if beyond > rounding else 0.0),
+        )
+
+    def _with_columns(self, rows: Float64) -> SubspaceStatistics:
+        """The statistics whose scatter is larger by the outer products of some vectors.
+
+        Args:
+            rows: float64 (c, D); overwritten.
+        """
+        V, s = self.basis, self.singular_values
+        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        scale = max(float(norms.max()), float(s.max(initial=0)))
+        # What is below this is rounding: of the decomposition, or of the subtraction of the mean.
+        offset = np.sqrt(self.n) * _length(self.mean)
+        tolerance = 4 * EPSILON * (scale * (self.rank + len(rows)) + offset)
+
+        along, Q, beyond, dropped = _orthogonalised(V, rows, tolerance)
+        r, q = self.rank, Q.shape[1]
+        core = np.zeros((r + q, r + len(rows)))
+        np.fill_diagonal(core[:r], s)
+        core[:r, r:], core[r:, r:] = along, beyond
+        U, values = _left_vectors(core)
+
+        k = min(self.capacity, int(np.count_nonzero(values > tolerance)))
+        basis = np.empty((self.dimension, k))
+        for part in _parts(self.dimension, k):
+            np.matmul(V[part], U[:r, :k], out=basis[part])
+            basis[part] += Q[part] @ U[r:, :k]
+        left_out = values[k:]
+        signal = left_out[left_out > tolerance]
+        return replace(
+            self,
+            basis=_upright(basis),
+            singular_values=values[:k],
+            discarded=self.discarded + dropped + float(np.sum(left_out**2)),
+            lost=self.lost + float(signal.max(initial=0)) ** 2,
+        )
+
+
+def _orthogonalised(
+    V: Float64, rows: Float64, tolerance: float
+) -> tuple[Float64, Float64, Float64, float]:
+    """Split vectors into their parts along a basis and outside of it.
+
+    Args:
+        V: float64 (D, r), orthonormal columns.
+        rows: float64 (c, D), the vectors; overwritten.
+        tolerance: directions with singular values up to this are dropped.
+
+    Returns:
+        ``along`` (r, c), an orthonormal ``Q`` (D, q), orthogonal to V, and ``beyond`` (q, c), such
+        that ``rows.T`` = V along + Q beyond, but for what was dropped; and the energy of that.
+    """
+    along = V.T @ rows.T
+    for part in _parts(len(V), len(rows)):
+        rows[:, part] -= along.T @ V[part].T
+    Q, triangle = np.linalg.qr(rows.T)
+    # An unpivoted QR of dependent vectors makes up directions, which need not be orthogonal to V.
+    U, values, W = np.linalg.svd(triangle, full_matrices=False)
+    kept = values > tolerance
+    Q = Q @ U[:, kept]
+    weights = values[kept, None] * W[kept]
+    # What is small beside the vectors it was left of still leans on V: once more (Kahan).
+    again = V.T @ Q
+    for part in _parts(len(V), Q.shape[1]):
+        Q[part] -= V[part] @ again
+    along += again @ weights
+    dropped = float(np.sum(values[~kept] ** 2))
+    if again.size:
+        Q, triangle = orthonormalised(Q)
+        weights = triangle @ weights
+    return along, Q, weights, dropped
+
+
+def orthonormalised(Q: Float64) -> tuple[Float64, Float64]:
+    """The QR decomposition of columns that are nearly orthonormal, as a rule.
+
+    Then Cholesky's of their inner products is as exact, and made of products of matrices alone,
+    which take a fraction of the time (Yamamoto, Nakatsukasa, Yanagisawa and Fukaya, 2015).
+    """
+    products = Q.T @ Q
+    if np.linalg.norm(products - np.eye(len(products))) > NEARLY:
+        return np.linalg.qr(Q)
+    triangle: Float64 = np.asarray(np.linalg.cholesky(products).T, np.float64)
+    return Q @ np.linalg.inv(triangle), triangle
+
+
+def _left_vectors(matrix: Float64) -> tuple[Float64, Float64]:
+    """Left singular vectors, as columns, and singular values, largest first."""
+    if not matrix.size:
+        return np.zeros((0, 0)), np.zeros(0)
+    U, values, _ = np.linalg.svd(matrix, full_matrices=False)
+    return U, values
+
+
+def _upright(V: Float64) -> Float64:
+    """Columns that rounding has made lean on one another, made orthonormal again."""
+    ones = np.ones(V.shape[1])
+    # The row sums of V^T V - I, without the product of two large matrices.
+    if np.abs(V.T @ (V @ ones) - ones).max(initial=0) <= DRIFT:
+        return V
+    Q, triangle = np.linalg.qr(V)
+    Q *= np.sign(np.diag(triangle))
+    return Q
+
+
+def _length(vector: Float64) -> float:
+    return float(np.sqrt(vector @ vector))
+
+
+def _parts(dimension: int, width: int) -> Iterator[slice]:
+    """Slices of the entries of ``width`` vectors, each of a bounded size."""
+    step = max(1, BLOCK_BYTES // (8 * max(1, width)))
+    for start in range(0, dimension, step):
+        yield slice(start, start + step)
+
+
+S = TypeVar("S", bound="Growing")
+
+
+class Growing(Protocol):
+    """Statistics that absorb features, as `SubspaceStatistics` and `PositionStatistics` do."""
+
+    def update(self: S, X: FloatArray, /) -> S:
+        """The statistics of these features and some more."""
+
+
+class Accumulator(Generic[S]):
+    """Statistics of features that come in batches of any size.
+
+    Features wait until a block is full, so the result is the same to the last bit however they
+    were split, as long as their order is the same.
+
+    Example::
+
+        of = partial(SubspaceStatistics.of, capacity=256)
+        accumulator = Accumulator(of)
+        for X in batches:
+            accumulator.add(X)
+        subspace = accumulator.result().cut()
+
+    Args:
+        of: makes statistics of the first features, (n, D).
+        block: features that are absorbed at once, from 1.
+        absorbed: `absorbed` of an accumulator that this one goes on from.
+        pending: `pending` of that accumulator.
+
+    Raises:
+        OptionError: ``block`` is below 1.
+    """
+
+    def __init__(
+        self,
+        of: Callable[[FloatArray], S],
+        *,
+        block: int = BLOCK_ROWS,
+        absorbed: S | None = None,
+        pending: FloatArray | None = None,
+    ) -> None:
+        if block < 1:
+            raise OptionError(f"block must be at least 1, not {block}")
+        self._of = of
+        self._block = block
+        self._absorbed = absorbed
+        self._buffer: FloatArray | None = None
+        self._waiting = 0
+        if pending is not None:
+            self.add(pending)
+
+    @property
+    def absorbed(self) -> S | None:
+        """The statistics of all full blocks; ``None`` before the first is full."""
+        return self._absorbed
+
+    @property
+    def pending(self) -> FloatArray | None:
+        """A copy of the features that wait, float32 (b, D), b < block; ``None`` before any."""
+        return None if self._buffer is None else self._buffer[: self._waiting].copy()
+
+    def add(self, X: FloatArray) -> None:
+        """Take in some features.
+
+        Args:
+            X: float32 (b, D), b >= 0. Copied.
+
+        Raises:
+            OptionError: the features have another length, are not float32, or are refused by the
+                statistics.
+        """
+        if X.ndim != 2 or X.dtype != np.float32:
+            raise OptionError(f"features must be a float32 matrix, not {X.dtype} {X.shape}")
+        if self._buffer is None:
+            self._buffer = np.empty((self._block, X.shape[1]), np.float32)
+        if X.shape[1] != self._buffer.shape[1]:
+            raise OptionError(
+                f"the features have {X.shape[1]} entries, and those before have "
+                f"{self._buffer.shape[1]}"
+            )
+        done = 0
+        while done < len(X):
+            taken = X[done : done + self._block - self._waiting]
+            self._buffer[self._waiting : self._waiting + len(taken)] = taken
+            self._waiting += len(taken)
+            done += len(taken)
+            if self._waiting == self._block:
+                self._absorbed = self._with(self._buffer)
+                self._waiting = 0
+
+    def result(self) -> S:
+        """The statistics of all features so far; more can be added afterwards.
+
+        Raises:
+            OptionError: there were none.
+        """
+        if self._buffer is not None and self._waiting:
+            return self._with(self._buffer[: self._waiting])
+        if self._absorbed is None:
+            raise OptionError("there are no features to make statistics of")
+        return self._absorbed
+
+    def _with(self, X: FloatArray) -> S:
+        return self._of(X) if self._absorbed is None else self._absorbed.update(X)

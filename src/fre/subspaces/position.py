@@ -1,0 +1,301 @@
+"""A small subspace for every location: what is normal just here.
+
+At each location of a feature map, the channels of all images are a point cloud in R^C; its
+principal subspace sees what the image-wide subspace cannot, texture that is out of place. Counts,
+means and scatter matrices are exact sufficient statistics: they add up, in fixed memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fre.errors import OptionError
+from fre.parallel import on_all_cores
+from fre.subspaces.arrays import take
+from fre.types import FloatArray
+
+Float64: TypeAlias = NDArray[np.float64]
+
+BLOCK_BYTES = 16 * 2**20
+"""Working memory for float64 copies of parts of the features, on each core."""
+
+EIGH_BYTES = 2**20
+"""Covariances that are decomposed in one call: small parts keep all cores busy to the end."""
+
+PRIOR_IMAGES = 32
+"""The neighbourhood of a location counts as much as this many images."""
+
+
+@dataclass(frozen=True)
+class PositionSubspace:
+    """An affine subspace of the channels for each location.
+
+    Each is kept as its orthogonal complement, which is the smaller part at 97 % of the variance.
+    The residual's square is the sum of what is left of large squares if it goes by the subspace,
+    and of small squares, all of them its own, if it goes by the complement. So half precision is
+    enough for that.
+
+    Attributes:
+        n: number of images it was fitted on.
+        grid: height and width of the feature map.
+        mean: float64 (P, C), P = height * width, rows first.
+        complement: float16 (P, C, r), orthonormal columns but for rounding, weakest first; a
+            location that needs fewer than r has columns of zeros; r >= 1.
+        ranks: int (P,), the dimensions of the subspaces.
+        kept_variance: share of the energy of all locations that they hold, in [0, 1].
+    """
+
+    n: int
+    grid: tuple[int, int]
+    mean: Float64
+    complement: NDArray[np.float16]
+    ranks: NDArray[np.intp]
+    kept_variance: float
+
+    @property
+    def channels(self) -> int:
+        """Length of the vector at a location, C."""
+        return int(self.complement.shape[1])
+
+    @property
+    def rank(self) -> int:
+        """The largest of the dimensions, k."""
+        return int(self.ranks.max(initial=0))
+
+    def energies(self, X: FloatArray) -> FloatArray:
+        """Squared residual at every location.
+
+        Args:
+            X: float32 (n, C * P), flattened from (channels, height, width).
+
+        Returns:
+            float32 (n, P): |W^T (x - m)|^2 for each location's vector x and complement W.
+        """
+        n, positions = len(X), len(self.mean)
+        vectors = X.reshape(n, self.channels, positions)
+        mean = self.mean.astype(np.float32)
+        energies = np.empty((n, positions), np.float32)
+
+        def work(part: slice) -> None:
+            centred = vectors[:, :, part].transpose(2, 0, 1) - mean[part, None, :]
+            outside = centred @ self.complement[part].astype(np.float32)
+            energies[:, part] = np.square(outside).sum(axis=2).T
+
+        _in_parts(work, positions, BLOCK_BYTES // (4 * n * self.channels))
+        return energies
+
+
+@dataclass(frozen=True)
+class PositionStatistics:
+    """Counts, means and scatter matrices of the vectors at each location.
+
+    Attributes:
+        n: number of images.
+        grid: height and width of the feature map.
+        mean: float64 (P, C).
+        scatter: float64 (P, C, C), the sum over images of the outer products of the centred
+            vectors.
+    """
+
+    n: int
+    grid: tuple[int, int]
+    mean: Float64
+    scatter: Float64
+
+    @classmethod
+    def of(cls, X: FloatArray, grid: tuple[int, int]) -> PositionStatistics:
+        """The statistics of some images.
+
+        Args:
+            X: float32 (n, C * P), n >= 1, flattened from (channels, height, width).
+            grid: height and width.
+        """
+        n, positions = len(X), grid[0] * grid[1]
+        vectors = X.reshape(n, -1, positions)
+        channels = vectors.shape[1]
+        mean = np.asarray(vectors.mean(axis=0, dtype=np.float64)).T.copy()
+        scatter = np.empty((positions, channels, channels))
+
+        def work(part: slice) -> None:
+            centred = vectors[:, :, part].transpose(2, 0, 1) - mean[part, None, :]
+            np.matmul(centred.transpose(0, 2, 1), centred, out=scatter[part])
+
+        _in_parts(work, positions, BLOCK_BYTES // (8 * n * channels))
+        return cls(n, grid, mean, scatter)
+
+    def update(self, X: FloatArray) -> PositionStatistics:
+        """The statistics of these images and some more, exactly.
+
+        Args:
+            X: float32 (b, C * P), b >= 1, as for `of`.
+
+        Raises:
+            OptionError: no features, or features of another length.
+        """
+        if X.ndim != 2 or len(X) == 0:
+            raise OptionError(f"the features must be a matrix of one row or more, not {X.shape}")
+        if X.shape[1] != self.mean.size:
+            raise OptionError(
+                f"the features have {X.shape[1]} entries, and those before have {self.mean.size}: "
+                "only features of the same layer and input size add up"
+            )
+        block = PositionStatistics.of(X, self.grid)
+        gap = block.mean - self.mean
+        n = self.n + block.n
+        weighted = gap * np.sqrt(self.n * (block.n / n))
+        scatter = block.scatter
+
+        def work(part: slice) -> None:
+            scatter[part] += self.scatter[part]
+            scatter[part] += weighted[part, :, None] * weighted[part, None, :]
+
+        positions, channels = self.mean.shape
+        _in_parts(work, positions, BLOCK_BYTES // (8 * channels**2))
+        return PositionStatistics(n, self.grid, self.mean + gap * (block.n / n), scatter)
+
+    def merge(self, *others: PositionStatistics) -> PositionStatistics:
+        """The statistics of all sets of images, exactly (Chan, Golub and LeVeque, 1979).
+
+        Raises:
+            OptionError: feature maps of other sizes.
+        """
+        for other in others:
+            if (other.grid, other.mean.shape) != (self.grid, self.mean.shape):
+                raise OptionError(
+                    f"feature maps of {other.mean.shape[1]} channels at {other.grid} do not add "
+                    f"up with those of {self.mean.shape[1]} channels at {self.grid}"
+                )
+        sets = (self, *others)
+        n = sum(part.n for part in sets)
+        mean = np.zeros_like(self.mean)
+        for part in sets:
+            mean += part.mean * (part.n / n)
+        gaps = np.stack([(part.mean - mean) * np.sqrt(part.n) for part in sets], axis=1)
+        scatter = np.empty_like(self.scatter)
+
+        def work(part: slice) -> None:
+            np.matmul(gaps[part].transpose(0, 2, 1), gaps[part], out=scatter[part])
+            for one in sets:
+                scatter[part] += one.scatter[part]
+
+        positions, channels = self.mean.shape
+        _in_parts(work, positions, BLOCK_BYTES // (8 * channels**2))
+        return PositionStatistics(n, self.grid, mean, scatter)
+
+    def fit(self, *, variance: float = 0.97, prior: float = PRIOR_IMAGES) -> PositionSubspace:
+        """The principal subspaces of all locations.
+
+        Few images say little of a location by themselves, so the covariances around it weigh in:
+        the one used is (n S + prior S') / (n + prior), S its own, S' the mean of the S of the
+        3 x 3 locations around it, cut at the borders.
+
+        Args:
+            variance: the share of the energy to keep at each location, in (0, 1].
+            prior: the weight of the neighbourhood, in images; 0 does without.
+        """
+        height, width = self.grid
+        channels = self.mean.shape[1]
+        step = max(1, EIGH_BYTES // (8 * channels**2))
+        parts = [
+            (row, slice(start, min(start + step, width)))
+            for row in range(height)
+            for start in range(0, width, step)
+        ]
+        found = on_all_cores(partial(self._fit_part, *part, variance, prior) for part in parts)
+        energies, ranks = (np.concatenate(column) for column in list(zip(*found, strict=True))[:2])
+        # At least one column, if only of zeros: not every runtime takes an empty matrix.
+        most = max(1, channels - int(ranks.min()))
+        complement = np.zeros((len(ranks), channels, most), np.float16)
+        start = 0
+        for _, _, columns in found:
+            complement[start : start + len(columns), :, : columns.shape[2]] = columns
+            start += len(columns)
+        total = float(energies.sum())
+        kept = float(np.where(np.arange(channels) < ranks[:, None], energies, 0).sum())
+        share = kept / total if total > 0 else 1.0
+        return PositionSubspace(self.n, self.grid, self.mean, complement, ranks, share)
+
+    def _fit_part(
+        self, row: int, columns: slice, variance: float, prior: float
+    ) -> tuple[Float64, NDArray[np.intp], NDArray[np.float16]]:
+        """Of some neighbours in a row: all energies, ranks, and the complements.
+
+        Returns:
+            Float64 (w, C), strongest first; (w,); and float16 (w, C, r), weakest first.
+        """
+        first = row * self.grid[1]
+        mean = self.mean[first + columns.start : first + columns.stop]
+        energies, vectors = np.linalg.eigh(self._blended(row, columns, prior))
+        energies = np.maximum(energies[:, ::-1], 0)
+        channels = energies.shape[1]
+        tolerance = energies[:, :1] * channels * 4 * np.finfo(np.float64).eps
+        tolerance = tolerance + np.square(mean).sum(axis=1)[:, None] * 1e-28
+        available = np.count_nonzero(energies > tolerance, axis=1)
+        short = np.cumsum(energies, axis=1) < variance * energies.sum(axis=1)[:, None]
+        ranks = np.minimum(np.count_nonzero(short, axis=1) + 1, available)
+        most = channels - int(ranks.min())
+        outside = np.arange(most) < channels - ranks[:, None]
+        complement = np.where(outside[:, None, :], vectors[:, :, :most], 0.0)
+        return energies, ranks, complement.astype(np.float16)
+
+    def _blended(self, row: int, columns: slice, prior: float) -> Float64:
+        """Covariances of some neighbours in a row, blended with those around: float64 (w, C, C)."""
+        height, width = self.grid
+        channels = self.mean.shape[1]
+        rows = np.arange(max(0, row - 1), min(height, row + 2))
+        around = np.arange(max(0, columns.start - 1), min(width, columns.stop + 1))
+        beside = np.abs(np.arange(columns.start, columns.stop)[:, None] - around)
+        weights = np.repeat((beside <= 1)[:, None, :], len(rows), axis=1).astype(np.float64)
+        weights *= prior / weights.sum(axis=(1, 2), keepdims=True)
+        weights[:, rows == row] += self.n * (beside == 0)[:, None, :]
+        weights /= self.n * (self.n + prior)
+        maps = self.scatter.reshape(height, width, -1)
+        block = maps[rows[0] : rows[-1] + 1, around[0] : around[-1] + 1]
+        blended = weights.reshape(len(weights), -1) @ block.reshape(-1, channels**2)
+        return np.asarray(blended.reshape(-1, channels, channels))
+
+    def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
+        """Arrays to store; `from_arrays` makes of them what they were made of.
+
+        Args:
+            dtype: of the scatter matrices, whose upper triangles are stored. In float64 nothing is
+                changed; in float32 entries are off by up to 6e-8 of their size.
+        """
+        rows, columns = np.triu_indices(self.mean.shape[1])
+        return {
+            "n": np.array(self.n, np.int64),
+            "grid": np.array(self.grid, np.int64),
+            "mean": self.mean,
+            "scatter": self.scatter[:, rows, columns].astype(dtype),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PositionStatistics:
+        """What `to_arrays` stored; other names in ``arrays`` are passed over.
+
+        Raises:
+            ModelFileError: an array is missing or has the wrong shape.
+        """
+        what = "the statistics of the positions"
+        height, width = (int(length) for length in take(arrays, "grid", (2,), what))
+        positions = height * width
+        mean = take(arrays, "mean", (positions, None), what).astype(np.float64)
+        channels = mean.shape[1]
+        rows, columns = np.triu_indices(channels)
+        triangles = take(arrays, "scatter", (positions, len(rows)), what)
+        scatter = np.empty((positions, channels, channels))
+        scatter[:, rows, columns] = triangles
+        scatter[:, columns, rows] = triangles
+        return cls(int(take(arrays, "n", (), what)), (height, width), mean, scatter)
+
+
+def _in_parts(work: Callable[[slice], None], positions: int, width: int) -> None:
+    """Call ``work`` with slices of at most ``width`` positions, several at a time."""
+    step = max(1, width)
+    on_all_cores(partial(work, slice(start, start + step)) for start in range(0, positions, step))

@@ -1,0 +1,199 @@
+"""The PCA subspace of whole feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fre.errors import OptionError
+from fre.types import FloatArray
+
+Float64: TypeAlias = NDArray[np.float64]
+
+
+BLOCK_BYTES = 64 * 2**20
+"""Working memory for float64 copies of parts of the features."""
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """An affine subspace of a feature space, and what is known of the features it came from.
+
+    Attributes:
+        n: number of features it was fitted on.
+        mean: float64 (D,).
+        basis: float64 (D, k), orthonormal columns, strongest first; k may be 0.
+        singular_values: float64 (k,), of the centred features along the basis.
+        discarded: energy (sum of squares of the centred features) outside the basis.
+    """
+
+    n: int
+    mean: Float64
+    basis: Float64
+    singular_values: Float64
+    discarded: float
+
+    @property
+    def dimension(self) -> int:
+        """Length of a feature, D."""
+        return int(self.basis.shape[0])
+
+    @property
+    def rank(self) -> int:
+        """Number of basis vectors, k."""
+        return int(self.basis.shape[1])
+
+    @property
+    def kept_variance(self) -> float:
+        """Share of the energy that the basis holds, in [0, 1]; 1 if there is no energy."""
+        kept = float(np.sum(self.singular_values**2))
+        total = kept + self.discarded
+        return kept / total if total > 0 else 1.0
+
+    def residual(self, X: NDArray[np.floating]) -> Float64:
+        """What the subspace can't reconstruct of some features.
+
+        Args:
+            X: (n, D).
+
+        Returns:
+            float64 (n, D): (x - mean) - V V^T (x - mean), for each row x.
+        """
+        centred = X - self.mean
+        return np.asarray(centred - (centred @ self.basis) @ self.basis.T)
+
+    def energies(self, X: NDArray[np.floating], channels: int) -> FloatArray:
+        """Squared residual at every location, without a copy of the features.
+
+        Deviations from the mean are taken in float64 and multiplied in float32.
+
+        Args:
+            X: float (n, D), flattened from (channels, locations).
+            channels: number of channels.
+
+        Returns:
+            float32 (n, locations): the squared residual, summed over the channels.
+
+        Raises:
+            OptionError: features of another length, or not of so many channels.
+        """
+        n, dimension = X.shape
+        if dimension != self.dimension or channels < 1 or dimension % channels:
+            raise OptionError(
+                f"the features have {dimension} entries in {channels} channels; the subspace is "
+                f"of features with {self.dimension}"
+            )
+        locations = dimension // channels
+        step = max(1, BLOCK_BYTES // (8 * max(1, n) * locations)) * locations
+        parts = [slice(start, start + step) for start in range(0, dimension, step)]
+        basis = self.basis.astype(np.float32)
+
+        def centred(part: slice) -> FloatArray:
+            return np.asarray(X[:, part] - self.mean[part], np.float32)
+
+        codes = np.zeros((n, self.rank), np.float32)
+        for part in parts:
+            codes += centred(part) @ basis[part]
+        energies = np.zeros((n, locations), np.float32)
+        for part in parts:
+            residual = centred(part)
+            residual -= codes @ basis[part].T
+            np.square(residual, out=residual)
+            energies += residual.reshape(n, residual.shape[1] // locations, locations).sum(axis=1)
+        return energies
+
+
+def choose_rank(
+    energies: Float64,
+    *,
+    variance: float,
+    rank: int | None,
+    tolerance: float,
+    beyond: float = 0.0,
+) -> int:
+    """How many principal components to keep.
+
+    Args:
+        energies: squared singular values, largest first.
+        variance: share of the energy to keep, in (0, 1].
+        rank: a fixed number instead, or ``None``.
+        tolerance: energies up to this are rounding, not signal.
+        beyond: energy that there is besides, in directions that are not known.
+
+    Raises:
+        OptionError: ``rank`` is more than the data allow.
+    """
+    available = int(np.count_nonzero(energies > tolerance))
+    if rank is not None:
+        if rank > available:
+            raise OptionError(
+                f"rank {rank} is more than the good images allow: their features span "
+                f"{available} dimensions; use a rank of at most {available}, or more images"
+            )
+        return rank
+    if available == 0:
+        return 0
+    cumulative = np.cumsum(energies[:available])
+    # The last of the cumulative sums may miss its own total by a rounding error.
+    wanted = variance * (cumulative[-1] + beyond)
+    return min(int(np.searchsorted(cumulative, wanted)) + 1, available)
+
+
+def _columns(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Slices of the columns of a matrix, each small enough to be copied as float64."""
+    width = max(1, BLOCK_BYTES // (8 * n_rows))
+    for start in range(0, n_columns, width):
+        yield slice(start, min(start + width, n_columns))
+
+
+def _rows(n_rows: int, n_columns: int) -> Iterator[slice]:
+    return _columns(n_columns, n_rows)
+
+
+def _descending(symmetric: Float64) -> tuple[Float64, Float64]:
+    """Eigenvalues, largest first and not below zero, and the eigenvectors as columns.
+
+    The sign of a vector, which the decomposition leaves open, is such that its largest entry is
+    positive.
+    """
+    values, vectors = np.linalg.eigh(symmetric)
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    largest = np.take_along_axis(vectors, np.argmax(np.abs(vectors), axis=0)[None], axis=0)
+    return values, vectors * np.where(largest < 0, -1.0, 1.0)
+
+
+def rounding_energy(largest: float, size: int, n: int, mean: Float64) -> float:
+    """The largest energy that rounding alone may show in a direction without any.
+
+    Rounding comes from the decomposition, relative to the largest energy, and from the
+    subtraction of the mean, relative to the mean.
+
+    Args:
+        largest: energy of the strongest direction.
+        size: of the Gram matrix.
+        n: number of features.
+        mean: float64 (D,).
+    """
+    epsilon = float(np.finfo(np.float64).eps)
+    decomposition = largest * size * 4 * epsilon
+    return decomposition + n * float(mean @ mean) * (4 * epsilon) ** 2
+
+
+def _limited(k: int, at_most: int | None) -> int:
+    return k if at_most is None else min(k, at_most)
+
+
+def check_rank(variance: float, rank: int | None) -> None:
+    """Refuse a share of variance or a rank that makes no sense.
+
+    Raises:
+        OptionError: ``variance`` is not in (0, 1], or ``rank`` is below 1.
+    """
+    if not 0 < variance <= 1:
+        raise OptionError(f"variance must be above 0 and at most 1, not {variance}")
+    if rank is not None and rank < 1:
+        raise OptionError(f"rank must be at least 1, not {rank}")

@@ -1,0 +1,270 @@
+"""Evaluation: figures of a known predictor, and of the real data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from fre import FRE, evaluate
+from fre.cli.common import suggest_skipping
+from fre.cli.evaluate import evaluation_text
+from fre.datasets import open_dataset
+from fre.errors import DatasetError, ImageError
+from fre.evaluation.compare import compare
+from fre.evaluation.metrics import aupimo, auroc, bootstrap_interval, wilson_interval
+from fre.images.decode import read_image
+from fre.inference.prediction import Prediction
+
+
+class Brightness:
+    """Predicts by how bright an image is, and where."""
+
+    def predict_many(self, images: Sequence[Path], **_: object) -> Iterator[Prediction]:
+        for path in images:
+            grey = read_image(path)[:, :, 0].astype(np.float32)
+            score = float(grey.mean())
+            yield Prediction(path, score, 0.5, score > 100, (), grey.shape, grey)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Good images are dark with noise; defects have a brighter square, and one has no mask."""
+    rng = np.random.default_rng(0)
+    for split, kind, count in (("train", "good", 3), ("test", "good", 9), ("test", "spot", 6)):
+        for index in range(count):
+            image = rng.integers(0, 180 if kind == "good" else 150, (40, 30), dtype=np.uint8)
+            mask = np.zeros_like(image)
+            if kind == "spot":
+                mask[index : index + 12, 5:15] = 255
+                image[mask > 0] |= 96
+            for folder, pixels in ((f"{split}/{kind}", image), (f"ground_truth/{kind}", mask)):
+                name = f"{index}_mask.png" if "truth" in folder else f"{index}.png"
+                if ("truth" in folder) and (kind == "good" or index == 5):
+                    continue
+                path = tmp_path / folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    return tmp_path
+
+
+def test_figures_equal_scikit_learn(dataset: Path) -> None:
+    result = evaluate(Brightness(), dataset)
+    samples = open_dataset(dataset).test
+    images = [read_image(sample.path)[:, :, 0] for sample in samples]
+    labels = [not sample.good for sample in samples]
+    scores = [image.mean() for image in images]
+    assert result.image_auroc == pytest.approx(roc_auc_score(labels, scores))
+    assert result.image_aupr == pytest.approx(average_precision_score(labels, scores))
+    pixels, truth = [], []
+    for sample, image in zip(samples, images, strict=True):
+        if sample.masks or sample.good:
+            pixels.append(image.ravel())
+            mask = read_image(sample.masks[0])[:, :, 0] if sample.masks else np.zeros_like(image)
+            truth.append(mask.ravel() > 0)
+    expected = roc_auc_score(np.concatenate(truth), np.concatenate(pixels))
+    assert result.pixel_auroc == pytest.approx(expected, abs=1e-6)
+    assert 0 < result.aupro < 1
+    masks = [read_image(s.masks[0])[:, :, 0] > 0 if s.masks else None for s in samples]
+    known = [i for i, sample in enumerate(samples) if sample.masks or sample.good]
+    per_image = aupimo([images[i] for i in known], [masks[i] for i in known])
+    assert result.aupimo == pytest.approx(np.nanmean(per_image), abs=1e-6)
+    assert (result.n_good, result.n_defect) == (9, 6)
+    alarms = [score > 100 for score, label in zip(scores, labels, strict=True) if not label]
+    assert result.false_alarm_rate_observed == pytest.approx(np.mean(alarms))
+    assert result.images_per_second > 0
+    names = ["image_auroc", "image_aupr", "image_f1", "pixel_auroc", "pixel_f1", "aupro", "aupimo"]
+    assert list(result.resamples) == names
+    assert list(result.intervals) == [*names, "false_alarm_rate_observed"]
+    assert result.intervals["image_auroc"] == bootstrap_interval(auroc, scores, labels)
+    for name in names[3:]:
+        low, high = result.intervals[name]
+        assert low < getattr(result, name) < high, name
+    assert result.intervals["false_alarm_rate_observed"] == wilson_interval(sum(alarms), 9)
+    assert [row.sample for row in result.images] == list(samples)
+
+
+def test_without_masks_the_pixel_figures_are_null(dataset: Path) -> None:
+    for mask in (dataset / "ground_truth" / "spot").iterdir():
+        mask.unlink()
+    result = evaluate(Brightness(), dataset)
+    assert result.image_auroc is not None
+    assert result.pixel_auroc is result.pixel_f1 is result.aupro is result.aupimo is None
+
+
+def test_maps_of_the_size_of_the_images_are_not_kept(dataset: Path) -> None:
+    kept: list[Prediction] = []
+
+    class Remembering(Brightness):
+        def predict_many(self, images: Sequence[Path], **_: object) -> Iterator[Prediction]:
+            for prediction in super().predict_many(images):
+                kept.append(replace(prediction, input_map=prediction.input_map[::2, ::2]))
+                yield kept[-1]
+
+    assert evaluate(Remembering(), dataset).pixel_auroc is not None
+    held = [
+        value.size
+        for prediction in kept
+        for value in vars(prediction).values()
+        if isinstance(value, np.ndarray)
+    ]
+    assert held == [20 * 15] * 15
+
+
+def test_without_good_images_there_is_no_aupimo(dataset: Path) -> None:
+    for image in (dataset / "test" / "good").iterdir():
+        image.unlink()
+    result = evaluate(Brightness(), dataset)
+    assert result.pixel_auroc is not None
+    assert result.aupimo is None
+
+
+def test_with_good_images_only_the_image_figures_are_null(dataset: Path) -> None:
+    for image in (dataset / "test" / "spot").iterdir():
+        image.unlink()
+    result = evaluate(Brightness(), dataset)
+    assert result.image_auroc is result.image_f1 is result.pixel_auroc is None
+    assert (result.n_good, result.n_defect) == (9, 0)
+    assert result.false_alarm_rate_observed is not None
+
+
+def test_a_dataset_without_test_images_is_refused(good_folder: Path) -> None:
+    with pytest.raises(DatasetError, match="no test images"):
+        evaluate(Brightness(), good_folder)
+
+
+def test_reasons_for_missing_figures(dataset: Path) -> None:
+    assert evaluate(Brightness(), dataset).reasons == {}
+    for mask in (dataset / "ground_truth" / "spot").iterdir():
+        mask.unlink()
+    pixel = ["pixel_auroc", "pixel_f1", "aupro", "aupimo"]
+    assert evaluate(Brightness(), dataset).reasons == dict.fromkeys(pixel, "no masks")
+    for image in (dataset / "test" / "good").iterdir():
+        image.unlink()
+    reasons = evaluate(Brightness(), dataset).reasons
+    assert reasons["image_auroc"] == "no good test images"
+    assert reasons["false_alarm_rate_observed"] == "no good test images"
+    assert reasons["pixel_auroc"] == "no masks"
+
+
+def test_reasons_without_defects_and_without_good_images(dataset: Path) -> None:
+    everything = open_dataset(dataset)
+    good = replace(everything, test=tuple(s for s in everything.test if s.good))
+    reasons = evaluate(Brightness(), good).reasons
+    assert set(reasons.values()) == {"no defective test images"}
+    assert "false_alarm_rate_observed" not in reasons
+    bad = replace(everything, test=tuple(s for s in everything.test if not s.good))
+    assert evaluate(Brightness(), bad).reasons["aupimo"] == "no good test images"
+    text = evaluation_text(evaluate(Brightness(), good))
+    assert "image AUROC                     -   no defective test images" in text
+
+
+def test_masks_that_mark_nothing_or_most_are_noted(dataset: Path) -> None:
+    before = evaluate(Brightness(), dataset)
+    masks = dataset / "ground_truth" / "spot"
+    Image.new("L", (30, 40)).save(masks / "0_mask.png")
+    Image.new("L", (30, 40), 255).save(masks / "1_mask.png")
+    result = evaluate(Brightness(), dataset)
+    assert before.notes == ()
+    assert result.notes == (
+        "masks of 1 of 5 defective images mark nothing, left out of the pixel figures: "
+        "ground_truth/spot/0_mask.png",
+        "masks of 1 of 5 defective images mark more than half of the image: "
+        "ground_truth/spot/1_mask.png; inverted, or with a coloured background? A mask is black "
+        "where there is no defect",
+    )
+    assert result.to_dict()["notes"] == list(result.notes)
+
+
+def test_a_mask_that_marks_nothing_is_left_out_of_the_pixel_figures(dataset: Path) -> None:
+    masks = dataset / "ground_truth" / "spot"
+    (masks / "0_mask.png").unlink()
+    without = evaluate(Brightness(), dataset)
+    Image.new("L", (30, 40)).save(masks / "0_mask.png")
+    assert evaluate(Brightness(), dataset).pixel_auroc == without.pixel_auroc
+    for mask in masks.iterdir():
+        Image.new("L", (30, 40)).save(mask)
+    assert evaluate(Brightness(), dataset).reasons["pixel_auroc"] == "the masks mark nothing"
+
+
+def test_a_mask_of_another_size_is_refused_before_scoring(dataset: Path) -> None:
+    Image.new("L", (20, 20), 255).save(dataset / "ground_truth" / "spot" / "0_mask.png")
+
+    class Never(Brightness):
+        def predict_many(self, images: Sequence[Path], **_: object) -> Iterator[Prediction]:
+            raise AssertionError("scored")
+
+    with pytest.raises(DatasetError, match="mask of 20 x 20 pixels for an image of 30 x 40"):
+        evaluate(Never(), dataset)
+
+
+class Careful(Brightness):
+    """Gives back errors of images that can't be read."""
+
+    def predict_many(
+        self, images: Sequence[Path], **_: object
+    ) -> Iterator[Prediction | ImageError]:
+        yield from map(self._one, images)
+
+    def _one(self, path: Path) -> Prediction | ImageError:
+        try:
+            (prediction,) = super().predict_many([path])
+        except ImageError as error:
+            return error
+        return prediction
+
+
+def test_unreadable_test_images_are_refused_or_left_out(dataset: Path) -> None:
+    (dataset / "test" / "good" / "3.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"good/3\.png"):
+        evaluate(Careful(), dataset)
+    result = evaluate(Careful(), dataset, skip_unreadable=True)
+    assert (result.n_good, result.n_defect) == (8, 6)
+    values = result.to_dict()
+    assert values["n_unreadable"] == 1
+    assert "3.png" in values["unreadable"][0]
+    assert "1 unreadable" in evaluation_text(result)
+    both = compare(Careful(), Careful(), dataset, skip_unreadable=True)
+    assert both.a.n_good == both.b.n_good == 8
+    for image in (dataset / "test").rglob("*.png"):
+        image.write_bytes(b"no image")
+    with pytest.raises(DatasetError, match="none of the 15 test images can be read"):
+        evaluate(Careful(), dataset, skip_unreadable=True)
+
+
+def test_the_error_of_an_unreadable_image_names_others_and_the_option(dataset: Path) -> None:
+    good = dataset / "test" / "good"
+    for name in ("3.png", "5.png", "6.png", "8.png"):
+        (good / name).write_bytes(b"no image")
+    paths = sorted(good.iterdir())
+    error = suggest_skipping(ImageError(good / "3.png", "damaged"), paths)
+    assert str(error) == (
+        f"{good / '3.png'}: damaged; {good / '5.png'} and {good / '6.png'} can't be read, either; "
+        "leave such images out with --skip-unreadable"
+    )
+    other = ImageError(dataset / "roi.png", "damaged")
+    assert suggest_skipping(other, paths) is other
+
+
+@pytest.mark.slow
+def test_magnetic_tiles_reach_the_promised_auroc(tiles: Path) -> None:
+    model = FRE(frozen=True).fit(tiles)
+    assert len(model.data) < 30e6
+    result = evaluate(model, tiles)
+    assert (result.n_good, result.n_defect) == (191, 392)
+    assert result.image_auroc >= 0.985
+    assert result.false_alarm_rate_observed <= 0.03
+    assert result.aupro > 0.7
+
+
+@pytest.mark.slow
+def test_screws_stay_where_they_were_measured(screws: Path) -> None:
+    reference = FRE("efficientnet_lite0", preset="reference")
+    result = evaluate(reference.fit(screws), screws)
+    assert result.image_auroc == pytest.approx(0.835, abs=0.01)
+    assert result.pixel_auroc == pytest.approx(0.974, abs=0.005)

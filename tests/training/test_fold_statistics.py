@@ -1,0 +1,101 @@
+"""What was learnt apart adds up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fre.errors import OptionError
+from fre.features.layout import FeatureLayout
+from fre.subspaces.image_statistics import SubspaceStatistics
+from fre.training.fold_statistics import Learner
+from fre.training.parts import Part
+
+LAYOUTS = [FeatureLayout("a", 3, (2, 2), 1), FeatureLayout("b", 2, (2, 2), 1)]
+PARTS = [
+    Part(LAYOUTS[0], "position"),
+    Part(LAYOUTS[0], "patch"),
+    Part(LAYOUTS[1], "image"),
+]
+D = sum(layout.dimension for layout in LAYOUTS)
+
+
+def learner(parts: list[Part] = PARTS, folds: int = 3, capacity: int = 64) -> Learner:
+    return Learner(parts, LAYOUTS, folds=folds, capacity=capacity)
+
+
+def taught(X: np.ndarray, fold: np.ndarray) -> Learner:
+    found = learner()
+    found.add(X, fold)
+    return found
+
+
+def scatter(kept: SubspaceStatistics) -> np.ndarray:
+    return (kept.basis * kept.singular_values**2) @ kept.basis.T
+
+
+def same(one: Learner, other: Learner) -> None:
+    assert (one.rows == other.rows).all()
+    first, second = one.statistics(), other.statistics()
+    assert first.keys() == second.keys()
+    for fold, parts in first.items():
+        for mine, theirs in zip(parts[:2], second[fold][:2], strict=True):
+            for name, values in mine.to_arrays().items():
+                np.testing.assert_allclose(values, theirs.to_arrays()[name], atol=1e-9)
+        mine, theirs = parts[2], second[fold][2]
+        assert mine.n == theirs.n
+        np.testing.assert_allclose(mine.mean, theirs.mean, atol=1e-9)
+        assert mine.rank == theirs.rank
+        scatters = [
+            (kept.basis * kept.singular_values**2) @ kept.basis.T for kept in (mine, theirs)
+        ]
+        np.testing.assert_allclose(*scatters, atol=1e-8)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_any_split_in_any_order_adds_up_to_the_same(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 40))
+    rng = np.random.default_rng(data.draw(st.integers(0, 9)))
+    X = rng.normal(3, 1, (n, D)).astype(np.float32)
+    fold = np.array(data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)), np.intp)
+    piece = np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
+    pieces = [taught(X[piece == number], fold[piece == number]) for number in range(4)]
+    order = data.draw(st.permutations(range(4)))
+    chain = learner()
+    for number in order:
+        chain = chain.merge(pieces[number])
+    tree = pieces[0].merge(pieces[1]).merge(pieces[2].merge(pieces[3]))
+    whole = taught(X, fold)
+    same(chain, whole)
+    same(tree, whole)
+    same(pieces[0].merge(*pieces[1:]), whole)
+
+
+def test_what_is_merged_is_stored_and_goes_on() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(0, 1, (300, D)).astype(np.float32)
+    fold = np.arange(300) % 3
+    merged = taught(X[:100], fold[:100]).merge(taught(X[100:200], fold[100:200]))
+    assert not any(name.endswith("pending") for name in merged.to_arrays())
+    restored = learner()
+    restored.restore(merged.to_arrays())
+    same(restored, merged)
+    restored.add(X[200:], fold[200:])
+    same(restored, taught(X, fold))
+
+
+def test_the_parts_that_were_merged_stay_as_they_are() -> None:
+    X = np.random.default_rng(1).normal(0, 1, (20, D)).astype(np.float32)
+    one, other = taught(X[:10], np.zeros(10, np.intp)), taught(X[10:], np.ones(10, np.intp))
+    one.merge(other)
+    same(one, taught(X[:10], np.zeros(10, np.intp)))
+
+
+def test_only_learners_of_the_same_parts_and_folds_add_up() -> None:
+    with pytest.raises(OptionError, match="same parts and folds"):
+        learner().merge(learner(PARTS[:2]))
+    with pytest.raises(OptionError, match="same parts and folds"):
+        learner().merge(learner(folds=2))

@@ -1,0 +1,713 @@
+"""Models that learn more: from new images, and from one another, without the old images."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from conftest import texture
+from fre import FRE, Model, load, merge_models
+from fre.backbones import get_backbone
+from fre.backbones.model_file import embedded_backbone
+from fre.errors import (
+    AnomalousError,
+    DatasetError,
+    FrozenModelError,
+    ImageError,
+    ModelFileError,
+    OptionError,
+)
+from fre.features.extractor import FeatureExtractor
+from fre.onnx_tools.side_arrays import read_arrays, with_arrays, without_arrays
+from fre.subspaces.gram import Gram
+from fre.subspaces.image import coordinates_of, fit_image_wide
+from fre.subspaces.image_statistics import SubspaceStatistics
+from fre.subspaces.mean_residuals import mean_energies
+from fre.subspaces.patch import PatchStatistics
+from fre.subspaces.position import PositionStatistics
+from fre.training.fitted import LearntPart, kinship
+from fre.training.training_images import TrainingImages
+from fre.training.update import learnt_of
+
+SIZE = 64
+IMAGES = [texture(seed) for seed in range(24)]
+NEW = [texture(seed) for seed in range(100, 106)]
+
+
+def detector(preset: str = "default", **parameters: Any) -> FRE:
+    return FRE("efficientnet_lite0", preset=preset, **({"size": SIZE} | parameters))
+
+
+def scores(model: Model, images: Sequence[np.ndarray]) -> np.ndarray:
+    return np.array([prediction.score for prediction in model.predict_many(images)])
+
+
+def defective(image: np.ndarray) -> np.ndarray:
+    changed = image.copy()
+    changed[30:40, 20:70] = 255
+    return changed
+
+
+def sine(A: np.ndarray, B: np.ndarray) -> float:
+    return float(np.linalg.norm(A - B @ (B.T @ A), 2))
+
+
+def assert_same_subspaces(one: Model, other: Model) -> None:
+    """Equal but for rounding to float32, once an update."""
+    pairs = zip(learnt_of(one).parts, learnt_of(other).parts, strict=True)
+    for first, second in pairs:
+        a, b = first.statistics, second.statistics
+        assert a.n == b.n
+        if isinstance(a, SubspaceStatistics):
+            assert isinstance(b, SubspaceStatistics)
+            np.testing.assert_allclose(a.mean, b.mean, atol=1e-5 * np.abs(a.mean).max())
+            assert a.rank == b.rank
+            np.testing.assert_allclose(
+                a.singular_values, b.singular_values, atol=1e-5 * a.singular_values[0]
+            )
+            k = min(a.cut().rank, b.cut().rank)
+            assert sine(a.basis[:, :k], b.basis[:, :k]) < 1e-3
+        elif isinstance(a, PositionStatistics):
+            assert isinstance(b, PositionStatistics)
+            np.testing.assert_allclose(a.mean, b.mean, atol=1e-5 * np.abs(a.mean).max())
+            np.testing.assert_allclose(a.scatter, b.scatter, atol=1e-5 * np.abs(a.scatter).max())
+        else:
+            assert isinstance(b, PatchStatistics)
+            largest = np.abs(a.pooled.scatter).max()
+            np.testing.assert_allclose(a.pooled.scatter, b.pooled.scatter, atol=1e-5 * largest)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return detector().fit(IMAGES[:12])
+
+
+@pytest.fixture(scope="module")
+def whole() -> Model:
+    return detector().fit(IMAGES)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Model:
+    return detector("reference").fit(IMAGES[:12])
+
+
+@settings(
+    max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_updates_in_any_split_and_order_are_one_training(data: st.DataObject) -> None:
+    preset = data.draw(st.sampled_from(["default", "reference"]))
+    order = data.draw(st.permutations(range(14)))
+    cuts = sorted({0, 14, *data.draw(st.lists(st.integers(3, 13), max_size=3))})
+    cuts = [cut for cut in cuts if cut == 0 or cut >= 3]
+    parts = [[IMAGES[index] for index in order[start:stop]] for start, stop in pairwise(cuts)]
+    grown = detector(preset).fit(parts[0])
+    for part in parts[1:]:
+        grown = grown.update(part, accept_anomalous=True)
+    one = detector(preset).fit(IMAGES[:14])
+    assert_same_subspaces(grown, one)
+    assert grown.metadata["provenance"]["n_images"] == 14
+    assert len(grown.calibration.scores) == 14
+    if preset == "reference":
+        # Nothing in its graph is a scale: the scores are those of one training.
+        np.testing.assert_allclose(scores(grown, NEW), scores(one, NEW), rtol=1e-4)
+
+
+def test_single_images_can_be_learnt(model: Model) -> None:
+    grown = model
+    for image in IMAGES[12:15]:
+        grown = grown.update([image], accept_anomalous=True)
+    assert_same_subspaces(grown, detector().fit(IMAGES[:15]))
+    assert [step["n_added"] for step in grown.metadata["provenance"]["history"]] == [1, 1, 1]
+    assert len(grown.calibration.scores) == 15
+
+
+def test_an_updated_model_tells_defects_as_one_of_all_images_does(
+    model: Model, whole: Model
+) -> None:
+    grown = model.update(IMAGES[12:], accept_anomalous=True)
+    for each in (grown, whole):
+        good, bad = scores(each, NEW), scores(each, [defective(image) for image in NEW])
+        assert bad.min() > good.max()
+        assert bad.min() > each.threshold
+    deviation = np.corrcoef(scores(grown, NEW), scores(whole, NEW))[0, 1]
+    assert deviation > 0.9
+
+
+def test_residuals_shrink_towards_those_of_a_training_on_all(model: Model, whole: Model) -> None:
+    """Scales are of the new number of images, not of the old one."""
+    before, after, wanted = (
+        [float(part.energies.mean()) for part in learnt_of(each).parts]
+        for each in (model, model.update(IMAGES[12:], accept_anomalous=True), whole)
+    )
+    for old, new, goal in zip(before, after, wanted, strict=True):
+        assert goal < old
+        assert abs(new - goal) < abs(old - goal)
+
+
+def test_images_that_new_ones_are_akin_to_shrink_most(model: Model) -> None:
+    rng = np.random.default_rng(0)
+    shifts = [rng.normal(0, 2, image.shape) for image in IMAGES[:3]]
+    close = [
+        np.clip(image + shift, 0, 255).astype(np.uint8)
+        for image, shift in zip(IMAGES, shifts, strict=False)
+    ]
+    before, after = learnt_of(model), learnt_of(model.update(close, accept_anomalous=True))
+    by_position = [i for i, part in enumerate(before.parts) if part.part.scope == "position"]
+    assert by_position
+    for index in by_position:
+        old, new = (each.parts[index].energies[:12].mean(axis=1) for each in (before, after))
+        shares = new / old
+        assert shares[:3].mean() < shares[3:].min()
+
+
+def test_a_merge_knows_what_is_akin_to_what() -> None:
+    again = [np.minimum(image, 254) + np.uint8(1) for image in IMAGES[:3]]
+    halves = [detector().fit(images) for images in (IMAGES[:12], [*again, *IMAGES[12:18]])]
+    merged = learnt_of(merge_models(*halves))
+    for index, part in enumerate(merged.parts):
+        if part.part.scope == "position":
+            old = learnt_of(halves[0]).parts[index].energies.mean(axis=1)
+            shares = part.energies[:12].mean(axis=1) / old
+            assert shares[:3].mean() < shares[3:].min()
+
+
+def test_kinship_is_the_root_of_what_others_shrink_by_beyond_the_mean() -> None:
+    before = np.ones((2, 4), np.float32)
+    after = before * np.array([[1], [4]], np.float32)
+    np.testing.assert_allclose(kinship([(before, after)]), [2**-0.5, 2**0.5])
+    # Of two, the mean of the logarithms.
+    np.testing.assert_allclose(kinship([(before, after), (before, before)]), [2**-0.25, 2**0.25])
+    assert kinship([]) is None
+
+
+@given(st.integers(0, 10**6))
+def test_kinship_leaves_the_mean_of_each_location(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    energies = rng.gamma(2.0, size=(7, 5)).astype(np.float32)
+    energies[:, 4] = 0
+    factors = rng.gamma(3.0, size=7)
+    shares = rng.uniform(0.1, 1.0, 5)
+    part: Any = None  # what is scaled does not ask what it is of
+    learnt = LearntPart(part, part, energies)
+    alike, akin = learnt.scaled(shares), learnt.scaled(shares, factors)
+    np.testing.assert_allclose(akin.mean(axis=0), alike.mean(axis=0), rtol=1e-5)
+    ratios = akin[:, :4] / energies[:, :4]
+    np.testing.assert_allclose(ratios / ratios[0], np.tile(factors[:, None] / factors[0], 4), 1e-4)
+
+
+def test_the_old_model_stays_as_it_is(model: Model) -> None:
+    data, metadata = model.data, json.dumps(model.metadata)
+    model.update(IMAGES[12:14], accept_anomalous=True)
+    assert model.data == data
+    assert json.dumps(model.metadata) == metadata
+
+
+def test_a_merge_is_a_training_on_all_images(whole: Model) -> None:
+    parts = [detector().fit(IMAGES[start : start + 8]) for start in (0, 8, 16)]
+    merged = merge_models(*parts)
+    assert_same_subspaces(merged, whole)
+    provenance = merged.metadata["provenance"]
+    assert provenance["n_images"] == 24
+    (step,) = provenance["history"]
+    assert [part["n_images"] for part in step["merged"]] == [8, 8, 8]
+    assert [part["sha256"] for part in step["merged"]] == [part.sha256 for part in parts]
+    again = merge_models(merge_models(*parts[1:]), parts[0])
+    assert_same_subspaces(again, whole)
+    good, bad = scores(merged, NEW), scores(merged, [defective(image) for image in NEW])
+    assert bad.min() > good.max()
+
+
+def test_a_merged_model_can_be_updated_and_merged(reference: Model) -> None:
+    other = detector("reference").fit(IMAGES[12:20])
+    grown = merge_models(reference, other).update(IMAGES[20:21], accept_anomalous=True)
+    both = merge_models(grown, detector("reference").fit(IMAGES[21:]))
+    assert_same_subspaces(both, detector("reference").fit(IMAGES))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"scope": ["patch", "position", "image"]},
+        {"tile": 64, "size": None, "overlap": 8},
+        {"image_fit": "letterbox"},
+        {"variance": 0.9, "rank": 5, "top": 0.1, "smoothing": 0.0},
+        {"augment": 1, "flip": True},
+    ],
+    ids=lambda parameters: next(iter(parameters)),
+)
+def test_every_setting_of_a_training_survives(parameters: dict[str, Any]) -> None:
+    model = detector(**parameters).fit(IMAGES[:8])
+    grown = model.update(IMAGES[8:10], accept_anomalous=True)
+    kept = ["preset", "backbone", "preprocessing", "reading", "layer_maps", "learning"]
+    assert [grown.metadata[key] for key in kept] == [model.metadata[key] for key in kept]
+    assert grown.calibration.false_alarm_rate == model.calibration.false_alarm_rate
+    assert len(grown.calibration.scores) == 10
+    merged = merge_models(grown, detector(**parameters).fit(IMAGES[10:14]))
+    assert np.isfinite(scores(merged, NEW[:2])).all()
+
+
+def test_a_region_of_interest_survives() -> None:
+    roi = np.zeros((96, 96), np.uint8)
+    roi[16:80, 16:80] = 1
+    grown = detector(roi=roi).fit(IMAGES[:8]).update(IMAGES[8:10], accept_anomalous=True)
+    outside = NEW[0].copy()
+    outside[:8] = 255
+    np.testing.assert_allclose(*(scores(grown, [image]) for image in (NEW[0], outside)))
+    assert grown.predict(outside).anomaly_map[:8].max() == 0
+
+
+def test_a_threshold_that_was_given_stays(model: Model) -> None:
+    from fre.evaluation.thresholds import with_calibration
+
+    by_hand = with_calibration(model, model.calibration.at_threshold(42.0), chosen="by hand")
+    grown = by_hand.update(IMAGES[12:14], accept_anomalous=True)
+    assert grown.threshold == 42.0
+    assert grown.calibration.false_alarm_rate is None
+    assert grown.metadata["provenance"]["threshold"] == "by hand"
+    at_rate = with_calibration(model, model.calibration.at_rate(0.2))
+    assert at_rate.update(NEW[:1], accept_anomalous=True).calibration.false_alarm_rate == 0.2
+
+
+def test_anomalous_images_are_refused(model: Model) -> None:
+    bad = defective(NEW[0])
+    with pytest.raises(AnomalousError, match="1 of 1 images are anomalous") as caught:
+        model.update([bad])
+    ((source, score),) = caught.value.found
+    assert source == 0
+    assert score == model.predict(bad).score > caught.value.threshold == model.threshold
+    (step,) = model.update([bad], accept_anomalous=True).metadata["provenance"]["history"]
+    assert (step["n_added"], step["n_accepted_anomalous"]) == (1, 1)
+
+
+def test_what_is_not_there_is_refused(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError):
+        model.update([])
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        model.update([tmp_path / "broken.png"])
+    with pytest.raises(DatasetError, match="none of the 1 images"):
+        model.update([tmp_path / "broken.png"], skip_unreadable=True)
+    sources = [tmp_path / "broken.png", IMAGES[20]]
+    grown = model.update(sources, skip_unreadable=True, accept_anomalous=True)
+    assert grown.metadata["provenance"]["n_images"] == 13
+
+
+def test_frozen_models_are_refused(model: Model) -> None:
+    per_tile = detector(tile=64, size=None, overlap=8, per_tile=True)
+    for frozen in (detector(frozen=True).fit(IMAGES[:6]), per_tile.fit(IMAGES[:6])):
+        assert "learning" not in frozen.metadata
+        assert without_arrays(frozen.data) == frozen.data
+        with pytest.raises(FrozenModelError, match="can't learn more"):
+            frozen.update(NEW)
+        with pytest.raises(FrozenModelError, match="can't learn more"):
+            merge_models(model, frozen)
+
+
+def test_a_frozen_model_is_the_same_but_for_what_it_lacks(model: Model) -> None:
+    frozen = detector(frozen=True).fit(IMAGES[:12])
+    np.testing.assert_array_equal(scores(frozen, NEW), scores(model, NEW))
+    assert len(frozen.data) < len(model.data)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "difference"),
+    [
+        ({"size": 96}, r"size \(64 x 64 and 96 x 96\)"),
+        ({"preset": "reference"}, r"preset \(default and reference\)"),
+        ({"layers": ["blocks.4", "blocks.5"]}, "layers"),
+        ({"variance": 0.9}, r"variance \(0.97 and 0.9\)"),
+        ({"smoothing": 2.0}, "reading"),
+        ({"pool": 2}, "scopes, pooling"),
+        ({"image_fit": "letterbox"}, r"fit \(stretch and letterbox\)"),
+    ],
+)
+def test_models_that_differ_are_not_merged(
+    model: Model, parameters: dict[str, Any], difference: str
+) -> None:
+    other = detector(**parameters).fit(IMAGES[:4])
+    with pytest.raises(OptionError, match=difference):
+        merge_models(model, other)
+
+
+def test_images_are_not_counted_twice(model: Model) -> None:
+    with pytest.raises(OptionError, match="have learnt the same images"):
+        merge_models(model, model)
+    grown = model.update(NEW, accept_anomalous=True)
+    with pytest.raises(DatasetError, match="has learnt these 6 images already"):
+        grown.update(NEW, accept_anomalous=True)
+    new = detector().fit(NEW)
+    with pytest.raises(OptionError, match="have learnt the same images"):
+        merge_models(grown, new)
+    merged = merge_models(model, new)
+    with pytest.raises(DatasetError, match="already"):
+        merged.update(NEW, accept_anomalous=True)
+    with pytest.raises(OptionError, match="have learnt the same images"):
+        merge_models(merged, model)
+
+
+def written(folder: Path, seeds: Sequence[int]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for seed in seeds:
+        Image.fromarray(texture(seed)).save(folder / f"{seed}.png")
+    return folder
+
+
+@pytest.mark.parametrize("parameters", [{}, {"memory": 1e-6}])
+def test_some_of_the_same_images_are_refused_with_their_names(
+    tmp_path: Path, parameters: dict[str, Any]
+) -> None:
+    first = detector(**parameters).fit(written(tmp_path / "first", range(8)))
+    grown = first.update(written(tmp_path / "new", range(20, 24)), accept_anomalous=True)
+    grown = load(grown.save(tmp_path / "grown.onnx"))
+    with pytest.raises(DatasetError, match=r"has learnt these 8 images already"):
+        grown.update(tmp_path / "first", accept_anomalous=True)
+    mixed = written(tmp_path / "mixed", [3, 21, 50])
+    with pytest.raises(DatasetError, match=r"2 of these 3 images already: 21\.png, 3\.png; "):
+        grown.update(mixed, accept_anomalous=True)
+    with pytest.raises(OptionError, match=r"8 of the same images .*: 0\.png, .* and 3 more; "):
+        merge_models(first, grown)
+    apart = detector().fit(written(tmp_path / "apart", [50, 51, 52, 7]))
+    with pytest.raises(OptionError, match=r"1 of the same images as those before it: 7\.png; "):
+        merge_models(grown, apart)
+    fresh = detector().fit(written(tmp_path / "fresh", [60, 61, 62]))
+    merged = load(merge_models(grown, fresh).save(tmp_path / "merged.onnx"))
+    for seed in (0, 22, 61):
+        with pytest.raises(DatasetError, match="has learnt these 1 images already"):
+            merged.update(
+                [
+                    tmp_path / f"{folder}/{seed}.png"
+                    for folder in ("first", "new", "fresh")
+                    if (tmp_path / f"{folder}/{seed}.png").exists()
+                ]
+            )
+    assert merged.update(written(tmp_path / "last", [70]), accept_anomalous=True)
+
+
+def test_names_and_digests_are_stored_in_few_bytes(tmp_path: Path) -> None:
+    odd = b"part \xff\xc3\xa9.png".decode("utf-8", "surrogateescape")
+    names = [odd, "", *(f"{i:05}.png" for i in range(98))]
+    listed = TrainingImages.of(names, [f"{i:064x}"[::-1] for i in range(100)])
+    arrays = listed.to_arrays()
+    assert sum(values.nbytes for values in arrays.values()) < 20 * 100
+    again = TrainingImages.from_arrays(arrays)
+    assert again == listed
+    assert sorted(again.names) == sorted(names)
+    assert again.shared(TrainingImages.of(["other"], [f"{0:064x}"])) == ["other"]
+    assert TrainingImages.from_arrays({}) == TrainingImages()
+    assert TrainingImages.from_arrays(TrainingImages().to_arrays()) == TrainingImages()
+    with pytest.raises(ModelFileError, match="1 names, 100 digests"):
+        TrainingImages.from_arrays(arrays | {"images/names": np.zeros(0, np.uint8)})
+    with pytest.raises(ModelFileError, match="images/digests"):
+        TrainingImages.from_arrays(arrays | {"images/digests": np.zeros((100, 7), np.uint8)})
+
+
+def test_one_model_is_no_merge(model: Model) -> None:
+    with pytest.raises(OptionError, match="2 models or more"):
+        merge_models(model)
+
+
+def test_the_backbone_in_a_model_is_the_backbone(model: Model) -> None:
+    original = get_backbone("efficientnet_lite0")
+    embedded = embedded_backbone(model.data, model.metadata)
+    assert embedded.name == original.name
+    assert embedded.weights_sha256 == original.weights_sha256
+    assert embedded.normalisation == original.normalisation
+    for layer in embedded.layers:
+        assert layer == original.layer(layer.name)
+    names = [layer.name for layer in embedded.layers]
+    features = [
+        FeatureExtractor(backbone, names, pool=1, size=(SIZE, SIZE)).extract(NEW[:2]).X
+        for backbone in (original, embedded)
+    ]
+    np.testing.assert_array_equal(*features)
+    with pytest.raises(Exception, match="64 x 64 pixels"):
+        embedded.graph(names, (96, 96))
+
+
+def test_a_file_does_not_grow_with_its_updates(model: Model) -> None:
+    grown = model.update(NEW[:1], accept_anomalous=True)
+    again = grown.update(NEW[1:2], accept_anomalous=True)
+    graphs = [onnx.load_model_from_string(each.data).graph for each in (model, grown, again)]
+    names = [{tensor.name for tensor in graph.initializer} for graph in graphs]
+    assert names[0] == names[1] == names[2]
+    assert len(graphs[0].node) == len(graphs[2].node)
+
+
+def test_the_standard_knows_the_arrays(model: Model) -> None:
+    proto = onnx.load_model_from_string(model.data)
+    onnx.checker.check_model(proto)
+    (info,) = proto.training_info
+    assert {tensor.name for tensor in info.algorithm.initializer} == set(read_arrays(model.data))
+    bare = onnx.load_model_from_string(without_arrays(model.data))
+    assert not bare.training_info
+    assert bare.graph == proto.graph
+    assert bare.metadata_props == proto.metadata_props
+
+
+def test_runtimes_take_a_file_as_it_is(model: Model) -> None:
+    """Also those that are not told to leave the arrays out."""
+    import onnxruntime
+
+    images = np.stack([np.asarray(Image.fromarray(image).resize((SIZE, SIZE))) for image in NEW])
+    results = [
+        onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(
+            ["score"], {"images": images}
+        )[0]
+        for data in (model.data, without_arrays(model.data))
+    ]
+    np.testing.assert_array_equal(*results)
+
+
+def test_openvino_takes_a_file_as_it_is(model: Model) -> None:
+    openvino = pytest.importorskip("openvino", reason="needs fre[openvino]")
+    images = np.stack([np.asarray(Image.fromarray(image).resize((SIZE, SIZE))) for image in NEW])
+    network = openvino.Core().read_model(model.data, b"")
+    compiled = openvino.Core().compile_model(network, "CPU")
+    assert compiled([images])["score"].shape == (6,)
+
+
+def test_arrays_come_back_as_they_were() -> None:
+    arrays = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(7, np.int64)}
+    bare = onnx.ModelProto(ir_version=8).SerializeToString()
+    found = read_arrays(with_arrays(bare, arrays))
+    assert found.keys() == arrays.keys()
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(found[name], values)
+        assert found[name].dtype == values.dtype
+    assert without_arrays(with_arrays(bare, arrays)) == bare
+    assert read_arrays(bare) == {}
+
+
+@given(st.binary(max_size=64))
+def test_what_is_no_model_is_left_to_others(data: bytes) -> None:
+    assert len(without_arrays(data)) <= len(data)
+
+
+def test_damaged_statistics_are_refused(model: Model) -> None:
+    arrays = read_arrays(model.data)
+    bare = without_arrays(model.data)
+    learnt_rows = [key for key in arrays if key.endswith("/energies")]
+    for name in ("fold", "image", "sizes", *learnt_rows):
+        for damaged in ({key: values for key, values in arrays.items() if key != name}, None):
+            broken = damaged or {**arrays, name: arrays[name][:-1]}
+            with pytest.raises(ModelFileError):
+                Model(with_arrays(bare, broken)).update(NEW, accept_anomalous=True)
+    for name in arrays:
+        if name.endswith("/coordinates"):
+            with pytest.raises(ModelFileError):
+                learnt_of(Model(with_arrays(bare, {**arrays, name: arrays[name][:, 1:]})))
+
+
+@pytest.mark.parametrize("n", [3, 30])
+def test_mean_residuals_follow_from_statistics(n: int) -> None:
+    rng = np.random.default_rng(n)
+    X = rng.normal(3, 1, (n, 4 * 6)).astype(np.float32) * np.linspace(1, 5, 24, dtype=np.float32)
+    Y = rng.normal(2, 1, (9, 4 * 6)).astype(np.float32)
+    image_wide = SubspaceStatistics.of(X)
+    subspace = Gram(Y).fit(variance=0.8)
+    np.testing.assert_allclose(
+        mean_energies(image_wide, subspace, 4), subspace.energies(X, 4).mean(axis=0), rtol=1e-4
+    )
+    by_position = PositionStatistics.of(Y, (2, 3)).fit(variance=0.8)
+    np.testing.assert_allclose(
+        mean_energies(PositionStatistics.of(X, (2, 3)), by_position, 4),
+        by_position.energies(X).mean(axis=0),
+        rtol=1e-4,
+    )
+    patch = PatchStatistics.of(Y, (2, 3)).fit(variance=0.6)
+    np.testing.assert_allclose(
+        mean_energies(PatchStatistics.of(X, (2, 3)), patch, 4),
+        [patch.energies(X).mean()],
+        rtol=1e-4,
+    )
+
+
+def test_what_lies_beyond_the_capacity_counts() -> None:
+    X = np.random.default_rng(0).normal(0, 1, (40, 24)).astype(np.float32)
+    cut, full = SubspaceStatistics.of(X, capacity=5), SubspaceStatistics.of(X)
+    subspace = full.cut(rank=3)
+    means = [float(mean_energies(each, subspace, 4).sum()) for each in (cut, full)]
+    assert means[0] == pytest.approx(means[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(9, 40), (40, 9)], ids=["wide", "tall"])
+def test_features_come_back_from_coordinates(shape: tuple[int, int]) -> None:
+    X = np.random.default_rng(0).normal(100, 1, shape).astype(np.float32)
+    X[3] = X[4]
+    gram = Gram(X)
+    statistics = SubspaceStatistics.of_gram(gram)
+    found = coordinates_of(gram, statistics)
+    assert found is not None
+    np.testing.assert_allclose(statistics.features(found), X, rtol=1e-6)
+    assert coordinates_of(gram, SubspaceStatistics.of_gram(gram, capacity=3)) is None
+
+
+@pytest.mark.parametrize("preset", ["default", "reference"])
+def test_image_wide_subspaces_are_calibrated_as_in_one_training(preset: str) -> None:
+    one = learnt_of(detector(preset).fit(IMAGES))
+    grown = learnt_of(detector(preset).fit(IMAGES[:12]).update(IMAGES[12:], accept_anomalous=True))
+    merged = learnt_of(merge_models(*(detector(preset).fit(IMAGES[i::2]) for i in range(2))))
+    order = [*range(0, 24, 2), *range(1, 24, 2)]
+    image_wide = [i for i, part in enumerate(one.parts) if part.part.scope == "image"]
+    assert image_wide
+    for i in image_wide:
+        known = one.parts[i].features(0)
+        assert known is not None
+        scale = float(np.abs(known).max())
+        for other, rows in ((grown, list(range(24))), (merged, order)):
+            features = other.parts[i].features(0)
+            assert features is not None
+            np.testing.assert_allclose(features, known[rows], atol=1e-5 * scale)
+            statistics = other.parts[i].statistics
+            assert isinstance(statistics, SubspaceStatistics)
+            again = fit_image_wide(
+                known[rows],
+                other.parts[i].part.layout.channels,
+                other.folds_of_rows,
+                variance=0.97,
+                at_most=256 if preset == "default" else None,
+                capacity=statistics.capacity,
+            )
+            energies = other.parts[i].energies
+            np.testing.assert_allclose(energies, again.energies, rtol=1e-3, atol=1e-3 * scale)
+
+
+def test_beyond_the_capacity_features_are_gone(model: Model) -> None:
+    small = detector(rank=8).fit(IMAGES[:12])
+    image_wide = [part for part in learnt_of(small).parts if part.part.scope == "image"]
+    assert [part.statistics.n for part in image_wide] == [12, 12]
+    assert all(part.features(4) is not None for part in image_wide)
+    assert all(part.features(5) is None for part in image_wide)
+    grown = small.update(IMAGES[12:], accept_anomalous=True)
+    for part in learnt_of(grown).parts:
+        assert part.coordinates is None
+        assert part.energies.shape[0] == 24
+        assert np.isfinite(part.energies).all()
+
+
+def test_a_file_without_coordinates_is_updated_all_the_same(model: Model) -> None:
+    arrays = read_arrays(model.data)
+    kept = {key: values for key, values in arrays.items() if not key.endswith("/coordinates")}
+    assert len(kept) == len(arrays) - 2
+    older = Model(with_arrays(without_arrays(model.data), kept))
+    one, other = (each.update(NEW, accept_anomalous=True) for each in (older, model))
+    assert_same_subspaces(one, other)
+    assert np.corrcoef(scores(one, IMAGES), scores(other, IMAGES))[0, 1] > 0.95
+
+
+def test_only_so_many_residuals_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fre.training.fitted.KEPT_ROWS", 33)
+    model = detector("reference").fit([texture(seed, (64, 64)) for seed in range(40)])
+    learnt = learnt_of(model)
+    assert learnt.n == 33
+    assert len(learnt.parts[0].energies) == 33
+    assert learnt.parts[0].statistics.n == 40
+    grown = learnt_of(model.update(NEW, accept_anomalous=True))
+    assert grown.n == 33
+    assert grown.parts[0].statistics.n == 46
+
+
+# Through the command line
+
+
+def fre(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fre", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("parts")
+    for name, seeds in (("a", range(12)), ("b", range(12, 24)), ("new", range(30, 34))):
+        (root / name).mkdir()
+        for seed in seeds:
+            Image.fromarray(texture(seed)).save(root / name / f"{seed}.png")
+    (root / "odd").mkdir()
+    Image.fromarray(defective(texture(50))).save(root / "odd" / "scratch.png")
+    for name in ("a", "b"):
+        detector().fit(root / name).save(root / f"{name}.onnx")
+    return root
+
+
+def test_update_through_the_command_line(folders: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new.onnx"
+    done = fre(
+        "update", folders / "a.onnx", folders / "new", "-o", out, "--accept-anomalous",
+        "--json", "-",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert (values["n_added"], values["n_images"]) == (4, 16)
+    assert values["threshold"] == load(out).threshold
+    assert values["previous_threshold"] == load(folders / "a.onnx").threshold
+    words = fre("info", out).stdout
+    assert "learns more" in words
+    assert "updated or merged 1 time" in words
+    same = load(folders / "a.onnx").update(folders / "new", accept_anomalous=True)
+    np.testing.assert_array_equal(scores(same, NEW), scores(load(out), NEW))
+
+
+def test_the_command_lists_anomalous_images_and_writes_nothing(
+    folders: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new.onnx"
+    done = fre("update", folders / "a.onnx", folders / "odd", "-o", out)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    listed, error = done.stderr.splitlines()
+    assert listed.startswith(f"fre: anomalous: {folders / 'odd' / 'scratch.png'} (score ")
+    assert error.startswith("fre: error: 1 of 1 images are anomalous to the model: ")
+    assert "--accept-anomalous" in error
+    assert list(tmp_path.iterdir()) == []
+    accepted = fre("update", folders / "a.onnx", folders / "odd", "-o", out, "--accept-anomalous")
+    assert accepted.returncode == 0
+    assert "1 of them anomalous" in accepted.stdout
+
+
+def test_merge_through_the_command_line(folders: Path, tmp_path: Path) -> None:
+    out = tmp_path / "both.onnx"
+    done = fre("merge", folders / "a.onnx", folders / "b.onnx", "-o", out, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert (values["n_models"], values["n_images"]) == (2, 24)
+    assert load(out).threshold == values["threshold"]
+    assert "few of all images" not in done.stderr
+    more = [
+        detector().fit(map(texture, range(first, first + 12))).save(tmp_path / f"{first}.onnx")
+        for first in (60, 80)
+    ]
+    four = fre("merge", folders / "a.onnx", folders / "b.onnx", *more, "-o", out)
+    assert "few of all images" in four.stderr
+    one = fre("merge", folders / "a.onnx", "-o", out)
+    assert one.returncode == 2
+    assert "2 models or more" in one.stderr
+
+
+def test_the_command_refuses_frozen_and_different_models(folders: Path, tmp_path: Path) -> None:
+    frozen, small = tmp_path / "frozen.onnx", tmp_path / "small.onnx"
+    done = fre("train", folders / "a", "-o", frozen, "--size", SIZE, "--frozen")
+    assert done.returncode == 0, done.stderr
+    assert "no: it is frozen" in fre("info", frozen).stdout
+    refused = fre("update", frozen, folders / "new", "-o", tmp_path / "m.onnx")
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("fre: error: the model can't learn more")
+    detector(size=96).fit(folders / "a").save(small)
+    differ = fre("merge", folders / "a.onnx", small, "-o", tmp_path / "m.onnx")
+    assert differ.returncode == 2
+    assert "size (64 x 64 and 96 x 96)" in differ.stderr
+    assert not (tmp_path / "m.onnx").exists()
