@@ -201,7 +201,8 @@ COMMANDS = {
     "evaluate-reference": Command("evaluate {out}/b.onnx {root}"),
     "compare": Command("compare {out}/a.onnx {out}/b.onnx {root}"),
     "update": Command("update {out}/a.onnx {root}/../new -o {out}/u.onnx --accept-anomalous"),
-    "merge": Command("merge {out}/a.onnx {out}/u.onnx -o {out}/m.onnx"),
+    "train-new": Command("train {root}/../new -o {out}/n.onnx --size 64"),
+    "merge": Command("merge {out}/a.onnx {out}/n.onnx -o {out}/m.onnx"),
     "threshold": Command("threshold {out}/a.onnx -o {out}/t.onnx --false-alarm-rate 0.2"),
     "threshold-f1": Command(
         "threshold {out}/a.onnx -o {out}/f.onnx --from-dataset {root} --max-f1"
