@@ -20,7 +20,7 @@ from fre.backbones import DEFAULT_BACKBONE, Backbone, get_backbone
 from fre.calibration import Calibration, check_false_alarm_rate
 from fre.cores import available_cores
 from fre.datasets import training_images
-from fre.duplicates import near_duplicates
+from fre.duplicates import equal_images, near_duplicates
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.features import FeatureExtractor, Features, source_name
 from fre.fused import fit_fused, plan_layers
@@ -380,7 +380,10 @@ class FRE:
             model = self._fit_features(extractor, features, settings, groups, threads, progress)
             self.skipped_ = list(features.skipped)
             shapes = zip(features.names or (), features.sizes or (), strict=True)
-            self.notes_ = _shape_notes(shapes, extractor.geometry)
+            self.notes_ = [
+                *_shape_notes(shapes, extractor.geometry),
+                *_copy_notes(features.names or ("",) * features.n, features.sha256),
+            ]
         self.seconds_ = {
             "total": time.perf_counter() - began,
             "features": extracted - began,
@@ -688,7 +691,10 @@ class FRE:
         )
         self.skipped_ = list(streamed.skipped)
         shapes = zip(names, (image.size for image in streamed.images), strict=True)
-        self.notes_ = _shape_notes(shapes, extractor.geometry)
+        self.notes_ = [
+            *_shape_notes(shapes, extractor.geometry),
+            *_copy_notes(names, sha256),
+        ]
         origin = self._origin(sha256)
         origin["calibration_images"] = streamed.calibration.n
         if labels is not None:
@@ -832,6 +838,14 @@ def _with_copies(
         if len(kept) > 1
         else make_folds(len(sha256), folds=len(folds), seed=seed, groups=sha256)
     )
+
+
+def _copy_notes(names: Sequence[str], sha256: Sequence[str]) -> list[str]:
+    """Name the images that are copies of others."""
+    equal = equal_images(names, sha256)
+    if equal is None:
+        return []
+    return [f"some images are equal: {equal}; copies make the threshold too low: keep one of each"]
 
 
 def _shape_notes(shapes: Iterable[tuple[str, tuple[int, int]]], geometry: Geometry) -> list[str]:
