@@ -23,7 +23,7 @@ from fre.images.appearance import AppearanceLimits
 from fre.images.augmentation import Augmentation
 from fre.images.decode import ImageSource, check_several, find_bits, image_size
 from fre.images.geometry import FULL_RANGE, Fit, Geometry, Tiling
-from fre.images.near_duplicates import near_duplicates
+from fre.images.near_duplicates import equal_images, near_duplicates
 from fre.images.roi import MaskSource, Roi
 from fre.model import Model
 from fre.parallel import available_cores
@@ -384,7 +384,10 @@ class FRE:
             model = self._fit_features(extractor, features, settings, groups, threads, progress)
             self.skipped_ = list(features.skipped)
             shapes = zip(features.names or (), features.sizes or (), strict=True)
-            self.notes_ = _shape_notes(shapes, extractor.geometry)
+            self.notes_ = [
+                *_shape_notes(shapes, extractor.geometry),
+                *_copy_notes(features.names or ("",) * features.n, features.sha256),
+            ]
         self.seconds_ = {
             "total": time.perf_counter() - began,
             "features": extracted - began,
@@ -692,7 +695,10 @@ class FRE:
         )
         self.skipped_ = list(streamed.skipped)
         shapes = zip(names, (image.size for image in streamed.images), strict=True)
-        self.notes_ = _shape_notes(shapes, extractor.geometry)
+        self.notes_ = [
+            *_shape_notes(shapes, extractor.geometry),
+            *_copy_notes(names, sha256),
+        ]
         origin = self._origin(sha256)
         origin["calibration_images"] = streamed.calibration.n
         if labels is not None:
@@ -837,6 +843,14 @@ def _with_copies(
         if len(kept) > 1
         else make_folds(len(sha256), folds=len(folds), seed=seed, groups=sha256)
     )
+
+
+def _copy_notes(names: Sequence[str], sha256: Sequence[str]) -> list[str]:
+    """Name the images that are copies of others."""
+    equal = equal_images(names, sha256)
+    if equal is None:
+        return []
+    return [f"some images are equal: {equal}; copies make the threshold too low: keep one of each"]
 
 
 def _shape_notes(shapes: Iterable[tuple[str, tuple[int, int]]], geometry: Geometry) -> list[str]:

@@ -166,8 +166,8 @@ def test_memory_of_a_large_deep_image_is_bounded(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((5000, 5000), np.uint16)).save(path, compress_level=1)
     code = f"""
 import resource
-from fre.geometry import Preparation
-from fre.images import read_resized
+from fre.images.geometry import Preparation
+from fre.images.decode import read_resized
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
 read_resized({str(path)!r}, Preparation((64, 64), 12))

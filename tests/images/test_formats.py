@@ -179,7 +179,7 @@ def test_compressed_metadata_of_a_png_does_not_fill_the_memory(tmp_path: Path, k
     code = f"""
 import resource, sys
 from fre.errors import ImageError
-from fre.images import read_image
+from fre.images.decode import read_image
 try: read_image({str(path)!r})
 except ImageError: pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -236,7 +236,7 @@ def test_libtiff_writes_nothing_to_stderr(tmp_path: Path) -> None:
     path.write_bytes(data)
     code = f"""
 from fre.errors import ImageError
-from fre.images import read_image
+from fre.images.decode import read_image
 try: read_image({str(path)!r})
 except ImageError as error: print(error)
 """

@@ -379,6 +379,8 @@ def test_what_else_a_graph_may_not_hold() -> None:
     check_model(good.SerializeToString())
     cases: list[tuple[Callable[[onnx.ModelProto], object], str]] = [
         (lambda m: m.functions.add(name="f"), "functions"),
+        (lambda m: m.ClearField("opset_import"), "which version of ONNX"),
+        (lambda m: m.ClearField("ir_version"), "which version of ONNX"),
         (lambda m: setattr(m.graph.node[0], "domain", "evil"), "not of ONNX"),
         (lambda m: m.graph.node[0].attribute.add(name="g").g.node.add(), "subgraphs"),
         (lambda m: m.graph.initializer[0].dims.__setitem__(0, 2**40), "impossible shape"),

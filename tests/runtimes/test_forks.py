@@ -88,8 +88,8 @@ def test_what_can_not_go_on_in_a_child_says_what_to_do(model: Path) -> None:
 import os, signal, threading
 import numpy as np
 from fre import load
-from fre.ahead import in_order
-from fre.runtime import open_runtime
+from fre.parallel import in_order
+from fre.runtimes.runtime import open_runtime
 
 image = np.full((1, 64, 64, 3), 100, np.uint8)
 runtime = open_runtime(load({str(model)!r}).data, ["score"], threads=2)

@@ -20,7 +20,7 @@ from conftest import texture
 from fre.errors import OutputError
 from fre.images.resize import resize_map, resized_bands
 from fre.inference.prediction import Prediction
-from fre.serve.database import FROM_LAYOUT_2, SCHEMA, Database
+from fre.serve.database import SCHEMA, Database
 from fre.serve.drawing import Stored, Wanted, draw
 from fre.serve.history import open_history
 from fre.serve.pictures import Pictures
@@ -47,6 +47,7 @@ def new_result(size: tuple[int, int] = (40, 60), **values: Any) -> NewResult:
         input_map=values.pop("input_map", MAP),
         image_size=size,
         pixel_threshold=3.0,
+        reason=values.pop("reason", None),
     )
     standard: dict[str, Any] = {
         "model": "part",
@@ -177,29 +178,46 @@ def test_what_cannot_be_opened_is_not_taken_for_damage(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["results.sqlite3"]
 
 
-def test_a_history_of_the_layout_before_is_taken_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("layout", "without"), [(2, ("reason", "pixel_threshold")), (3, ("reason",))]
+)
+def test_a_history_of_an_older_layout_is_taken_over(
+    tmp_path: Path, layout: int, without: tuple[str, ...]
+) -> None:
     file = tmp_path / "results.sqlite3"
     with closing(sqlite3.connect(file)) as connection:
         connection.executescript(SCHEMA)
-        connection.execute("ALTER TABLE results DROP COLUMN pixel_threshold")
+        for column in without:
+            connection.execute(f"ALTER TABLE results DROP COLUMN {column}")
+        # watch_key, and the columns that the layout has after it
+        nulls = ", NULL" * (3 - len(without))
         for score, threshold in ((1.0, 2.0), (1.0, float("inf"))):
             connection.execute(
                 "INSERT INTO results VALUES (NULL, 'part', 'a', 'c', 'x.png', 'api', 'b', 4, 6, ?,"
-                " 0.5, 0, ?, '[]', '2026-01-01T00:00:00.000Z', NULL, NULL, NULL, 'PNG', 0, 9, 0,"
-                " NULL)",
+                " 0.5, 0, ?, '[]', '2026-01-01T00:00:00.000Z', NULL, NULL, NULL, 'PNG', 0, 9, 0"
+                f"{nulls})",
                 (score, threshold),
             )
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute(f"PRAGMA user_version = {layout}")
         connection.commit()
-    assert "pixel_threshold" in FROM_LAYOUT_2
     database, note = open_history(tmp_path)
     assert note is None
     results = Results(database, Pictures(tmp_path / "pictures", 1 << 20))
     sound, odd = results.get(1), results.get(2)
     assert (sound["anomalous"], sound["pixel_threshold"], sound["note"]) == (False, None, None)
     assert odd["anomalous"] is True
+    dark = "too dark: the mean level of red is 0"
+    (added,) = results.add([new_result(reason=dark, anomalous=True)]).result(30)
+    assert [results.get(n)["reason"] for n in (1, 2, added["id"])] == [None, None, dark]
     everything = results.page(Filters(anomalous=True), order="newest", limit=9, cursor=None)
-    assert [result["id"] for result in everything["results"]] == [2]
+    # Layout 3 stored no infinite numbers any more.
+    assert [result["id"] for result in everything["results"]] == ([3, 2] if layout == 2 else [3])
+    rows = list(csv.DictReader(io.StringIO("".join(results.csv(Filters())))))
+    assert [row["reason"] for row in rows] == ["", "", dark]
+    database.close()
+    database, note = open_history(tmp_path)
+    assert note is None
+    assert Results(database, Pictures(tmp_path / "pictures", 1 << 20)).get(3)["reason"] == dark
     database.close()
 
 

@@ -883,6 +883,47 @@ def test_a_lost_history_is_said(open_page: Opener, tmp_path: Path, shoot: Shoot)
     assert "history.damaged-" in line
 
 
+def test_a_dead_camera_and_a_damaged_model_are_said(
+    service: Service, plates: Path, open_page: Opener, tmp_path: Path, shoot: Shoot
+) -> None:
+    black = tmp_path / "black.png"
+    Image.new("RGB", (SIZE, SIZE)).save(black)
+    models = tmp_path / "models"
+    models.mkdir()
+    shutil.copy(service.models / "drop.onnx", models / "part.onnx")
+    damaged = bytearray((models / "part.onnx").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (models / "damaged.onnx").write_bytes(damaged)
+    with serve(tmp_path) as alone:
+        page = open_page(alone, "part")
+        notice = page.locator("#broken-models")
+        expect(notice.locator("summary")).to_have_text("1 model file can't be loaded")
+        notice.locator("summary").click()
+        expect(notice).to_contain_text("damaged.onnx: the file is damaged or was changed")
+        # A threshold above every score: only the reason decides.
+        page.get_by_label("Threshold", exact=True).and_(page.locator("input")).fill("1e9")
+        page.keyboard.press("Enter")
+        drop(page, [*sorted((plates / "test").glob("*.png")), black])
+        inspected(page, 5 + len(KINDS))
+        assert (count(page, "anomalous"), count(page, "good")) == (1, 4 + len(KINDS))
+        first = page.locator("#view-inspect .card").first
+        expect(first.locator(".name")).to_have_text("black.png")
+        expect(first.locator(".detail")).to_have_text("no contrast")
+        shoot(page, "dead-camera")
+        results = alone.get("/v1/results?anomalous=true")["results"]
+        (found,) = [result for result in results if result["name"] == "black.png"]
+        assert found["reason"].startswith("no contrast: ")
+        first.click()
+        expect(page.locator("#viewer .caveat")).to_contain_text(found["reason"][1:])
+        shoot(page, "dead-camera-large")
+        page.keyboard.press("Escape")
+        go(page, "live")
+        dead = card(page, "black.png", "live")
+        expect(dead.locator(".detail")).to_have_text("no contrast")
+        shutil.copy(service.models / "drop.onnx", models / "damaged.onnx")
+        expect(notice).to_be_hidden(timeout=PATIENCE)
+
+
 def predict(service: Service, model: str, files: list[tuple[str, bytes]]) -> None:
     import httpx
 

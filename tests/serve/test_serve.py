@@ -359,6 +359,11 @@ def test_a_model_learns_more_from_uploads_and_from_marked_results(
             ("files", ("notes.png", b"no image")),
             ("files", ("cut.png", uploads[0][1][1][:-400])),
         ]
+        twins = [*uploads[:2], ("files", ("twin.png", uploads[0][1][1]))]
+        answer = post(url, files=twins, params={"accept_anomalous": True})
+        failed = server.job(answer.json()["job"]["id"], until="failed")
+        assert "equal: 200.png = twin.png; " in failed["error"]["message"]
+
         answer = post(url, files=[*uploads, *bad], params={"accept_anomalous": True})
         assert answer.status_code == 202, answer.text
         result = server.job(answer.json()["job"]["id"])["result"]

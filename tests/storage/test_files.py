@@ -109,7 +109,7 @@ def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
 def test_leftovers_of_a_kill_are_removed_and_what_is_being_written_stays(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
-from fre.files import atomic_file
+from fre.storage.files import atomic_file
 with atomic_file(sys.argv[1]) as file:
     file.write(b"half")
     file.flush()
@@ -201,7 +201,7 @@ def test_a_folder_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
 
 KILLED = """
 import os, pathlib, signal, sys
-from fre.files import staged_folder
+from fre.storage.files import staged_folder
 calls = 0
 def counted(function):
     def call(*arguments, **options):

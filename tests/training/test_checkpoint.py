@@ -275,7 +275,7 @@ def test_ctrl_c_says_how_to_go_on(many: Path, tmp_path: Path) -> None:
 PEAK = """
 import sys
 from fre.cli import cli
-from fre.memory import peak_memory
+from fre.benchmark.memory import peak_memory
 cli.main(sys.argv[1:], standalone_mode=False)
 print(peak_memory(), file=sys.stderr)
 """

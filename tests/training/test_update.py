@@ -367,6 +367,28 @@ def written(folder: Path, seeds: Sequence[int]) -> Path:
 
 
 @pytest.mark.parametrize("parameters", [{}, {"memory": 1e-6}])
+def test_equal_images_are_named(tmp_path: Path, parameters: dict[str, Any]) -> None:
+    folder = written(tmp_path / "good", range(8))
+    for copy, seed in (("again", 3), ("third", 3), ("other", 5)):
+        (folder / f"{copy}.png").write_bytes((folder / f"{seed}.png").read_bytes())
+    fitted = detector(**parameters)
+    model = fitted.fit(folder)
+    (note,) = fitted.notes_
+    assert "equal: 3.png = again.png = third.png; 5.png = other.png; copies make" in note
+    new = written(tmp_path / "new", range(20, 24))
+    (new / "copy.png").write_bytes((new / "21.png").read_bytes())
+    with pytest.raises(DatasetError, match=r"images are equal: 21\.png = copy\.png; to count"):
+        model.update(new, accept_anomalous=True)
+    (new / "copy.png").unlink()
+    grown = model.update(new, accept_anomalous=True)
+    assert grown.metadata["provenance"]["n_images"] == 15
+    with pytest.raises(DatasetError, match=r"images are equal: image 0 = image 2; to count"):
+        model.update([texture(70), texture(71), texture(70)], accept_anomalous=True)
+    fitted.fit(written(tmp_path / "different", range(8)))
+    assert fitted.notes_ == []
+
+
+@pytest.mark.parametrize("parameters", [{}, {"memory": 1e-6}])
 def test_some_of_the_same_images_are_refused_with_their_names(
     tmp_path: Path, parameters: dict[str, Any]
 ) -> None:

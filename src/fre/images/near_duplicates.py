@@ -5,7 +5,7 @@ They make a calibration optimistic without anyone noticing, so that training loo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ PAIRS = 200
 
 BLOCK = 1024
 
+NAMED = 5
+"""Groups of equal images that a message names."""
+
 SUMMED = 257 * SIDE
 """Pixels, the largest height whose cells can be summed in 16 bits."""
 
@@ -51,6 +54,30 @@ def _shift_weights() -> NDArray[np.float64]:
 
 
 WEIGHTS = _shift_weights()
+
+
+def equal_images(names: Sequence[str], sha256: Sequence[str]) -> str | None:
+    """Name the images that have the same content.
+
+    Args:
+        names: (n,), of files; "" stands for an array.
+        sha256: (n,), digests of the files, or of the arrays' pixels.
+
+    Returns:
+        The first few groups of equal images, such as ``a.png = copy.png; b.png = c.png``; or
+        ``None`` if all images differ.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, digest in zip(names, sha256, strict=True):
+        groups.setdefault(digest, []).append(name or "an array")
+    equal = sorted(sorted(group) for group in groups.values() if len(group) > 1)
+    if not equal:
+        return None
+    shown = "; ".join(
+        " = ".join([*group[:NAMED], *(["..."] if len(group) > NAMED else [])])
+        for group in equal[:NAMED]
+    )
+    return shown + (f" and {len(equal) - NAMED} more" if len(equal) > NAMED else "")
 
 
 def duplicate_thumbnail(image: ImageArray) -> NDArray[np.uint8]:

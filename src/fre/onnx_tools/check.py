@@ -291,7 +291,9 @@ class _Checker:
 
     def check(self, free: int) -> CheckedModel:
         graph, entries = None, 0
+        present: set[int] = set()
         for number, start, stop in self._parts("model", MODEL, 0, len(self._data)):
+            present.add(number)
             if number == 7:
                 graph = start, stop
             elif number == 14:
@@ -301,6 +303,8 @@ class _Checker:
                 self._training_info(start, stop)
         if graph is None:
             raise ValueError("no graph")
+        if not {1, 8} <= present:
+            raise _RefusedError("it does not say which version of ONNX and of its operators it is")
         self._graph(*graph, free)
         return self._found
 

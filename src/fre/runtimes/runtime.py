@@ -398,7 +398,8 @@ def open_runtime(
     except FREError:
         raise
     except Exception as error:  # each fault of a model has a type of its own, derived from this
-        raise InternalError(f"{runtime} can't load the model: {error}") from error
+        said = " ".join(str(error).split())
+        raise InternalError(f"{runtime} can't load the model: {said}") from error
 
 
 def with_outputs(model: bytes, names: Sequence[str]) -> bytes:

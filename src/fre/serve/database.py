@@ -20,7 +20,7 @@ from fre.errors import InternalError, OutputError
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 SCHEMA = """
 CREATE TABLE results (
@@ -47,7 +47,8 @@ CREATE TABLE results (
     map_high REAL NOT NULL,
     kept_bytes INTEGER NOT NULL,
     watch_key TEXT UNIQUE,
-    pixel_threshold REAL
+    pixel_threshold REAL,
+    reason TEXT
 );
 CREATE INDEX results_model ON results (model, id);
 CREATE INDEX results_score ON results (model, score);
@@ -68,12 +69,24 @@ CREATE TABLE jobs (
 );
 """
 
-# Layout 2 knew no pixel threshold, and accepted infinite numbers, which compare as good.
-FROM_LAYOUT_2 = """
+# Layout 3 kept no reasons. Layout 2 knew no pixel threshold either, and accepted infinite numbers,
+# which compare as good.
+FROM_LAYOUT_3 = """
+ALTER TABLE results ADD COLUMN reason TEXT;
+"""
+FROM_LAYOUT_2 = f"""
+{FROM_LAYOUT_3}
 ALTER TABLE results ADD COLUMN pixel_threshold REAL;
 UPDATE results SET anomalous = 1 WHERE anomalous = 0
     AND (abs(score) > 1.7976931348623157e308 OR abs(threshold) > 1.7976931348623157e308);
 """
+
+
+OLDER_LAYOUTS = {
+    2: (FROM_LAYOUT_2, {"results.pixel_threshold", "results.reason"}),
+    3: (FROM_LAYOUT_3, {"results.reason"}),
+}
+"""Layouts that are brought up to date: the script, and the columns that it adds."""
 
 
 class DamagedDatabaseError(OutputError):
@@ -144,20 +157,20 @@ class Database:
         present = _columns(connection)
         with contextlib.closing(sqlite3.connect(":memory:")) as empty:
             empty.executescript(SCHEMA)
-            missing = sorted(_columns(empty) - present)
-        if version not in (0, 2, SCHEMA_VERSION):
+            wanted = _columns(empty)
+        if version not in (0, SCHEMA_VERSION, *OLDER_LAYOUTS):
             raise OutputError(
                 f"{self.path}: written by another version of fre (layout {version}, expected "
                 f"{SCHEMA_VERSION}); give another folder with --data"
             )
-        if version == 2:
-            missing = [column for column in missing if column != "results.pixel_threshold"]
+        script, added = OLDER_LAYOUTS.get(version, ("", set()))
+        missing = sorted(wanted - added - present)
         if missing and present:
             raise DamagedDatabaseError(self.path, f"it lacks {', '.join(missing[:3])}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        if version == 2:
-            self._change(FROM_LAYOUT_2)
+        if script:
+            self._change(script)
         elif version == 0:
             self._change("" if present else SCHEMA)
 

@@ -36,6 +36,7 @@ CSV_COLUMNS = (
     "verdict",
     "verdict_at",
     "created",
+    "reason",
 )
 
 CSV_WINDOW = 1000
@@ -169,6 +170,7 @@ def to_result(row: sqlite3.Row) -> dict[str, Any]:
         "score": found["score"],
         "p_value": found["p_value"],
         "anomalous": bool(row["anomalous"]) or not sound,
+        "reason": row["reason"],
         "threshold": found["threshold"],
         "pixel_threshold": found["pixel_threshold"],
         "map_range": [found["map_low"], found["map_high"]],
@@ -247,6 +249,7 @@ class Results:
                 "map_low": item.map_range[0],
                 "map_high": item.map_range[1],
                 "pixel_threshold": prediction.pixel_threshold,
+                "reason": prediction.reason,
                 "kept_bytes": 0,
                 "watch_key": item.watch_key,
             }

@@ -197,7 +197,8 @@ class PredictBody:
 class ResultInfo:
     """A result, with the thresholds and the range of the map that it was judged and drawn by.
 
-    A number of an old result that is not finite is null, and ``note`` says so.
+    A number of an old result that is not finite is null, and ``note`` says so. ``reason`` says
+    why the image is anomalous whatever its score, such as a black image; usually it is null.
     """
 
     id: int
@@ -210,6 +211,7 @@ class ResultInfo:
     score: float | None
     p_value: float | None
     anomalous: bool
+    reason: str | None
     threshold: float | None
     pixel_threshold: float | None
     map_range: list[float | None]

@@ -10,6 +10,8 @@ from typing import Any
 
 from fre.errors import AnomalousError, ImageError
 from fre.images.decode import read_image
+from fre.images.loading import source_digest
+from fre.images.near_duplicates import equal_images
 from fre.model import Model, load
 from fre.serve.jobs import Work
 from fre.serve.problems import Problem
@@ -147,6 +149,15 @@ def _readable(
 
 def _learn(model: Model, images: Images, accept: bool, progress: Progress) -> Model:
     names = dict(images)
+    # The model would name the files of the upload, which no client knows.
+    equal = equal_images(list(names.values()), [source_digest(path) for path in names])
+    if equal is not None:
+        raise Problem(
+            422,
+            "invalid",
+            f"some of these images are equal: {equal}; to count them twice would make the "
+            "threshold too low: keep one of each",
+        )
     try:
         return model.update(list(names), accept_anomalous=accept, progress=progress)
     except AnomalousError as error:

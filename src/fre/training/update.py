@@ -29,6 +29,7 @@ from fre.features.table import Features
 from fre.images.appearance import AppearanceLimits
 from fre.images.decode import ImageSource, check_several
 from fre.images.loading import source_digest
+from fre.images.near_duplicates import equal_images
 from fre.inference.document import now
 from fre.inference.predictor import P, Predictor
 from fre.onnx_tools.side_arrays import read_arrays
@@ -304,16 +305,24 @@ def _all_again(n: int) -> str:
 
 
 def _check_new(known: TrainingImages, sources: Sequence[ImageSource]) -> None:
-    """Refuse images that a model has learnt before.
+    """Refuse images that a model has learnt before, and images that are there twice.
 
     Raises:
-        DatasetError: some are; the message names them.
+        DatasetError: there are some; the message names them.
     """
     names = [source_name(source) or f"image {place}" for place, source in enumerate(sources)]
     # A file that can't be read has no digest, and the first step that reads it says so.
     found = [(n, d) for n, d in zip(names, map(source_digest, sources), strict=True) if d]
-    again = known.shared(TrainingImages.of(*zip(*found, strict=True))) if found else []
+    if not found:
+        return
+    kept, digests = zip(*found, strict=True)
+    again = known.shared(TrainingImages.of(kept, digests))
     if not again:
+        if equal := equal_images(kept, digests):
+            raise DatasetError(
+                f"some of these images are equal: {equal}; to count them twice would make the "
+                "threshold too low: keep one of each"
+            )
         return
     if len(again) == len(sources):
         raise DatasetError(_all_again(len(again)))

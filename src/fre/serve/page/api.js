@@ -83,7 +83,7 @@ export function search(query) {
 const model = (name) => `/v1/models/${encodeURIComponent(name)}`;
 
 export const service = () => get("/v1/service");
-export const models = async () => (await get("/v1/models")).models;
+export const models = () => get("/v1/models");
 export const calibration = (name) => get(`${model(name)}/calibration`);
 export const rate = (name, query) => get(`${model(name)}/rate`, query);
 export const drift = (name, query) => get(`${model(name)}/drift`, query);

@@ -9,10 +9,14 @@ const WORDS = { anomalous: "Anomalous", good: "Good", error: "Not read" };
 /** `"anomalous"`, `"good"` or `"error"`; a threshold of `null` takes the decision of its time. */
 export function decision(result, threshold) {
   if (result.error) return "error";
-  // Without a score there is no decision, and nothing to call good.
-  const anomalous = threshold === null || result.score === null ? result.anomalous : result.score > threshold;
+  // A dead camera is anomalous whatever the score. Without a score there is no decision, and
+  // nothing to call good.
+  const anomalous = result.reason || threshold === null || result.score === null ? result.anomalous : result.score > threshold;
   return anomalous ? "anomalous" : "good";
 }
+
+/** The first words of a reason: "no contrast", "noise", "too dark"; `null` without one. */
+const inShort = (reason) => reason?.split(":")[0] ?? null;
 
 /** What a reviewer's word means beside a decision, or `null`. */
 export function correction(result, decided) {
@@ -71,13 +75,17 @@ export function makeCard(result, look) {
     say(score, item.error ? "" : format.score(item.score));
     say(name, short);
     if (name.title !== item.name) name.title = item.name;
-    say(detail, item.error ? "" : time ? format.time(item.created) : `p ${format.pValue(item.p_value)}`);
+    // A score that does not decide needs no p-value beside it.
+    const why = inShort(item.reason);
+    say(detail, item.error ? "" : why ?? (time ? format.time(item.created) : `p ${format.pValue(item.p_value)}`));
+    detail.classList.toggle("why", why !== null);
+    if (why !== null && detail.title !== item.reason) detail.title = item.reason;
     say(flag, corrected ?? "");
     flag.hidden = !corrected;
     flag.classList.toggle("wrong", isWrong(item, kind));
     const label = item.error
       ? `${item.name}: ${item.error}`
-      : [item.name, WORDS[kind].toLowerCase(), `score ${format.score(item.score)}`,
+      : [item.name, WORDS[kind].toLowerCase(), item.reason, `score ${format.score(item.score)}`,
         `p-value ${format.pValue(item.p_value)}`, format.many(item.regions.length, "region"), corrected]
         .filter(Boolean).join(", ");
     if (button.getAttribute("aria-label") !== label) button.setAttribute("aria-label", label);

@@ -25,7 +25,9 @@ const FILTERS = {
   wrong: { label: "Marked wrong", keep: (kind, result) => isWrong(result, kind) },
   error: { label: "Not read", keep: (kind) => kind === "error" },
 };
-const worstFirst = (a, b) => (b.score ?? -Infinity) - (a.score ?? -Infinity) || compareIds(a, b);
+// An image that shows nothing of a part is worse than any score.
+const badness = ({ reason, score }) => (reason ? Infinity : score ?? -Infinity);
+const worstFirst = (a, b) => badness(b) - badness(a) || compareIds(a, b);
 const ORDERS = {
   worst: { label: "Worst first", compare: worstFirst },
   newest: { label: "Newest first", compare: (a, b) => compareIds(b, a) },

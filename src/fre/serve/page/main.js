@@ -61,6 +61,14 @@ state.addEventListener("models", () => {
   if (state.model) picker.value = state.model.name;
 });
 
+const broken = document.getElementById("broken-models");
+state.addEventListener("models", () => {
+  const { failures } = state;
+  show(broken, failures.length > 0);
+  say(broken.firstElementChild, failures.length === 1 ? "1 model file can't be loaded" : `${failures.length} model files can't be loaded`);
+  put(broken.lastElementChild, failures.map(({ name, error }) => h("li", {}, h("strong", {}, name), ` ${error}`)));
+});
+
 const service = document.getElementById("service");
 function connection(connected) {
   service.dataset.state = connected ? "ready" : "lost";

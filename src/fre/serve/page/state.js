@@ -7,15 +7,19 @@ const MODEL_KEY = "fre.model";
 class State extends EventTarget {
   service = null;
   models = [];
+  /** Model files that can't be loaded: `{name, error}`. */
+  failures = [];
   /** The summary of the chosen model, or null. */
   model = null;
   calibration = null;
 
   /** Asks the service anew; events: `models`, and `model` if another one or another file is meant. */
   async load() {
-    const [service, models] = await Promise.all([api.service(), api.models()]);
+    const [service, { models, errors }] = await Promise.all([api.service(), api.models()]);
     this.service = service;
     this.models = models;
+    // A model whose file was damaged since goes on serving what was loaded before.
+    this.failures = [...errors, ...models.filter(({ error }) => error)];
     const name = this.model?.name ?? this.#remembered();
     const chosen = models.find((model) => model.name === name) ?? models[0] ?? null;
     if (chosen?.sha256 !== this.model?.sha256 || chosen?.name !== this.model?.name) {

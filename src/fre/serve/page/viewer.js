@@ -185,7 +185,7 @@ export class Viewer {
     }, text);
     put(this.facts,
       h("p", { class: "viewer-verdict" }, verdictMark(kind), h("strong", { class: "score" }, format.score(result.score))),
-      result.note ? h("p", { class: "caveat small" }, `${result.note[0].toUpperCase()}${result.note.slice(1)}.`) : null,
+      [result.reason, result.note].filter(Boolean).map((text) => h("p", { class: "caveat small" }, `${text[0].toUpperCase()}${text.slice(1)}.`)),
       h("dl", { class: "facts" },
         fact("p-value", format.pValue(result.p_value), "of good parts, about this share scores as high"),
         fact("Threshold", format.score(this.threshold() ?? result.threshold), judgedBy(result, this.threshold())),

@@ -123,8 +123,8 @@ class PredictRoutes:
                 "created",
             )
         }
-        if outcome.prediction.reason is not None:
-            item["reason"] = outcome.prediction.reason
+        if result["reason"] is not None:
+            item["reason"] = result["reason"]
         if form != "none":
             scale = entry.model.map_range
             data = await asyncio.to_thread(
