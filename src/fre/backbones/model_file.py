@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -75,32 +74,31 @@ class EmbeddedBackbone(Backbone):
         return adopt(model, shapes, prefix="", size=size)
 
 
-def embedded_backbone(data: bytes, metadata: Mapping[str, Any]) -> EmbeddedBackbone:
-    """The network of a model file, as it was built into it: its layers, at its size.
+def embedded_backbone(
+    data: bytes,
+    name: str,
+    layers: Sequence[str],
+    normalisation: Normalisation,
+    size: tuple[int, int],
+) -> EmbeddedBackbone:
+    """Take the network out of a model file.
 
     Args:
         data: the serialised ONNX model.
-        metadata: the document in it.
+        name: name of the network.
+        layers: names of its layers.
+        normalisation: mean and standard deviation of its input.
+        size: height and width of its input, in pixels.
 
     Raises:
         ModelFileError: the model's graph holds no such network.
     """
-    described, pixels = metadata["backbone"], metadata["preprocessing"]
     model = onnx.load_model_from_string(data)
     made = {name for node in model.graph.node for name in node.output}
-    for layer in described["layers"]:
+    for layer in layers:
         if PREFIX + layer not in made:
             raise ModelFileError(f"the model's graph lacks the layer {layer}")
-    (mr, mg, mb), (sr, sg, sb) = pixels["mean"], pixels["std"]
-    height, width = pixels["size"]
-    backbone = EmbeddedBackbone(
-        described["name"],
-        cut_out(model, described["layers"], prefix=PREFIX),
-        Normalisation((mr, mg, mb), (sr, sg, sb)),
-        (height, width),
-    )
-    backbone.weights_sha256 = described["weights_sha256"]
-    return backbone
+    return EmbeddedBackbone(name, cut_out(model, layers, prefix=PREFIX), normalisation, size)
 
 
 def is_quantized(network: onnx.ModelProto) -> bool:

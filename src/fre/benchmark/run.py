@@ -27,6 +27,7 @@ from fre.evaluation.evaluate import evaluate
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import pool_features
 from fre.features.table import Features
+from fre.inference.document import to_json
 from fre.parallel import available_cores
 from fre.storage.files import write_atomic
 from fre.types import Progress
@@ -254,6 +255,7 @@ def _measure(source: _Source, variant: Variant, seed: int) -> dict[str, Any]:
     )
     trained = time.perf_counter()
     result = evaluate(model, source.dataset, progress=source.progress)
+    document = model.document
     return {
         "category": source.dataset.name,
         "label": variant.label,
@@ -267,11 +269,11 @@ def _measure(source: _Source, variant: Variant, seed: int) -> dict[str, Any]:
         },
         "training": {
             "parameters": _plain(detector.get_params()),
-            "backbone": model.metadata["backbone"],
-            "preprocessing": model.metadata["preprocessing"],
-            "rank": model.metadata["subspaces"][0]["rank"],
-            "dimension": model.metadata["subspaces"][0]["dimension"],
-            **model.metadata["provenance"],
+            "backbone": to_json(document.backbone),
+            "preprocessing": to_json(document.preprocessing),
+            "rank": document.subspaces[0].rank,
+            "dimension": document.subspaces[0].dimension,
+            **to_json(document.provenance),
         },
         "environment": _environment(),
     }

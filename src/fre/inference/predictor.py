@@ -18,7 +18,7 @@ from fre.images.decode import ImageSource, check_several, file_of, find_images, 
 from fre.images.geometry import Geometry
 from fre.images.loading import LoadedImage, iter_loaded
 from fre.images.roi import Roi
-from fre.inference.document import check_digest, read_document
+from fre.inference.model_file import check_digest, read_document
 from fre.inference.prediction import Prediction
 from fre.onnx_tools.check import check_model
 from fre.onnx_tools.side_arrays import without_arrays
@@ -57,7 +57,7 @@ class Predictor:
 
     Attributes:
         data: the serialised ONNX model.
-        metadata: what the file says of itself: backbone, subspaces, calibration, provenance.
+        document: backbone, subspaces, calibration and provenance, as the file states them.
         calibration: scores of good images, and the thresholds that follow from them.
         geometry: how an image is brought to the input.
         size: height and width of the input, in pixels.
@@ -83,27 +83,14 @@ class Predictor:
         self.data = data
         try:
             self._checked = check_model(data)
-            document = read_document(self._checked)
+            self.document = read_document(self._checked)
         except ModelFileError as error:
             raise _no_model(origin, error) from error
-        self._digest = document.pop("digest", None)
-        self.metadata = document
-        self.calibration = Calibration.from_dict(document["calibration"])
-        self.geometry = Geometry.from_dict(document["preprocessing"])
-        try:
-            self.roi = Roi.from_dict(document["roi"]) if "roi" in document else None
-        except Exception as error:  # a damaged PNG raises almost anything
-            raise ModelFileError(
-                f"{origin}: its metadata have a bad roi.png: expected a readable mask of the "
-                f"inspected region, found {type(error).__name__}"
-            ) from error
-        if self.roi is not None and not self.roi.inspected.any():
-            raise ModelFileError(
-                f"{origin}: its metadata have a bad roi.png: expected a mask that marks the "
-                "inspected region, found an empty one"
-            )
-        self.appearance = self._limits(origin)
-        self._layer_maps = dict(document.get("layer_maps", {}))
+        self.calibration: Calibration = self.document.calibration
+        self.geometry: Geometry = self.document.geometry
+        self.roi: Roi | None = self.document.roi
+        self.appearance: AppearanceLimits | None = self.document.appearance
+        self._layer_maps = self.document.layer_maps or {}
         self.size = self.geometry.size
         self._runtime_name = runtime
         self._threads = threads
@@ -132,7 +119,7 @@ class Predictor:
         data = without_arrays(self.data, with_outputs(b"", tensors) if tensors else b"")
         outputs, name = [*OUTPUTS, *tensors], self._runtime_name
         threads = self._threads
-        if name == AUTO and self.metadata["backbone"].get("precision") == "int8":
+        if name == AUTO and self.document.backbone.precision == "int8":
             # Runtimes round integers differently, and it was ONNX Runtime that it was fitted on.
             name = "onnxruntime"
         if name != AUTO:
@@ -149,7 +136,7 @@ class Predictor:
         Raises:
             ModelFileError: they have another one, or state none.
         """
-        check_digest(self.data, self._checked, self._digest)
+        check_digest(self.data, self._checked, self.document.digest)
 
     def open(self) -> None:
         """Make the network ready to run, which is otherwise done for the first image.
@@ -163,6 +150,11 @@ class Predictor:
     def _runtime_for(self, images: int) -> Runtime:
         many = self._many or images > 1 or self.geometry.tiling is not None
         return self._for_many if many else self._for_one
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The document of the file as plain JSON values; docs/model-file.md describes the keys."""
+        return self.document.to_json()
 
     @property
     def threshold(self) -> float:
@@ -425,17 +417,6 @@ class Predictor:
             bits=self.geometry.bits,
             reason=reason,
         )
-
-    def _limits(self, origin: str) -> AppearanceLimits | None:
-        if "appearance" not in self.metadata:
-            return None
-        try:
-            return AppearanceLimits.from_dict(self.metadata["appearance"])
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(
-                f"{origin}: its metadata have a bad appearance: expected ranges of the training "
-                f"images' pixels, found {type(error).__name__}: {error}"
-            ) from error
 
     def _reason(self, image: LoadedImage) -> str | None:
         """Say why an image's pixels are nothing like those of the training images."""

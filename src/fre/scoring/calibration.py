@@ -10,7 +10,6 @@ less than the final one, and so is too large. `fre.subspaces.cross_fit.extrapola
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,30 +187,4 @@ class Calibration:
             f"{len(self.scores)} good images can't promise a false-alarm rate of "
             f"{self.false_alarm_rate:g}, only {self.attainable_rate:.3g}: the threshold is the "
             f"largest of their scores; {needed:.0f} images or more could"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The calibration as plain JSON values."""
-        maxima = self.map_maxima
-        return {
-            "scores": [float(score) for score in self.scores],
-            "map_maxima": None if maxima is None else [float(value) for value in maxima],
-            "false_alarm_rate": self.false_alarm_rate,
-            "threshold": self.threshold,
-            "pixel_threshold": self.pixel_threshold,
-            "map_range": list(self.map_range),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Calibration:
-        """The inverse of `to_dict`; files of older versions have no ``map_maxima``."""
-        low, high = values["map_range"]
-        rate, maxima = values["false_alarm_rate"], values.get("map_maxima")
-        return cls(
-            np.asarray(values["scores"], np.float64),
-            None if rate is None else float(rate),
-            float(values["threshold"]),
-            float(values["pixel_threshold"]),
-            (float(low), float(high)),
-            None if maxima is None else np.asarray(maxima, np.float64),
         )
