@@ -25,6 +25,7 @@ from fre.images.loading import iter_loaded
 from fre.inference.predictor import OUTPUTS
 from fre.inference.rebuild import extractor_like, network_of
 from fre.model import Model
+from fre.runtimes.measure import rounds
 from fre.runtimes.runtime import open_runtime
 from fre.scoring.calibration import Calibration
 from fre.types import FloatArray, Progress
@@ -262,10 +263,7 @@ def _milliseconds(
     for one in opened:
         one.run(images[0], first)
     taken: list[list[float]] = [[] for _ in opened]
-    began = time.perf_counter()
-    for done in range(SPEED_ROUNDS[1]):
-        if done >= SPEED_ROUNDS[0] and time.perf_counter() - began > SPEED_SECONDS:
-            break
+    for _ in rounds(*SPEED_ROUNDS, SPEED_SECONDS):
         for one, seconds in zip(opened, taken, strict=True):
             time.sleep(SPEED_PAUSE)
             for image in images:

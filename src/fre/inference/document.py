@@ -14,7 +14,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, cast
 
@@ -367,10 +367,10 @@ class Provenance:
         images_sha256: digest of the set of training images, hexadecimal.
         created: time of training in UTC, ISO 8601.
         seed: seed of the random numbers in training.
+        augmented: number of altered copies of each training image.
         group_by: pattern that groups images of one part.
         n_groups: number of groups.
         near_duplicates: number of images that have a near-duplicate.
-        augmented: number of altered copies of each training image.
         history: updates and merges, oldest first.
         calibration_images: number of images with held-out scores, if not all.
         threshold: how the threshold was chosen, in words, if not by a false-alarm rate.
@@ -380,10 +380,10 @@ class Provenance:
     images_sha256: str
     created: str
     seed: int | None = None
+    augmented: int | None = None
     group_by: str | int | None = None
     n_groups: int | None = None
     near_duplicates: int | None = None
-    augmented: int | None = None
     history: list[Step] | None = None
     calibration_images: int | None = None
     threshold: str | None = None
@@ -607,9 +607,10 @@ WRITERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     AppearanceLimits: appearance_to_json,
     Calibration: calibration_to_json,
     Preprocessing: preprocessing_to_json,
+    Reading: asdict,
     Roi: roi_to_json,
 }
-"""Classes whose fields are not the keys of the file."""
+"""Classes whose fields are not the keys of the file, or whose ``None`` is written."""
 
 
 def to_json(value: Any) -> Any:
