@@ -172,7 +172,7 @@ class OnnxFileBackbone(Backbone):
                 raise BackboneError(f"{what}: it changes {name}; {way_out}")
 
     def _probe(self, names: Sequence[str], size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-        """The shapes of those of some tensors that are float32."""
+        """Return the shapes of those tensors that are float32, name to shape."""
         results = self._run(names, np.zeros((self._batch, 3, *size), np.float32))
         return {
             name: result.shape

@@ -411,7 +411,7 @@ def _load(name: str, model: Any, path: Path) -> tuple[set[str], str]:
 
 
 def _digest(model: Any) -> str:
-    """Of weights that come from no file of the user's: over name, type, shape and values."""
+    """Return the digest of pretrained weights: SHA-256 over name, type, shape and values."""
     import torch
 
     sha256 = hashlib.sha256()

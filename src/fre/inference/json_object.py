@@ -1,6 +1,6 @@
 """An object of a JSON document, read key by key: each value is checked for type, range and size.
 
-The error of a bad value names the key, what was expected, and what was found.
+The error of a bad value names the key, the expected range, and the value that was found.
 """
 
 from __future__ import annotations

@@ -503,7 +503,7 @@ def _restore(target: Path, stage: Path, old: Sequence[str], new: Sequence[str]) 
 
 
 def _leave(target: Path, stage: Path, handle: int) -> None:
-    """Remove the hidden folder, and let go of its lock."""
+    """Remove the hidden folder, and release its lock."""
     try:
         # An exception that came between two renames, such as Ctrl-C, must not leave half.
         with suppress(OSError, OutputError):

@@ -130,7 +130,7 @@ def relative(path: Path, root: Path) -> str:
 
 
 def image_key(path: Path, root: Path) -> str:
-    """What an image and its mask have in common: the path below ``root``, without suffix."""
+    """Return the key that an image shares with its mask: the path below ``root``, no suffix."""
     text = relative(path, root)
     stem, _, end = text.rpartition(".")
     # A list may name files that have no suffix.

@@ -89,11 +89,11 @@ def _open(url: str) -> tuple[Any, str]:
 
 
 def fetch(url: str) -> bytes:
-    """What is stored at a URL.
+    """Return the content of a URL.
 
     Raises:
-        FileNotFoundError: nothing is.
-        FetchError: it can't be fetched, after three tries.
+        FileNotFoundError: the URL has no content.
+        FetchError: the content can't be fetched, after three tries.
     """
     system, path = _open(url)
     try:
@@ -119,7 +119,7 @@ def _patiently(action: Callable[[], Any], number: int = 1) -> Any:
 
 
 class Folder:
-    """A folder to write to, here or in an object store. A file in it is there whole, or not.
+    """A folder to write to, local or in an object store. Files in it are written atomically.
 
     Args:
         root: a path, or a URL.
@@ -132,10 +132,10 @@ class Folder:
         return str(self.root)
 
     def read(self, name: str) -> bytes | None:
-        """What is in a file; ``None`` if there is none.
+        """Return the content of a file; ``None`` if there is no such file.
 
         Raises:
-            OutputError: it can't be read.
+            OutputError: the file can't be read.
         """
         try:
             if isinstance(self.root, Path):
