@@ -15,7 +15,7 @@ from conftest import texture
 from fre import FRE, load
 from fre.backbones import get_backbone
 from fre.errors import BackboneError, DatasetError, ImageError, OptionError
-from fre.inference.document import METADATA_KEY
+from fre.inference.model_file import METADATA_KEY
 from fre.model import Model
 
 LITE = {"backbone": "efficientnet_lite0", "preset": "reference"}

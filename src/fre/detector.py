@@ -25,6 +25,7 @@ from fre.images.decode import ImageSource, check_several, find_bits, image_size
 from fre.images.geometry import FULL_RANGE, Fit, Geometry, Tiling
 from fre.images.near_duplicates import equal_images, near_duplicates
 from fre.images.roi import MaskSource, Roi
+from fre.inference.document import Provenance
 from fre.model import Model
 from fre.parallel import available_cores
 from fre.scoring.calibration import Calibration, check_false_alarm_rate
@@ -534,13 +535,12 @@ class FRE:
         assembled = fit(extractor, features, settings, folds, threads, progress)
         if features.appearance is not None:
             assembled = replace(assembled, appearance=AppearanceLimits.of(features.appearance))
-        origin = self._origin(features.sha256) | self._relations(features, groups)
+        origin = replace(self._origin(features.sha256), **self._relations(features, groups))
         parameters = self._refitting(extractor, settings)
         return Model(finish(extractor, assembled, settings, origin, parameters), threads=threads)
 
-    def _origin(self, sha256: Sequence[str]) -> dict[str, Any]:
-        augmented = {"augmented": self.augment} if self.augment else {}
-        return {**provenance(sha256, seed=self.seed), **augmented}
+    def _origin(self, sha256: Sequence[str]) -> Provenance:
+        return replace(provenance(sha256, seed=self.seed), augmented=self.augment or None)
 
     def _fit_reference(
         self,
@@ -700,10 +700,10 @@ class FRE:
             *_copy_notes(names, sha256),
         ]
         origin = self._origin(sha256)
-        origin["calibration_images"] = streamed.calibration.n
+        origin = replace(origin, calibration_images=streamed.calibration.n)
         if labels is not None:
             of_kept = {labels[image.place] for image in streamed.images}
-            origin |= {"group_by": self.group_by, "n_groups": len(of_kept)}
+            origin = replace(origin, group_by=self.group_by, n_groups=len(of_kept))
         parameters = self._refitting(extractor, settings)
         data = finish(extractor, assembled, settings, origin, parameters)
         return Model(data, threads=threads), read

@@ -5,17 +5,17 @@ The tree::
     FREError
     ├── InputError                 the caller's mistake; the command line exits with 2
     │   ├── ImageError             an image that can't be read, or is too large
-    │   ├── DatasetError           a folder without what is needed in it
+    │   ├── DatasetError           a folder without the expected images, splits or masks
     │   ├── OptionError            an argument out of range (also a ValueError)
     │   ├── BackboneError          an unknown backbone or layer, or unusable weights
-    │   ├── ModelFileError         a file that is not a model of ours, or is damaged
-    │   │   └── FrozenModelError   a model without what it would need to learn more
-    │   ├── AnomalousError         images to learn from that the model calls anomalous
-    │   ├── OutputError            a place that can't be written to
+    │   ├── ModelFileError         a file that is no model of fre, or is damaged
+    │   │   └── FrozenModelError   a model that can't be updated
+    │   ├── AnomalousError         new training images that are anomalous to the model
+    │   ├── OutputError            a file or folder that can't be written
     │   └── MissingDependencyError an extra that is not installed (also an ImportError)
     └── InternalError              our fault; the command line exits with 1
 
-A message names the file, what was expected, what was found, and what to do, in one line.
+A message says in one line what happened, in which file, and what to do next.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ImageError(InputError):
 
     Attributes:
         path: the file, or ``None`` for an image given as an array.
-        reason: what is wrong with it, without the path.
+        reason: the problem, without the path.
     """
 
     def __init__(self, path: Path | str | None, reason: str) -> None:
@@ -60,11 +60,11 @@ class ImageError(InputError):
 
 
 class DatasetError(InputError):
-    """A folder that does not hold the images, splits or masks that were asked for."""
+    """A folder that does not hold the expected images, splits or masks."""
 
 
 class OptionError(InputError, ValueError):
-    """An argument out of its range, or two that do not go together."""
+    """An argument out of range, or two arguments that contradict each other."""
 
 
 class BackboneError(InputError):
@@ -76,16 +76,16 @@ class ModelFileError(InputError):
 
 
 class FrozenModelError(ModelFileError):
-    """A model without what it would need to learn more."""
+    """A model that can't be updated, because its file lacks the statistics."""
 
 
 class AnomalousError(InputError):
-    """Images to learn from that the model itself calls anomalous.
+    """New training images that are anomalous to the model.
 
     Attributes:
-        found: of each, the file (or its place among the arrays) and the score.
-        of: number of all images.
-        threshold: an image whose score is above it is anomalous.
+        found: file (or index among the arrays) and score of each anomalous image.
+        of: number of all new images.
+        threshold: score above which an image is anomalous.
     """
 
     def __init__(
@@ -123,4 +123,4 @@ class MissingDependencyError(InputError, ImportError):
 
 
 class InternalError(FREError):
-    """Something that should not be possible: a fault of fre, worth a report."""
+    """A fault of fre, worth a report."""

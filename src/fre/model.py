@@ -1,4 +1,4 @@
-"""A fitted detector: one ONNX file that scores images and can learn more."""
+"""A fitted detector: one ONNX file that scores images and can be updated."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fre.types import Progress
 
 
 class Model(Predictor):
-    """A fitted detector: it scores images, learns more good ones, and is saved as one file.
+    """A fitted detector: it scores images, is updated with more good ones, and saved as one file.
 
-    `load` opens one from a file, and `fre.FRE.fit` makes one.
+    `load` opens a model file; `fre.FRE.fit` makes a model.
     """
 
     def update(
@@ -24,26 +24,26 @@ class Model(Predictor):
         skip_unreadable: bool = False,
         progress: Progress | None = None,
     ) -> Model:
-        """A model that has learnt from more good images; this one stays as it is.
+        """Return a model that is fitted to more good images; this model stays unchanged.
 
-        The images that it was made from are not needed, nor is PyTorch. The new ones are first
-        scored by this model; their residuals, and those of the old ones brought to the new number
-        of images, are what scales and threshold are made of (docs/updates.md).
+        The update needs neither the first training images nor PyTorch. This model scores the new
+        images first, and refuses them if some are anomalous. docs/updates.md describes how scales
+        and threshold follow from old and new images.
 
         Args:
             images: a folder of good images or the root of a dataset (its training split), files,
                 or arrays, uint8 (H, W, 3), RGB.
-            accept_anomalous: learn from images that this model calls anomalous, too.
+            accept_anomalous: also use new images that are anomalous to this model.
             skip_unreadable: leave out images that can't be read, instead of stopping.
             progress: called as the work advances.
 
         Raises:
-            AnomalousError: this model calls some of the images anomalous.
-            FrozenModelError: the file lacks what an update needs.
+            AnomalousError: some of the images are anomalous to this model.
+            FrozenModelError: the file lacks the statistics that an update needs.
             DatasetError: there are no images.
             ImageError: an image can't be read.
         """
-        # Only an update needs what trains.
+        # Prediction does not import the training half.
         from fre.training.update import update_model
 
         return update_model(
@@ -59,19 +59,20 @@ class Model(Predictor):
 def load(
     path: Path | str, *, runtime: str = "onnxruntime", threads: int = 0, many: bool = False
 ) -> Model:
-    """Open a model file. Nothing in it is run but the network itself.
+    """Open a model file. It runs no code from the file but the network.
 
     Args:
         path: a file written by `Model.save` or ``fre train``.
         runtime: ``"onnxruntime"``; ``"openvino"`` if it is installed; ``"cuda"``, ``"coreml"`` or
             ``"directml"`` if ONNX Runtime has them; or ``"auto"``, the faster of the first two,
-            which is measured when the model first runs on a machine.
-        threads: of the network; 0 takes all cores.
-        many: whether images will come in numbers, while others are decoded, so that the model is
-            not opened for single ones before.
+            measured when the model first runs on a machine.
+        threads: number of threads of the network, 0 for all cores.
+        many: whether many images will be scored: the runtime is then opened for the most images
+            per second only.
 
     Raises:
-        ModelFileError: the file is missing, damaged, not ONNX, not ours, or of another format.
+        ModelFileError: the file is missing, damaged, not ONNX, not written by fre, or of another
+            format.
         MissingDependencyError: the runtime is not installed.
     """
     return load_predictor(Model, path, runtime=runtime, threads=threads, many=many)

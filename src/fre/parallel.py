@@ -16,12 +16,11 @@ T = TypeVar("T")
 
 
 def on_all_cores(tasks: Iterable[Callable[[], T]]) -> list[T]:
-    """Call every task, several at a time; their results, in order.
+    """Call every task, several at a time, and return their results in order.
 
-    A BLAS divides even a 40 x 40 product among its threads, and these wait for one another for
-    longer than they compute: ten times longer, where other programs keep the cores busy. So whole
-    tasks are divided instead, each with one thread of BLAS; NumPy lets go of the interpreter's
-    lock while it computes.
+    BLAS divides even a 40 x 40 product among its threads, which then wait for one another longer
+    than they compute: ten times longer on busy cores. So each task runs on one thread of BLAS, and
+    several tasks run at a time. NumPy releases the interpreter's lock while it computes.
 
     Args:
         tasks: functions that may run at the same time. They must not call this function.
@@ -36,10 +35,10 @@ def on_all_cores(tasks: Iterable[Callable[[], T]]) -> list[T]:
 
 
 class Forgetful(Protocol):
-    """An object that can be told that its threads are gone."""
+    """An object that owns threads, which do not exist in a forked child."""
 
     def forget(self) -> None:
-        """Let go of whatever owned threads. Called in the child, where one thread runs."""
+        """Drop every member that owned threads. Called in the child, where one thread runs."""
 
 
 _live: WeakSet[Forgetful] = WeakSet()
@@ -67,7 +66,7 @@ Result = TypeVar("Result")
 
 
 Workers: TypeAlias = "int | ThreadPoolExecutor"
-"""A number of threads; or threads that do other work, too, in the order in which it comes."""
+"""A number of threads; or a pool that also does other work, first come, first served."""
 
 
 def in_order(
@@ -79,13 +78,13 @@ def in_order(
         function: called by several threads at a time.
         items: consumed lazily, on the caller's thread.
         workers: the threads. Work that waits for other work must not share its threads.
-        ahead: items that are taken before the caller asks for them.
+        ahead: number of items in work before the caller asks for them.
 
     Yields:
-        Each item, in order, and what the function returned for it; or raises what it raised.
+        Each item, in order, with the function's result. An error of the function is raised here.
 
     Raises:
-        OptionError: the stream was begun before this process was forked; its threads are gone.
+        OptionError: the stream was begun before this process was forked, and has no threads here.
     """
     process = os.getpid()
     pool = ThreadPoolExecutor(workers, "fre-ahead") if isinstance(workers, int) else workers
@@ -98,7 +97,7 @@ def in_order(
         while pending:
             yield _first(pending, process)
     finally:
-        # Without waiting: a stream that is abandoned may be collected on any thread.
+        # Without waiting: an abandoned stream may be collected on any thread.
         for _, future in pending:
             future.cancel()
         if pool is not workers:
@@ -116,7 +115,7 @@ def _first(pending: deque[tuple[Item, Future[Result]]], process: int) -> tuple[I
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fre.backbones.model_file import EmbeddedBackbone, embedded_backbone, quantized
+from fre.backbones.model_file import EmbeddedBackbone, quantized
 from fre.datasets import require_test, training_images
 from fre.datasets.samples import Dataset
 from fre.detector import FRE
@@ -23,7 +23,9 @@ from fre.features.extractor import FeatureExtractor
 from fre.images.decode import read_resized
 from fre.images.loading import iter_loaded
 from fre.inference.predictor import OUTPUTS
+from fre.inference.rebuild import extractor_like, network_of
 from fre.model import Model
+from fre.runtimes.measure import rounds
 from fre.runtimes.runtime import open_runtime
 from fre.scoring.calibration import Calibration
 from fre.types import FloatArray, Progress
@@ -164,7 +166,7 @@ def quantize(
         BackboneError: ONNX Runtime can't quantise the network.
         MissingDependencyError: the model has an autoencoder, which needs ``fre[torch]`` to train.
     """
-    parameters = model.metadata.get("parameters")
+    parameters = model.document.parameters
     if parameters is None:
         raise ModelFileError(
             "the model does not say how it was trained, as imported ones and those of older "
@@ -173,18 +175,18 @@ def quantize(
     if parameters["preset"] == "reference" and parameters["rank"] is not None:
         # Older versions kept the variance beside the rank, with which it has no effect.
         parameters = {**parameters, "variance": None}
-    backbone = embedded_backbone(model.data, model.metadata)
+    backbone = network_of(model)
     if backbone.precision != "float32":
         raise ModelFileError("the model is quantised already")
     rate = model.calibration.false_alarm_rate
-    frozen = "learning" not in model.metadata
+    frozen = not model.document.can_update
     detector = FRE(
         **parameters | ({} if rate is None else {"false_alarm_rate": rate}) | {"frozen": frozen}
     )
     sources = training_images(Path(good)) if isinstance(good, (str, Path)) else list(good)
-    plain = _extractor(backbone, model, parameters, threads)
+    plain = _extractor(model, backbone, threads)
     integers = quantized(backbone, _inputs(plain, _spread(sources, RANGE_IMAGES)))
-    extractor = _extractor(integers, model, parameters, threads)
+    extractor = _extractor(model, integers, threads)
     small = detector.fit_extractor(extractor, sources, threads=threads, progress=progress)
     # A dataset's images say what its figures are made of; else there are none but the good ones.
     images = [sample.path for sample in require_test(dataset)] if dataset else sources
@@ -203,26 +205,20 @@ def quantize(
         Side(len(one.data) / 1e6, time_of_one, one.calibration, evaluation)
         for one, time_of_one, evaluation in zip(models, milliseconds, evaluations, strict=True)
     )
-    digests = [one.metadata["provenance"]["images_sha256"] for one in models]
+    digests = [one.document.provenance.images_sha256 for one in models]
     return Quantization(
         small, before, after, rank_correlation(*scores), len(images), digests[0] == digests[1]
     )
 
 
-def _extractor(
-    backbone: EmbeddedBackbone, model: Model, parameters: dict[str, Any], threads: int
-) -> FeatureExtractor:
-    reference = parameters["preset"] == "reference"
-    geometry = model.geometry
-    return FeatureExtractor(
+def _extractor(model: Model, backbone: EmbeddedBackbone, threads: int) -> FeatureExtractor:
+    document = model.document
+    reference = document.preset == "reference"
+    return extractor_like(
+        model,
         backbone,
         [layer.name for layer in backbone.layers],
-        pool=parameters["pool"] if reference else 1,
-        size=geometry.size,
-        fit=geometry.fit,
-        tiling=geometry.tiling,
-        bits=geometry.bits,
-        roi=model.roi,
+        pool=document.subspaces[0].pool if reference else 1,
         threads=threads,
     )
 
@@ -267,10 +263,7 @@ def _milliseconds(
     for one in opened:
         one.run(images[0], first)
     taken: list[list[float]] = [[] for _ in opened]
-    began = time.perf_counter()
-    for done in range(SPEED_ROUNDS[1]):
-        if done >= SPEED_ROUNDS[0] and time.perf_counter() - began > SPEED_SECONDS:
-            break
+    for _ in rounds(*SPEED_ROUNDS, SPEED_SECONDS):
         for one, seconds in zip(opened, taken, strict=True):
             time.sleep(SPEED_PAUSE)
             for image in images:

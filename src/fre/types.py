@@ -1,4 +1,4 @@
-"""Values that cross module borders: frozen, without behaviour beyond their own fields."""
+"""Types of arrays and callbacks that several rooms share."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ ImageArray: TypeAlias = NDArray[np.uint8]
 """uint8, (H, W, 3), RGB."""
 FloatArray: TypeAlias = NDArray[np.float32]
 MaskArray: TypeAlias = NDArray[np.bool_]
-"""bool, (H, W), True where there is a defect."""
+"""bool, (H, W), true marks a defect."""
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with (what is being done, how many are done, how many there are)."""
+"""Called with the name of the work, the number of items done, and the number of all items."""

@@ -16,6 +16,8 @@ from fre.detector import FRE
 from fre.errors import InputError, OptionError
 from fre.evaluation.metrics import max_f1
 from fre.evaluation.thresholds import max_f1_threshold, recall_threshold, with_calibration
+from fre.inference.document import read_calibration, to_json
+from fre.inference.json_object import JsonObject
 from fre.model import Model
 from fre.scoring.calibration import Calibration
 
@@ -62,9 +64,9 @@ def test_a_rate_gives_what_training_with_it_would(good_folder: Path, model: Mode
 
 
 def test_files_without_map_maxima_keep_their_pixel_threshold(model: Model) -> None:
-    values = json.loads(json.dumps(model.calibration.to_dict()))
+    values = json.loads(json.dumps(to_json(model.calibration)))
     del values["map_maxima"]
-    old = Calibration.from_dict(values)
+    old = read_calibration(JsonObject(values))
     changed = old.at_rate(0.5)
     assert changed.pixel_threshold == old.pixel_threshold
     assert changed.threshold == model.calibration.at_rate(0.5).threshold

@@ -13,7 +13,7 @@ import fre
 from conftest import texture
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.images.decode import find_bits, probe, read_image, read_resized
-from fre.images.geometry import Geometry, Preparation
+from fre.images.geometry import Preparation
 from fre.training.merge import merge_models
 
 RAMP = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8)
@@ -223,13 +223,6 @@ def test_updates_and_merges_keep_the_range(tmp_path: Path) -> None:
     assert merge_models(plain, twelve).geometry.bits == 12
     with pytest.raises(ImageError, match="read as 12-bit values"):
         twelve.update(folder(tmp_path / "16", 16, start=80), accept_anomalous=True)
-
-
-def test_files_of_older_versions_have_the_full_range() -> None:
-    values = Geometry((64, 64), bits=12).to_dict()
-    assert Geometry.from_dict(values).bits == 12
-    del values["bits"]
-    assert Geometry.from_dict(values).bits == 16
 
 
 def test_a_model_can_be_pickled(tmp_path: Path) -> None:

@@ -126,17 +126,6 @@ def test_a_letterbox_shows_all_of_an_image(image: tuple[int, int], size: tuple[i
     assert (padded[outside] == PADDING).all()
 
 
-def test_geometries_travel_as_json() -> None:
-    for geometry in (
-        Geometry((64, 96)),
-        Geometry((64, 96), "letterbox"),
-        Geometry((64, 96), tiling=Tiling(16)),
-        Geometry((64, 96), tiling=Tiling(16, (500, 700))),
-    ):
-        assert Geometry.from_dict(json.loads(json.dumps(geometry.to_dict()))) == geometry
-    assert Geometry.from_dict({"size": [64, 96]}) == Geometry((64, 96))
-
-
 def test_geometries_that_make_no_sense() -> None:
     with pytest.raises(OptionError, match="stretch, letterbox"):
         Geometry((64, 64), "crop")  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from fre.backbones import get_backbone
 from fre.errors import ImageError, OptionError
 from fre.images.geometry import Tiling
 from fre.images.roi import Roi, cells
+from fre.inference.document import to_json
 from fre.model import Model
 
 SIZE = (120, 300)
@@ -107,7 +108,7 @@ def test_painting_what_is_ignored_changes_nothing(name: str) -> None:
     assert others.sha256 != features.sha256
     again = detector.fit_features(extractor, replace(others, sha256=features.sha256))
     assert initialisers(again) == initialisers(model)
-    assert again.calibration.to_dict() == model.calibration.to_dict()
+    assert to_json(again.calibration) == to_json(model.calibration)
 
 
 def test_files_train_the_same_network_whatever_is_ignored_in_them(tmp_path: Path) -> None:
@@ -188,8 +189,6 @@ def test_masks_from_files_and_arrays() -> None:
     for roi in (inspected, ignored, both):
         assert roi is not None
         np.testing.assert_array_equal(roi.inspected, ~IGNORED)
-        again = Roi.from_dict(json.loads(json.dumps(roi.to_dict())))
-        np.testing.assert_array_equal(again.inspected, ~IGNORED)
     assert Roi.load(None, None) is None
     with pytest.raises(OptionError, match="300 x 120 pixels, the ignored area 90 x 80 pixels"):
         Roi.load(~IGNORED, np.zeros((80, 90), bool))
@@ -197,9 +196,6 @@ def test_masks_from_files_and_arrays() -> None:
         Roi.load(np.zeros(SIZE), None)
     with pytest.raises(ImageError, match=r"\(H, W\)"):
         Roi.load(np.zeros((3, 4, 3)), None)
-    for damaged in ("!", "AAAA"):
-        with pytest.raises(ValueError, match="readable mask"):
-            Roi.from_dict({"png": damaged})
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "P", "I;16", "LA"])

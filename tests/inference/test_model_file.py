@@ -21,7 +21,7 @@ from conftest import texture
 from fre import FRE, Model, load
 from fre.errors import ModelFileError
 from fre.evaluation.thresholds import with_calibration
-from fre.inference.document import with_document
+from fre.inference.model_file import with_document
 from fre.onnx_tools.check import check_model
 from fre.onnx_tools.protobuf import encode_field
 from fre.onnx_tools.side_arrays import read_arrays

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,13 +69,6 @@ def test_too_few_images_fall_back_to_the_largest_score_and_say_so() -> None:
 def test_rates_outside_are_refused(rate: float) -> None:
     with pytest.raises(OptionError, match="false-alarm rate"):
         calibration([1, 2], rate)
-
-
-def test_json_round_trip() -> None:
-    fitted = calibration([0.1, 2.5, 1 / 3], 0.2)
-    again = Calibration.from_dict(json.loads(json.dumps(fitted.to_dict())))
-    assert again.to_dict() == fitted.to_dict()
-    assert again.p_value(0.2) == fitted.p_value(0.2)
 
 
 def test_heat_scale_is_never_empty() -> None:

@@ -1,4 +1,11 @@
-"""Backbones: a name becomes a frozen ONNX graph with named layers."""
+"""A name becomes a frozen ONNX network with named layers.
+
+- ``base``: the interface of all backbones.
+- ``efficientnet_lite``: the built-in networks. ``torch_weights``: their weights, without PyTorch.
+- ``timm``: models of timm (needs PyTorch). ``onnx_file``: a network in an ONNX file.
+- ``model_file``: the network of a model file, and its quantisation to 8-bit integers.
+- ``cache``: the cache of graphs.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +20,25 @@ __all__ = ["DEFAULT_BACKBONE", "Backbone", "Layer", "Normalisation", "get_backbo
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 TIMM_EXAMPLES = ("resnet18", "resnet50", "wide_resnet50_2", "efficientnet_b5", "vgg16_bn")
-"""Names that the documentation uses, known here also where timm is not installed."""
+"""Examples in the documentation, for a helpful error if timm is not installed."""
 
 
 def get_backbone(
     name: Path | str = DEFAULT_BACKBONE, *, weights: Path | str | None = None
 ) -> Backbone:
-    """The backbone of that name.
+    """Return a backbone by its name.
 
     Args:
         name: ``efficientnet_lite0``, ``efficientnet_lite1`` or ``efficientnet_lite2``; a file
             ending in ``.onnx``; or the name of a model of timm (needs ``fre[torch]``).
-        weights: a file of weights to use instead of the pretrained ones; not with an ONNX file,
-            which holds its own.
+        weights: file of weights that replace the pretrained ones; not with an ONNX file, which
+            holds its own.
 
     Raises:
-        BackboneError: an unknown name, a file that is not such a network, or weights that can't
-            be used.
+        BackboneError: the name is unknown, the file is no such network, or the weights are
+            unusable.
         MissingDependencyError: the backbone needs an extra that is not installed.
-        OptionError: ``weights`` beside an ONNX file.
+        OptionError: ``weights`` were given with an ONNX file.
     """
     from fre.backbones.efficientnet_lite import EFFICIENTNET_LITE, EfficientNetLite
 

@@ -1,4 +1,4 @@
-"""What every backbone offers, wherever its weights come from."""
+"""The interface of all backbones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fre.errors import BackboneError
 
 @dataclass(frozen=True)
 class Layer:
-    """A feature map that a backbone can give.
+    """A feature map of a backbone.
 
     Attributes:
-        name: the name by which ``--layers`` chooses it.
-        stride: image pixels per location of the feature map.
-        channels: numbers per location.
+        name: name for ``--layers``.
+        stride: number of input pixels per location, along each axis.
+        channels: number of values per location.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How a backbone wants its pixels: ``(pixel - mean) / std``, per channel, pixels in 0..255."""
+    """Normalisation of the input, ``(pixel - mean) / std`` per channel, pixels in 0..255."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -38,13 +38,13 @@ class Backbone(ABC):
     """A frozen network with named layers.
 
     Attributes:
-        name: the name by which ``--backbone`` chooses it.
+        name: name for ``--backbone``.
         layers: its layers, shallow to deep.
-        reference_layer: the layer that the reference preset reads.
-        default_size: height and width of the input unless the user says otherwise.
-        normalisation: of its input.
-        weights_sha256: digest of the weights, in hexadecimal.
-        precision: what it computes in, ``"float32"`` or ``"int8"``.
+        reference_layer: name of the layer that the reference preset reads.
+        default_size: default height and width of the input, in pixels.
+        normalisation: normalisation of the input.
+        weights_sha256: digest of the weights, hexadecimal.
+        precision: ``"float32"`` or ``"int8"``.
     """
 
     name: str
@@ -57,25 +57,25 @@ class Backbone(ABC):
 
     @abstractmethod
     def graph(self, layers: Sequence[str], size: tuple[int, int]) -> onnx.ModelProto:
-        """The network up to the deepest of some layers.
+        """Return the network up to the deepest of some layers.
 
         Args:
-            layers: names of layers.
-            size: height and width of the input.
+            layers: names of the layers.
+            size: height and width of the input, in pixels.
 
         Returns:
             A model with one input, float32 (N, 3, height, width), normalised RGB, and an output
             for each layer under the layer's name, float32 (N, channels, h, w).
 
         Raises:
-            BackboneError: an unknown layer, or a size that the network can't take.
+            BackboneError: a layer is unknown, or the network does not accept the size.
         """
 
     def layer(self, name: str) -> Layer:
-        """The layer of that name.
+        """Return a layer by its name.
 
         Raises:
-            BackboneError: there is none; the message lists the valid names.
+            BackboneError: the name is unknown; the message lists the valid names.
         """
         for layer in self.layers:
             if layer.name == name:

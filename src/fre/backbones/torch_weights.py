@@ -5,8 +5,8 @@ of the byte order; the pickle of the object, in which a tensor names its storage
 storages' keys; then each storage as a count and its raw little-endian values
 (PyTorch, ``torch/serialization.py``, ``_legacy_save``).
 
-A pickle can call anything that its reader lets it import. This reader lets it import the two
-functions and the storage types that a plain state dict needs, each replaced by one of ours.
+A pickle can call anything that its reader lets it import. This reader allows the two functions and
+the storage types that a plain state dict needs, and replaces each by a harmless one.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def check_view(count: int, offset: Any, shape: Any, strides: Any) -> None:
 
     Args:
         count: number of values in the storage.
-        offset: of the view's first value.
-        shape: of the view.
-        strides: in values, one for each entry of ``shape``.
+        offset: index of the view's first value.
+        shape: shape of the view.
+        strides: steps along each axis, in values.
 
     Raises:
         pickle.UnpicklingError: the view is not within the storage.
@@ -77,9 +77,9 @@ def view_of(values: NDArray[Any], offset: Any, shape: Any, strides: Any) -> NDAr
 
     Args:
         values: the storage, one-dimensional.
-        offset: of the view's first value.
-        shape: of the view.
-        strides: in values, one for each entry of ``shape``.
+        offset: index of the view's first value.
+        shape: shape of the view.
+        strides: steps along each axis, in values.
 
     Raises:
         pickle.UnpicklingError: the view is not within the storage.
@@ -120,7 +120,7 @@ class Sealed:
 
 
 class Function(Sealed):
-    """A function of ours as a pickle sees it: it can be called, and not changed."""
+    """A function that a pickle can call but not change."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -213,7 +213,7 @@ class _StateDictUnpickler(pickle.Unpickler):
 
 
 def _plain_pickle(file: IO[bytes]) -> Any:
-    """A pickle of numbers, strings, lists and dicts."""
+    """Read a pickle of numbers, strings, lists and dicts."""
     return _StateDictUnpickler(file).load()
 
 
@@ -248,10 +248,10 @@ def _read(file: IO[bytes]) -> dict[str, NDArray[Any]]:
 
 
 def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
-    """The tensors of a state dict that ``torch.save`` wrote before version 1.6.
+    """Read the tensors of a state dict that ``torch.save`` wrote before version 1.6.
 
     Args:
-        path: the file. Nothing in it is run, and nothing but tensors is accepted.
+        path: the file. No code in it runs, and only tensors are accepted.
 
     Returns:
         Name to array, in the file's order.
@@ -271,17 +271,17 @@ def read_state_dict(path: Path) -> dict[str, NDArray[Any]]:
 
 
 NESTED = ("state_dict", "model")
-"""Where training scripts put the state dict among the rest of a checkpoint."""
+"""Keys under which training scripts store the state dict in a checkpoint."""
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], str]:
-    """The tensors of a file, and the file's digest.
+    """Read the tensors of a file, and the file's digest.
 
-    A checkpoint that holds its state dict under ``state_dict`` or ``model`` is unpacked, and the
-    prefix ``module.`` of data-parallel training is taken off.
+    The state dict may lie under ``state_dict`` or ``model``. The prefix ``module.`` of
+    data-parallel training is removed.
 
     Args:
-        path: safetensors, or what ``torch.save`` wrote. The kind is told by the content.
+        path: a file of safetensors or of ``torch.save``; its content tells which.
 
     Returns:
         Name to ``torch.Tensor``, and the SHA-256 of the file in hexadecimal.

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,9 @@ from fre.evaluation.evaluate import evaluate
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import pool_features
 from fre.features.table import Features
+from fre.inference.document import to_json
 from fre.parallel import available_cores
+from fre.runtimes.measure import package_version, processor
 from fre.storage.files import write_atomic
 from fre.types import Progress
 from fre.version import __version__
@@ -254,6 +255,7 @@ def _measure(source: _Source, variant: Variant, seed: int) -> dict[str, Any]:
     )
     trained = time.perf_counter()
     result = evaluate(model, source.dataset, progress=source.progress)
+    document = model.document
     return {
         "category": source.dataset.name,
         "label": variant.label,
@@ -267,11 +269,11 @@ def _measure(source: _Source, variant: Variant, seed: int) -> dict[str, Any]:
         },
         "training": {
             "parameters": _plain(detector.get_params()),
-            "backbone": model.metadata["backbone"],
-            "preprocessing": model.metadata["preprocessing"],
-            "rank": model.metadata["subspaces"][0]["rank"],
-            "dimension": model.metadata["subspaces"][0]["dimension"],
-            **model.metadata["provenance"],
+            "backbone": to_json(document.backbone),
+            "preprocessing": to_json(document.preprocessing),
+            "rank": document.subspaces[0].rank,
+            "dimension": document.subspaces[0].dimension,
+            **to_json(document.provenance),
         },
         "environment": _environment(),
     }
@@ -287,29 +289,12 @@ def _environment() -> dict[str, Any]:
     return {
         "fre": __version__,
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in PACKAGES if (found := package_version(name))},
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": available_cores(),
         "command": sys.argv,
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
 
 
 def _listing(dataset: Dataset) -> str:

@@ -18,6 +18,7 @@ import click
 from fre.errors import ImageError
 
 if TYPE_CHECKING:
+    from fre.inference.document import SubspaceSection
     from fre.types import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -171,15 +172,15 @@ def write_text(file: str, text: str) -> None:
     write_atomic(file, encode_text(text))
 
 
-def describe_rank(subspace: dict[str, Any]) -> str:
-    """How large a subspace of the metadata is, in words."""
-    if subspace["scope"] == "patch":
-        size = f"{subspace['rank']} of {subspace['channels']} dimensions for all positions"
-    elif subspace["scope"] == "position":
-        size = f"up to {subspace['rank']} of {subspace['channels']} dimensions at each position"
+def describe_rank(subspace: SubspaceSection) -> str:
+    """Return the rank of a subspace in words."""
+    if subspace.scope == "patch":
+        size = f"{subspace.rank} of {subspace.channels} dimensions for all positions"
+    elif subspace.scope == "position":
+        size = f"up to {subspace.rank} of {subspace.channels} dimensions at each position"
     else:
-        size = f"{subspace['rank']} of {subspace['dimension']:,} dimensions"
-    kept = subspace["kept_variance"]
+        size = f"{subspace.rank} of {subspace.dimension:,} dimensions"
+    kept = subspace.kept_variance
     return size if kept is None else f"{size} keep {kept:.1%} of the variance"
 
 

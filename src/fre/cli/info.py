@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from fre.cli.common import describe_rank, emit, json_option
 
 if TYPE_CHECKING:
+    from fre.inference.document import Provenance
     from fre.model import Model
 
 
@@ -31,16 +32,18 @@ def info(model: Path, json_file: str | None) -> None:
         "sha256": loaded.sha256,
         **loaded.metadata,
     }
-    emit(values, _info_text(values, loaded), json_file)
+    emit(values, _info_text(model, loaded), json_file)
 
 
-def _info_text(values: dict[str, Any], model: Model) -> str:
-    backbone, provenance = values["backbone"], values["provenance"]
+def _info_text(path: Path, model: Model) -> str:
+    from fre.inference.document import FORMAT
+
+    document, backbone = model.document, model.document.backbone
     rows = [
-        ("file", f"{values['model']}, {values['bytes'] / 1e6:.1f} MB"),
-        ("sha256", values["sha256"]),
-        ("written by", f"fre {values['fre_version']}, format {values['format']}"),
-        ("backbone", f"{backbone['name']} (weights {backbone['weights_sha256'][:12]})"),
+        ("file", f"{path}, {len(model.data) / 1e6:.1f} MB"),
+        ("sha256", model.sha256),
+        ("written by", f"fre {document.fre_version}, format {FORMAT}"),
+        ("backbone", f"{backbone.name} (weights {backbone.weights_sha256[:12]})"),
         ("input", _input_in_words(model)),
     ]
     if model.roi is not None:
@@ -50,19 +53,19 @@ def _info_text(values: dict[str, Any], model: Model) -> str:
     rows += [
         (
             "subspace",
-            f"{subspace['layer']}, pool {subspace['pool']}: {describe_rank(subspace)}",
+            f"{subspace.layer}, pool {subspace.pool}: {describe_rank(subspace)}",
         )
-        for subspace in values["subspaces"]
+        for subspace in document.subspaces
     ]
     rows += [
         (
             "calibration",
             f"{len(model.calibration.scores)} good images, "
             f"{model.calibration.rate_in_words()}, threshold {model.threshold:.6g}"
-            f"{_chosen(provenance)}",
+            f"{_chosen(document.provenance)}",
         ),
-        _origin_row(provenance),
-        ("learns more", _growth(values, model)),
+        _origin_row(document.provenance),
+        ("learns more", _growth(model)),
     ]
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
@@ -81,27 +84,21 @@ def _input_in_words(model: Model) -> str:
     return f"{size} pixels (height x width), images {how}"
 
 
-def _growth(values: dict[str, Any], model: Model) -> str:
-    if "learning" not in values:
+def _growth(model: Model) -> str:
+    if not model.document.can_update:
         return "no: it is frozen"
     from fre.onnx_tools.side_arrays import without_arrays
 
     beside = len(model.data) - len(without_arrays(model.data))
-    steps = len(values["provenance"].get("history", []))
+    steps = len(model.document.provenance.history or [])
     since = f"; updated or merged {steps} time{'s' if steps > 1 else ''}" if steps else ""
     return f"yes: {beside / 1e6:.1f} MB of the file{since}"
 
 
-def _chosen(provenance: dict[str, Any]) -> str:
-    chosen = provenance.get("threshold")
-    return f" ({chosen})" if chosen else ""
+def _chosen(provenance: Provenance) -> str:
+    return f" ({provenance.threshold})" if provenance.threshold else ""
 
 
-def _origin_row(provenance: dict[str, Any]) -> tuple[str, str]:
-    if imported := provenance.get("imported"):
-        return (
-            "imported",
-            f"{provenance['created']} from {imported['from']} ({imported['sha256'][:12]})",
-        )
-    images = f"{provenance['n_images']} images ({provenance['images_sha256'][:12]})"
-    return "trained", f"{provenance['created']} on {images}"
+def _origin_row(provenance: Provenance) -> tuple[str, str]:
+    images = f"{provenance.n_images} images ({provenance.images_sha256[:12]})"
+    return "trained", f"{provenance.created} on {images}"

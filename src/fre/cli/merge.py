@@ -36,7 +36,7 @@ def merge(models: tuple[Path, ...], output: Path, json_file: str | None) -> None
     merged.save(output)
     if caveat := merged.calibration.caveat():
         note(caveat)
-    counts = [model.metadata["provenance"]["n_images"] for model in loaded]
+    counts = [model.document.provenance.n_images for model in loaded]
     n_images = sum(counts)
     if 3 * max(counts) < n_images:
         note(

@@ -293,9 +293,9 @@ def train(
         note(f"16-bit images are read as {bits}-bit values, 0 to {2**bits - 1:,} (--bits)")
     if caveat := model.calibration.caveat():
         note(caveat)
-    if alike := model.metadata["provenance"].get("near_duplicates"):
+    if alike := model.document.provenance.near_duplicates:
         note(
-            f"{alike} of {model.metadata['provenance']['n_images']} images have a near-duplicate: "
+            f"{alike} of {model.document.provenance.n_images} images have a near-duplicate: "
             "several shots of one part make the threshold too low; --group-by keeps them together"
         )
     summary = _training_summary(str(output), model, detector.seconds_, len(detector.skipped_))
@@ -306,7 +306,7 @@ def train(
 def _training_summary(
     name: str, model: Model, seconds: dict[str, float], skipped: int
 ) -> dict[str, Any]:
-    n_images = model.metadata["provenance"]["n_images"]
+    n_images = model.document.provenance.n_images
     return {
         "model": name,
         "n_images": n_images,
@@ -315,13 +315,13 @@ def _training_summary(
         "images_per_second": n_images / seconds["total"],
         "layers": [
             {
-                "name": subspace["layer"],
-                "scope": subspace["scope"],
-                "dimension": subspace["dimension"],
-                "rank": subspace["rank"],
-                "kept_variance": subspace["kept_variance"],
+                "name": subspace.layer,
+                "scope": subspace.scope,
+                "dimension": subspace.dimension,
+                "rank": subspace.rank,
+                "kept_variance": subspace.kept_variance,
             }
-            for subspace in model.metadata["subspaces"]
+            for subspace in model.document.subspaces
         ],
         "threshold": model.threshold,
     }
@@ -337,8 +337,7 @@ def _training_text(summary: dict[str, Any], model: Model, data: str) -> str:
         f"  data: {data}",
     ]
     lines += [
-        f"  {subspace['layer']}: {describe_rank(subspace)}"
-        for subspace in model.metadata["subspaces"]
+        f"  {subspace.layer}: {describe_rank(subspace)}" for subspace in model.document.subspaces
     ]
     lines.append(
         f"  anomalous above a score of {summary['threshold']:.6g} "

@@ -81,22 +81,22 @@ def update(
             note(f"anomalous: {source} (score {score:.6g}, threshold {error.threshold:.6g})")
         raise
     updated.save(output)
-    provenance = updated.metadata["provenance"]
-    added = provenance["history"][-1]
+    provenance = updated.document.provenance
+    added = (provenance.history or [])[-1]
     values = {
         "model": str(output),
-        "n_added": added["n_added"],
-        "n_images": provenance["n_images"],
-        "n_accepted_anomalous": added["n_accepted_anomalous"],
+        "n_added": added.n_added,
+        "n_images": provenance.n_images,
+        "n_accepted_anomalous": added.n_accepted_anomalous,
         "seconds": time.perf_counter() - began,
         "threshold": updated.threshold,
         "previous_threshold": loaded.threshold,
     }
     if caveat := updated.calibration.caveat():
         note(caveat)
-    accepted = added["n_accepted_anomalous"]
+    accepted = added.n_accepted_anomalous
     text = (
-        f"{output}: {added['n_added']} good images more, {provenance['n_images']} in all"
+        f"{output}: {added.n_added} good images more, {provenance.n_images} in all"
         f"{f', {accepted} of them anomalous to {model}' if accepted else ''}\n"
         f"  anomalous above a score of {updated.threshold:.6g} (before: {loaded.threshold:.6g}; "
         f"{updated.calibration.rate_in_words()})"

@@ -5,14 +5,14 @@ Only the metadata of the file change. The network, and so every score and map, s
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fre.errors import DatasetError, OptionError
 from fre.evaluation.metrics import max_f1
-from fre.inference.document import with_document
+from fre.inference.model_file import with_document
 from fre.model import Model
 from fre.scoring.calibration import Calibration
 
@@ -26,16 +26,12 @@ def with_calibration(model: Model, calibration: Calibration, *, chosen: str | No
         chosen: how the threshold was chosen, in words, for the file's provenance; ``None`` if
             by a false-alarm rate.
     """
-    provenance: dict[str, Any] = {**model.metadata["provenance"]}
-    provenance.pop("threshold", None)
-    if chosen is not None:
-        provenance["threshold"] = chosen
-    document = {
-        **model.metadata,
-        "calibration": calibration.to_dict(),
-        "provenance": provenance,
-    }
-    return model.with_data(with_document(model.data, document))
+    document = replace(
+        model.document,
+        calibration=calibration,
+        provenance=replace(model.document.provenance, threshold=chosen),
+    )
+    return model.with_data(with_document(model.data, document.to_json()))
 
 
 def max_f1_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:

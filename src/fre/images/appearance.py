@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,37 +137,6 @@ class AppearanceLimits:
                 f"{level:.0f}, that of the training images {low:.0f} to {high:.0f}"
             )
         return None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the ranges as plain JSON values."""
-        return {
-            "n": self.n,
-            "level": [[float(x) for x in values[:3]] for values in (self.low, self.high)],
-            "contrast": [float(self.low[3]), float(self.high[3])],
-            "fineness": [float(self.low[4]), float(self.high[4])],
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> AppearanceLimits:
-        """Return what `to_dict` made.
-
-        Raises:
-            ValueError: a number is not finite, a range is empty, or ``n`` is below 1.
-            KeyError: a key is missing.
-            TypeError: a value is of another type.
-        """
-        low, high = (
-            np.array(
-                [*values["level"][end], values["contrast"][end], values["fineness"][end]],
-                np.float64,
-            )
-            for end in (0, 1)
-        )
-        n = int(values["n"])
-        sound = low.shape == high.shape == (5,) and n >= 1
-        if not (sound and np.isfinite([low, high]).all() and (low <= high).all()):
-            raise ValueError("sound ranges of the training images' pixels")
-        return cls(n, low, high)
 
 
 def _odds(share: float) -> float:

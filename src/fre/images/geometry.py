@@ -315,34 +315,3 @@ class Geometry:
             return self.grid(image_size).scaled(grid).blend(maps)
         box = content_box(image_size, self.size, self.fit)
         return (box if grid == self.size else box.scaled(self.size, grid)).of(only)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The geometry as plain JSON values."""
-        tiling = self.tiling
-        return {
-            "size": list(self.size),
-            "fit": self.fit,
-            "bits": self.bits,
-            "tiling": None
-            if tiling is None
-            else {
-                "overlap": tiling.overlap,
-                "per_tile": tiling.per_tile,
-                "image_size": list(tiling.image_size) if tiling.image_size else None,
-            },
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Geometry:
-        """The inverse of `to_dict`; files of older versions lack keys."""
-        height, width = values["size"]
-        tiling = values.get("tiling")
-        if tiling is not None:
-            whole = tiling["image_size"]
-            tiling = Tiling(
-                int(tiling["overlap"]),
-                (int(whole[0]), int(whole[1])) if whole else None,
-                bool(tiling["per_tile"]),
-            )
-        bits = values.get("bits", FULL_RANGE)
-        return cls((int(height), int(width)), values.get("fit", "stretch"), tiling, bits)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -130,30 +127,6 @@ class Roi:
         """For each tile whether any of it is inspected."""
         mask = self.at_size(grid.image_size)
         return [bool(box.of(mask).any()) for box in grid.boxes]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The mask as plain JSON values; the mask itself as a PNG in base64."""
-        buffer = io.BytesIO()
-        Image.fromarray(self.inspected).save(buffer, "PNG")
-        return {
-            "size": list(self.inspected.shape),
-            "inspected": float(self.inspected.mean()),
-            "png": base64.b64encode(buffer.getvalue()).decode(),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Roi:
-        """The inverse of `to_dict`.
-
-        Raises:
-            ValueError: the mask is damaged.
-        """
-        try:
-            data = base64.b64decode(values["png"], validate=True)
-            with open_image(data) as image:
-                return cls(np.asarray(image.convert("1")))
-        except (binascii.Error, ImageError) as error:
-            raise ValueError("a readable mask of the inspected region") from error
 
 
 def cells(mask: MaskArray, grid: tuple[int, int]) -> MaskArray:

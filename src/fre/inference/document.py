@@ -1,30 +1,40 @@
-"""The JSON document of a model file: checked when it is read, and written with a digest.
+"""The JSON document of a model file: the one module that knows its keys.
 
-docs/model-file.md says what each key means. The reader refuses what a model of fre can't hold, and
-names the key: later code meets no NaN, no size as a text, and no list in the place of an object.
+Each section is a dataclass whose fields are the keys, in the order of the file. A key is left out
+of the file if its field has the default ``None``. docs/model-file.md describes every key.
+`Document.from_json` refuses every value that a model of fre can't hold and names its key: later
+code meets no NaN, no text in the place of a number, and no missing section.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import json
+import io
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from datetime import datetime, timezone
-from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
-from fre.errors import ModelFileError
-from fre.images.geometry import FITS
-from fre.onnx_tools.check import CheckedModel, ValueInfo
-from fre.onnx_tools.protobuf import encode_field, fields
+import numpy as np
+from PIL import Image
+
+from fre.errors import ImageError
+from fre.images.appearance import AppearanceLimits
+from fre.images.formats import open_image
+from fre.images.geometry import FITS, FULL_RANGE, Fit, Geometry, Tiling
+from fre.images.roi import Roi
+from fre.inference.json_object import BadValueError, JsonObject
+from fre.scoring.calibration import Calibration
+from fre.scoring.fusion import STANDARDS, Reading, Standardise
 
 FORMAT = 1
 """Version of the document's layout; a file of another one is refused."""
-METADATA_KEY = "fre"
+DIGEST = "digest"
+"""Key of the digest, which ends the document."""
+RESIZE = "bilinear, antialiased"
 
 MAX_SIDE = 8192
 """Largest height or width of the input, in pixels."""
@@ -32,487 +42,588 @@ MAX_PIXELS = 200_000_000
 """Most pixels of a mask, and of an image that is resized before it is cut into tiles."""
 MAX_TILES = 10_000
 """Most tiles of an image."""
-MAX_DIGITS = 24
-"""Longest integer, in digits."""
-
-DIGEST = "digest"
-UNSET = "0" * 64
-"""Stands for the digest while the digest is computed."""
-ENDING = UNSET + '"}'
-"""The document ends with its digest."""
-
-MODEL_GRAPH, MODEL_METADATA, MODEL_TRAINING_INFO = 7, 14, 20
-ENTRY_KEY, ENTRY_VALUE = 1, 2
-"""Field numbers in onnx.proto: ModelProto, then StringStringEntryProto."""
-
-IMAGES, TILE, SCORE, MAP = "images", "tile", "score", "anomaly_map"
-FLOAT, UINT8, INT64 = 1, 2, 7
-"""Names and element types of the graph's inputs and outputs."""
+MAX_DEPTH = 100
+"""Most levels of merged models within the history of a model."""
 
 
-def with_document(model: bytes, document: dict[str, Any]) -> bytes:
-    """Put a document into a serialised ONNX model, in place of the one that it may hold.
+@dataclass(frozen=True)
+class BackboneSection:
+    """The frozen network.
 
-    Every model file is written by this function: it adds the digest, and checks the document.
-
-    Args:
-        model: serialised ONNX model, with its arrays for further training if it has any.
-        document: plain JSON values; its digest, if any, is replaced.
-
-    Returns:
-        The serialised model, whose document ends with the digest.
-
-    Raises:
-        ModelFileError: a value of the document is out of range.
-    """
-    others = {key: value for key, value in document.items() if key != DIGEST}
-    text = json.dumps({**others, DIGEST: UNSET})
-    entry = encode_field(ENTRY_KEY, METADATA_KEY.encode()) + encode_field(
-        ENTRY_VALUE, text.encode()
-    )
-    view, at = memoryview(model), 0
-    kept: list[memoryview] = []
-    arrays: list[memoryview] = []
-    for found in fields(model):
-        is_arrays = found.number == MODEL_TRAINING_INFO
-        if is_arrays or (found.number == MODEL_METADATA and _key(found.content) == METADATA_KEY):
-            kept.append(view[at : found.start])
-            at = found.stop
-            arrays += [view[found.start : found.stop]] * is_arrays
-    # Arrays come last in the file: readers cut them off.
-    before = b"".join([*kept, view[at:], encode_field(MODEL_METADATA, entry)])
-    digest = hashlib.sha256(before)
-    for part in arrays:
-        digest.update(part)
-    closing = ENDING.replace(UNSET, digest.hexdigest()).encode()
-    return b"".join([memoryview(before)[: -len(closing)], closing, *arrays])
-
-
-def _key(entry: memoryview) -> str:
-    return next((bytes(f.content).decode() for f in fields(entry) if f.number == ENTRY_KEY), "")
-
-
-def check_digest(data: bytes, model: CheckedModel, stated: str | None) -> None:
-    """Compare a model file with the digest in its document.
-
-    Args:
-        data: serialised model.
-        model: what `fre.onnx_tools.check.check_model` read of it.
-        stated: the document's digest.
-
-    Raises:
-        ModelFileError: the file has no digest, or another one.
-    """
-    if stated is None:
-        raise ModelFileError(
-            "its document has no digest, so damage can't be told; train the model again"
-        )
-    _, stop = model.entries[METADATA_KEY]
-    start = stop - len(ENDING)
-    view = memoryview(data)
-    digest = hashlib.sha256(view[:start])
-    digest.update(ENDING.encode())
-    digest.update(view[stop:])
-    closing = ENDING.replace(UNSET, stated).encode()
-    if data[start:stop] != closing or digest.hexdigest() != stated:
-        raise ModelFileError(
-            "the file is damaged or was changed: its content does not have the digest that it "
-            "states; copy the file again, or train again"
-        )
-
-
-class _BadValueError(Exception):
-    """A value of the document that is out of range: key, what was expected, what was found."""
-
-    def __init__(self, key: str, expected: str, found: object) -> None:
-        super().__init__(
-            f"its metadata have a bad {key}: expected {expected}, found {_short(found)}"
-        )
-
-
-def _short(value: object) -> str:
-    if isinstance(value, (list, dict)):
-        return "a list" if isinstance(value, list) else "an object"
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def read_document(model: CheckedModel) -> dict[str, Any]:
-    """Read and check the document of a model.
-
-    Args:
-        model: what `fre.onnx_tools.check.check_model` read.
-
-    Returns:
-        The document, whose values have the types, ranges and sizes that docs/model-file.md says.
-
-    Raises:
-        ModelFileError: there is none, it is damaged, of another format, or a value is out of range;
-            the message names the key.
-    """
-    if METADATA_KEY not in model.metadata:
-        raise ModelFileError(
-            f"an ONNX model, but not one of fre: it lacks the metadata {METADATA_KEY!r}"
-        )
-    document = _parsed(model.metadata[METADATA_KEY])
-    found = document.get("format")
-    if type(found) is not int:
-        raise ModelFileError(f"its metadata {METADATA_KEY!r} are damaged: they say no format")
-    if found != FORMAT:
-        version = document.get("fre_version", "?")
-        raise ModelFileError(
-            f"format {found} of a model file, and this version of fre reads format {FORMAT}; "
-            f"install the version that wrote it ({_short(version)})"
-        )
-    try:
-        _check(_Object(document, ""), model)
-        _check_finite(document, "")
-    except _BadValueError as error:
-        raise ModelFileError(str(error)) from None
-    except RecursionError:
-        raise ModelFileError(f"its metadata {METADATA_KEY!r} are nested too deep") from None
-    return document
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    damaged = f"its metadata {METADATA_KEY!r} are damaged"
-    try:
-        document = json.loads(
-            text,
-            parse_int=_integer,
-            object_pairs_hook=_once,
-        )
-        if "\\ud" in text.lower():
-            json.dumps(document, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ModelFileError(f"{damaged}: nested too deep") from None
-    except ValueError as error:
-        raise ModelFileError(f"{damaged}: {str(error)[:120]}") from None
-    if not isinstance(document, dict):
-        raise ModelFileError(f"{damaged}: expected an object, found {_short(document)}")
-    return document
-
-
-def _integer(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"an integer of {len(text)} digits")
-    return int(text)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("an object has a key twice")
-    return found
-
-
-class _Object:
-    """An object of the document, read key by key.
-
-    Args:
-        values: the object.
-        name: its key within the document, with a dot behind; empty for the document itself.
+    Attributes:
+        name: name of the backbone.
+        layers: names of the layers that the detector reads.
+        weights_sha256: digest of the weights, hexadecimal.
+        precision: ``"float32"`` or ``"int8"``.
     """
 
-    def __init__(self, values: dict[str, Any], name: str) -> None:
-        self.values = values
-        self.name = name
+    name: str
+    layers: list[str]
+    weights_sha256: str
+    precision: str = "float32"
 
-    def has(self, key: str) -> bool:
-        """Whether there is a value, and it is not null."""
-        return self.values.get(key) is not None
-
-    def bad(self, key: str, expected: str, found: object = None) -> _BadValueError:
-        found = self.values.get(key) if found is None else found
-        return _BadValueError(self.name + key, expected, found)
-
-    def get(self, key: str) -> Any:
-        if key not in self.values:
-            raise ModelFileError(f"its metadata lack {self.name + key!r}")
-        return self.values[key]
-
-    def section(self, key: str) -> _Object:
-        found = self.get(key)
-        if not isinstance(found, dict):
-            raise self.bad(key, "an object")
-        return _Object(found, f"{self.name}{key}.")
-
-    def sections(self, key: str) -> list[_Object]:
-        found = self.get(key)
-        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise self.bad(key, "a list of objects")
-        return [_Object(item, f"{self.name}{key}[{i}].") for i, item in enumerate(found)]
-
-    def text(self, key: str, choices: Sequence[str] = ()) -> str:
-        found = self.get(key)
-        if not isinstance(found, str) or (choices and found not in choices):
-            raise self.bad(key, "one of " + ", ".join(choices) if choices else "a text")
-        return found
-
-    def texts(self, key: str) -> list[str]:
-        found = self.get(key)
-        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-            raise self.bad(key, "a list of texts")
-        return found
-
-    def flag(self, key: str) -> bool:
-        found = self.get(key)
-        if not isinstance(found, bool):
-            raise self.bad(key, "true or false")
-        return found
-
-    def whole(self, key: str, low: int = 0, high: int = 2**63) -> int:
-        found = self.get(key)
-        if type(found) is not int or not low <= found <= high:
-            raise self.bad(key, _between("a whole number", low, high))
-        return found
-
-    def number(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
-        found = self.get(key)
-        if not _is_number(found) or not low <= found <= high:
-            raise self.bad(key, _between("a finite number", low, high))
-        return float(found)
-
-    def numbers(
-        self, key: str, count: int | None = None, low: float = -math.inf, *, ascending: bool = False
-    ) -> list[float]:
-        found = self.get(key)
-        what = f"a list of {'' if count is None else f'{count} '}finite numbers"
-        if not isinstance(found, list):
-            raise self.bad(key, what)
-        for index, value in enumerate(found):
-            if not _is_number(value):
-                raise _BadValueError(f"{self.name}{key}[{index}]", "a finite number", value)
-        if count is not None and len(found) != count:
-            raise self.bad(key, what, f"{len(found)} of them")
-        if any(value < low for value in found):
-            raise self.bad(key, f"{what}, {low:g} or more", min(found))
-        if ascending and any(a > b for a, b in pairwise(found)):
-            raise self.bad(key, "numbers in ascending order", "other numbers")
-        return found
-
-    def size(self, key: str, high: int) -> tuple[int, int]:
-        """Height and width, in pixels or in locations."""
-        found = self.get(key)
-        fits = isinstance(found, list) and len(found) == 2
-        if not fits or not all(type(side) is int and 1 <= side <= high for side in found):
-            raise self.bad(key, f"height and width, whole numbers from 1 to {high}", str(found))
-        return found[0], found[1]
-
-    def optional(self, check: Callable[..., object], *keys: str, **limits: float) -> None:
-        """Check some keys that may be missing or null."""
-        for key in keys:
-            if self.has(key):
-                check(key, **limits)
-
-
-def _is_number(value: object) -> bool:
-    # True is a number for Python, and a large integer is no double.
-    if type(value) is float:
-        return math.isfinite(value)
-    return type(value) is int and abs(value) < 2**63
-
-
-def _check_finite(value: object, key: str) -> None:
-    """Refuse NaN and infinity in the keys that no other check reads: JSON does not know them."""
-    if isinstance(value, dict):
-        for name, part in value.items():
-            _check_finite(part, f"{key}.{name}" if key else name)
-    elif isinstance(value, list):
-        for index, part in enumerate(value):
-            _check_finite(part, f"{key}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise _BadValueError(key, "a finite number", value)
-
-
-def _between(what: str, low: float, high: float) -> str:
-    if high >= 2**63:
-        return what if low == -math.inf else f"{what}, {low:g} or more"
-    return f"{what} from {low:g} to {high:g}"
-
-
-def _check(document: _Object, model: CheckedModel) -> None:
-    document.optional(document.text, "fre_version", DIGEST)
-    document.text("preset")
-    backbone = document.section("backbone")
-    backbone.text("name")
-    backbone.texts("layers")
-    backbone.text("weights_sha256")
-    if backbone.has("precision"):
-        backbone.text("precision", ("float32", "int8"))
-    _check_calibration(document.section("calibration"))
-    size, per_tile = _check_preprocessing(document.section("preprocessing"))
-    if "roi" in document.values:
-        _check_roi(document.section("roi"))
-    _check_layers(document, model)
-    for subspace in document.sections("subspaces"):
-        _check_subspace(subspace)
-    _check_provenance(document.section("provenance"))
-    document.optional(document.section, "parameters")
-    if document.has("learning"):
-        _check_learning(document.section("learning"))
-    _check_graph(model, size, per_tile=per_tile)
-
-
-def _check_calibration(calibration: _Object) -> None:
-    calibration.numbers("scores", ascending=True)
-    if calibration.has("map_maxima"):
-        calibration.numbers("map_maxima", ascending=True)
-    calibration.number("threshold")
-    calibration.number("pixel_threshold")
-    if calibration.get("false_alarm_rate") is not None:
-        rate = calibration.number("false_alarm_rate")
-        if not 0 < rate < 1:
-            raise calibration.bad("false_alarm_rate", "a number above 0 and below 1, or null")
-    low, high = calibration.numbers("map_range", 2)
-    if not low < high:
-        raise calibration.bad(
-            "map_range", "two numbers, the first below the second", f"{low} and {high}"
+    @classmethod
+    def from_json(cls, values: JsonObject) -> BackboneSection:
+        return cls(
+            values.text("name"),
+            values.texts("layers"),
+            values.text("weights_sha256"),
+            values.maybe(values.text, "precision", ("float32", "int8")) or "float32",
         )
 
 
-def _check_preprocessing(pixels: _Object) -> tuple[tuple[int, int], bool]:
-    """The input's height and width, and whether it has a model for each tile."""
-    size = pixels.size("size", MAX_SIDE)
-    if "fit" in pixels.values:
-        pixels.text("fit", FITS)
-    if pixels.has("bits"):
-        pixels.whole("bits", 8, 16)
-    pixels.numbers("mean", 3)
-    if not all(value > 0 for value in pixels.numbers("std", 3)):
-        raise pixels.bad("std", "three numbers above 0", str(pixels.values["std"]))
-    if not pixels.has("tiling"):
-        return size, False
-    tiling = pixels.section("tiling")
-    if pixels.values.get("fit", "stretch") != "stretch":
-        raise pixels.bad("fit", "stretch, as there are tiles")
-    overlap = tiling.whole("overlap", 0, min(size) // 2)
-    if tiling.get("image_size") is not None:
-        whole = tiling.size("image_size", 2**31)
+@dataclass(frozen=True)
+class Preprocessing:
+    """The way from an image to the network's input.
+
+    Attributes:
+        geometry: size of the input, fit, tiles, and range of 16-bit values.
+        mean: mean of each channel, RGB, pixels in 0..255.
+        std: standard deviation of each channel.
+        resize: name of the resampling filter.
+    """
+
+    geometry: Geometry
+    mean: list[float]
+    std: list[float]
+    resize: str = RESIZE
+
+    @classmethod
+    def from_json(cls, values: JsonObject) -> Preprocessing:
+        size = values.size("size", MAX_SIDE)
+        fit = values.text("fit", FITS) if "fit" in values.values else "stretch"
+        bits = values.maybe(values.whole, "bits", 8, 16)
+        mean, std = values.numbers("mean", 3), values.numbers("std", 3)
+        if not all(value > 0 for value in std):
+            raise values.bad("std", "three numbers above 0", str(std))
+        tiling = None
+        if values.has("tiling"):
+            if fit != "stretch":
+                raise values.bad("fit", "stretch, as there are tiles")
+            tiling = _read_tiling(values.section("tiling"), size)
+        # Files of versions before 16-bit images read the full range.
+        bits = bits if "bits" in values.values else FULL_RANGE
+        resize = values.values.get("resize", RESIZE)
+        return cls(Geometry(size, cast(Fit, fit), tiling, bits), mean, std, resize)
+
+
+def preprocessing_to_json(pixels: Preprocessing) -> dict[str, Any]:
+    geometry, tiling = pixels.geometry, pixels.geometry.tiling
+    return {
+        "size": list(geometry.size),
+        "fit": geometry.fit,
+        "bits": geometry.bits,
+        "tiling": None
+        if tiling is None
+        else {
+            "overlap": tiling.overlap,
+            "per_tile": tiling.per_tile,
+            "image_size": list(tiling.image_size) if tiling.image_size else None,
+        },
+        "resize": pixels.resize,
+        "mean": list(pixels.mean),
+        "std": list(pixels.std),
+    }
+
+
+def _read_tiling(values: JsonObject, size: tuple[int, int]) -> Tiling:
+    overlap = values.whole("overlap", 0, min(size) // 2)
+    whole = None
+    if values.get("image_size") is not None:
+        whole = values.size("image_size", 2**31)
         tiles = math.prod(
             max(1, -(-(side - overlap) // (edge - overlap)))
             for side, edge in zip(whole, size, strict=True)
         )
         if math.prod(whole) > MAX_PIXELS or tiles > MAX_TILES:
             expected = f"at most {MAX_PIXELS:,} pixels in {MAX_TILES:,} tiles"
-            raise tiling.bad("image_size", expected, f"{whole[0]} x {whole[1]}, {tiles} tiles")
-    per_tile = tiling.flag("per_tile")
-    if per_tile and tiling.values["image_size"] is None:
-        raise tiling.bad("image_size", "a size, as each tile has a model of its own")
-    return size, per_tile
+            raise values.bad("image_size", expected, f"{whole[0]} x {whole[1]}, {tiles} tiles")
+    per_tile = values.flag("per_tile")
+    if per_tile and whole is None:
+        raise values.bad("image_size", "a size, as each tile has a model of its own")
+    return Tiling(overlap, whole, per_tile)
 
 
-def _check_roi(roi: _Object) -> None:
-    height, width = roi.size("size", 2**31)
-    roi.number("inspected", 0, 1)
+def read_roi(values: JsonObject) -> Roi:
+    height, width = values.size("size", 2**31)
+    values.number("inspected", 0, 1)
     try:
-        png = base64.b64decode(roi.text("png"), validate=True)
+        png = base64.b64decode(values.text("png"), validate=True)
     except (binascii.Error, ValueError):
-        raise roi.bad("png", "a mask in base64", "other text") from None
+        raise values.bad("png", "a mask in base64", "other text") from None
     ends = png[:8] == b"\x89PNG\r\n\x1a\n" and png[-8:-4] == b"IEND"
     if not ends or png[12:16] != b"IHDR":
-        raise roi.bad("png", "a whole PNG", f"{len(png)} other bytes")
+        raise values.bad("png", "a whole PNG", f"{len(png)} other bytes")
     # The header says how much memory decoding takes.
     found = int.from_bytes(png[20:24], "big"), int.from_bytes(png[16:20], "big")
     if found != (height, width) or height * width > MAX_PIXELS:
         expected = f"a mask of {height} x {width}, at most {MAX_PIXELS:,} pixels"
-        raise roi.bad("png", expected, f"{found[0]} x {found[1]}")
+        raise values.bad("png", expected, f"{found[0]} x {found[1]}")
+    try:
+        with open_image(png) as image:
+            mask = np.asarray(image.convert("1"))
+    except ImageError as error:
+        expected = "a readable mask of the inspected region"
+        raise values.bad("png", expected, type(error).__name__) from error
+    if not mask.any():
+        raise values.bad("png", "a mask that marks the inspected region", "an empty one")
+    return Roi(mask)
 
 
-def _check_layers(document: _Object, model: CheckedModel) -> None:
-    document.optional(document.texts, "score_layers", "map_layers")
-    if document.has("reading"):
-        reading = document.section("reading")
-        reading.text("standardise", ("position", "layer", "none"))
-        if not 0 < reading.number("top") <= 1:
-            raise reading.bad("top", "a number above 0 and at most 1")
-        reading.number("smoothing", 0)
-        reading.number("prior", 0)
-        reading.optional(reading.flag, "overall")
-    if "layer_maps" in document.values:
-        maps = document.section("layer_maps")
-        for key in maps.values:
-            if maps.text(key) not in model.computed:
-                raise maps.bad(key, "the name of a tensor that the graph computes")
+def roi_to_json(roi: Roi) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    Image.fromarray(roi.inspected).save(buffer, "PNG")
+    return {
+        "size": list(roi.inspected.shape),
+        "inspected": float(roi.inspected.mean()),
+        "png": base64.b64encode(buffer.getvalue()).decode(),
+    }
 
 
-def _check_subspace(subspace: _Object) -> None:
-    subspace.text("layer")
-    subspace.optional(subspace.text, "scope", "kind")
-    subspace.whole("channels", 1)
-    subspace.size("grid", 2**31)
-    for key in ("pool", "dimension"):
-        subspace.whole(key, 1)
-    subspace.whole("rank")
-    subspace.optional(subspace.whole, "n", "epochs")
-    subspace.optional(subspace.number, "kept_variance", "mean_rank", "discarded", "loss")
-    if "singular_values" in subspace.values:
-        subspace.numbers("singular_values", low=0)
-
-
-COUNTS = ("n_images", "n_groups", "near_duplicates", "augmented", "calibration_images", "n_added")
-TEXTS = ("images_sha256", "created", "threshold", "date", "sha256", "calibration_sha256")
-
-
-def _check_provenance(provenance: _Object, depth: int = 0) -> None:
-    if depth == 0:
-        for key in ("n_images", "images_sha256", "created"):
-            provenance.get(key)
-    if depth > 100:
-        raise provenance.bad("history", "fewer models within models", "more than 100")
-    provenance.optional(provenance.whole, *COUNTS, "n_accepted_anomalous")
-    provenance.optional(provenance.text, *TEXTS)
-    if provenance.has("seed"):
-        provenance.whole("seed", -(2**63))
-    for key in ("history", "merged"):
-        if provenance.has(key):
-            for part in provenance.sections(key):
-                _check_provenance(part, depth + 1)
-
-
-def _check_learning(learning: _Object) -> None:
-    if not 0 < learning.number("variance") <= 1:
-        raise learning.bad("variance", "a number above 0 and at most 1")
-    learning.optional(learning.whole, "rank", "pool")
-    learning.optional(learning.text, "overall")
-    if learning.get("layers") is None:
-        return
-    for layer in learning.sections("layers"):
-        layer.text("layer")
-        layer.text("scope", ("image", "position", "patch"))
-        layer.whole("pool", 1)
-        layer.flag("in_score")
-        layer.flag("in_map")
-
-
-def _check_graph(model: CheckedModel, size: tuple[int, int], *, per_tile: bool) -> None:
-    """Compare inputs and outputs of the graph with those that the document means."""
-    inputs = {IMAGES: ValueInfo(UINT8, (None, *size, 3))}
-    if per_tile:
-        inputs[TILE] = ValueInfo(INT64, (None,))
-    outputs = {SCORE: ValueInfo(FLOAT, (None,)), MAP: ValueInfo(FLOAT, (None, *size))}
-    for kind, wanted, found in (
-        ("inputs", inputs, model.inputs),
-        ("outputs", outputs, model.outputs),
-    ):
-        if list(found.items()) != list(wanted.items()):
-            raise ModelFileError(
-                f"its graph has other {kind} than its metadata mean: expected {_listed(wanted)}, "
-                f"found {_listed(found)}"
-            )
-
-
-def _listed(values: dict[str, ValueInfo]) -> str:
-    names = {FLOAT: "float32", UINT8: "uint8", INT64: "int64"}
-    return "; ".join(
-        f"{name[:40]} {names.get(info.element, f'type {info.element}')} "
-        f"({', '.join('N' if side is None else str(side) for side in info.shape)})"
-        for name, info in list(values.items())[:4]
+def _read_reading(values: JsonObject) -> Reading:
+    return Reading(
+        cast(Standardise, values.text("standardise", STANDARDS)),
+        values.share("top"),
+        values.number("smoothing", 0),
+        values.number("prior", 0),
+        values.maybe(values.flag, "overall"),
     )
 
 
+def _read_layer_maps(values: JsonObject, computed: Collection[str]) -> dict[str, str]:
+    for key in values.values:
+        if values.text(key) not in computed:
+            raise values.bad(key, "the name of a tensor that the graph computes")
+    return dict(values.values)
+
+
+@dataclass(frozen=True)
+class SubspaceSection:
+    """A fitted subspace in numbers; the subspace itself is in the graph.
+
+    Attributes:
+        layer: name of the layer.
+        scope: ``"image"``, ``"position"`` or ``"patch"``.
+        kind: ``"pca"``, or the kind of autoencoder.
+        channels: number of channels of the layer.
+        grid: height and width of the pooled layer, in locations.
+        pool: edge of the pooling windows, in locations.
+        dimension: length of the feature of an image.
+        rank: number of components; the largest of all positions.
+        kept_variance: explained variance in [0, 1]; ``None`` if not known.
+        n: number of training images.
+        epochs: only of an autoencoder: number of epochs.
+        loss: only of an autoencoder: last training loss.
+        mean_rank: only with one subspace per position: mean number of components.
+        singular_values: only of image-wide PCA: one for each component, descending.
+        discarded: only of image-wide PCA: squared norm outside the subspace.
+    """
+
+    layer: str
+    scope: str
+    kind: str
+    channels: int
+    grid: tuple[int, int]
+    pool: int
+    dimension: int
+    rank: int
+    kept_variance: float | None
+    n: int | None
+    epochs: int | None = None
+    loss: float | None = None
+    mean_rank: float | None = None
+    singular_values: list[float] | None = None
+    discarded: float | None = None
+
+    @classmethod
+    def from_json(cls, values: JsonObject) -> SubspaceSection:
+        return cls(
+            layer=values.text("layer"),
+            scope=values.maybe(values.text, "scope") or "image",
+            kind=values.maybe(values.text, "kind") or "pca",
+            channels=values.whole("channels", 1),
+            grid=values.size("grid", 2**31),
+            pool=values.whole("pool", 1),
+            dimension=values.whole("dimension", 1),
+            rank=values.whole("rank"),
+            kept_variance=values.maybe(values.number, "kept_variance"),
+            n=values.maybe(values.whole, "n"),
+            epochs=values.maybe(values.whole, "epochs"),
+            loss=values.maybe(values.number, "loss"),
+            mean_rank=values.maybe(values.number, "mean_rank"),
+            singular_values=values.numbers("singular_values", low=0)
+            if "singular_values" in values.values
+            else None,
+            discarded=values.maybe(values.number, "discarded"),
+        )
+
+
+def read_calibration(values: JsonObject) -> Calibration:
+    scores = values.numbers("scores", ascending=True)
+    maxima = values.maybe(values.numbers, "map_maxima", ascending=True)
+    threshold, pixel_threshold = values.number("threshold"), values.number("pixel_threshold")
+    rate = None
+    if values.get("false_alarm_rate") is not None:
+        rate = values.number("false_alarm_rate")
+        if not 0 < rate < 1:
+            raise values.bad("false_alarm_rate", "a number above 0 and below 1, or null")
+    low, high = values.numbers("map_range", 2)
+    if not low < high:
+        expected = "two numbers, the first below the second"
+        raise values.bad("map_range", expected, f"{low} and {high}")
+    return Calibration(
+        np.asarray(scores, np.float64),
+        rate if rate is None else float(rate),
+        float(threshold),
+        float(pixel_threshold),
+        (float(low), float(high)),
+        None if maxima is None else np.asarray(maxima, np.float64),
+    )
+
+
+def calibration_to_json(calibration: Calibration) -> dict[str, Any]:
+    maxima = calibration.map_maxima
+    return {
+        "scores": [float(score) for score in calibration.scores],
+        "map_maxima": None if maxima is None else [float(value) for value in maxima],
+        "false_alarm_rate": calibration.false_alarm_rate,
+        "threshold": calibration.threshold,
+        "pixel_threshold": calibration.pixel_threshold,
+        "map_range": list(calibration.map_range),
+    }
+
+
+@dataclass(frozen=True)
+class MergedModel:
+    """One of the models that a model was merged from; fields as in `Provenance`.
+
+    Attributes:
+        sha256: digest of its file, hexadecimal.
+    """
+
+    sha256: str | None = None
+    n_images: int | None = None
+    images_sha256: str | None = None
+    created: str | None = None
+    history: list[Step] | None = None
+
+    @classmethod
+    def from_json(cls, values: JsonObject, depth: int) -> MergedModel:
+        return cls(
+            values.maybe(values.text, "sha256"),
+            values.maybe(values.whole, "n_images"),
+            values.maybe(values.text, "images_sha256"),
+            values.maybe(values.text, "created"),
+            _read_history(values, depth + 1),
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """An update or a merge.
+
+    Attributes:
+        date: time in UTC, ISO 8601.
+        n_added: only of an update: number of new images.
+        images_sha256: only of an update: digest of the set of new images.
+        n_accepted_anomalous: only of an update: number of new images that the model before it
+            called anomalous.
+        merged: only of a merge: its models.
+    """
+
+    date: str | None = None
+    n_added: int | None = None
+    images_sha256: str | None = None
+    n_accepted_anomalous: int | None = None
+    merged: list[MergedModel] | None = None
+
+    @classmethod
+    def from_json(cls, values: JsonObject, depth: int) -> Step:
+        merged = values.maybe(values.sections, "merged")
+        return cls(
+            values.maybe(values.text, "date"),
+            values.maybe(values.whole, "n_added"),
+            values.maybe(values.text, "images_sha256"),
+            values.maybe(values.whole, "n_accepted_anomalous"),
+            None if merged is None else [MergedModel.from_json(part, depth) for part in merged],
+        )
+
+
+def _read_history(values: JsonObject, depth: int) -> list[Step] | None:
+    if not values.has("history"):
+        return None
+    if depth > MAX_DEPTH:
+        expected = "fewer models within models"
+        raise values.bad("history", expected, f"more than {MAX_DEPTH}")
+    return [Step.from_json(part, depth) for part in values.sections("history")]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Training images and history of a model.
+
+    Attributes:
+        n_images: number of training images, updates and merges included.
+        images_sha256: digest of the set of training images, hexadecimal.
+        created: time of training in UTC, ISO 8601.
+        seed: seed of the random numbers in training.
+        augmented: number of altered copies of each training image.
+        group_by: pattern that groups images of one part.
+        n_groups: number of groups.
+        near_duplicates: number of images that have a near-duplicate.
+        history: updates and merges, oldest first.
+        calibration_images: number of images with held-out scores, if not all.
+        threshold: how the threshold was chosen, in words, if not by a false-alarm rate.
+    """
+
+    n_images: int
+    images_sha256: str
+    created: str
+    seed: int | None = None
+    augmented: int | None = None
+    group_by: str | int | None = None
+    n_groups: int | None = None
+    near_duplicates: int | None = None
+    history: list[Step] | None = None
+    calibration_images: int | None = None
+    threshold: str | None = None
+
+    @classmethod
+    def from_json(cls, values: JsonObject) -> Provenance:
+        return cls(
+            n_images=values.whole("n_images"),
+            images_sha256=values.text("images_sha256"),
+            created=values.text("created"),
+            seed=values.maybe(values.whole, "seed", -(2**63)),
+            group_by=_read_group_by(values),
+            n_groups=values.maybe(values.whole, "n_groups"),
+            near_duplicates=values.maybe(values.whole, "near_duplicates"),
+            augmented=values.maybe(values.whole, "augmented"),
+            history=_read_history(values, 0),
+            calibration_images=values.maybe(values.whole, "calibration_images"),
+            threshold=values.maybe(values.text, "threshold"),
+        )
+
+
+def _read_group_by(values: JsonObject) -> str | int | None:
+    if type(values.values.get("group_by")) is int:
+        return values.whole("group_by", -(2**63))
+    return values.maybe(values.text, "group_by")
+
+
+def read_appearance(values: JsonObject) -> AppearanceLimits:
+    levels = values.get("level")
+    if not isinstance(levels, list) or len(levels) != 2:
+        raise values.bad("level", "two lists of 3 finite numbers")
+    ends = JsonObject({str(end): level for end, level in enumerate(levels)}, f"{values.name}level.")
+    contrast, fineness = values.numbers("contrast", 2), values.numbers("fineness", 2)
+    low, high = (
+        np.array([*ends.numbers(str(end), 3), contrast[end], fineness[end]], np.float64)
+        for end in (0, 1)
+    )
+    if not (low <= high).all():
+        raise BadValueError(values.name[:-1], "ranges of the training images' pixels", "empty ones")
+    return AppearanceLimits(values.whole("n", 1), low, high)
+
+
+def appearance_to_json(limits: AppearanceLimits) -> dict[str, Any]:
+    return {
+        "n": limits.n,
+        "level": [[float(x) for x in values[:3]] for values in (limits.low, limits.high)],
+        "contrast": [float(limits.low[3]), float(limits.high[3])],
+        "fineness": [float(limits.low[4]), float(limits.high[4])],
+    }
+
+
+@dataclass(frozen=True)
+class LearningLayer:
+    """A layer that the default preset reads.
+
+    Attributes:
+        layer: name of the layer.
+        scope: scope of its subspace: ``"image"``, ``"position"`` or ``"patch"``.
+        pool: edge of the pooling windows, in locations.
+        in_score: whether it counts for the score.
+        in_map: whether it counts for the map.
+    """
+
+    layer: str
+    scope: str
+    pool: int
+    in_score: bool
+    in_map: bool
+
+    @classmethod
+    def from_json(cls, values: JsonObject) -> LearningLayer:
+        return cls(
+            values.text("layer"),
+            values.text("scope", ("image", "position", "patch")),
+            values.whole("pool", 1),
+            values.flag("in_score"),
+            values.flag("in_map"),
+        )
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Settings of training that an update or a merge needs.
+
+    Attributes:
+        variance: explained variance that the components keep, in (0, 1].
+        rank: fixed number of components; ``None`` if the variance decides.
+        pool: reference preset: edge of the pooling windows, in locations.
+        layers: default preset: the layers, fine to coarse.
+        overall: default preset: layer of the overall residual.
+    """
+
+    variance: float
+    rank: int | None
+    pool: int | None
+    layers: list[LearningLayer] | None
+    overall: str | None
+
+    @classmethod
+    def from_json(cls, values: JsonObject) -> Learning:
+        layers = None
+        if values.get("layers") is not None:
+            layers = [LearningLayer.from_json(layer) for layer in values.sections("layers")]
+        return cls(
+            values.share("variance"),
+            values.maybe(values.whole, "rank"),
+            values.maybe(values.whole, "pool"),
+            layers,
+            values.maybe(values.text, "overall"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """The document of a model file.
+
+    Attributes:
+        fre_version: version of fre that wrote the file.
+        preset: name of the preset.
+        backbone: the frozen network.
+        preprocessing: the way from an image to the network's input.
+        roi: the inspected region; ``None`` for the whole image.
+        reading: default preset: how residuals become a score and a map.
+        score_layers: default preset: layers that count for the score.
+        map_layers: default preset: layers that count for the map.
+        layer_maps: default preset: label of each layer in the map -> tensor of the graph.
+        parameters: arguments of `fre.FRE` that fit the same detector again.
+        subspaces: the fitted subspaces.
+        calibration: scores of good images, and the thresholds.
+        provenance: training images and history.
+        appearance: ranges of the training images' pixels; files of older versions lack them.
+        learning: settings that an update needs; ``None`` for a model that can't be updated.
+        digest: digest that the file states; `fre.inference.model_file` computes it.
+        others: keys that this version does not know, kept when the document is written again.
+    """
+
+    fre_version: str
+    preset: str
+    backbone: BackboneSection
+    preprocessing: Preprocessing
+    roi: Roi | None = None
+    reading: Reading | None = None
+    score_layers: list[str] | None = None
+    map_layers: list[str] | None = None
+    layer_maps: dict[str, str] | None = None
+    parameters: dict[str, Any] | None = None
+    subspaces: list[SubspaceSection]
+    calibration: Calibration
+    provenance: Provenance
+    appearance: AppearanceLimits | None = None
+    learning: Learning | None = None
+    digest: str | None = None
+    others: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Size of the input, fit, tiles, and range of 16-bit values."""
+        return self.preprocessing.geometry
+
+    @property
+    def can_update(self) -> bool:
+        """Whether the file holds what `fre.Model.update` and ``fre merge`` need."""
+        return self.learning is not None
+
+    @classmethod
+    def from_json(cls, values: JsonObject, computed: Collection[str]) -> Document:
+        """Read the sections.
+
+        Args:
+            values: the document, whose ``format`` is `FORMAT`.
+            computed: names of the tensors that the graph computes.
+
+        Raises:
+            BadValueError: a value is out of range.
+            ModelFileError: a key is missing.
+        """
+        known = {"format", *(part.name for part in fields(cls))}
+        present = values.values
+        return cls(
+            fre_version=values.maybe(values.text, "fre_version") or "unknown",
+            digest=values.maybe(values.text, DIGEST),
+            preset=values.text("preset"),
+            backbone=BackboneSection.from_json(values.section("backbone")),
+            calibration=read_calibration(values.section("calibration")),
+            preprocessing=Preprocessing.from_json(values.section("preprocessing")),
+            roi=read_roi(values.section("roi")) if "roi" in present else None,
+            score_layers=values.maybe(values.texts, "score_layers"),
+            map_layers=values.maybe(values.texts, "map_layers"),
+            reading=_read_reading(values.section("reading")) if values.has("reading") else None,
+            layer_maps=_read_layer_maps(values.section("layer_maps"), computed)
+            if "layer_maps" in present
+            else None,
+            subspaces=[SubspaceSection.from_json(part) for part in values.sections("subspaces")],
+            provenance=Provenance.from_json(values.section("provenance")),
+            parameters=values.section("parameters").values if values.has("parameters") else None,
+            appearance=read_appearance(values.section("appearance"))
+            if "appearance" in present
+            else None,
+            learning=Learning.from_json(values.section("learning"))
+            if values.has("learning")
+            else None,
+            others={key: value for key, value in present.items() if key not in known},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document as plain JSON values, without the digest."""
+        values = _section_to_json(replace(self, digest=None))
+        others = values.pop("others")
+        return {"format": FORMAT, **values, **others}
+
+
+def _section_to_json(section: Any) -> dict[str, Any]:
+    return {
+        part.name: to_json(value)
+        for part in fields(section)
+        if (value := getattr(section, part.name)) is not None or part.default is not None
+    }
+
+
+WRITERS: dict[type, Callable[[Any], dict[str, Any]]] = {
+    AppearanceLimits: appearance_to_json,
+    Calibration: calibration_to_json,
+    Preprocessing: preprocessing_to_json,
+    Reading: asdict,
+    Roi: roi_to_json,
+}
+"""Classes whose fields are not the keys of the file, or whose ``None`` is written."""
+
+
+def to_json(value: Any) -> Any:
+    """Return a section, or a value in it, as plain JSON values."""
+    if writer := WRITERS.get(type(value)):
+        return writer(value)
+    if is_dataclass(value):
+        return _section_to_json(value)
+    return list(map(to_json, value)) if isinstance(value, (list, tuple)) else value
+
+
 def now() -> str:
-    """The time, as `provenance` has it."""
+    """Return the time in UTC, ISO 8601; the environment variable ``SOURCE_DATE_EPOCH`` sets it."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     moment = datetime.now(timezone.utc)
     if epoch:

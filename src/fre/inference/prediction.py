@@ -16,25 +16,23 @@ from fre.types import FloatArray, MaskArray
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one image.
+    """Result of a model for one image.
 
     Attributes:
         path: the file, or ``None`` for an image given as an array.
         score: higher is more anomalous; unbounded.
-        p_value: conformal p-value in (0, 1]: the share of good images that would score at
-            least this high. The smallest that the model can give if there is a ``reason``.
-        anomalous: whether the score is above the model's threshold, that is, whether
-            ``p_value`` is at most its false-alarm rate; or whether there is a ``reason``.
+        p_value: conformal p-value in (0, 1]: share of good images that score at least this high.
+            With a ``reason`` it is the smallest p-value of the model.
+        anomalous: whether the score is above the model's threshold, or there is a ``reason``.
         regions: connected parts of the map above the pixel threshold, largest peak first.
         image_size: height and width of the original image, in pixels.
-        input_map: float32 (h, w): the anomaly map as the model gives it, without padding; at the
-            size of its input, or, of an image that was cut into tiles, at the image's.
+        input_map: float32 (h, w): the model's anomaly map without padding, at the size of the
+            input; at the size of the image if it was cut into tiles.
         pixel_threshold: a pixel of the anomaly map at or above it belongs to a region.
-        bits: range that 16-bit values of the image were read by, as in
-            `fre.images.geometry.Preparation`; pictures of it are drawn by the same.
-        reason: why the image can't show what the training images show, whatever its score, such
-            as a black image of a dead camera; it is anomalous then. ``None``: nothing is wrong
-            with its pixels.
+        bits: range of the image's 16-bit values, as in `fre.images.geometry.Preparation`; pictures
+            of the image use the same range.
+        reason: why the image can't show what the training images show, such as a black image of a
+            dead camera. The image is then anomalous, whatever its score.
     """
 
     path: Path | None
@@ -62,7 +60,7 @@ class Prediction:
         return np.asarray(self.anomaly_map >= self.pixel_threshold)
 
     def to_dict(self) -> dict[str, Any]:
-        """The prediction as one JSON line of ``fre predict``: without the map."""
+        """Return the prediction as a JSON row of ``fre predict``, without the map."""
         return {
             "path": None if self.path is None else str(self.path),
             "score": self.score,

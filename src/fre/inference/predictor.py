@@ -1,4 +1,4 @@
-"""A fitted detector: one ONNX file, loaded and ready to predict."""
+"""A loaded model file, ready to predict."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fre.images.decode import ImageSource, check_several, file_of, find_images, 
 from fre.images.geometry import Geometry
 from fre.images.loading import LoadedImage, iter_loaded
 from fre.images.roi import Roi
-from fre.inference.document import check_digest, read_document
+from fre.inference.model_file import check_digest, read_document
 from fre.inference.prediction import Prediction
 from fre.onnx_tools.check import check_model
 from fre.onnx_tools.side_arrays import without_arrays
@@ -32,40 +32,40 @@ from fre.types import FloatArray, ImageArray
 
 OUTPUTS = ("score", "anomaly_map")
 BATCH = 8
-"""Images, or tiles of one, to a run of the network."""
+"""Number of images, or of tiles of one image, in a run of the network."""
 
 P = TypeVar("P", bound="Predictor")
 
 _Outputs: TypeAlias = tuple[float, list[FloatArray]]
-"""Of one image: its score, its map, and the parts of the map."""
+"""Score of an image, then its map and the parts of the map."""
 
 
 class Predictor:
-    """A fitted detector that scores images; `fre.Model` is one that can also learn more.
+    """A fitted detector that scores images; `fre.Model` adds updates.
 
-    `load` opens one from a file, and `fre.FRE.fit` makes one. The runtime is opened by the first
-    call of each kind: `predict` for the time that one image takes, `predict_many`, and images in
-    tiles, for what the cores do in a time. Scores are the same, but for rounding.
+    The runtime is opened by the first call of each kind: by `predict` for the shortest time of one
+    image, by `predict_many` and for tiles for the most images per second. Scores differ by rounding
+    only.
 
     Args:
         data: the serialised ONNX model.
         runtime: one of `fre.runtimes.runtime.RUNTIMES`; or ``"auto"``, the faster of ONNX Runtime
-            and OpenVINO, which is measured when the model first runs on a machine.
-        threads: of the network; 0 takes all cores.
-        many: whether images will come in numbers, as for `load`.
-        origin: what to call it in errors.
+            and OpenVINO, measured when the model first runs on a machine.
+        threads: number of threads of the network, 0 for all cores.
+        many: whether many images will be scored, as for `fre.load`.
+        origin: name of the model in error messages.
 
     Attributes:
         data: the serialised ONNX model.
-        metadata: what the file says of itself: backbone, subspaces, calibration, provenance.
-        calibration: scores of good images, and the thresholds that follow from them.
-        geometry: how an image is brought to the input.
+        document: backbone, subspaces, calibration and provenance, as the file states them.
+        calibration: scores of good images, and the thresholds.
+        geometry: size of the input, fit, tiles, and range of 16-bit values.
         size: height and width of the input, in pixels.
-        roi: the part of the images that is looked at; ``None`` is all.
+        roi: the inspected region; ``None`` for the whole image.
         appearance: ranges of the training images' pixels; ``None`` in files of older versions.
 
     Raises:
-        ModelFileError: the data are damaged, not ONNX, not ours, or of an unknown format.
+        ModelFileError: the data are damaged, not ONNX, not written by fre, or of an unknown format.
     """
 
     def __init__(
@@ -83,27 +83,14 @@ class Predictor:
         self.data = data
         try:
             self._checked = check_model(data)
-            document = read_document(self._checked)
+            self.document = read_document(self._checked)
         except ModelFileError as error:
             raise _no_model(origin, error) from error
-        self._digest = document.pop("digest", None)
-        self.metadata = document
-        self.calibration = Calibration.from_dict(document["calibration"])
-        self.geometry = Geometry.from_dict(document["preprocessing"])
-        try:
-            self.roi = Roi.from_dict(document["roi"]) if "roi" in document else None
-        except Exception as error:  # a damaged PNG raises almost anything
-            raise ModelFileError(
-                f"{origin}: its metadata have a bad roi.png: expected a readable mask of the "
-                f"inspected region, found {type(error).__name__}"
-            ) from error
-        if self.roi is not None and not self.roi.inspected.any():
-            raise ModelFileError(
-                f"{origin}: its metadata have a bad roi.png: expected a mask that marks the "
-                "inspected region, found an empty one"
-            )
-        self.appearance = self._limits(origin)
-        self._layer_maps = dict(document.get("layer_maps", {}))
+        self.calibration: Calibration = self.document.calibration
+        self.geometry: Geometry = self.document.geometry
+        self.roi: Roi | None = self.document.roi
+        self.appearance: AppearanceLimits | None = self.document.appearance
+        self._layer_maps = self.document.layer_maps or {}
         self.size = self.geometry.size
         self._runtime_name = runtime
         self._threads = threads
@@ -111,7 +98,7 @@ class Predictor:
         forget_in_children(self)
 
     def forget(self) -> None:
-        """Let go of the runtimes. Called in a forked child, which opens them anew."""
+        """Drop the runtimes. A forked child calls this, and opens its own."""
         for opened in ("_for_one", "_for_many"):
             self.__dict__.pop(opened, None)
 
@@ -132,8 +119,8 @@ class Predictor:
         data = without_arrays(self.data, with_outputs(b"", tensors) if tensors else b"")
         outputs, name = [*OUTPUTS, *tensors], self._runtime_name
         threads = self._threads
-        if name == AUTO and self.metadata["backbone"].get("precision") == "int8":
-            # Runtimes round integers differently, and it was ONNX Runtime that it was fitted on.
+        if name == AUTO and self.document.backbone.precision == "int8":
+            # Runtimes round integers differently, and the model was fitted on ONNX Runtime.
             name = "onnxruntime"
         if name != AUTO:
             return open_runtime(data, outputs, runtime=name, threads=threads, many=many)
@@ -144,15 +131,15 @@ class Predictor:
         return fastest_runtime(data, outputs, trial, digest=self.sha256, threads=threads, many=many)
 
     def check_digest(self) -> None:
-        """Compare the data with the digest that they state, as `load` does.
+        """Compare the data with the digest in the document, as `fre.load` does.
 
         Raises:
-            ModelFileError: they have another one, or state none.
+            ModelFileError: the digests differ, or the document has none.
         """
-        check_digest(self.data, self._checked, self._digest)
+        check_digest(self.data, self._checked, self.document.digest)
 
     def open(self) -> None:
-        """Make the network ready to run, which is otherwise done for the first image.
+        """Open the runtime now, not with the first image.
 
         Raises:
             InternalError: the runtime refuses the model.
@@ -165,18 +152,23 @@ class Predictor:
         return self._for_many if many else self._for_one
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """The document of the file as plain JSON values; docs/model-file.md describes the keys."""
+        return self.document.to_json()
+
+    @property
     def threshold(self) -> float:
-        """An image whose score is above it is anomalous."""
+        """Score above which an image is anomalous."""
         return self.calibration.threshold
 
     @property
     def map_range(self) -> tuple[float, float]:
-        """The fixed scale of heat maps: typical of good images, and clearly above them."""
+        """Fixed scale of heat maps: a typical value of good images, and one clearly above them."""
         return self.calibration.map_range
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the file, in hexadecimal."""
+        """SHA-256 of the file, hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
     def predict(self, image: ImageSource) -> Prediction:
@@ -220,14 +212,14 @@ class Predictor:
         workers: int | None = None,
         errors: Literal["raise", "return"] = "raise",
     ) -> Iterator[Prediction | ImageError]:
-        """Score many images: a stream, in order, in memory that does not grow with their number.
+        """Score many images as a stream, in order, in memory that does not grow with their number.
 
         Args:
             images: files, PIL images and arrays; or a folder. Consumed lazily; may be endless.
-            batch_size: images to a run of the network.
-            workers: threads that decode; the number of cores, if ``None``.
+            batch_size: number of images in a run of the network.
+            workers: number of threads that decode; ``None`` for one per core.
             errors: ``"raise"`` stops at an image that can't be read, or whose score is not
-                finite; ``"return"`` yields its error in its place and goes on.
+                finite; ``"return"`` yields its error instead and goes on.
 
         Yields:
             A prediction, or an error, for each image.
@@ -253,7 +245,7 @@ class Predictor:
         )
 
         runtime = self._for_many
-        # Of large images one at a time takes memory enough, and is divided by itself.
+        # One large image takes memory enough, and its tiles keep all cores busy.
         at_once = runtime.at_once if whole else 1
 
         def run(group: list[LoadedImage] | ImageError) -> list[_Outputs]:
@@ -274,7 +266,7 @@ class Predictor:
     def _groups(
         self, loaded: Iterator[LoadedImage | ImageError], size: int
     ) -> Iterator[list[LoadedImage] | ImageError]:
-        """Images in batches; where one can't be used, its error after a smaller batch."""
+        """Yield batches of images; an unusable image ends its batch, and its error follows."""
         batch: list[LoadedImage] = []
         for item in loaded:
             try:
@@ -295,14 +287,14 @@ class Predictor:
             yield batch
 
     def check(self, image_size: tuple[int, int], source: Path | str | None) -> None:
-        """Refuse an image that the region of interest does not fit.
+        """Refuse an image that does not fit the region of interest.
 
         Args:
-            image_size: its height and width.
-            source: what to call it in the error.
+            image_size: height and width of the image, in pixels.
+            source: name of the image in the error message.
 
         Raises:
-            ImageError: it does not.
+            ImageError: the image does not fit the region.
         """
         if self.roi is not None:
             self.roi.check(image_size, source)
@@ -316,13 +308,13 @@ class Predictor:
                     )
 
     def predict_loaded(self, batch: Sequence[LoadedImage]) -> list[Prediction | ImageError]:
-        """Score images that are decoded already, in one run of the network.
+        """Score decoded images in one run of the network.
 
         Args:
-            batch: images as ``geometry.preparation`` says, which `check` has passed.
+            batch: images decoded by ``geometry.preparation`` that have passed `check`.
 
         Returns:
-            A prediction for each, in order; or the error of one whose score is not finite.
+            A prediction for each image, in order; or an error if its score is not finite.
         """
         images = list(batch)
         if not images:
@@ -336,7 +328,7 @@ class Predictor:
             return error
 
     def _run(self, batch: list[LoadedImage], runtime: Runtime) -> list[_Outputs]:
-        """Score, map and parts of the map of each image, without padding."""
+        """Return score, map and parts of the map of each image, without padding."""
         if self.geometry.tiling is not None:
             return [self._run_tiles(image, runtime) for image in batch]
         inputs = [
@@ -354,7 +346,7 @@ class Predictor:
         ]
 
     def _run_tiles(self, image: LoadedImage, runtime: Runtime) -> _Outputs:
-        """The score of the worst tile, and one map of all."""
+        """Return the highest score of all tiles, and one map blended from theirs."""
         pixels, size = image.pixels, image.original_size
         grid = self.geometry.grid(size)
         shown = [True] * len(grid)
@@ -372,7 +364,7 @@ class Predictor:
                     kept.append(part)
                 yield anomaly_map
 
-        # Each map is added to that of the image as soon as it is there: all would be too many.
+        # Each map is blended as soon as it is computed: all maps would take too much memory.
         blended = grid.blend(maps())
         if self.roi is not None:
             blended *= self.roi.at_size(grid.image_size)
@@ -382,13 +374,13 @@ class Predictor:
     def _outputs_of(
         self, tiles: Iterator[ImageArray], shown: Sequence[bool], runtime: Runtime
     ) -> Iterator[tuple[FloatArray, ...] | None]:
-        """The outputs for each tile; ``None`` for those that show nothing that is inspected."""
+        """Yield the outputs of each tile; ``None`` for a tile without any inspected pixel."""
         pairs = zip(tiles, shown, strict=True)
         per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
         head = 0
         while group := list(islice(pairs, BATCH)):
             wanted = [tile for tile, counts in group if counts]
-            # Tiles that show nothing have no head.
+            # A tile without inspected pixels has no subspace of its own.
             heads = np.arange(head, head + len(wanted), dtype=np.int64) if per_tile else None
             head += len(wanted)
             outputs = runtime.run(np.stack(wanted), heads) if wanted else []
@@ -398,7 +390,7 @@ class Predictor:
 
     def _prediction(self, image: LoadedImage, outputs: _Outputs) -> Prediction:
         score, (anomaly_map, *layers) = outputs
-        # A map that holds a NaN has one as its largest value, one with an infinity infinite ends.
+        # The largest value of a map with a NaN is NaN; an infinity is largest or smallest.
         ends = float(anomaly_map.max()), float(anomaly_map.min())
         if not np.isfinite([score, *ends]).all():
             what = "score" if not np.isfinite(score) else "anomaly map"
@@ -426,19 +418,8 @@ class Predictor:
             reason=reason,
         )
 
-    def _limits(self, origin: str) -> AppearanceLimits | None:
-        if "appearance" not in self.metadata:
-            return None
-        try:
-            return AppearanceLimits.from_dict(self.metadata["appearance"])
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(
-                f"{origin}: its metadata have a bad appearance: expected ranges of the training "
-                f"images' pixels, found {type(error).__name__}: {error}"
-            ) from error
-
     def _reason(self, image: LoadedImage) -> str | None:
-        """Say why an image's pixels are nothing like those of the training images."""
+        """Return why the image can't show what the training images show; ``None`` if it may."""
         if self.appearance is None:
             return None
         height, width = image.pixels.shape[:2]
@@ -446,7 +427,7 @@ class Predictor:
         return self.appearance.reason(appearance(image.pixels, shown))
 
     def with_data(self: P, data: bytes) -> P:
-        """Return a model of other data, on the same runtime and threads.
+        """Return a model of another file's bytes, on the same runtime and threads.
 
         Raises:
             ModelFileError: as for the constructor.
@@ -454,13 +435,13 @@ class Predictor:
         return type(self)(data, runtime=self._runtime_name, threads=self._threads, many=self._many)
 
     def save(self, path: Path | str) -> Path:
-        """Write the model file, whole or not at all.
+        """Write the model file atomically.
 
         Returns:
             The path.
 
         Raises:
-            OutputError: the place can't be written.
+            OutputError: the file can't be written.
         """
         write_atomic(path, self.data)
         return Path(path)
@@ -493,10 +474,11 @@ def load_predictor(
         path: a model file.
         runtime: name of the runtime.
         threads: number of threads of the network, 0 for all cores.
-        many: whether images will come in numbers.
+        many: whether many images will be scored.
 
     Raises:
-        ModelFileError: the file is missing, damaged, not ONNX, not ours, or of another format.
+        ModelFileError: the file is missing, damaged, not ONNX, not written by fre, or of another
+            format.
         MissingDependencyError: the runtime is not installed.
     """
     try:

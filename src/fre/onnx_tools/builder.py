@@ -1,4 +1,4 @@
-"""Write ONNX graphs node by node, and cut them down to the outputs that are wanted."""
+"""Build ONNX graphs node by node, and prune them to chosen outputs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from onnx import helper, numpy_helper
 
 OPSET = 18
 IR_VERSION = 8
-"""The oldest IR that holds opset 18: what reads newer ones reads it, too."""
+"""The oldest IR version with opset 18, which most runtimes read."""
 
 
 class GraphBuilder:
-    """A graph in the making: constants and nodes, each known by the name of its output."""
+    """A graph under construction: constants and nodes, each named by its output."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -32,7 +32,7 @@ class GraphBuilder:
         return name
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
-        """Store an array; the name of its tensor, which is ``name`` if that is free."""
+        """Store an array and return the name of its tensor: ``name``, with a number if taken."""
         unique = self._unique(name)
         tensor = numpy_helper.from_array(np.ascontiguousarray(value), unique)
         self.initializers.append(tensor)
@@ -46,14 +46,14 @@ class GraphBuilder:
         unused: int = 0,
         **attributes: Any,
     ) -> str:
-        """Add a node; the name of its first output. The ``unused`` outputs after it get names."""
+        """Add a node and return the name of its first output; ``unused`` counts further outputs."""
         name = self._unique(output or op.lower())
         outputs = [name, *(self._unique(f"{name}_unused") for _ in range(unused))]
         self.nodes.append(helper.make_node(op, list(inputs), outputs, name=name, **attributes))
         return name
 
     def embed(self, graph: onnx.GraphProto) -> None:
-        """Take over all nodes and constants of another graph, under the names they have."""
+        """Add all nodes and constants of another graph, with their names."""
         for node in graph.node:
             self._names.update(node.output)
             self.nodes.append(node)
@@ -70,7 +70,7 @@ class GraphBuilder:
         opsets: Sequence[onnx.OperatorSetIdProto] = (),
         ir_version: int = IR_VERSION,
     ) -> onnx.ModelProto:
-        """The finished model."""
+        """Return the model."""
         graph = helper.make_graph(self.nodes, name, inputs, outputs, self.initializers)
         return helper.make_model(
             graph,
@@ -81,11 +81,11 @@ class GraphBuilder:
 
 
 def prune(graph: onnx.GraphProto, outputs: Sequence[str]) -> onnx.GraphProto:
-    """The part of a graph that some of its tensors need, and nothing else.
+    """Return the part of a graph that some of its tensors depend on.
 
     Args:
         graph: a graph whose nodes are in topological order, as ONNX requires.
-        outputs: names of tensors in it.
+        outputs: names of tensors in the graph.
 
     Returns:
         A graph of the nodes and constants that lead to ``outputs``, with the inputs they use;

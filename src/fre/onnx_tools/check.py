@@ -1,10 +1,9 @@
 """Check an ONNX model before a runtime sees it: structure, operators and sizes.
 
-A runtime reads files that a model names, loops as long as a model says, and allocates what a model
-asks for. So a model may only hold what fre's own graphs and plain networks need: one graph of known
-operators, with all numbers inside the file. `fre.onnx_tools.sizes` has the operators and bounds
-what they compute. The model is read from its encoding (`fre.onnx_tools.protobuf`),
-without the package onnx.
+A runtime opens files that a model names, runs its loops, and allocates what it asks for. So a model
+may only hold what fre's own graphs and plain networks need: one graph of known operators, with all
+numbers inside the file. `fre.onnx_tools.sizes` lists the operators and bounds their sizes. The
+model is read from its encoding (`fre.onnx_tools.protobuf`), without the package onnx.
 """
 
 from __future__ import annotations
@@ -44,88 +43,59 @@ MAX_CHECKED = 1 << 16
 """Float tensors outside a backbone with at most this many values must be finite."""
 BACKBONE = "backbone/"
 
-_ONE, _MANY = False, True
-_NUMBER, _BYTES, _REAL = 1 << VARINT, 1 << DELIMITED, 1 << FIXED_32
-_NUMBERS, _REALS, _DOUBLES = _NUMBER | _BYTES, _REAL | _BYTES, 1 << FIXED_64 | _BYTES
-"""Encodings that a field may have, one bit each. Lists are one field a number, or packed bytes."""
+_ENCODINGS = {
+    "n": 1 << VARINT,
+    "b": 1 << DELIMITED,
+    "r": 1 << FIXED_32,
+    "N": 1 << VARINT | 1 << DELIMITED,
+    "R": 1 << FIXED_32 | 1 << DELIMITED,
+    "D": 1 << FIXED_64 | 1 << DELIMITED,
+}
+"""Encodings that a field may have, one bit each: number, bytes, real; and lists of numbers, reals
+or doubles, which are one field a number, or packed bytes."""
 
-_Schema: TypeAlias = dict[int, tuple[int, bool]]
-"""Field number to its encodings, and whether the field may be there more than once."""
+_Schema: TypeAlias = dict[int, tuple[str, int, bool]]
+"""Field number to name, encodings, and whether the field may be there more than once."""
 
-MODEL: _Schema = {
-    1: (_NUMBER, _ONE),  # ir_version
-    2: (_BYTES, _ONE),  # producer_name
-    3: (_BYTES, _ONE),  # producer_version
-    4: (_BYTES, _ONE),  # domain
-    5: (_NUMBER, _ONE),  # model_version
-    6: (_BYTES, _ONE),  # doc_string
-    7: (_BYTES, _ONE),  # graph
-    8: (_BYTES, _MANY),  # opset_import
-    14: (_BYTES, _MANY),  # metadata_props
-    20: (_BYTES, _MANY),  # training_info
+
+def _schema(text: str) -> _Schema:
+    """Parse fields such as ``node=1b*``: name, number, encoding, and ``*`` for a repeated field."""
+    schema: _Schema = {}
+    for word in text.split():
+        name, rule = word.split("=")
+        number = int(rule.rstrip("*nbrNRD"))
+        kind = rule.rstrip("*")[-1]
+        schema[number] = name, _ENCODINGS[kind], rule.endswith("*") or kind.isupper()
+    return schema
+
+
+SCHEMAS = {
+    "model": _schema(
+        "ir_version=1n producer_name=2b producer_version=3b domain=4b model_version=5n "
+        "doc_string=6b graph=7b opset_import=8b* metadata_props=14b* training_info=20b*"
+    ),
+    "graph": _schema(
+        "node=1b* name=2b initializer=5b* doc_string=10b input=11b* output=12b* value_info=13b* "
+        "quantization_annotation=14b* metadata_props=16b*"
+    ),
+    "node": _schema(
+        "input=1b* output=2b* name=3b op_type=4b attribute=5b* doc_string=6b domain=7b "
+        "metadata_props=9b*"
+    ),
+    "attribute": _schema("name=1b f=2r i=3n s=4b t=5b floats=7R ints=8N doc_string=13b type=20n"),
+    "tensor": _schema(
+        "dims=1N data_type=2n float_data=4R int32_data=5N int64_data=7N name=8b raw_data=9b "
+        "double_data=10D uint64_data=11N doc_string=12b data_location=14n metadata_props=16b*"
+    ),
+    "training info": _schema("algorithm=2b"),
+    "value": _schema("name=1b type=2b doc_string=3b metadata_props=4b*"),
+    "type": _schema("tensor_type=1b denotation=6b"),
+    "tensor type": _schema("elem_type=1n shape=2b"),
+    "shape": _schema("dim=1b*"),
+    "dimension": _schema("dim_value=1n dim_param=2b denotation=3b"),
+    "metadata entry": _schema("key=1b value=2b"),
 }
-GRAPH: _Schema = {
-    1: (_BYTES, _MANY),  # node
-    2: (_BYTES, _ONE),  # name
-    5: (_BYTES, _MANY),  # initializer
-    10: (_BYTES, _ONE),  # doc_string
-    11: (_BYTES, _MANY),  # input
-    12: (_BYTES, _MANY),  # output
-    13: (_BYTES, _MANY),  # value_info
-    14: (_BYTES, _MANY),  # quantization_annotation
-    16: (_BYTES, _MANY),  # metadata_props
-}
-NODE: _Schema = {
-    1: (_BYTES, _MANY),  # input
-    2: (_BYTES, _MANY),  # output
-    3: (_BYTES, _ONE),  # name
-    4: (_BYTES, _ONE),  # op_type
-    5: (_BYTES, _MANY),  # attribute
-    6: (_BYTES, _ONE),  # doc_string
-    7: (_BYTES, _ONE),  # domain
-    9: (_BYTES, _MANY),  # metadata_props
-}
-ATTRIBUTE: _Schema = {
-    1: (_BYTES, _ONE),  # name
-    2: (_REAL, _ONE),  # f
-    3: (_NUMBER, _ONE),  # i
-    4: (_BYTES, _ONE),  # s
-    5: (_BYTES, _ONE),  # t
-    7: (_REALS, _MANY),  # floats
-    8: (_NUMBERS, _MANY),  # ints
-    13: (_BYTES, _ONE),  # doc_string
-    20: (_NUMBER, _ONE),  # type
-}
-TENSOR: _Schema = {
-    1: (_NUMBERS, _MANY),  # dims
-    2: (_NUMBER, _ONE),  # data_type
-    4: (_REALS, _MANY),  # float_data
-    5: (_NUMBERS, _MANY),  # int32_data
-    7: (_NUMBERS, _MANY),  # int64_data
-    8: (_BYTES, _ONE),  # name
-    9: (_BYTES, _ONE),  # raw_data
-    10: (_DOUBLES, _MANY),  # double_data
-    11: (_NUMBERS, _MANY),  # uint64_data
-    12: (_BYTES, _ONE),  # doc_string
-    14: (_NUMBER, _ONE),  # data_location
-    16: (_BYTES, _MANY),  # metadata_props
-}
-TRAINING_INFO: _Schema = {2: (_BYTES, _ONE)}  # algorithm
-VALUE_INFO: _Schema = {
-    1: (_BYTES, _ONE),  # name
-    2: (_BYTES, _ONE),  # type
-    3: (_BYTES, _ONE),  # doc_string
-    4: (_BYTES, _MANY),  # metadata_props
-}
-TYPE: _Schema = {1: (_BYTES, _ONE), 6: (_BYTES, _ONE)}  # tensor_type, denotation
-TENSOR_TYPE: _Schema = {1: (_NUMBER, _ONE), 2: (_BYTES, _ONE)}  # elem_type, shape
-SHAPE: _Schema = {1: (_BYTES, _MANY)}  # dim
-DIMENSION: _Schema = {
-    1: (_NUMBER, _ONE),  # dim_value
-    2: (_BYTES, _ONE),  # dim_param
-    3: (_BYTES, _ONE),  # denotation
-}
-ENTRY: _Schema = {1: (_BYTES, _ONE), 2: (_BYTES, _ONE)}  # key, value
+"""Messages of onnx.proto with the fields that a model of fre may hold."""
 
 REASONS = {
     ("model", 25): "functions",
@@ -143,7 +113,7 @@ REASONS = {
     ("tensor", 3): "tensors in segments",
     ("tensor", 6): "tensors of strings",
 }
-"""What ONNX allows and fre refuses: message and field number to words."""
+"""Fields that ONNX allows and fre refuses: message and field number to words."""
 
 EXTERNAL = (
     "the numbers of the tensor {} are in another file, and fre reads one file alone; merge them "
@@ -153,28 +123,13 @@ EXTERNAL = (
 FLOAT_TYPES: dict[int, str] = {1: "<f4", 10: "<f2", 11: "<f8"}
 INTEGER_TYPES: dict[int, str] = {2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 9: "?"}
 BITS = {
-    1: 32,
-    2: 8,
-    3: 8,
-    4: 16,
-    5: 16,
-    6: 32,
-    7: 64,
-    9: 8,
-    10: 16,
-    11: 64,
-    12: 32,
-    13: 64,
-    16: 16,
-    17: 8,
-    18: 8,
-    19: 8,
-    20: 8,
-    21: 4,
-    22: 4,
-    23: 4,
+    **dict.fromkeys((1, 6, 12), 32),  # float32, int32, uint32
+    **dict.fromkeys((7, 11, 13), 64),  # int64, float64, uint64
+    **dict.fromkeys((4, 5, 10, 16), 16),  # uint16, int16, float16, bfloat16
+    **dict.fromkeys((2, 3, 9, 17, 18, 19, 20), 8),  # uint8, int8, bool, float8
+    **dict.fromkeys((21, 22, 23), 4),  # uint4, int4, float4
 }
-"""Element types of ONNX that are allowed, and the bits of one number: no strings, no complex."""
+"""Allowed element types of ONNX, and the bits of one number: no strings, no complex numbers."""
 
 
 @dataclass(frozen=True)
@@ -192,14 +147,14 @@ class ValueInfo:
 
 @dataclass
 class CheckedModel:
-    """What `check_model` read of a model.
+    """Metadata, inputs and outputs of a checked model.
 
     Attributes:
-        metadata: ``metadata_props``, by key.
-        entries: where the values of ``metadata_props`` are, by key: offsets of first byte and end.
-        inputs: inputs of the graph that are no initialisers, by name.
-        outputs: outputs of the graph, by name.
-        computed: names of all results of nodes.
+        metadata: ``metadata_props``: key to value.
+        entries: key to the offsets of the value's first byte and end.
+        inputs: name to type and shape; initialisers are left out.
+        outputs: name to type and shape.
+        computed: names of the outputs of all nodes.
     """
 
     metadata: dict[str, str] = field(default_factory=dict)
@@ -210,20 +165,21 @@ class CheckedModel:
 
 
 class _RefusedError(Exception):
-    """A model is not allowed, for a reason that is its message."""
+    """A model is not allowed; the message is the reason."""
 
 
 def check_model(data: bytes, *, free: int = 1) -> CheckedModel:
-    """Check a serialised ONNX model, and read what surrounds its nodes.
+    """Check a serialised ONNX model, and read its metadata, inputs and outputs.
 
     It takes a few milliseconds, and about a second at most, whatever the bytes are.
 
     Args:
         data: serialised model.
-        free: size of free dimensions of its inputs. The first is the batch, of one image.
+        free: size to assume for free dimensions of the inputs. The first dimension is the batch,
+            which is assumed to be one image.
 
     Raises:
-        ModelFileError: the bytes are no ONNX model, or the model holds what fre refuses.
+        ModelFileError: the bytes are no ONNX model, or the model holds something that fre refuses.
     """
     try:
         return _Checker(data).check(free)
@@ -251,14 +207,17 @@ class _Checker:
     def _text(self, start: int, stop: int) -> str:
         return self._data[start:stop].decode()
 
-    def _parts(
-        self, what: str, schema: _Schema, start: int, stop: int
-    ) -> Iterator[tuple[int, int, int]]:
-        """Fields of a message: number, and its content as offsets or as a value and an offset.
+    def _parts(self, what: str, start: int, stop: int) -> Iterator[tuple[str, int, int]]:
+        """Yield the fields of a message: name, then start and stop, or a number and its stop.
 
         Packed numbers come one by one, as the others do.
+
+        Args:
+            what: kind of the message, a key of `SCHEMAS`.
+            start: offset of its first byte.
+            stop: offset after its last byte.
         """
-        seen = 0
+        schema, seen = SCHEMAS[what], 0
         for number, kind, first, second in walk(self._data, start, stop, self._left):
             self._left -= 1
             rule = schema.get(number)
@@ -269,21 +228,21 @@ class _Checker:
                 if reason is None:
                     raise ValueError(f"a {what} has no field {number}")
                 raise _RefusedError(f"it holds {reason}, which fre does not run")
-            encodings, many = rule
+            name, encodings, many = rule
             if not encodings >> kind & 1:
                 raise ValueError(f"field {number} of a {what} in the wrong encoding")
             if not many:
                 if seen >> number & 1:
                     raise ValueError(f"field {number} of a {what} twice")
                 seen |= 1 << number
-            if encodings == _NUMBERS and kind == DELIMITED:
+            if encodings == _ENCODINGS["N"] and kind == DELIMITED:
                 for value in self._packed(first, second):
-                    yield number, value, second
+                    yield name, value, second
             else:
-                yield number, first, second
+                yield name, first, second
 
     def _packed(self, at: int, stop: int) -> Iterator[int]:
-        """Numbers of a packed list, if it is short enough to be a shape; else none of them."""
+        """Yield the numbers of a packed list if it is short enough to be a shape, else nothing."""
         # A number takes ten bytes at most.
         while at < stop <= at + 10 * MAX_LIST:
             value, at = read_varint(self._data, at)
@@ -291,19 +250,19 @@ class _Checker:
 
     def check(self, free: int) -> CheckedModel:
         graph, entries = None, 0
-        present: set[int] = set()
-        for number, start, stop in self._parts("model", MODEL, 0, len(self._data)):
-            present.add(number)
-            if number == 7:
+        present: set[str] = set()
+        for name, start, stop in self._parts("model", 0, len(self._data)):
+            present.add(name)
+            if name == "graph":
                 graph = start, stop
-            elif number == 14:
+            elif name == "metadata_props":
                 entries += 1
                 self._entry(start, stop, entries)
-            elif number == 20:
+            elif name == "training_info":
                 self._training_info(start, stop)
         if graph is None:
             raise ValueError("no graph")
-        if not {1, 8} <= present:
+        if not {"ir_version", "opset_import"} <= present:
             raise _RefusedError("it does not say which version of ONNX and of its operators it is")
         self._graph(*graph, free)
         return self._found
@@ -312,10 +271,10 @@ class _Checker:
         if count > MAX_ENTRIES:
             raise _RefusedError(f"it has more than {MAX_ENTRIES} metadata entries")
         key, value, place = "", "", (start, start)
-        for number, first, last in self._parts("metadata entry", ENTRY, start, stop):
+        for name, first, last in self._parts("metadata entry", start, stop):
             if last - first > MAX_TEXT:
                 raise _RefusedError(f"a metadata entry of {last - first} bytes; at most {MAX_TEXT}")
-            if number == 1:
+            if name == "key":
                 key = self._text(first, last)
             else:
                 value, place = self._text(first, last), (first, last)
@@ -325,12 +284,12 @@ class _Checker:
         self._found.entries[key] = place
 
     def _training_info(self, start: int, stop: int) -> None:
-        """Arrays beside the graph: initialisers and nothing else."""
-        for _, first, last in self._parts("training info", TRAINING_INFO, start, stop):
-            for number, at, end in self._parts("graph", GRAPH, first, last):
-                if number == 5:
+        """Check the arrays beside the graph: initialisers and nothing else."""
+        for _, first, last in self._parts("training info", start, stop):
+            for name, at, end in self._parts("graph", first, last):
+                if name == "initializer":
                     self._tensor(at, end)
-                elif number not in (2, 10):
+                elif name not in ("name", "doc_string"):
                     raise _RefusedError("its training info holds more than arrays")
 
     def _graph(self, start: int, stop: int, free: int) -> None:
@@ -338,17 +297,17 @@ class _Checker:
         tensors: dict[str, tuple[int, ...]] = {}
         values: dict[str, NDArray[np.number]] = {}
         inputs: dict[str, ValueInfo] = {}
-        for number, first, last in self._parts("graph", GRAPH, start, stop):
-            if number == 1:
+        for part, first, last in self._parts("graph", start, stop):
+            if part == "node":
                 nodes.append(self._node(first, last))
-            elif number == 5:
+            elif part == "initializer":
                 tensor = self._tensor(first, last)
                 tensors[tensor.name] = tensor.dims
                 if tensor.values is not None:
                     values[tensor.name] = tensor.values
-            elif number in (11, 12):
+            elif part in ("input", "output"):
                 name, info = self._value_info(first, last)
-                (inputs if number == 11 else self._found.outputs)[name] = info
+                (inputs if part == "input" else self._found.outputs)[name] = info
             if len(nodes) > MAX_PARTS or len(tensors) > MAX_PARTS:
                 raise _RefusedError(f"its graph has more than {MAX_PARTS} nodes or tensors")
         # Before IR 4 initialisers were listed as inputs, too.
@@ -368,17 +327,17 @@ class _Checker:
         outputs: list[str] = []
         attributes: dict[str, Attribute] = {}
         op = domain = ""
-        for number, first, last in self._parts("node", NODE, start, stop):
-            if number == 1:
+        for part, first, last in self._parts("node", start, stop):
+            if part == "input":
                 inputs.append(self._text(first, last))
-            elif number == 2:
+            elif part == "output":
                 outputs.append(self._text(first, last))
-            elif number == 4:
+            elif part == "op_type":
                 op = self._text(first, last)
-            elif number == 5:
+            elif part == "attribute":
                 name, value = self._attribute(first, last)
                 attributes[name] = value
-            elif number == 7:
+            elif part == "domain":
                 domain = self._text(first, last)
         if domain not in ("", "ai.onnx"):
             raise _RefusedError(
@@ -388,17 +347,17 @@ class _Checker:
 
     def _attribute(self, start: int, stop: int) -> tuple[str, Attribute]:
         name, value, numbers = "", Attribute(), list[int]()
-        for number, first, last in self._parts("attribute", ATTRIBUTE, start, stop):
-            if number == 1:
+        for part, first, last in self._parts("attribute", start, stop):
+            if part == "name":
                 name = self._text(first, last)
-            elif number == 3:
+            elif part == "i":
                 value = value._replace(number=_signed(first))
-            elif number == 4:
+            elif part == "s":
                 value = value._replace(text=self._data[first:last])
-            elif number == 5:
+            elif part == "t":
                 tensor = self._tensor(first, last)
                 value = value._replace(shape=tensor.dims, values=tensor.values)
-            elif number == 8:
+            elif part == "ints":
                 numbers.append(_signed(first))
         return name, value._replace(numbers=tuple(numbers))
 
@@ -412,18 +371,18 @@ class _Checker:
         name, element, dims = "", 0, []
         raw: tuple[int, int] | None = None
         integers: list[int] = []
-        for number, first, last in self._parts("tensor", TENSOR, start, stop):
-            if number == 1:
+        for part, first, last in self._parts("tensor", start, stop):
+            if part == "dims":
                 dims.append(_signed(first))
-            elif number == 2:
+            elif part == "data_type":
                 element = first
-            elif number in (5, 7):
+            elif part in ("int32_data", "int64_data"):
                 integers.append(_signed(first))
-            elif number == 8:
+            elif part == "name":
                 name = self._text(first, last)
-            elif number == 9:
+            elif part == "raw_data":
                 raw = first, last
-            elif number == 14 and first:
+            elif part == "data_location" and first:
                 raise _RefusedError(EXTERNAL.format(self._tensor_name(start, stop)))
         if element not in BITS:
             raise _RefusedError(f"the tensor {name[:80]!r} has the element type {element}")
@@ -448,7 +407,10 @@ class _Checker:
         raw: tuple[int, int] | None,
         integers: list[int],
     ) -> NDArray[np.number] | None:
-        """Values of a tensor that may be a shape; checks that small float tensors are finite."""
+        """Return the values of a tensor that may be a shape, else ``None``.
+
+        Float tensors of at most `MAX_CHECKED` values must be finite.
+        """
         kind = FLOAT_TYPES.get(element) or INTEGER_TYPES.get(element)
         if (
             kind is None
@@ -468,29 +430,29 @@ class _Checker:
 
     def _value_info(self, start: int, stop: int) -> tuple[str, ValueInfo]:
         name, element, shape = "", 0, list[int | None]()
-        for number, first, last in self._parts("value", VALUE_INFO, start, stop):
-            if number == 1:
+        for part, first, last in self._parts("value", start, stop):
+            if part == "name":
                 name = self._text(first, last)
-            elif number == 2:
-                for part, at, end in self._parts("type", TYPE, first, last):
-                    if part == 1:
+            elif part == "type":
+                for inner, at, end in self._parts("type", first, last):
+                    if inner == "tensor_type":
                         element, shape = self._tensor_type(at, end)
         return name, ValueInfo(element, tuple(shape))
 
     def _tensor_type(self, start: int, stop: int) -> tuple[int, list[int | None]]:
         element, shape = 0, list[int | None]()
-        for number, first, last in self._parts("tensor type", TENSOR_TYPE, start, stop):
-            if number == 1:
+        for part, first, last in self._parts("tensor type", start, stop):
+            if part == "elem_type":
                 element = first
                 continue
-            for _, at, end in self._parts("shape", SHAPE, first, last):
+            for _, at, end in self._parts("shape", first, last):
                 size = None
-                for part, value, _ in self._parts("dimension", DIMENSION, at, end):
-                    size = value if part == 1 else size
+                for inner, value, _ in self._parts("dimension", at, end):
+                    size = value if inner == "dim_value" else size
                 shape.append(size)
         return element, shape
 
 
 def _signed(value: int) -> int:
-    """A 64-bit number in two's complement."""
+    """Interpret a 64-bit number as two's complement."""
     return value - (1 << 64) if value >> 63 else value

@@ -1,4 +1,4 @@
-"""Protocol Buffers encoding, as far as fre cuts, joins and checks ONNX files without parsing them.
+"""The part of the Protocol Buffers encoding that cutting, joining and checking ONNX files needs.
 
 A message is a list of fields. Each field is a tag (field number and encoding) and its content.
 Messages written one after the other are read as one message whose repeated fields are joined
@@ -23,10 +23,10 @@ class Field(NamedTuple):
     """A field of bytes.
 
     Attributes:
-        number: of the field.
-        start: where it begins in the message.
-        stop: where it ends.
-        content: its bytes.
+        number: number of the field.
+        start: offset of its first byte in the message.
+        stop: offset after its last byte.
+        content: its bytes, without tag and length.
     """
 
     number: int
@@ -36,19 +36,16 @@ class Field(NamedTuple):
 
 
 def encode_field(number: int, content: bytes) -> bytes:
-    """A field of bytes: a string, or a message in the message."""
+    """Encode a field of bytes: a string, or an inner message."""
     return _varint(number << 3 | DELIMITED) + _varint(len(content)) + content
 
 
 def fields(message: bytes | memoryview) -> Iterator[Field]:
-    """The fields of bytes in a message, as views of it; numbers are passed over.
-
-    A field known as bytes that is encoded as a number is another field, so that no reader takes it
-    for bytes of length 0.
+    """Yield the fields of bytes in a message, as views of it; numbers are skipped.
 
     Raises:
-        ValueError: that is no message, or it has more than `MAX_FIELDS` fields.
-        IndexError: it ends within a field.
+        ValueError: the bytes are no message, or it has more than `MAX_FIELDS` fields.
+        IndexError: the message ends within a field.
     """
     view = memoryview(message)
     begin = 0
@@ -61,7 +58,7 @@ def fields(message: bytes | memoryview) -> Iterator[Field]:
 def walk(
     message: bytes | memoryview, at: int, stop: int, at_most: int = MAX_FIELDS
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Every field of a message.
+    """Yield every field of a message.
 
     Args:
         message: bytes that hold the message.
@@ -70,12 +67,12 @@ def walk(
         at_most: largest number of fields.
 
     Yields:
-        Field number, encoding, and the offsets of its content. For a `VARINT` the third is the
-        value (unsigned, 64 bits), and the fourth is the offset after it.
+        Field number, encoding, and start and stop of its content. For a `VARINT` the third item is
+        the value (unsigned, 64 bits), and the fourth is the offset after it.
 
     Raises:
         ValueError: the bytes are no message, or it has more than ``at_most`` fields.
-        IndexError: it ends within a field.
+        IndexError: the message ends within a field.
     """
     for _ in range(at_most):
         if at >= stop:
@@ -130,7 +127,7 @@ def _varint(value: int) -> bytes:
 
 
 def read_varint(message: bytes | memoryview, at: int) -> tuple[int, int]:
-    """An unsigned number of 64 bits, and the offset after it.
+    """Read an unsigned number of 64 bits; return it and the offset after it.
 
     Raises:
         ValueError: the number is longer.

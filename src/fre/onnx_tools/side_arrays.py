@@ -1,7 +1,7 @@
-"""Arrays beside the graph of an ONNX file: in a field that inference leaves alone.
+"""Arrays beside the graph of an ONNX file, for training only.
 
-``ModelProto.training_info`` is the standard's place for what only training needs. It comes after
-the graph, and is cut off before a runtime reads the file: loading takes no longer with it.
+The ONNX standard reserves the field ``ModelProto.training_info`` for training. It follows the graph
+and is cut off before a runtime reads the file, so loading is as fast as without it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ GRAPH = "fre.learning"
 
 
 def with_arrays(model: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """A serialised ONNX model with arrays beside its graph.
+    """Return a serialised ONNX model with arrays beside its graph.
 
     Args:
-        model: without any.
-        arrays: by name.
+        model: serialised model without such arrays.
+        arrays: name to array.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -35,7 +35,7 @@ def with_arrays(model: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
         numpy_helper.from_array(np.asarray(values, order="C"), name)
         for name, values in arrays.items()
     ]
-    # It is read as one with what it is appended to: see `fre.onnx_tools.protobuf`.
+    # Readers join the appended message with the model: see `fre.onnx_tools.protobuf`.
     beside = onnx.ModelProto()
     beside.training_info.add().algorithm.CopyFrom(
         helper.make_graph([], GRAPH, [], [], initializer=tensors)
@@ -45,11 +45,11 @@ def with_arrays(model: bytes, arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def without_arrays(model: bytes, added: bytes = b"") -> bytes:
-    """Return a serialised ONNX model without what is beside its graph.
+    """Return a serialised ONNX model without the arrays beside its graph.
 
     Args:
-        model: serialised model. Anything else is returned as it is: others say what is wrong.
-        added: what to append to it, such as further outputs; this saves a copy of the weights.
+        model: serialised model. Other bytes are returned unchanged; a later step refuses them.
+        added: bytes to append, such as further outputs; this saves a copy of the weights.
     """
     kept: list[memoryview] = []
     start = 0
@@ -65,10 +65,10 @@ def without_arrays(model: bytes, added: bytes = b"") -> bytes:
 
 
 def read_arrays(model: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays beside the graph of a serialised ONNX model; none, if there are none.
+    """Return the arrays beside the graph of a serialised ONNX model, name to array.
 
     Raises:
-        ModelFileError: they are damaged.
+        ModelFileError: the arrays are damaged.
     """
     import onnx
     from google.protobuf.message import DecodeError

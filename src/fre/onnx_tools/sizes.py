@@ -1,8 +1,8 @@
-"""Operators that a model may use, and bounds on the sizes of what they compute.
+"""Operators that a model may use, and bounds on the sizes of their outputs.
 
-Every operator here is of ONNX's standard domain, has no subgraph, and returns tensors whose shapes
-follow from shapes and from small constant tensors. So the memory that a model takes is known before
-a runtime opens it.
+Every operator here is of ONNX's standard domain and has no subgraph. The shapes of its outputs
+follow from the shapes of its inputs and from small constants. So the memory of a model is known
+before a runtime opens it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 PER_PIXEL = 512
 """Largest size of a tensor, in numbers for each pixel of one input image."""
 SPARE = 1 << 22
-"""Numbers that a tensor may have besides."""
+"""Numbers that a tensor may have in addition."""
 TOTAL_PER_PIXEL = 100_000
-"""The same for all tensors of a graph together."""
+"""Largest size of all tensors of a graph together, in numbers for each pixel of the input."""
 WORK_PER_PIXEL = 100_000_000
 """Largest number of products in convolutions and matrix products, for each pixel of the input."""
 WORK_SPARE = 10**11
@@ -63,7 +63,7 @@ class Node(NamedTuple):
 
 
 class _Call:
-    """A node with what is known of its inputs."""
+    """A node with the known shapes and values of its inputs."""
 
     def __init__(
         self,
@@ -77,10 +77,10 @@ class _Call:
         self.work = 0
 
     def shape(self, index: int) -> Shape:
-        """Shape of an input.
+        """Return the shape of an input.
 
         Raises:
-            _UnknownError: it is not known, or there is no such input.
+            _UnknownError: the shape is not known, or there is no such input.
         """
         found = self.shapes[index] if index < len(self.shapes) else None
         if found is None:
@@ -91,7 +91,7 @@ class _Call:
         return index < len(self.node.inputs) and self.node.inputs[index] != ""
 
     def values(self, index: int) -> Values:
-        """Values of an input; raises `_UnknownError` as `shape` does."""
+        """Return the values of an input; raise `_UnknownError` as `shape` does."""
         found = self._values[index] if index < len(self._values) else None
         if found is None:
             raise _UnknownError
@@ -111,7 +111,7 @@ class _Call:
         return self.node.attributes.get(name, Attribute()).text
 
     def listed(self, name: str, index: int) -> list[int] | None:
-        """Integers of an attribute in older operator sets, of an input in newer ones."""
+        """Return integers: an attribute in older operator sets, an input in newer ones."""
         if name in self.node.attributes:
             return self.numbers(name)
         return self.integers(index) if self.has(index) else None
@@ -221,11 +221,6 @@ def _pool(call: _Call) -> list[Shape]:
     return [shape] * len(call.node.outputs)
 
 
-def _global_pool(call: _Call) -> list[Shape]:
-    shape = call.shape(0)
-    return [(*shape[:2], *[1] * (len(shape) - 2))]
-
-
 def _product(call: _Call, first: int = 0, second: int = 1) -> list[Shape]:
     a, b = call.shape(first), call.shape(second)
     if not a or not b:
@@ -262,11 +257,6 @@ def _flatten(call: _Call) -> list[Shape]:
     axis = call.number("axis", 1)
     axis += len(shape) if axis < 0 else 0
     return [(math.prod(shape[:axis]), math.prod(shape[axis:]))]
-
-
-def _transpose(call: _Call) -> list[Shape]:
-    shape = call.shape(0)
-    return [tuple(shape[axis] for axis in call.numbers("perm", range(len(shape))[::-1]))]
 
 
 def _squeeze(call: _Call) -> list[Shape]:
@@ -311,7 +301,7 @@ def _slice(call: _Call) -> list[Shape]:
     steps = call.integers(4) if call.has(4) else [1] * len(starts)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         size = shape[axis]
-        # An end before the first number, of a step backwards, has no counterpart in Python.
+        # With a negative step, an end before the first number means ``None`` in Python.
         stop = None if step < 0 and end < -size else end
         shape[axis] = len(range(*slice(start, stop, step).indices(size)))
     return [tuple(shape)]
@@ -323,21 +313,9 @@ def _gather(call: _Call) -> list[Shape]:
     return [(*shape[:axis], *indices, *shape[axis + 1 :])]
 
 
-def _gather_elements(call: _Call) -> list[Shape]:
-    return [call.shape(1)]
-
-
 def _gather_nd(call: _Call) -> list[Shape]:
     shape, indices = call.shape(0), call.shape(1)
     return [(*indices[:-1], *shape[indices[-1] + call.number("batch_dims", 0) :])]
-
-
-def _expand(call: _Call) -> list[Shape]:
-    return [_joined(call.shape(0), tuple(call.integers(1)))]
-
-
-def _tile(call: _Call) -> list[Shape]:
-    return [tuple(n * size for n, size in zip(call.integers(1), call.shape(0), strict=True))]
 
 
 def _pad(call: _Call) -> list[Shape]:
@@ -377,14 +355,10 @@ def _space_to_depth(call: _Call) -> list[Shape]:
     return [(batch, channels * block**2, height // block, width // block)]
 
 
-def _shape_of(call: _Call) -> list[Shape]:
-    shape = call.shape(0)
+def _shape_part(call: _Call) -> Shape:
+    """Return the result of a node ``Shape``."""
     last = call.node.attributes.get("end", Attribute()).number
-    return [(len(shape[call.number("start", 0) : last]),)]
-
-
-def _constant_of_shape(call: _Call) -> list[Shape]:
-    return [tuple(call.integers(0))]
+    return call.shape(0)[call.number("start", 0) : last]
 
 
 def _constant(call: _Call) -> list[Shape]:
@@ -409,11 +383,6 @@ def _top_k(call: _Call) -> list[Shape]:
     return [tuple(shape)] * 2
 
 
-def _normalise(call: _Call) -> list[Shape]:
-    """The first output has the input's shape; the others are statistics, no larger than it."""
-    return [call.shape(0)] * len(call.node.outputs)
-
-
 _RULES: tuple[tuple[_Rule, str], ...] = (
     (
         _same,
@@ -423,8 +392,9 @@ _RULES: tuple[tuple[_Rule, str], ...] = (
         "Reciprocal Relu Round ScatterElements ScatterND Selu Shrink Sigmoid Sign Sin Sinh Softmax "
         "Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu",
     ),
+    # The further outputs are statistics, no larger than the input.
     (
-        _normalise,
+        _same,
         "BatchNormalization GroupNormalization InstanceNormalization LayerNormalization "
         "RMSNormalization",
     ),
@@ -443,30 +413,46 @@ _RULES: tuple[tuple[_Rule, str], ...] = (
     (lambda call: _conv(call, 3), "QLinearConv"),
     (_conv_transpose, "ConvTranspose"),
     (_pool, "AveragePool LpPool MaxPool"),
-    (_global_pool, "GlobalAveragePool GlobalLpPool GlobalMaxPool"),
+    (
+        lambda call: [(*call.shape(0)[:2], *[1] * (len(call.shape(0)) - 2))],
+        "GlobalAveragePool GlobalLpPool GlobalMaxPool",
+    ),
     (_product, "MatMul MatMulInteger"),
     (lambda call: _product(call, 0, 3), "QLinearMatMul"),
     (_gemm, "Gemm"),
     (_reshape, "Reshape"),
     (_flatten, "Flatten"),
-    (_transpose, "Transpose"),
+    (
+        lambda call: [
+            tuple(
+                call.shape(0)[axis]
+                for axis in call.numbers("perm", range(len(call.shape(0)))[::-1])
+            )
+        ],
+        "Transpose",
+    ),
     (_squeeze, "Squeeze"),
     (_unsqueeze, "Unsqueeze"),
     (_concat, "Concat"),
     (_split, "Split"),
     (_slice, "Slice"),
     (_gather, "Gather"),
-    (_gather_elements, "GatherElements"),
+    (lambda call: [call.shape(1)], "GatherElements"),
     (_gather_nd, "GatherND"),
-    (_expand, "Expand"),
-    (_tile, "Tile"),
+    (lambda call: [_joined(call.shape(0), tuple(call.integers(1)))], "Expand"),
+    (
+        lambda call: [
+            tuple(n * size for n, size in zip(call.integers(1), call.shape(0), strict=True))
+        ],
+        "Tile",
+    ),
     (_pad, "Pad"),
     (_resize, "Resize Upsample"),
     (_depth_to_space, "DepthToSpace"),
     (_space_to_depth, "SpaceToDepth"),
-    (_shape_of, "Shape"),
+    (lambda call: [(len(_shape_part(call)),)], "Shape"),
     (lambda _: [()], "Size"),
-    (_constant_of_shape, "ConstantOfShape"),
+    (lambda call: [tuple(call.integers(0))], "ConstantOfShape"),
     (_constant, "Constant"),
     (_range, "Range"),
     (_top_k, "TopK"),
@@ -476,11 +462,10 @@ OPERATORS: Mapping[str, _Rule] = {op: rule for rule, ops in _RULES for op in ops
 
 
 def _value_of(call: _Call, shape: Shape) -> Values | None:
-    """The result of a node whose output may be a shape: small integers from small integers."""
+    """Return the result of a node whose output may be a shape: few numbers from few numbers."""
     op = call.node.op
     if op == "Shape":
-        last = call.node.attributes.get("end", Attribute()).number
-        return np.array(call.shape(0)[call.number("start", 0) : last], np.int64)
+        return np.array(_shape_part(call), np.int64)
     if op == "Size":
         return np.array(math.prod(call.shape(0)))
     if op == "Constant":
@@ -502,7 +487,7 @@ def _value_of(call: _Call, shape: Shape) -> Values | None:
         step = call.integers(4)[0] if call.has(4) else 1
         starts, ends = call.listed("starts", 1) or [0], call.listed("ends", 2) or [0]
         return call.values(0)[starts[0] : ends[0] : step] if step > 0 else None
-    if op in ("Add", "Sub", "Mul", "Div", "Min", "Max", "Equal"):
+    if op == "Div" or op in ARITHMETIC:
         return _arithmetic(op, call.values(0), call.values(1))
     if op == "Where":
         return np.where(call.values(0), call.values(1), call.values(2))
@@ -520,23 +505,26 @@ def _constant_value(call: _Call) -> Values | None:
     return None
 
 
+ARITHMETIC: Mapping[str, Callable[[Values, Values], Values]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Min": np.minimum,
+    "Max": np.maximum,
+    "Equal": np.equal,
+}
+"""Operators on shapes with two inputs, besides ``Div``."""
+
+
 def _arithmetic(op: str, a: Values, b: Values) -> Values:
     if op == "Div":
         whole = a.dtype.kind in "iu" and b.dtype.kind in "iu"
         return np.asarray(np.trunc(a / b).astype(np.int64) if whole else a / b)
-    functions: dict[str, Callable[[Values, Values], Values]] = {
-        "Add": np.add,
-        "Sub": np.subtract,
-        "Mul": np.multiply,
-        "Min": np.minimum,
-        "Max": np.maximum,
-        "Equal": np.equal,
-    }
-    return np.asarray(functions[op](a, b))
+    return np.asarray(ARITHMETIC[op](a, b))
 
 
 class _Limits:
-    """Counts what a graph computes, and refuses too much of it."""
+    """Counts the numbers and products that a graph computes, and refuses too many."""
 
     def __init__(self, pixels: int, n_bytes: int) -> None:
         self._each = PER_PIXEL * pixels + SPARE + 2 * n_bytes

@@ -1,4 +1,4 @@
-"""Make graphs that other tools wrote fit to be built into ours."""
+"""Take networks out of foreign graphs, and out of model files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INPUT = "input"
 
 
 def first_line(error: Exception, limit: int = 160) -> str:
-    """The gist of an error of another library, whose messages may run to pages."""
+    """Return the first line of another library's error message, ``limit`` characters at most."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0] if len(lines[0]) <= limit else f"{lines[0][:limit].rstrip()}..."
 
@@ -26,10 +26,9 @@ def first_line(error: Exception, limit: int = 160) -> str:
 def run(
     model: onnx.ModelProto, outputs: Iterable[str], images: NDArray[np.float32]
 ) -> list[NDArray[Any]]:
-    """Some outputs of a model of one input, on ONNX Runtime.
+    """Run a model of one input on ONNX Runtime and return some of its outputs.
 
-    Whatever is wrong with the model comes as an exception of ONNX Runtime's own, and only as
-    that: nothing is printed.
+    A faulty model raises an exception of ONNX Runtime; nothing is printed.
     """
     import onnxruntime as ort
 
@@ -50,22 +49,21 @@ def adopt(
     prefix: str,
     size: tuple[int, int],
 ) -> onnx.ModelProto:
-    """The part of a foreign model that leads to some of its tensors, under names of ours.
+    """Return the part of a foreign model that some of its tensors depend on, renamed.
 
     Args:
         model: a model without local functions, of one input, float32 (N, 3, height, width).
-        layers: name of each wanted tensor to its channels, height and width.
-        prefix: goes before every inner name, so that none can clash with those of the graph that
-            this one is built into.
-        size: height and width of the input.
+        layers: name of each tensor -> channels, height and width.
+        prefix: prefix of every inner name, so that no name clashes with the surrounding graph's.
+        size: height and width of the input, in pixels.
 
     Returns:
         A model from ``input``, float32 (N, 3, height, width), to the layers under their own
-        names. Nothing is in it that the layers do not need: no later weights, no notes of the
-        tool that wrote it, no paths of the machine that it ran on.
+        names. It holds nothing else: no later weights, no notes of the tool that wrote it, no paths
+        of the machine that it ran on.
 
     Raises:
-        BackboneError: the network holds what no model of fre may hold, such as control flow.
+        BackboneError: the network holds something that `check_model` refuses, such as control flow.
     """
     graph = prune(model.graph, list(layers))
     constants = {tensor.name for tensor in graph.initializer}
@@ -122,26 +120,26 @@ def _rename(graph: onnx.GraphProto, names: dict[str, str], prefix: str) -> None:
 
 def _forget_origin(part: Any) -> None:
     part.ClearField("doc_string")
-    # Came with IR 10, and thus with onnx 1.16.
+    # New in IR 10, and thus in onnx 1.16.
     part.ClearField("metadata_props")
 
 
 def cut_out(model: onnx.ModelProto, layers: Sequence[str], *, prefix: str) -> onnx.ModelProto:
-    """A network that was built into a larger graph, as it was before.
+    """Return a network that is part of a larger graph.
 
     Args:
-        model: the larger graph; every name in the network begins with the prefix, and no other.
-        layers: names of the wanted layers, without the prefix.
-        prefix: goes from every name.
+        model: the larger graph; exactly the names of the network begin with the prefix.
+        layers: names of the layers, without the prefix.
+        prefix: prefix to remove from every name.
 
     Returns:
-        The network, whose outputs are the layers, untyped.
+        The network; its outputs are the layers, untyped.
     """
 
     def inside(name: str) -> bool:
         return name.startswith(prefix)
 
-    # What writes the network's input takes something from outside, which no node within does.
+    # Only the node that writes the network's input reads a tensor from outside.
     nodes = [node for node in model.graph.node if any(map(inside, node.output))]
     (feeder,) = (node for node in nodes if not all(inside(name) for name in node.input if name))
     (source,) = feeder.output

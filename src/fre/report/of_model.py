@@ -34,26 +34,26 @@ def report_on(
         mask = load_mask(row.sample, prediction.image_size)
         return GalleryItem(read_image(row.sample.path, prediction.bits), prediction.input_map, mask)
 
-    metadata = model.metadata
+    document, provenance = model.document, model.document.provenance
     write_report(
         file,
         model_info={
             "name": model_name,
-            "preset": metadata["preset"],
-            "backbone": metadata["backbone"]["name"],
-            "layers": metadata["backbone"]["layers"],
+            "preset": document.preset,
+            "backbone": document.backbone.name,
+            "layers": document.backbone.layers,
             "input_size": "{} x {}".format(*model.size),
-            "n_training_images": metadata["provenance"]["n_images"],
-            "digest": metadata["provenance"]["images_sha256"],
-            "created": metadata["provenance"]["created"],
-            "version": metadata["fre_version"],
+            "n_training_images": provenance.n_images,
+            "digest": provenance.images_sha256,
+            "created": provenance.created,
+            "version": document.fre_version,
         },
         evaluation=evaluation,
         dataset_name=dataset.name,
         calibration_scores=model.calibration.scores,
         threshold=model.threshold,
         false_alarm_rate=model.calibration.false_alarm_rate,
-        threshold_chosen=metadata["provenance"].get("threshold"),
+        threshold_chosen=provenance.threshold,
         scale=model.map_range,
         gallery=gallery,
         notes=[*dataset.notes, *evaluation.notes],

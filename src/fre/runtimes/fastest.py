@@ -1,11 +1,9 @@
-"""The runtime ``auto``: whichever is faster for a model on this machine, measured once."""
+"""The runtime ``auto``: the faster one for a model on this machine, measured once."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fre.errors import FREError, OutputError
 from fre.parallel import available_cores
+from fre.runtimes.measure import package_version, processor, rounds
 from fre.runtimes.runtime import Runtime, available_runtimes, open_runtime
 from fre.storage.cache import cache_folder
 from fre.storage.files import write_atomic
@@ -23,16 +22,17 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 CANDIDATES = ("onnxruntime", "openvino")
-"""Those that compute the same on any processor; the first is the base."""
+"""Runtimes that compute the same on any processor; the first is the base."""
 
 MARGIN = 0.95
-"""Another one than the base has to run in this share of its time: less may be luck."""
+"""Another runtime is chosen if it takes at most this share of the base's time; a smaller difference
+may be chance."""
 
 ROUNDS = (3, 20)
-"""Runs of each, at least and at most."""
+"""Smallest and largest number of runs of each runtime."""
 
 SECONDS = 0.25
-"""Time for the runs of all."""
+"""Time for the runs of all runtimes together."""
 
 
 def fastest_runtime(
@@ -46,16 +46,16 @@ def fastest_runtime(
 ) -> Runtime:
     """Open a model on the runtime that runs it in the shortest time.
 
-    Where there is a choice, each runtime does a few runs; the decision is kept in the cache
-    folder, for this model, processor, number of cores and threads, and versions. A runtime that
-    can't run the model is left out. Nothing is measured where only one is installed.
+    If several runtimes are installed, each does a few runs. The cache folder keeps the decision for
+    this model, processor, number of cores and threads, and versions. A runtime that can't run the
+    model is left out.
 
     Args:
         model: a serialised ONNX model.
-        outputs: names of the outputs that are wanted.
-        inputs: of one run: the arguments of `Runtime.run`.
-        digest: of the model.
-        threads: of the network; 0 takes all cores.
+        outputs: names of the outputs to return.
+        inputs: arguments of `Runtime.run` for the trial runs.
+        digest: digest of the model, for the cache.
+        threads: number of threads of the network, 0 for all cores.
         many: as for `open_runtime`.
 
     Raises:
@@ -93,7 +93,7 @@ def fastest_runtime(
 def _working(
     names: Sequence[str], opened: Callable[[str], Runtime]
 ) -> tuple[list[Runtime], Exception | None]:
-    """The runtimes that run the model, and what was wrong with the last that does not."""
+    """Return the runtimes that run the model, and the error of the last one that does not."""
     results = [_tried(name, opened) for name in names]
     failures = [result for result in results if isinstance(result, Exception)]
     runtimes = [result for result in results if not isinstance(result, Exception)]
@@ -108,14 +108,11 @@ def _tried(name: str, opened: Callable[[str], Runtime]) -> Runtime | Exception:
 
 
 def _measure(runtimes: Sequence[Runtime], inputs: Sequence[Any]) -> dict[str, float]:
-    """Seconds of the fastest run of each, in turns: what else goes on strikes all alike."""
+    """Return the seconds of the fastest run of each runtime, by name."""
     best = {runtime.name: float("inf") for runtime in runtimes}
     if len(runtimes) == 1:
         return best
-    began = time.perf_counter()
-    for done in range(ROUNDS[1]):
-        if done >= ROUNDS[0] and time.perf_counter() - began > SECONDS:
-            break
+    for _ in rounds(*ROUNDS, SECONDS):
         for runtime in runtimes:
             start = time.perf_counter()
             runtime.run(*inputs)
@@ -124,25 +121,9 @@ def _measure(runtimes: Sequence[Runtime], inputs: Sequence[Any]) -> dict[str, fl
 
 
 def _file(digest: str, threads: int, many: bool) -> Path:
-    versions = [_version(name) for name in CANDIDATES]
-    key = repr((digest, versions, _processor(), available_cores(), threads, many))
+    versions = [package_version(name) for name in CANDIDATES]
+    key = repr((digest, versions, processor(), available_cores(), threads, many))
     return cache_folder() / "runtimes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-
-
-def _version(package: str) -> str:
-    # Builds for graphics cards go by other names.
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
-    return ""
-
-
-def _processor() -> str:
-    """The model of the processor, as far as the system tells."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line
-    return f"{platform.machine()} {platform.processor()}"
 
 
 def _remembered(file: Path) -> str | None:

@@ -1,6 +1,6 @@
-"""Run an ONNX model, on ONNX Runtime or on OpenVINO, behind one small protocol.
+"""Run an ONNX model on ONNX Runtime or OpenVINO, behind one small protocol.
 
-Threads and hints are those that `benchmarks/runtimes.py` favours: docs/runtimes.md.
+`benchmarks/runtimes.py` chose the threads and hints: see docs/runtimes.md.
 """
 
 from __future__ import annotations
@@ -33,27 +33,28 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]] | None] = {
     "coreml": ("CoreMLExecutionProvider", {}),
     "directml": ("DmlExecutionProvider", {}),
 }
-"""Names of ONNX Runtime here, and what computes all that it can before the processor does."""
+"""Name of a runtime -> provider of ONNX Runtime and its options; ``None`` for the processor alone.
+The processor computes the operators that a provider lacks."""
 
 RUNTIMES = (*PROVIDERS, "openvino")
 
 LANES = 8
-"""Runs at the same time, at most: batches are no larger."""
+"""Largest number of runs at a time."""
 
 LANE_ROWS = 4
-"""Images to one of these runs, at most."""
+"""Largest number of images in one of these runs."""
 
 
 class Runtime(Protocol):
     """A model that is ready to run, on any thread.
 
     Attributes:
-        name: which of `RUNTIMES` it is.
-        at_once: how many batches to have under way, where there are many: more than one where
-            the next fills what the last images of the one before leave idle.
-        lane: the same, but up to `LANES` runs at a time, each on the thread that calls it: for a
-            caller that has a thread for each core, and other work for them.
-        cores: how many threads such a caller should have.
+        name: one of `RUNTIMES`.
+        at_once: number of batches in flight; more than 1 keeps all threads busy at the end of a
+            batch.
+        lane: this model for up to `LANES` calls at a time, each computed on the thread that
+            calls it: for a caller with a thread per core that also does other work.
+        cores: number of threads that such a caller should have.
     """
 
     name: str
@@ -70,20 +71,19 @@ class Runtime(Protocol):
         tiles: NDArray[np.int64] | None = None,
         out: Sequence[NDArray[np.float32]] | None = None,
     ) -> list[NDArray[np.float32]]:
-        """The model's outputs, in the order that was asked for.
+        """Return the model's outputs, in the order of the names it was opened with.
 
         Args:
-            images: the model's first input.
-            tiles: its second, if it has one.
-            out: arrays to write the outputs to, which are then what is returned; ``None`` makes
-                new ones.
+            images: uint8 (N, H, W, 3), first input of the model.
+            tiles: int64 (N,), second input, of models with a subspace for each tile.
+            out: arrays to write the outputs to and return; ``None`` for new arrays.
         """
 
 
 def _onnxruntime() -> Any:
     import onnxruntime
 
-    # Its warnings speak of graph optimisation, in words that no user can act upon.
+    # Users can't act upon its warnings about graph optimisation.
     onnxruntime.set_default_logger_severity(3)
     return onnxruntime
 
@@ -93,11 +93,11 @@ class _OnnxRuntime(Runtime):
 
     Args:
         model: a serialised ONNX model.
-        outputs: names of the outputs that are wanted.
-        name: which of `PROVIDERS` computes.
-        threads: of one run; 0 takes all cores.
-        spinning: whether threads that wait for work turn in a loop: they answer sooner, and take
-            the cores from whatever else there is to do.
+        outputs: names of the outputs to return.
+        name: key of `PROVIDERS`.
+        threads: number of threads of one run, 0 for all cores.
+        spinning: whether idle threads poll for work: they answer sooner, but keep the cores from
+            other work.
     """
 
     def __init__(
@@ -117,11 +117,11 @@ class _OnnxRuntime(Runtime):
                 raise _absent(name, f"this ONNX Runtime has no {wanted[0]}")
             providers.insert(0, wanted)
         if name == "directml":
-            # It supports neither of them, says the documentation of ONNX Runtime.
+            # ONNX Runtime's documentation: DirectML supports neither.
             options.enable_mem_pattern = False
             options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         self._session: Any = ort.InferenceSession(model, options, providers=providers)
-        # Where its driver is missing, ONNX Runtime goes on without a provider.
+        # ONNX Runtime drops a provider whose driver is missing.
         if wanted is not None and wanted[0] not in self._session.get_providers():
             raise _absent(name, f"ONNX Runtime can't start its {wanted[0]} on this machine")
         self._inputs = [value.name for value in self._session.get_inputs()]
@@ -146,7 +146,7 @@ class _OnnxRuntime(Runtime):
 
 
 class _Opening:
-    """A lock that a forked child finds free."""
+    """A lock that is free in a forked child."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -162,15 +162,15 @@ _opening = _Opening()
 class _OpenVINO(Runtime):
     """A network compiled by OpenVINO, which has run once.
 
-    OpenVINO sets itself up in the first calls of a process. Two threads that make them at once
-    can wait for each other for ever, one of them with the interpreter's lock. So one thread at a
-    time opens a network, and no thread gets a request before the first run is over.
+    OpenVINO initialises itself in the first calls of a process. Two threads that call it at once
+    can deadlock, one of them holding the interpreter's lock. So one thread at a time opens a
+    network, and no thread gets a request before the first run is over.
 
     Args:
         model: a serialised ONNX model.
-        outputs: names of the outputs that are wanted.
-        threads: of all runs; 0 takes all cores.
-        streams: runs at a time, which share the threads.
+        outputs: names of the outputs to return.
+        threads: number of threads of all runs together, 0 for all cores.
+        streams: number of runs at a time, which share the threads.
     """
 
     name = "openvino"
@@ -236,23 +236,23 @@ class _OpenVINO(Runtime):
 
 
 def _zeros(value: Any) -> NDArray[Any]:
-    """The smallest array that an input of OpenVINO takes."""
+    """Return the smallest array that an input of OpenVINO accepts."""
     shape = [1 if size.is_dynamic else size.get_length() for size in value.get_partial_shape()]
     return np.zeros(shape, value.get_element_type().to_dtype())
 
 
 class _Lanes:
-    """Divides a batch among runs at the same time, a core each.
+    """Divides a batch among simultaneous runs, one core each.
 
-    Threads that share a run wait for one another after each of its operations; runs of their own
-    do not, and let the cores decode other images in between: on the very threads, if the caller
-    has some (see `lane`), as more threads than cores cost a twentieth of the time.
+    Threads that share a run wait for one another after each operation; separate runs do not, and
+    leave cores free to decode other images. A caller with threads of its own computes on them (see
+    `Runtime.lane`), because more threads than cores cost a twentieth of the time.
 
     Args:
         lanes: number of runs at a time.
-        cores: that they share.
-        shared: can be run by several threads at a time.
-        opened_alone: opens what runs an image that is by itself on all cores.
+        cores: number of cores that the runs share.
+        shared: a runtime that several threads may call at a time.
+        opened_alone: opens a runtime for a single image on all cores.
     """
 
     at_once = 2
@@ -284,7 +284,7 @@ class _Lanes:
     ) -> list[NDArray[np.float32]]:
         n = len(images)
         if n == 1:
-            # The last of many is no reason to open the model a second time.
+            # The last image of many is no reason to open the model a second time.
             runtime = self._alone if self._alone_before else self.lane
             self._alone_before = True
             return runtime.run(images, tiles, out)
@@ -300,7 +300,7 @@ class _Lanes:
         )
         if out is None:
             return [np.concatenate(outputs) for outputs in zip(*found, strict=True)]
-        for _ in found:  # raises what a run has raised
+        for _ in found:  # raises the error of a run
             pass
         return list(out)
 
@@ -314,14 +314,14 @@ def _written(
 
 
 def _open_one(model: bytes, outputs: Sequence[str], name: str, threads: int) -> Runtime:
-    """For the time that one image takes."""
+    """Open a model for the shortest time of one image."""
     if name == "openvino":
         return _OpenVINO(model, outputs, threads=threads)
     return _OnnxRuntime(model, outputs, name, threads=threads, spinning=True)
 
 
 def _open_many(model: bytes, outputs: Sequence[str], name: str, threads: int) -> Runtime:
-    """For the images that it takes in a time, while others are decoded."""
+    """Open a model for the most images per second, while other images are decoded."""
     cores = threads or available_cores()
     lanes = min(LANES, cores)
     if name == "openvino":
@@ -349,7 +349,7 @@ def _has_openvino() -> bool:
 
 
 def available_runtimes() -> list[str]:
-    """Those of `RUNTIMES` that are installed here."""
+    """Return the names of the installed runtimes."""
     there = _onnxruntime().get_available_providers()
     found = [name for name, wanted in PROVIDERS.items() if wanted is None or wanted[0] in there]
     return [*found, "openvino"] if _has_openvino() else found
@@ -379,15 +379,15 @@ def open_runtime(
 
     Args:
         model: a serialised ONNX model.
-        outputs: names of the outputs that are wanted.
+        outputs: names of the outputs to return.
         runtime: ``"onnxruntime"`` or ``"openvino"``; or ``"cuda"``, ``"coreml"`` or
-            ``"directml"``, ONNX Runtime with a provider that computes all that it can.
-        threads: of all runs together; 0 takes all cores.
-        many: whether images come in batches, while others are decoded; else the time that one
-            takes is what counts.
+            ``"directml"``, ONNX Runtime with that provider.
+        threads: number of threads of all runs together, 0 for all cores.
+        many: whether to open the model for the most images per second; else for the shortest time
+            of one image.
 
     Raises:
-        OptionError: an unknown runtime, or one whose provider is not there.
+        OptionError: the runtime is unknown, or its provider is not available.
         MissingDependencyError: the runtime is not installed.
         InternalError: the runtime refuses the model.
     """
@@ -397,16 +397,15 @@ def open_runtime(
         return (_open_many if many else _open_one)(model, outputs, runtime, threads)
     except FREError:
         raise
-    except Exception as error:  # each fault of a model has a type of its own, derived from this
+    except Exception as error:  # runtimes raise errors of their own types
         said = " ".join(str(error).split())
         raise InternalError(f"{runtime} can't load the model: {said}") from error
 
 
 def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
-    """A serialised ONNX model with some of its tensors as further outputs.
+    """Return a serialised ONNX model with some of its tensors as additional outputs.
 
-    The appended bytes are a model whose graph has outputs and nothing else: see
-    `fre.onnx_tools.protobuf`.
+    The appended bytes are a model whose graph has only outputs: see `fre.onnx_tools.protobuf`.
     """
     outputs = b"".join(
         encode_field(GRAPH_OUTPUT, encode_field(VALUE_NAME, name.encode())) for name in names

@@ -1,16 +1,16 @@
-"""What a score means: p-values and thresholds from the scores of good images alone.
+"""P-values and thresholds from the scores of good images alone.
 
 Split-conformal prediction (Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World",
 2005, section 4.2): among m calibration scores and one more of the same kind, every rank is
 equally likely, so a good image has a p-value of at most a with a probability of at most a.
-Cross-fitted scores are not quite exchangeable with new ones: each comes from a subspace that saw
-less than the final one, and so is too large. `fre.subspaces.cross_fit.extrapolate` makes up for it.
+Cross-fitted scores are not quite exchangeable with new ones: each comes from a subspace fitted to
+fewer images than the final one, and so is too large. `fre.subspaces.cross_fit.extrapolate` corrects
+this.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,21 +22,21 @@ def check_false_alarm_rate(rate: float) -> None:
     """Refuse a rate that is not between 0 and 1.
 
     Raises:
-        OptionError: it is not.
+        OptionError: the rate is out of range.
     """
     if not 0 < rate < 1:
         raise OptionError(f"the false-alarm rate must be above 0 and below 1, not {rate}")
 
 
 def conformal_threshold(scores: NDArray[np.floating], rate: float) -> float:
-    """The largest score that is still called good.
+    """Return the threshold of a false-alarm rate: higher scores are anomalous.
 
-    A score above it has a p-value of at most ``rate``. With fewer scores than 1 / rate - 1 no
-    score does; then it is the largest of the scores, the strictest bound that they support.
+    A higher score has a p-value of at most ``rate``. Fewer scores than 1 / rate - 1 can't guarantee
+    the rate: the threshold is then their largest.
 
     Args:
-        scores: (m,), of good images, ascending; m >= 1.
-        rate: the false-alarm rate, in (0, 1).
+        scores: (m,), scores of good images, ascending; m >= 1.
+        rate: false-alarm rate, in (0, 1).
     """
     m = len(scores)
     # p <= rate  <=>  1 + #{scores >= s} <= rate (m + 1); the tolerance is for 0.1 * 10 and such.
@@ -50,12 +50,12 @@ HEAT_SPAN = 3
 
 @dataclass(frozen=True)
 class Calibration:
-    """Cross-fitted scores of good images, and the decision that is made by them.
+    """Cross-fitted scores of good images, and the thresholds that follow from them.
 
     Attributes:
         scores: float64 (m,), ascending.
-        false_alarm_rate: the share of good images that may be called anomalous, as asked for;
-            ``None`` if the threshold was given instead.
+        false_alarm_rate: requested share of good images that are anomalous; ``None`` if the
+            threshold was given instead.
         threshold: an image whose score is above it is anomalous.
         pixel_threshold: a pixel of the anomaly map above it belongs to a region. Where it was
             set by a false-alarm rate, at most that share of the good images have such a pixel.
@@ -87,8 +87,8 @@ class Calibration:
             scores: (m,), one for each image.
             map_maxima: (m,), the largest value of each image's map.
             false_alarm_rate: in (0, 1).
-            map_range: of the map; from the median of the maxima to three times the pixel
-                threshold, which suits maps of squares, if ``None``.
+            map_range: scale of heat maps; ``None`` for the median of the maxima to three times the
+                pixel threshold, which suits maps of squared residuals.
 
         Raises:
             OptionError: the rate is out of range.
@@ -108,10 +108,10 @@ class Calibration:
         )
 
     def at_rate(self, false_alarm_rate: float) -> Calibration:
-        """The same scores, with the thresholds of another false-alarm rate.
+        """Return a calibration with the thresholds of another false-alarm rate.
 
-        The scale of heat maps stays as it is, so that overlays can still be compared; so does the
-        pixel threshold, if ``map_maxima`` were not kept.
+        The scale of heat maps stays, so that overlays can still be compared. Without
+        ``map_maxima`` the pixel threshold stays, too.
 
         Raises:
             OptionError: the rate is out of range, or there are no scores.
@@ -133,9 +133,7 @@ class Calibration:
         )
 
     def at_threshold(self, threshold: float) -> Calibration:
-        """The same scores, with a threshold that no false-alarm rate was asked for.
-
-        The pixel threshold stays as it is.
+        """Return a calibration with a given threshold; the pixel threshold stays.
 
         Raises:
             OptionError: the threshold is not finite.
@@ -146,12 +144,12 @@ class Calibration:
 
     @property
     def n_above(self) -> int:
-        """The number of calibration scores above the threshold."""
+        """Number of calibration scores above the threshold."""
         return int(np.count_nonzero(self.scores > self.threshold))
 
     @property
     def expected_rate(self) -> float | None:
-        """The false-alarm rate that the threshold promises, (1 + #{scores > threshold}) / (m + 1).
+        """Expected false-alarm rate of the threshold, (1 + #{scores > threshold}) / (m + 1).
 
         ``None`` without scores. It is the p-value of a score just above the threshold.
         """
@@ -159,7 +157,7 @@ class Calibration:
         return (1 + self.n_above) / (m + 1) if m else None
 
     def rate_in_words(self) -> str:
-        """The false-alarm rate that was asked for, or else the one to expect."""
+        """Return the requested false-alarm rate, or else the expected one, in words."""
         if self.false_alarm_rate is not None:
             return f"false-alarm rate {self.false_alarm_rate:g}"
         if self.expected_rate is None:
@@ -168,17 +166,17 @@ class Calibration:
 
     @property
     def attainable_rate(self) -> float:
-        """The smallest false-alarm rate that this many images can promise, 1 / (m + 1)."""
+        """Smallest false-alarm rate that m images can guarantee, 1 / (m + 1)."""
         return 1 / (len(self.scores) + 1)
 
     def p_value(self, score: float) -> float:
-        """Conformal p-value, (1 + #{scores >= score}) / (m + 1), in (0, 1]."""
+        """Return the conformal p-value, (1 + #{scores >= score}) / (m + 1), in (0, 1]."""
         m = len(self.scores)
         at_least = m - int(np.searchsorted(self.scores, score, side="left"))
         return (1 + at_least) / (m + 1)
 
     def caveat(self) -> str | None:
-        """In words, that the images are too few for the rate; ``None`` if they are enough."""
+        """Return a warning if the images are too few for the rate; ``None`` if they are enough."""
         if len(self.scores) == 0:
             return "no good images to calibrate on: every p-value is 1, the threshold was given"
         if self.false_alarm_rate is None or self.false_alarm_rate >= self.attainable_rate:
@@ -188,30 +186,4 @@ class Calibration:
             f"{len(self.scores)} good images can't promise a false-alarm rate of "
             f"{self.false_alarm_rate:g}, only {self.attainable_rate:.3g}: the threshold is the "
             f"largest of their scores; {needed:.0f} images or more could"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The calibration as plain JSON values."""
-        maxima = self.map_maxima
-        return {
-            "scores": [float(score) for score in self.scores],
-            "map_maxima": None if maxima is None else [float(value) for value in maxima],
-            "false_alarm_rate": self.false_alarm_rate,
-            "threshold": self.threshold,
-            "pixel_threshold": self.pixel_threshold,
-            "map_range": list(self.map_range),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Calibration:
-        """The inverse of `to_dict`; files of older versions have no ``map_maxima``."""
-        low, high = values["map_range"]
-        rate, maxima = values["false_alarm_rate"], values.get("map_maxima")
-        return cls(
-            np.asarray(values["scores"], np.float64),
-            None if rate is None else float(rate),
-            float(values["threshold"]),
-            float(values["pixel_threshold"]),
-            (float(low), float(high)),
-            None if maxima is None else np.asarray(maxima, np.float64),
         )

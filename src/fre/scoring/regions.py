@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,15 +56,14 @@ def find_regions(
 ) -> tuple[Region, ...]:
     """Describe the connected regions of a map at or above a threshold.
 
-    The map may be smaller or larger than the image. Then pixel i of the map covers
-    [i * s, (i + 1) * s) of the image, where s is the ratio of the sizes: a box is the smallest
-    one of whole pixels that covers the region, an area is the covered area rounded (at least 1),
-    a peak is the image's pixel under the centre of the map's, and a centroid is in the same
-    coordinates as the pixels' indices. When the sizes are equal all of it is exact.
+    The map may be smaller or larger than the image. Pixel i of the map then covers
+    [i * s, (i + 1) * s) of the image, where s is the ratio of the sizes. A box is the smallest one
+    of whole pixels that covers the region. An area is the covered area, rounded, at least 1. A peak
+    is the image's pixel under the centre of the map's pixel. A centroid is a mean of pixel indices.
 
     Args:
         anomaly_map: float32, (h, w); infinities are allowed.
-        threshold: on the scale of the map.
+        threshold: smallest value of a region, on the scale of the map.
         image_size: height and width of the original image.
         layer_maps: float32 (h', w') each, parts of which the map is the sum; of any size.
 
@@ -77,29 +76,89 @@ def find_regions(
             is not positive.
     """
     values = np.asarray(anomaly_map)
+    height, width = int(image_size[0]), int(image_size[1])
+    _check_map(values, threshold, height, width)
+    mask = values >= _rounded_up(threshold, values.dtype)
+    if not mask.any():
+        return ()
+    found = _measure(values, *label(mask), layer_maps or {})
+    map_height, map_width = values.shape
+    regions = []
+    for i in np.argsort(-found.peak, kind="stable"):
+        box_x, box_width = _scale_extent(int(found.left[i]), int(found.right[i]), map_width, width)
+        box_y, box_height = _scale_extent(
+            int(found.top[i]), int(found.bottom[i]), map_height, height
+        )
+        covered = int(found.area[i]) * (height * width) / (map_height * map_width)
+        regions.append(
+            Region(
+                bbox=(box_x, box_y, box_width, box_height),
+                area=max(1, round(covered)),
+                peak=float(found.peak[i]),
+                peak_xy=(
+                    _scale_index(int(found.peak_x[i]), map_width, width),
+                    _scale_index(int(found.peak_y[i]), map_height, height),
+                ),
+                centroid=(
+                    _scale_mean(float(found.mean_x[i]), map_width, width),
+                    _scale_mean(float(found.mean_y[i]), map_height, height),
+                ),
+                layers={name: float(mean[i]) for name, mean in found.layers.items()},
+            )
+        )
+    return tuple(regions)
+
+
+def _check_map(values: NDArray[Any], threshold: float, height: int, width: int) -> None:
     if values.ndim != 2:
         raise OptionError(f"anomaly_map must have shape (h, w), found {values.shape}")
     if np.isnan(values).any():
         raise OptionError("anomaly_map holds NaN")
     if np.isnan(threshold):
         raise OptionError("threshold is NaN")
-    height, width = int(image_size[0]), int(image_size[1])
     if height < 1 or width < 1:
         raise OptionError(f"image_size must be positive, found {height} x {width}")
 
-    mask = values >= _rounded_up(threshold, values.dtype)
-    if not mask.any():
-        return ()
-    labels, count = label(mask)
+
+class _Measured(NamedTuple):
+    """Measurements of each region in pixels of the map, arrays (number of regions,)."""
+
+    area: IndexArray
+    mean_x: NDArray[np.float64]
+    mean_y: NDArray[np.float64]
+    left: IndexArray
+    top: IndexArray
+    right: IndexArray
+    bottom: IndexArray
+    peak: NDArray[np.float64]
+    peak_x: IndexArray
+    peak_y: IndexArray
+    layers: dict[str, NDArray[np.float64]]
+
+
+def _measure(
+    values: FloatArray,
+    labels: NDArray[np.int32],
+    count: int,
+    layer_maps: Mapping[str, FloatArray],
+) -> _Measured:
+    """Measure labelled regions.
+
+    Args:
+        values: the map, (h, w).
+        labels: (h, w), from `label`.
+        count: number of regions.
+        layer_maps: parts of the map, of any size.
+    """
     area = np.zeros(count, np.intp)
     mean_x, mean_y = np.zeros((2, count))
     left, top = np.full((2, count), np.iinfo(np.intp).max, np.intp)
     right, bottom, peak_x, peak_y = np.zeros((4, count), np.intp)
     peak = np.full(count, -np.inf)
-    shares = {name: np.zeros(count) for name in layer_maps or {}}
-    # By bands: the coordinates of all pixels would be many times the size of a large map.
+    sums = {name: np.zeros(count) for name in layer_maps}
+    # In bands: the coordinates of all pixels would take many times the size of a large map.
     for rows in row_bands((values.shape[0], values.shape[1])):
-        inside = mask[rows]
+        inside = labels[rows] > 0
         y, x = np.nonzero(inside)
         y += rows.start
         member = labels[rows][inside] - 1
@@ -117,39 +176,17 @@ def find_regions(
         at_peak = np.flatnonzero((value == peak[member]) & (new | (peak > before))[member])
         higher, first = np.unique(member[at_peak], return_index=True)
         peak_x[higher], peak_y[higher] = x[at_peak[first]], y[at_peak[first]]
-        for name, part in (layer_maps or {}).items():
+        for name, part in layer_maps.items():
             sampled = _sampled(part, y, x, values.shape)
-            shares[name] += np.bincount(member, weights=sampled, minlength=count)
-    mean_x /= area
-    mean_y /= area
-
-    map_height, map_width = values.shape
-    regions = []
-    for i in np.argsort(-peak, kind="stable"):
-        box_x, box_width = _scale_extent(int(left[i]), int(right[i]), map_width, width)
-        box_y, box_height = _scale_extent(int(top[i]), int(bottom[i]), map_height, height)
-        covered = int(area[i]) * (height * width) / (map_height * map_width)
-        regions.append(
-            Region(
-                bbox=(box_x, box_y, box_width, box_height),
-                area=max(1, round(covered)),
-                peak=float(peak[i]),
-                peak_xy=(
-                    _scale_index(int(peak_x[i]), map_width, width),
-                    _scale_index(int(peak_y[i]), map_height, height),
-                ),
-                centroid=(
-                    _scale_mean(float(mean_x[i]), map_width, width),
-                    _scale_mean(float(mean_y[i]), map_height, height),
-                ),
-                layers={name: float(total[i] / area[i]) for name, total in shares.items()},
-            )
-        )
-    return tuple(regions)
+            sums[name] += np.bincount(member, weights=sampled, minlength=count)
+    layers = {name: total / area for name, total in sums.items()}
+    return _Measured(
+        area, mean_x / area, mean_y / area, left, top, right, bottom, peak, peak_x, peak_y, layers
+    )
 
 
 def _rounded_up(threshold: float, dtype: np.dtype[np.floating]) -> np.floating:
-    """The smallest value of a type that is no less than the threshold.
+    """Return the smallest value of a type that is no less than the threshold.
 
     NumPy would round the threshold to the map's type to compare it, up or down; and a copy of the
     map in float64 would take twice its memory.
@@ -164,7 +201,7 @@ def _rounded_up(threshold: float, dtype: np.dtype[np.floating]) -> np.floating:
 def _sampled(
     part: FloatArray, y: IndexArray, x: IndexArray, shape: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """The values of a smaller map under the centres of some pixels."""
+    """Return the values of a smaller map under the centres of some pixels."""
     rows = (2 * y + 1) * part.shape[0] // (2 * shape[0])
     columns = (2 * x + 1) * part.shape[1] // (2 * shape[1])
     return np.asarray(part[rows, columns], np.float64)
@@ -240,11 +277,10 @@ class Region:
         bbox: x, y, width and height.
         area: number of pixels.
         peak: the largest value of the anomaly map in the region.
-        peak_xy: where the peak is.
+        peak_xy: x and y of the peak.
         centroid: mean x and mean y.
-        layers: what each layer of a model of several adds to the map, on average over the
-            region and before it is smoothed, in normal deviations. Fine layers see texture,
-            coarse ones arrangement.
+        layers: mean contribution of each layer to the map in the region, before smoothing, in
+            standard deviations of good images. Fine layers see texture, coarse ones arrangement.
     """
 
     bbox: tuple[int, int, int, int]

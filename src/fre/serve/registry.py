@@ -63,21 +63,20 @@ class Entry:
     @property
     def can_update(self) -> bool:
         """Whether its file holds what an update needs."""
-        return "learning" in self.model.metadata
+        return self.model.document.can_update
 
     def summary(self) -> dict[str, Any]:
         """What a list of models says of it."""
-        metadata, calibration = self.model.metadata, self.model.calibration
-        provenance = metadata.get("provenance", {})
+        document, calibration = self.model.document, self.model.calibration
         return {
             "name": self.name,
             "sha256": self.model.sha256,
             "bytes": len(self.model.data),
-            "preset": metadata.get("preset"),
-            "backbone": metadata.get("backbone", {}).get("name"),
+            "preset": document.preset,
+            "backbone": document.backbone.name,
             "size": list(self.model.size),
-            "n_images": provenance.get("n_images"),
-            "created": provenance.get("created"),
+            "n_images": document.provenance.n_images,
+            "created": document.provenance.created,
             "threshold": calibration.threshold,
             "false_alarm_rate": calibration.false_alarm_rate,
             "expected_false_alarm_rate": calibration.expected_rate,

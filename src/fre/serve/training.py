@@ -260,15 +260,15 @@ class Training:
         self.check(registry)
         model.save(registry.path(self.name))
         registry.refresh()
-        provenance = model.metadata["provenance"]
+        provenance = model.document.provenance
         return {
             "model": self.name,
-            "n_images": provenance["n_images"],
+            "n_images": provenance.n_images,
             "seconds": detector.seconds_["total"],
             "threshold": model.threshold,
             "skipped": skipped,
             "caveat": model.calibration.caveat(),
-            "near_duplicates": provenance.get("near_duplicates", 0),
+            "near_duplicates": provenance.near_duplicates or 0,
             "calibration": run_calibration(model),
         }
 

@@ -12,6 +12,7 @@ from fre.errors import AnomalousError, ImageError
 from fre.images.decode import read_image
 from fre.images.loading import source_digest
 from fre.images.near_duplicates import equal_images
+from fre.inference.document import Step
 from fre.model import Model, load
 from fre.serve.jobs import Work
 from fre.serve.problems import Problem
@@ -109,9 +110,9 @@ class Updating:
         registry.replace(self.name, model, before=before)
         return {
             "model": self.name,
-            "n_images": model.metadata["provenance"]["n_images"],
-            "n_added": sum(step["n_added"] for step in history),
-            "n_accepted_anomalous": sum(step["n_accepted_anomalous"] for step in history),
+            "n_images": model.document.provenance.n_images,
+            "n_added": sum(step.n_added or 0 for step in history),
+            "n_accepted_anomalous": sum(step.n_accepted_anomalous or 0 for step in history),
             "seconds": time.perf_counter() - began,
             "threshold": model.threshold,
             "previous_threshold": threshold,
@@ -122,9 +123,8 @@ class Updating:
         }
 
 
-def _history(model: Model) -> list[dict[str, Any]]:
-    history: list[dict[str, Any]] = model.metadata["provenance"].get("history", [])
-    return history
+def _history(model: Model) -> list[Step]:
+    return model.document.provenance.history or []
 
 
 def _readable(

@@ -1,4 +1,4 @@
-"""Where fre keeps what it can make or find out again."""
+"""The folder of files that fre can make again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """``$FRE_CACHE``, or the platform's cache folder."""
+    """Return ``$FRE_CACHE``, or the platform's cache folder."""
     import platformdirs
 
     return Path(os.environ.get("FRE_CACHE") or platformdirs.user_cache_dir("fre", False))

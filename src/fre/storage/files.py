@@ -1,4 +1,4 @@
-"""Read regular files only; write files and folders whole or not at all."""
+"""Read regular files only; write files and folders atomically."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if sys.platform != "win32":
 
 
 PREFIX, SUFFIX = ".fre-", ".tmp"
-"""Ends of the names of files that are being written; short, as names may have 255 bytes."""
+"""Prefix and suffix of unfinished files; short, because a name has at most 255 bytes."""
 
 STAGE = ".fre-results"
-"""The hidden folder, in a folder of results, that holds results until all are there."""
+"""Hidden folder, in a folder of results, that holds results until all are complete."""
 
 SWAP = "swap.json"
-"""The file in it that says which names are being exchanged."""
+"""File in the hidden folder that lists the names being exchanged."""
 
 READ_LIMIT = 4 * 1024**3
-"""Largest file in bytes that `read_regular` reads unless the caller says otherwise."""
+"""Default for the largest file that `read_regular` reads, in bytes."""
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -46,7 +46,7 @@ def open_regular(path: Path | str, limit: int = READ_LIMIT) -> BinaryIO:
     """Open a file for reading, if it is a regular file.
 
     A pipe blocks its reader for ever, and a device such as ``/dev/zero`` never ends. Links are
-    followed. Errors are of the kind `OSError`; their ``strerror`` is a sentence for the user.
+    followed. The ``strerror`` of an error is a sentence for the user.
 
     Args:
         path: the file.
@@ -111,7 +111,7 @@ def _explain(path: Path, error: OSError) -> OutputError:
 
 
 def encode_text(text: str) -> bytes:
-    r"""Encode text as UTF-8; what is not Unicode in a file name becomes ``\udcXX``.
+    r"""Encode text as UTF-8; bytes of a file name that are not Unicode become ``\udcXX``.
 
     In JSON that is an escape, from which ``os.fsencode`` makes the byte ``XX`` of the name again.
     """
@@ -119,7 +119,7 @@ def encode_text(text: str) -> bytes:
 
 
 def check_writable(path: Path | str) -> None:
-    """Find out before the work, not after it, whether a file can be written.
+    """Check before the work whether a file can be written.
 
     Raises:
         OutputError: its folder does not exist or does not let us write, or it is a folder.
@@ -137,7 +137,7 @@ def check_writable(path: Path | str) -> None:
 
 
 def write_atomic(path: Path | str, data: bytes, *, parents: bool = False) -> None:
-    """Write a file as a whole: beside it first, then flushed and renamed over it.
+    """Write a file atomically: to a temporary file beside it, flushed, then renamed over it.
 
     Args:
         path: the file. A link is followed. An existing file keeps its mode.
@@ -154,7 +154,7 @@ def write_atomic(path: Path | str, data: bytes, *, parents: bool = False) -> Non
 
 @contextmanager
 def atomic_file(path: Path | str, *, parents: bool = False) -> Iterator[IO[bytes]]:
-    """Write a file piece by piece; it is there, or replaced, once the block ends.
+    """Write a file piece by piece; it appears, or is replaced, when the block ends.
 
     Args:
         path: the file, as for `write_atomic`.
@@ -198,7 +198,7 @@ def atomic_file(path: Path | str, *, parents: bool = False) -> Iterator[IO[bytes
 
 
 def _target(path: Path) -> Path:
-    """The file itself, where the path is a link."""
+    """Return the target of a link; any other path unchanged."""
     target = Path(os.path.realpath(path))
     if target.is_symlink():
         raise OutputError(f"{path}: is a link to itself")
@@ -206,7 +206,7 @@ def _target(path: Path) -> Path:
 
 
 def _special(path: Path) -> bool:
-    """Whether a path is a device, a pipe or a socket, which must not be renamed over."""
+    """Return whether a path is a device, a pipe or a socket, which must not be replaced."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -227,7 +227,7 @@ def _written_at_the_end(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _temporary(target: Path) -> tuple[int, Path]:
-    """A new file beside another one, locked against `remove_leftovers`."""
+    """Open a new file beside another one, locked against `remove_leftovers`."""
     digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
     while True:
         handle, name = tempfile.mkstemp(SUFFIX, f"{PREFIX}{digest}-", target.parent)
@@ -266,7 +266,7 @@ def _replace(beside: Path, target: Path) -> None:
 
 
 def _lock(handle: int) -> bool | None:
-    """Lock an open file; false if another process has it locked, ``None`` without locks."""
+    """Lock an open file; return false if another process has locked it, ``None`` without locks."""
     if sys.platform == "win32":
         return None
     try:
@@ -315,7 +315,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def discard(path: Path | str) -> None:
-    """Remove a file that `atomic_file` wrote, and what killed processes left beside it."""
+    """Remove a file of `atomic_file`, and unfinished files of killed processes beside it."""
     Path(path).unlink(missing_ok=True)
     remove_leftovers(Path(path).parent)
 
@@ -335,7 +335,7 @@ def _umask() -> int:
 def staged_folder(
     path: Path | str, *, replace: Sequence[str] = (), overwrite: bool = False
 ) -> Iterator[Path]:
-    """Fill a folder with results that appear when all are there, or not at all.
+    """Fill a folder with results that appear together, or not at all.
 
     The results are built in a hidden folder inside it, and then each file and folder at its top
     gets its place by one rename; so the folder may be a link or a mount point. A process that is
@@ -386,14 +386,14 @@ def staged_folder(
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder and those above it; return the new ones, lowest first."""
+    """Make a folder and its missing parents; return the new folders, deepest first."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
 
 
 def _enter(path: Path, target: Path) -> tuple[Path, int]:
-    """Make the hidden folder, or take over the one that a killed process left; lock it."""
+    """Make the hidden folder, or adopt the one that a killed process left; lock it."""
     stage = target / STAGE
     busy = OutputError(
         f"{path}: another run of fre is writing there; wait for it, or give another folder"
@@ -451,7 +451,7 @@ def _check_replaceable(path: Path, target: Path, replace: Sequence[str], overwri
 
 
 def _swap(target: Path, stage: Path, replace: Sequence[str]) -> None:
-    """Put new results in the place of earlier ones."""
+    """Replace earlier results by new ones."""
     new = [place.name for place in (stage / "new").iterdir()]
     old = [name for name in {*replace, *new} if os.path.lexists(target / name)]
     (stage / "old").mkdir()
@@ -469,7 +469,7 @@ def _swap(target: Path, stage: Path, replace: Sequence[str]) -> None:
 
 
 def _finish(target: Path, stage: Path) -> None:
-    """Carry on with an exchange, wherever it was left; then empty the hidden folder."""
+    """Resume an exchange, wherever it was interrupted; then empty the hidden folder."""
     if (stage / SWAP).exists():
         names = json.loads((stage / SWAP).read_bytes())
         for name in [*names["old"], *names["new"]]:
@@ -503,7 +503,7 @@ def _restore(target: Path, stage: Path, old: Sequence[str], new: Sequence[str]) 
 
 
 def _leave(target: Path, stage: Path, handle: int) -> None:
-    """Remove the hidden folder, and let go of its lock."""
+    """Remove the hidden folder, and release its lock."""
     try:
         # An exception that came between two renames, such as Ctrl-C, must not leave half.
         with suppress(OSError, OutputError):
@@ -522,7 +522,7 @@ def _leave(target: Path, stage: Path, handle: int) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Have the names in a folder written to the disk."""
+    """Flush the names in a folder to the disk."""
     with suppress(OSError):  # not on Windows
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Listing image files: fast, natural order, without opening any of them."""
+"""List image files fast and in natural order, without opening any of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUFFIXES = (
     ".pgm",
     ".pnm",
 )
-"""Suffixes of the files that are taken for images, in any case."""
+"""Suffixes of image files, in upper or lower case."""
 
 _OTHER = (
     ".3fr .ai .apng .arw .avi .avif .bif .btf .cr2 .cr3 .cur .czi .dcm .dcr .dds .dib .dicom .dng"
@@ -45,7 +45,7 @@ _DIGITS = re.compile(r"(\d+)")
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """A sort key that puts ``img2`` before ``img10``, whatever the case."""
+    """Return a sort key that puts ``img2`` before ``img10``, and ignores case."""
     parts: list[str | int] = list(_DIGITS.split(name.casefold()))
     # Every second part is a run of digits, so strings are never compared with integers.
     parts[1::2] = [int(part) for part in parts[1::2]]
@@ -53,7 +53,7 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The image files and the subfolders directly in ``folder``, each in natural order.
+    """Return the image files and the subfolders directly in ``folder``, each in natural order.
 
     Hidden files are left out: macOS leaves a ``._name.png`` beside each image it copies.
 
@@ -65,17 +65,17 @@ def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders directly in ``folder``; none where there is no such folder."""
+    """Return the folders directly in ``folder``; none if it does not exist."""
     return _scan(folder)[1] if folder.is_dir() else []
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images directly in ``folder``; none where there is no such folder."""
+    """Return the images directly in ``folder``; none if it does not exist."""
     return list_folder(folder)[0] if folder.is_dir() else []
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every image in ``folder`` and below it: a folder's own files, then its subfolders'."""
+    """Return every image in ``folder`` and below it: its own files first, then its subfolders'."""
     return [*iter_images(folder)]
 
 
@@ -106,7 +106,7 @@ def left_out(root: Path | str) -> dict[str, int]:
 
 
 def left_out_note(counts: Mapping[str, int]) -> str | None:
-    """Say in one line what `left_out` counted; ``None`` where it counted nothing."""
+    """Return the counts of `left_out` in one line; ``None`` if there are none."""
     if not counts:
         return None
     total = sum(counts.values())
@@ -116,13 +116,13 @@ def left_out_note(counts: Mapping[str, int]) -> str | None:
 
 
 def suffix(name: str) -> str:
-    """The lower-case suffix of a file name, with its dot."""
+    """Return the lower-case suffix of a file name, with its dot."""
     stem, dot, end = name.rpartition(".")
     return f".{end.lower()}" if dot and stem else ""
 
 
 def relative(path: Path, root: Path) -> str:
-    """``path`` below ``root``, with forward slashes; the whole path where it is elsewhere."""
+    """Return ``path`` relative to ``root``, with forward slashes; unchanged if it is elsewhere."""
     # pathlib.relative_to costs seconds over 100,000 paths.
     text, prefix = str(path), str(root) + os.sep
     text = text[len(prefix) :] if text.startswith(prefix) else text
@@ -130,7 +130,7 @@ def relative(path: Path, root: Path) -> str:
 
 
 def image_key(path: Path, root: Path) -> str:
-    """What an image and its mask have in common: the path below ``root``, without suffix."""
+    """Return the key that an image shares with its mask: the path below ``root``, no suffix."""
     text = relative(path, root)
     stem, _, end = text.rpartition(".")
     # A list may name files that have no suffix.
@@ -138,7 +138,7 @@ def image_key(path: Path, root: Path) -> str:
 
 
 def folder_name(folder: Path) -> str:
-    """The name of a folder, also of ``.`` and ``..``."""
+    """Return the name of a folder, also for ``.`` and ``..``."""
     return folder.name if folder.name not in ("", "..") else folder.resolve().name
 
 

@@ -1,4 +1,4 @@
-"""Files here and elsewhere: folders, and object stores and web servers by URL, through fsspec."""
+"""Local files, and files of object stores and web servers by URL, through fsspec."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fre.storage.files import remove_leftovers, write_atomic
 from fre.storage.listing import SUFFIXES, iter_images, suffix
 
 Location = Path | str
-"""A file or folder here, as a path; or elsewhere, as a URL."""
+"""A local file or folder as a path, or a remote one as a URL."""
 
 TRIES = 3
-"""Times that something is asked for before it counts as out of reach."""
+"""Number of tries before a URL counts as unreachable."""
 
 PAUSE = 0.5
-"""Seconds before the second time; each further pause is twice as long."""
+"""Seconds before the second try; each further pause is twice as long."""
 
 LISTS = (".txt", ".list")
-"""Suffixes of the files that are taken for lists of images."""
+"""Suffixes of lists of images."""
 
 STREAMS = ("rtsp", "rtsps", "rtmp", "rtp", "udp", "tcp", "mms", "srt", "onvif")
 
@@ -34,16 +34,16 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 class FetchError(ImageError):
-    """An image that can't be fetched from where it is stored, though it may be there."""
+    """An image that can't be fetched from its store, though it may exist."""
 
 
 def is_url(source: object) -> bool:
-    """Whether it is a string such as ``s3://bucket/a.png``."""
+    """Return whether a location is a string such as ``s3://bucket/a.png``."""
     return isinstance(source, str) and _URL.match(source) is not None
 
 
 def locate(source: str) -> Location:
-    """A path for what is on this machine, ``file://`` included; a URL as it is."""
+    """Return a path for a local file, ``file://`` included; a URL unchanged."""
     if not is_url(source):
         return Path(source)
     if source.lower().startswith("file://"):
@@ -52,7 +52,7 @@ def locate(source: str) -> Location:
 
 
 def check_local(source: str) -> None:
-    """Refuse a URL where a file or folder of this machine is expected.
+    """Refuse a URL where a local file or folder is expected.
 
     Args:
         source: as it was given, or as `pathlib` has made it, which leaves one slash of two.
@@ -74,7 +74,7 @@ def check_local(source: str) -> None:
 
 
 def _open(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it."""
+    """Return the file system of a URL, and the path in it."""
     if importlib.util.find_spec("fsspec") is None:
         raise MissingDependencyError(f"reading {url}", "ray")
     import fsspec
@@ -89,11 +89,11 @@ def _open(url: str) -> tuple[Any, str]:
 
 
 def fetch(url: str) -> bytes:
-    """What is stored at a URL.
+    """Return the content of a URL.
 
     Raises:
-        FileNotFoundError: nothing is.
-        FetchError: it can't be fetched, after three tries.
+        FileNotFoundError: the URL has no content.
+        FetchError: the content can't be fetched, after three tries.
     """
     system, path = _open(url)
     try:
@@ -119,7 +119,7 @@ def _patiently(action: Callable[[], Any], number: int = 1) -> Any:
 
 
 class Folder:
-    """A folder to write to, here or in an object store. A file in it is there whole, or not.
+    """A folder to write to, local or in an object store. Files in it are written atomically.
 
     Args:
         root: a path, or a URL.
@@ -132,10 +132,10 @@ class Folder:
         return str(self.root)
 
     def read(self, name: str) -> bytes | None:
-        """What is in a file; ``None`` if there is none.
+        """Return the content of a file; ``None`` if there is no such file.
 
         Raises:
-            OutputError: it can't be read.
+            OutputError: the file can't be read.
         """
         try:
             if isinstance(self.root, Path):
@@ -147,7 +147,7 @@ class Folder:
             raise OutputError(f"{self.root}/{name}: can't be read: {error}") from error
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file: beside it and renamed, or in an object store in one request.
+        """Write a file atomically: in an object store by one request.
 
         Raises:
             OutputError: the place can't be written.
@@ -162,7 +162,7 @@ class Folder:
             raise OutputError(f"{self._url(name)}: can't be written: {error}") from error
 
     def empty(self) -> bool:
-        """Whether nothing is there.
+        """Return whether the folder is missing or empty.
 
         Raises:
             OutputError: a file is there instead, or it can't be listed.
@@ -181,7 +181,7 @@ class Folder:
             raise OutputError(f"{self.root}: can't be listed: {error}") from error
 
     def clear(self) -> None:
-        """Remove it with all that is in it.
+        """Remove the folder and everything in it.
 
         Raises:
             OutputError: it can't be removed.
@@ -209,7 +209,7 @@ class Folder:
 
 
 def iter_sources(sources: list[str]) -> Iterator[str]:
-    """The images that some arguments stand for, one at a time, without holding their list.
+    """Yield the images that some arguments name, one at a time, without holding their list.
 
     Args:
         sources: files and folders, as absolute paths or URLs; lists of them as ``@FILE``, or as a
@@ -236,7 +236,7 @@ def iter_sources(sources: list[str]) -> Iterator[str]:
 
 
 def check_sources(sources: list[str]) -> None:
-    """Refuse what `iter_sources` would, as far as it is on this machine and seen at a glance.
+    """Refuse arguments that `iter_sources` would refuse, if a quick look at local files shows it.
 
     Raises:
         DatasetError: a file or folder is not there.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from fre.errors import DatasetError
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout
 from fre.images.appearance import AppearanceLimits
+from fre.inference.document import Learning, LearningLayer, Provenance
 from fre.scoring.calibration import Calibration
 from fre.scoring.graph import LayerSubspace, detector_model, fused_model
 from fre.subspaces.autoencoder import AnySubspace
@@ -133,7 +134,7 @@ def finish(
     extractor: FeatureExtractor,
     assembled: Assembled,
     settings: Configuration,
-    origin: dict[str, Any],
+    origin: Provenance,
     parameters: dict[str, Any] | None,
 ) -> bytes:
     """Return the model file of fitted parts.
@@ -159,18 +160,18 @@ def finish(
         calibration=assembled.calibration,
         origin=origin,
         parameters=parameters,
+        appearance=assembled.appearance,
     )
-    if assembled.appearance is not None:
-        document["appearance"] = assembled.appearance.to_dict()
     learnt = assembled.learnt
     if learnt is None:
         return attach(assembled.graph, document)
     plan = assembled.plan
-    document["learning"] = {
-        "variance": settings.variance,
-        "rank": settings.rank,
-        "pool": None if plan else extractor.layout.pool,
-        "layers": [asdict(part) for part in plan.layers] if plan else None,
-        "overall": plan.overall if plan else None,
-    }
+    learning = Learning(
+        settings.variance,
+        settings.rank,
+        None if plan else extractor.layout.pool,
+        [LearningLayer(**vars(part)) for part in plan.layers] if plan else None,
+        plan.overall if plan else None,
+    )
+    document = replace(document, learning=learning)
     return attach(assembled.graph, document, learnt.limited().to_arrays())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from fre.errors import OptionError
 from fre.features.layout import combined_digest
-from fre.inference.document import now
+from fre.inference.document import MergedModel, Step, now, to_json
 from fre.inference.predictor import P, Predictor
 from fre.scoring.graph import LayerSubspace
 from fre.training.fitted import LearntPart, kinship
@@ -51,7 +52,7 @@ def merge_models(*models: P, threads: int = 0) -> P:
     for first, other in combinations(models, 2):
         if found := _differences(first, other):
             raise OptionError(f"these models can't be merged, they differ in {'; '.join(found)}")
-    batches = [_batches(model.metadata["provenance"]) for model in models]
+    batches = [_batches(model.document.provenance) for model in models]
     if len(set().union(*batches)) < sum(map(len, batches)):
         raise OptionError(
             "these models have learnt the same images; to count them twice would make the "
@@ -96,22 +97,19 @@ def merge_models(*models: P, threads: int = 0) -> P:
     ]
     subspaces = [subspace for _, subspace in made]
     learnt = replace(learnt, parts=tuple(part for part, _ in made))
-    origins = [model.metadata["provenance"] for model in models]
-    kept = ("n_images", "images_sha256", "created", "history")
-    origin = {
-        **origins[0],
-        "n_images": sum(origin["n_images"] for origin in origins),
-        "images_sha256": combined_digest([origin["images_sha256"] for origin in origins]),
-        "history": [
-            {
-                "date": now(),
-                "merged": [
-                    {"sha256": model.sha256} | {key: origin[key] for key in kept if key in origin}
-                    for model, origin in zip(models, origins, strict=True)
-                ],
-            }
-        ],
-    }
+    origins = [model.document.provenance for model in models]
+    merged = [
+        MergedModel(
+            model.sha256, origin.n_images, origin.images_sha256, origin.created, origin.history
+        )
+        for model, origin in zip(models, origins, strict=True)
+    ]
+    origin = replace(
+        origins[0],
+        n_images=sum(origin.n_images for origin in origins),
+        images_sha256=combined_digest([origin.images_sha256 for origin in origins]),
+        history=[Step(now(), merged=merged)],
+    )
     limits_of = [model.appearance for model in models if model.appearance is not None]
     # Without those of one model its images might be outside the ranges of the others.
     limits = limits_of[0].merge(*limits_of[1:]) if len(limits_of) == len(models) else None
@@ -164,9 +162,9 @@ COMPARED = {
     "preset": "preset",
     "backbone weights": "backbone.weights_sha256",
     "layers": "backbone.layers",
-    "size": "preprocessing.size",
-    "fit": "preprocessing.fit",
-    "tiles": "preprocessing.tiling",
+    "size": "geometry.size",
+    "fit": "geometry.fit",
+    "tiles": "geometry.tiling",
     "mean of pixels": "preprocessing.mean",
     "deviation of pixels": "preprocessing.std",
     "region of interest": "roi",
@@ -177,7 +175,7 @@ COMPARED = {
     "rank": "learning.rank",
     "reading": "reading",
 }
-"""What models must have in common to be merged, and where it is in their metadata."""
+"""What models must have in common to be merged: attributes of their documents."""
 
 
 def _differences(first: Predictor, other: Predictor) -> list[str]:
@@ -186,7 +184,7 @@ def _differences(first: Predictor, other: Predictor) -> list[str]:
     if None not in bits and bits[0] != bits[1]:
         found.append(f"range of 16-bit values ({bits[0]} and {bits[1]} bits)")
     for name, path in COMPARED.items():
-        values = [_at(model.metadata, path) for model in (first, other)]
+        values = [to_json(attrgetter(path)(model.document)) for model in (first, other)]
         if values[0] == values[1]:
             continue
         shown = [_short(value) for value in values]
@@ -194,13 +192,6 @@ def _differences(first: Predictor, other: Predictor) -> list[str]:
         if name == "preset":
             break  # of which all else follows
     return found
-
-
-def _at(metadata: dict[str, Any], path: str) -> Any:
-    value: Any = metadata
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
 
 
 def _short(value: Any) -> str | None:

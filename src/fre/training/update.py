@@ -6,22 +6,19 @@ training left beside it add up; the new graph is made as in training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.backbones.model_file import embedded_backbone
 from fre.datasets import training_images
 from fre.errors import (
     AnomalousError,
     DatasetError,
     FrozenModelError,
     ImageError,
-    ModelFileError,
 )
 from fre.features.extractor import FeatureExtractor, source_name
 from fre.features.layout import combined_digest
@@ -30,8 +27,9 @@ from fre.images.appearance import AppearanceLimits
 from fre.images.decode import ImageSource, check_several
 from fre.images.loading import source_digest
 from fre.images.near_duplicates import equal_images
-from fre.inference.document import now
+from fre.inference.document import Learning, MergedModel, Provenance, Step, now
 from fre.inference.predictor import P, Predictor
+from fre.inference.rebuild import extractor_like, network_of
 from fre.onnx_tools.side_arrays import read_arrays
 from fre.scoring.calibration import Calibration
 from fre.scoring.fusion import Reading
@@ -62,8 +60,6 @@ DEFAULT_RATE = 0.01
 NAMED = 5
 """Names that an error lists."""
 
-OF_THE_FIRST = ("near_duplicates", "calibration_images")
-
 
 @dataclass(frozen=True)
 class _Workshop:
@@ -87,41 +83,32 @@ class _Workshop:
 
     @classmethod
     def of(cls, model: Predictor, threads: int) -> _Workshop:
-        _check_not_frozen(model)
-        metadata = model.metadata
-        learning, reading = metadata["learning"], metadata.get("reading")
-        try:
-            plan = None
-            if learning["layers"] is not None:
-                layers = tuple(LayerPlan(**layer) for layer in learning["layers"])
-                plan = FusedPlan(layers, learning["overall"])
-            settings = Configuration(
-                preset=metadata["preset"],
-                backbone=metadata["backbone"]["name"],
-                pool=None,
-                subspace="pca",
-                variance=learning["variance"],
-                rank=learning["rank"],
-                scope=None,
-                score_layers=None,
-                map_layers=None,
-                reading=Reading(**reading) if reading else Reading(),
-            )
-            backbone = embedded_backbone(model.data, metadata)
-            extractor = FeatureExtractor(
-                backbone,
-                plan.names if plan else metadata["backbone"]["layers"],
-                pool=1 if plan else learning["pool"],
-                size=model.geometry.size,
-                fit=model.geometry.fit,
-                tiling=model.geometry.tiling,
-                bits=model.geometry.bits,
-                roi=model.roi,
-                threads=threads,
-            )
-            parts, options = stream_plan(extractor, plan, settings)
-        except (KeyError, TypeError) as error:
-            raise ModelFileError(f"the model's metadata lack {error}") from error
+        document = model.document
+        learning = _check_not_frozen(model)
+        plan = None
+        if learning.layers is not None:
+            layers = tuple(LayerPlan(**vars(layer)) for layer in learning.layers)
+            plan = FusedPlan(layers, learning.overall or "")
+        settings = Configuration(
+            preset=document.preset,
+            backbone=document.backbone.name,
+            pool=None,
+            subspace="pca",
+            variance=learning.variance,
+            rank=learning.rank,
+            scope=None,
+            score_layers=None,
+            map_layers=None,
+            reading=document.reading or Reading(),
+        )
+        extractor = extractor_like(
+            model,
+            network_of(model),
+            plan.names if plan else document.backbone.layers,
+            pool=1 if plan else learning.pool or 1,
+            threads=threads,
+        )
+        parts, options = stream_plan(extractor, plan, settings)
         return cls(
             extractor,
             parts,
@@ -150,7 +137,7 @@ class _Workshop:
         learnt: Learnt,
         subspaces: Sequence[LayerSubspace],
         model: P,
-        origin: dict[str, Any],
+        origin: Provenance,
         limits: AppearanceLimits | None,
     ) -> P:
         """The model of what was learnt, which decides as another one does."""
@@ -173,10 +160,9 @@ class _Workshop:
             calibration = calibration.at_threshold(before.threshold)
         assembled = replace(assembled, calibration=calibration, learnt=learnt, appearance=limits)
         # What was said of the first images alone.
-        origin = {key: value for key, value in origin.items() if key not in OF_THE_FIRST}
-        if learnt.n < origin["n_images"]:
-            origin["calibration_images"] = learnt.n
-        parameters = model.metadata.get("parameters")
+        n_scored = learnt.n if learnt.n < origin.n_images else None
+        origin = replace(origin, near_duplicates=None, calibration_images=n_scored)
+        parameters = model.document.parameters
         made = finish(self.extractor, assembled, self.settings, origin, parameters)
         return model.with_data(made)
 
@@ -190,12 +176,13 @@ def learnt_of(model: Predictor) -> Learnt:
     return _Workshop.of(model, threads=1).learnt
 
 
-def _check_not_frozen(model: Predictor) -> None:
-    if "learning" not in model.metadata:
+def _check_not_frozen(model: Predictor) -> Learning:
+    if model.document.learning is None:
         raise FrozenModelError(
             "the model can't learn more: it was trained with --frozen, as an autoencoder or with "
             "a model for each tile, or comes from elsewhere; train again on all good images"
         )
+    return model.document.learning
 
 
 def update_model(
@@ -233,7 +220,7 @@ def update_model(
     limits = model.appearance
     if limits is not None:
         limits = limits.merge(AppearanceLimits.of(measured))
-    origin = _grown(model.metadata["provenance"], sha256, len(anomalous))
+    origin = _grown(model.document.provenance, sha256, len(anomalous))
     return workshop.assemble(learnt, subspaces, model, origin, limits)
 
 
@@ -266,7 +253,7 @@ def _learn(
     return learnt, subspaces, sha256, measured
 
 
-def _grown(provenance: dict[str, Any], sha256: Sequence[str], accepted: int) -> dict[str, Any]:
+def _grown(provenance: Provenance, sha256: Sequence[str], accepted: int) -> Provenance:
     """Provenance of a model after an update.
 
     Args:
@@ -281,20 +268,13 @@ def _grown(provenance: dict[str, Any], sha256: Sequence[str], accepted: int) -> 
     # Models of older versions know the digest of the whole set alone.
     if digest in _batches(provenance):
         raise DatasetError(_all_again(len(sha256)))
-    return {
-        **provenance,
-        "n_images": provenance["n_images"] + len(sha256),
-        "images_sha256": combined_digest([provenance["images_sha256"], digest]),
-        "history": [
-            *provenance.get("history", []),
-            {
-                "date": now(),
-                "n_added": len(sha256),
-                "images_sha256": digest,
-                "n_accepted_anomalous": accepted,
-            },
-        ],
-    }
+    step = Step(now(), n_added=len(sha256), images_sha256=digest, n_accepted_anomalous=accepted)
+    return replace(
+        provenance,
+        n_images=provenance.n_images + len(sha256),
+        images_sha256=combined_digest([provenance.images_sha256, digest]),
+        history=[*(provenance.history or []), step],
+    )
 
 
 def _all_again(n: int) -> str:
@@ -338,12 +318,11 @@ def _some(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
-def _batches(provenance: Mapping[str, Any]) -> set[str]:
+def _batches(origin: Provenance | MergedModel | Step) -> set[str]:
     """Digests of the sets of images that a model has learnt, as far as its metadata tell them."""
-    found = {provenance["images_sha256"]}
-    for step in provenance.get("history", ()):
-        found |= set().union(*map(_batches, step.get("merged", (step,))))
-    return found
+    found = {origin.images_sha256} if origin.images_sha256 else set()
+    parts = origin.merged if isinstance(origin, Step) else origin.history
+    return found.union(*map(_batches, parts or ()))
 
 
 def _judged(
