@@ -20,8 +20,6 @@ from fre.errors import ImageError, ModelFileError, OptionError
 from fre.evaluation.evaluate import evaluate
 from fre.evaluation.figures import Evaluation
 from fre.features.extractor import FeatureExtractor
-from fre.images.decode import read_resized
-from fre.images.loading import iter_loaded
 from fre.inference.predictor import OUTPUTS
 from fre.model import Model
 from fre.runtimes.runtime import open_runtime
@@ -237,21 +235,20 @@ def _inputs(extractor: FeatureExtractor, sources: Sequence[Path]) -> Iterator[Fl
     """What the network is given of some images: float32 (1, 3, H, W), normalised."""
     norm, inspected = extractor.backbone.normalisation, extractor.inspected
     mean, std = (np.array(values, np.float32) for values in (norm.mean, norm.std))
-    for image in iter_loaded(sources, extractor.geometry.preparation, workers=1, ahead=1):
+    for image in extractor.preparation.load_many(sources, workers=1, ahead=1):
         if isinstance(image, ImageError):
             raise image
-        extractor.check(image)
-        for _, _, pixels in extractor.inputs(image, None):
-            planes = ((pixels - mean) / std).transpose(2, 0, 1)
+        for one in extractor.preparation.inputs(image):
+            planes = ((one.pixels - mean) / std).transpose(2, 0, 1)
             yield planes[None] if inspected is None else (planes * inspected)[None]
 
 
 def _trial(extractor: FeatureExtractor, images: Sequence[Path]) -> list[NDArray[np.uint8]]:
     """Inputs to measure the speed on: uint8 (1, H, W, 3) each."""
-    geometry = extractor.geometry
-    read = (read_resized(path, geometry.preparation) for path in _spread(images, SPEED_IMAGES))
-    inputs = (part for pixels, size in read for part in geometry.inputs(pixels, size))
-    return [part[None] for part in islice(inputs, SPEED_IMAGES)]
+    preparation = extractor.preparation
+    loaded = map(preparation.load, _spread(images, SPEED_IMAGES))
+    inputs = (one.pixels for image in loaded for one in preparation.inputs(image))
+    return [pixels[None] for pixels in islice(inputs, SPEED_IMAGES)]
 
 
 def _milliseconds(

@@ -133,10 +133,8 @@ def compare(
 ) -> Comparison:
     """Evaluate two models on the same test images.
 
-    The figures of both vary with the choice of the test images, and mostly together. So the
-    intervals are those of the differences, with the same images drawn for both: see
-    `fre.evaluation.metrics.bootstrap_difference`, and for pixels
-    `fre.evaluation.metrics.PixelMetrics.resample`.
+    Figures of both models vary together with the choice of test images. Intervals are therefore
+    those of the differences, with the same images drawn for both models.
 
     Args:
         a: a loaded model.

@@ -36,7 +36,7 @@ class FeatureExtractor(FeatureRunner):
         fit: how images are brought to that size.
         tiling: how they are cut into tiles of that size instead.
         roi: the part of the images that is looked at; ``None`` is all.
-        bits: range of the 16-bit values of image files, as in `fre.images.geometry.Preparation`.
+        bits: range of the 16-bit values of image files, as in `fre.images.geometry.Decoding`.
         threads: threads of the network; 0 takes all cores.
 
     Attributes:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.errors import OptionError
 from fre.features.layout import FeatureLayout
 from fre.features.network import FEATURES
-from fre.images.appearance import appearance
-from fre.images.augmentation import Augmentation
-from fre.images.decode import file_of
 from fre.images.geometry import Geometry
-from fre.images.loading import LoadedImage
+from fre.images.preparation import Preparation
 from fre.images.roi import Roi
 from fre.runtimes.runtime import Runtime, open_runtime
 from fre.types import FloatArray
@@ -31,10 +26,6 @@ READERS = 4
 
 AHEAD = 4
 """Images for each core that are read before the network asks for them."""
-
-
-_Input: TypeAlias = "tuple[int, int, int, NDArray[np.uint8]]"
-"""Numbers of image, copy and tile, and pixels."""
 
 
 class FeatureRunner:
@@ -63,6 +54,7 @@ class FeatureRunner:
         self.layouts = tuple(layouts)
         self.geometry = geometry
         self.roi = roi
+        self.preparation = Preparation(geometry, roi)
         self.readers = readers
         self._model = model
         self._threads = threads
@@ -115,43 +107,3 @@ class FeatureRunner:
         for row, pixels in enumerate(images):
             runtime.run(pixels[None], out=[out[row : row + 1]])
         return out
-
-    def check(self, image: LoadedImage) -> None:
-        """Refuse an image that the region of interest does not fit.
-
-        Raises:
-            ImageError: it does not.
-        """
-        if self.roi is not None:
-            self.roi.check(image.original_size, file_of(image.source))
-
-    def measured(self, image: LoadedImage) -> NDArray[np.float64]:
-        """Return the pixel statistics of an image's inspected part: see `fre.images.appearance`."""
-        shown = None if self.roi is None else self.roi.at_size(image.pixels.shape[:2])
-        return appearance(image.pixels, shown)
-
-    def inputs(
-        self, image: LoadedImage, augmentation: Augmentation | None
-    ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-        """What the network is given of an image: numbers of copy and tile, and pixels.
-
-        Raises:
-            OptionError: none of its tiles shows anything inspected.
-        """
-        pixels, shown = image.pixels, None
-        if self.roi is not None:
-            # Before it is moved about, what is ignored must not reach what is inspected.
-            pixels = self.roi.cover(pixels)
-            if self.geometry.tiling is not None:
-                shown = self.roi.shown_by(self.geometry.grid(image.original_size))
-                if not any(shown):
-                    raise OptionError("the masks leave nothing to inspect: mark a larger region")
-        variants = [pixels]
-        if augmentation is not None:
-            copies = augmentation.of(pixels, image.sha256)
-            variants += copies if self.roi is None else map(self.roi.cover, copies)
-        for copy, variant in enumerate(variants):
-            inputs = self.geometry.inputs(variant, image.original_size)
-            for index, tile in enumerate(inputs):
-                if shown is None or shown[index]:
-                    yield copy, index, tile

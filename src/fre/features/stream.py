@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import ImageError
-from fre.features.runner import AHEAD, BATCH, FeatureRunner, _Input
+from fre.features.runner import AHEAD, BATCH, FeatureRunner
 from fre.images.augmentation import Augmentation
 from fre.images.decode import ImageSource
-from fre.images.loading import iter_loaded
 from fre.images.near_duplicates import duplicate_thumbnail
+from fre.images.preparation import NetworkInput
 from fre.parallel import in_order
 from fre.runtimes.runtime import LANES
 from fre.storage.remote import is_url
@@ -58,6 +58,10 @@ class SeenImage:
         """What `to_note` gave."""
         place, sha256, height, width, *measured = note
         return cls(place, sha256, (height, width), NO_THUMBNAIL, tuple(measured))
+
+
+_Input: TypeAlias = tuple[int, NetworkInput]
+"""Number of the image, and one of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class FeatureStream:
         try:
             batches, ahead = self._batches(threads), min(LANES, cores)
             for (batch, X), _ in in_order(self._run, batches, workers=threads, ahead=ahead):
-                rows = np.array([(image, tile, copy) for image, copy, tile, _ in batch], np.intp)
+                rows = np.array([(image, one.tile, one.copy) for image, one in batch], np.intp)
                 yield FeatureBatch(X, *rows.T)
         finally:
             # Without waiting: see `in_order`.
@@ -142,13 +146,12 @@ class FeatureStream:
 
     def _run(self, batch: tuple[list[_Input], FloatArray]) -> None:
         inputs, out = batch
-        self._extractor.run([pixels for *_, pixels in inputs], out)
+        self._extractor.run([one.pixels for _, one in inputs], out)
 
     def _inputs(self, threads: ThreadPoolExecutor) -> Iterator[_Input]:
         extractor = self._extractor
-        loaded = iter_loaded(
+        loaded = extractor.preparation.load_many(
             self._sources,
-            extractor.geometry.preparation,
             workers=threads,
             # Local files are read where they are decoded, which spares a change of threads.
             readers=extractor.readers if any(map(is_url, self._sources)) else None,
@@ -160,7 +163,6 @@ class FeatureStream:
             try:
                 if isinstance(image, ImageError):
                     raise image
-                extractor.check(image)
                 number = len(self.images)
                 assert image.thumbnail is not None
                 self.images.append(
@@ -169,11 +171,11 @@ class FeatureStream:
                         image.sha256,
                         image.original_size,
                         image.thumbnail,
-                        tuple(map(float, extractor.measured(image))),
+                        tuple(map(float, extractor.preparation.appearance(image))),
                     )
                 )
-                for copy, tile, pixels in extractor.inputs(image, self._augmentation):
-                    yield number, copy, tile, pixels
+                for network_input in extractor.preparation.inputs(image, self._augmentation):
+                    yield number, network_input
             except ImageError as error:
                 if not self._skip_unreadable:
                     raise

@@ -49,7 +49,7 @@ def eight_bits(image: Image.Image, bits: int | None = FULL_RANGE) -> Image.Image
 
     Args:
         image: opened by Pillow.
-        bits: range of 16-bit values, as in `fre.images.geometry.Preparation`.
+        bits: range of 16-bit values, as in `fre.images.geometry.Decoding`.
 
     Raises:
         UnfitError: the range is not known, or a value is outside it.
@@ -134,7 +134,7 @@ def deep_colour(high: Image.Image, low: Image.Image, bits: int | None) -> Image.
     Args:
         high: the high bytes.
         low: the low bytes.
-        bits: range of the values, as in `fre.images.geometry.Preparation`.
+        bits: range of the values, as in `fre.images.geometry.Decoding`.
 
     Raises:
         UnfitError: the range is not known, or a value is outside it.

@@ -33,7 +33,7 @@ from fre.images.formats import (
     orientation_of,
     shown_size,
 )
-from fre.images.geometry import FULL_RANGE, Preparation
+from fre.images.geometry import FULL_RANGE, Decoding
 from fre.images.jpeg import reduction, softened
 from fre.parallel import in_order
 from fre.storage import listing as folders
@@ -45,7 +45,7 @@ from fre.types import ImageArray, Progress
 ImageSource: TypeAlias = "Path | str | NDArray[np.uint8] | Image.Image"
 """A file, or its URL; or uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), RGB; or a PIL image."""
 Target: TypeAlias = (
-    "tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int] | None] | Preparation"
+    "tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int] | None] | Decoding"
 )
 """A height and width to resize to; or a function from an image's own to those, ``None`` to leave
 it; or that and the range of 16-bit values."""
@@ -89,8 +89,8 @@ def find_images(source: Path | str) -> list[Path]:
     return found
 
 
-def _preparation(target: Target | None) -> Preparation:
-    return target if isinstance(target, Preparation) else Preparation(target)
+def _decoding(target: Target | None) -> Decoding:
+    return target if isinstance(target, Decoding) else Decoding(target)
 
 
 def _small(image: Image.Image, target: tuple[int, int], bits: int | None) -> NDArray[np.uint8]:
@@ -118,7 +118,7 @@ def _resized(
 
 
 def _decode(
-    source: Path | str | bytes, name: Path | str, preparation: Preparation
+    source: Path | str | bytes, name: Path | str, decoding: Decoding
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Read an image file, upright: uint8 (h, w, 3), and its own height and width."""
     with open_image(source, name) as image:
@@ -129,24 +129,24 @@ def _decode(
             orientation = 1
         else:
             orientation = orientation_of(image)
-        if deep and preparation.bits != FULL_RANGE:
+        if deep and decoding.bits != FULL_RANGE:
             with open_low_bytes(source, name) as low:
-                image = deep_colour(image, low, preparation.bits)
-        return _upright(image, orientation, preparation)
+                image = deep_colour(image, low, decoding.bits)
+        return _upright(image, orientation, decoding)
 
 
 def _upright(
-    image: Image.Image, orientation: int, preparation: Preparation
+    image: Image.Image, orientation: int, decoding: Decoding
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     width, height = image.size
     sideways = orientation in SIDEWAYS
     original = (width, height) if sideways else (height, width)
-    size = preparation.size_of(original)
+    size = decoding.size_of(original)
     if size is None:
-        pixels = np.asarray(eight_bits(image, preparation.bits))
+        pixels = np.asarray(eight_bits(image, decoding.bits))
     else:
         target = size if sideways else (size[1], size[0])
-        pixels = _small(image, target, preparation.bits)
+        pixels = _small(image, target, decoding.bits)
     if orientation in UPRIGHT:
         # Turning the small image costs less than turning the large one.
         pixels = np.asarray(Image.fromarray(pixels).transpose(UPRIGHT[orientation]))
@@ -156,10 +156,10 @@ def _upright(
 
 
 def _load(
-    source: Path | str, preparation: Preparation, data: bytes | None = None
+    source: Path | str, decoding: Decoding, data: bytes | None = None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """An image from a file, or from what was read of it."""
-    return _decode(_stored(source) if data is None else data, source, preparation)
+    return _decode(_stored(source) if data is None else data, source, decoding)
 
 
 def _stored(source: Path | str) -> Path | str | bytes:
@@ -173,13 +173,13 @@ def _stored(source: Path | str) -> Path | str | bytes:
 
 
 def _from_memory(
-    image: NDArray[np.uint8] | Image.Image, preparation: Preparation
+    image: NDArray[np.uint8] | Image.Image, decoding: Decoding
 ) -> tuple[ImageArray, tuple[int, int]]:
     """An image that is given as an array or as a PIL image."""
     if isinstance(image, Image.Image):
         try:
             # Not the caller's own, which would be decoded at a smaller scale for ever.
-            return _upright(*_opened(image), preparation)
+            return _upright(*_opened(image), decoding)
         except InputError:
             raise
         except UnfitError as error:
@@ -188,7 +188,7 @@ def _from_memory(
             raise ImageError(None, f"not a readable image: {error}") from error
     pixels = check_array(image)
     original = (pixels.shape[0], pixels.shape[1])
-    size = preparation.size_of(original)
+    size = decoding.size_of(original)
     if size is None or original == size:
         return pixels, original
     small = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
@@ -260,7 +260,7 @@ def read_image(source: ImageSource, bits: int | None = FULL_RANGE) -> ImageArray
 
     Args:
         source: a file, an array or a PIL image.
-        bits: range of 16-bit values, as in `fre.images.geometry.Preparation`.
+        bits: range of 16-bit values, as in `fre.images.geometry.Decoding`.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -268,7 +268,7 @@ def read_image(source: ImageSource, bits: int | None = FULL_RANGE) -> ImageArray
     Raises:
         ImageError: the file can't be read, is damaged, or exceeds a limit.
     """
-    return read_resized(source, Preparation(None, bits))[0]
+    return read_resized(source, Decoding(None, bits))[0]
 
 
 def read_resized(source: ImageSource, target: Target) -> tuple[ImageArray, tuple[int, int]]:
@@ -288,10 +288,10 @@ def read_resized(source: ImageSource, target: Target) -> tuple[ImageArray, tuple
         ImageError: the file can't be read, is damaged, or exceeds a limit; or its 16-bit values
             are outside the range.
     """
-    preparation = _preparation(target)
+    decoding = _decoding(target)
     if isinstance(source, (str, Path)):
-        return _load(source, preparation)
-    return _from_memory(source, preparation)
+        return _load(source, decoding)
+    return _from_memory(source, decoding)
 
 
 def image_size(source: ImageSource) -> tuple[int, int]:
@@ -303,7 +303,7 @@ def image_size(source: ImageSource) -> tuple[int, int]:
     if isinstance(source, (str, Path)):
         with open_image(_stored(source), source) as image:
             return shown_size(image)
-    return read_resized(source, Preparation(None))[1]
+    return read_resized(source, Decoding(None))[1]
 
 
 def find_bits(
@@ -366,7 +366,7 @@ def probe(data: bytes, *, name: str, bits: int | None = FULL_RANGE) -> tuple[str
     Args:
         data: a file's content.
         name: what to call it in errors.
-        bits: range that 16-bit values are read by, as in `fre.images.geometry.Preparation`.
+        bits: range that 16-bit values are read by, as in `fre.images.geometry.Decoding`.
 
     Returns:
         One of `FORMATS`, or ``"MPO"``, a JPEG with more behind it, followed by the range where
@@ -397,7 +397,7 @@ def decode_resized(
     Raises:
         ImageError: the data are damaged, none of `FORMATS`, or exceed a limit.
     """
-    return _decode(data, name, _preparation(target))
+    return _decode(data, name, _decoding(target))
 
 
 def file_of(source: ImageSource) -> Path | str | None:

@@ -207,8 +207,8 @@ def _weights(starts: Sequence[int], tile: int, length: int) -> list[NDArray[np.f
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """How the file of an image becomes pixels; the same for training and prediction.
+class Decoding:
+    """How an image file becomes pixels.
 
     Attributes:
         target: height and width to resize to; or a function from an image's own height and width
@@ -233,7 +233,7 @@ class Geometry:
         size: height and width of the input.
         fit: how an image is brought to that size.
         tiling: how it is cut into tiles of that size instead; ``None`` leaves it whole.
-        bits: range of the 16-bit values of image files, as in `Preparation`.
+        bits: range of the 16-bit values of image files, as in `Decoding`.
     """
 
     size: Size
@@ -264,9 +264,9 @@ class Geometry:
         return box.height, box.width
 
     @property
-    def preparation(self) -> Preparation:
-        """How the file of an image becomes pixels that `inputs` takes."""
-        return Preparation(self.target, self.bits)
+    def decoding(self) -> Decoding:
+        """How an image file becomes the pixels that `inputs` takes."""
+        return Decoding(self.target, self.bits)
 
     def grid(self, image_size: Size) -> TileGrid:
         """The tiles of an image of that original size."""

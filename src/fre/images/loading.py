@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import ImageError, InputError
-from fre.images.decode import ImageSource, Target, _from_memory, _load, _preparation
+from fre.images.decode import ImageSource, Target, _decoding, _from_memory, _load
 from fre.images.formats import file_limit
-from fre.images.geometry import Preparation
+from fre.images.geometry import Decoding
 from fre.parallel import Workers, in_order
 from fre.storage.files import read_regular
 from fre.storage.remote import fetch, is_url
@@ -53,13 +53,13 @@ def _content(source: ImageSource) -> bytes | InputError | None:
 
 
 def _decoded(
-    source: ImageSource, content: bytes | InputError | None, preparation: Preparation
+    source: ImageSource, content: bytes | InputError | None, decoding: Decoding
 ) -> tuple[ImageArray, tuple[int, int]]:
     if isinstance(content, InputError):
         raise content
     if isinstance(source, (str, Path)):
-        return _load(source, preparation, content)
-    return _from_memory(source, preparation)
+        return _load(source, decoding, content)
+    return _from_memory(source, decoding)
 
 
 def _digest(source: ImageSource, content: bytes | InputError | None) -> str:
@@ -101,12 +101,12 @@ def iter_loaded(
     Yields:
         For each source its image, or the error that says why it can't be read.
     """
-    preparation = _preparation(target)
+    decoding = _decoding(target)
 
     def decode(read: tuple[ImageSource, bytes | InputError | None]) -> LoadedImage | ImageError:
         source, content = read
         try:
-            pixels, original = _decoded(source, content, preparation)
+            pixels, original = _decoded(source, content, decoding)
             sha256 = _digest(source, content) if digest else ""
             small = None if thumbnail is None else thumbnail(pixels)
             return LoadedImage(source, pixels, original, sha256, small)

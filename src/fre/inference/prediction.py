@@ -31,7 +31,7 @@ class Prediction:
             size of its input, or, of an image that was cut into tiles, at the image's.
         pixel_threshold: a pixel of the anomaly map at or above it belongs to a region.
         bits: range that 16-bit values of the image were read by, as in
-            `fre.images.geometry.Preparation`; pictures of it are drawn by the same.
+            `fre.images.geometry.Decoding`; pictures of it are drawn by the same.
         reason: why the image can't show what the training images show, whatever its score, such
             as a black image of a dead camera; it is anomalous then. ``None``: nothing is wrong
             with its pixels.
