@@ -45,9 +45,9 @@ def test_only_one_place_opens_images() -> None:
         for path in source.rglob("*.py")
         if re.search(r"\bImage\.open\(|\bimport open as|ImageFile\.Parser", path.read_text())
     }
-    assert found <= {"decoding.py", "images.py"}
-    # images.py names it in a message alone.
-    assert "Image.open(file, formats=FORMATS)" in (source / "decoding.py").read_text()
+    assert found <= {"images/formats.py", "images/decode.py"}
+    # decode.py names it in a message alone.
+    assert "Image.open(file, formats=FORMATS)" in (source / "images/formats.py").read_text()
     calls = re.findall(r".*\bImage\.open\(.*", (source / "images.py").read_text())
     assert all("opens the content of a file" in line for line in calls)
 
@@ -179,7 +179,7 @@ def test_compressed_metadata_of_a_png_does_not_fill_the_memory(tmp_path: Path, k
     code = f"""
 import resource, sys
 from fre.errors import ImageError
-from fre.images import read_image
+from fre.images.decode import read_image
 try: read_image({str(path)!r})
 except ImageError: pass
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -236,7 +236,7 @@ def test_libtiff_writes_nothing_to_stderr(tmp_path: Path) -> None:
     path.write_bytes(data)
     code = f"""
 from fre.errors import ImageError
-from fre.images import read_image
+from fre.images.decode import read_image
 try: read_image({str(path)!r})
 except ImageError as error: print(error)
 """

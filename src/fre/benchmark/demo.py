@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fre.datasets import load_mask, open_dataset
-from fre.datasets.plates import write_dataset
+from fre.datasets.plate_dataset import write_dataset
 from fre.datasets.samples import Dataset
 from fre.detector import FRE
 from fre.evaluation.evaluate import evaluate

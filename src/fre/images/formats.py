@@ -212,7 +212,7 @@ def _check_work(image: Image.Image, file: BinaryIO) -> None:
     if pixels > pixel_limit():
         raise UnfitError(
             f"{width} x {height} pixels is more than the limit of {pixel_limit():,}; raise it "
-            "with --max-pixels or fre.images.decode.set_pixel_limit if the file is to be trusted"
+            "with --max-pixels or fre.images.formats.set_pixel_limit if the file is to be trusted"
         )
     if image.format in ("JPEG", "MPO"):
         allowed = min(SCANS, SCANS_AT_LIMIT * pixel_limit() // max(pixels, 1))
