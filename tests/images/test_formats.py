@@ -48,7 +48,7 @@ def test_only_one_place_opens_images() -> None:
     assert found <= {"images/formats.py", "images/decode.py"}
     # decode.py names it in a message alone.
     assert "Image.open(file, formats=FORMATS)" in (source / "images/formats.py").read_text()
-    calls = re.findall(r".*\bImage\.open\(.*", (source / "images.py").read_text())
+    calls = re.findall(r".*\bImage\.open\(.*", (source / "images/decode.py").read_text())
     assert all("opens the content of a file" in line for line in calls)
 
 

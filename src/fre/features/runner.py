@@ -1,4 +1,4 @@
-"""The network that turns images into features."""
+"""A network with pooling that turns inputs into features."""
 
 from __future__ import annotations
 
@@ -17,28 +17,26 @@ from fre.runtimes.runtime import Runtime, open_runtime
 from fre.types import FloatArray
 
 BATCH = 4
-"""Images that a thread takes at a time."""
-
-
+"""Number of inputs that a thread takes at a time."""
 READERS = 4
-"""Threads that fetch what is no local file."""
-
-
+"""Number of threads that fetch remote files."""
 AHEAD = 4
-"""Images for each core that are read before the network asks for them."""
+"""Number of images for each core that are read ahead."""
 
 
 class FeatureRunner:
-    """Images to features, by a network that is given as it is: all that a worker needs.
+    """Computes features of images with a given network, on this machine or on a Ray worker.
 
     Args:
-        model: a serialised ONNX model, from `fre.features.network.feature_model`.
-        layouts: of the features of each layer; a flat feature is those of all layers, one after
-            the other.
-        geometry: how an image meets the input.
-        roi: the part of the images that is looked at; ``None`` is all.
-        threads: threads of the network; 0 takes all cores.
-        readers: threads that fetch images from a store, to be decoded where the network runs.
+        model: serialised ONNX model, from `fre.features.network.feature_model`.
+        layouts: layout of each layer's features, which follow each other in a flat feature.
+        geometry: how images are resized, padded or tiled for the input.
+        roi: inspected region of the images; ``None`` inspects them whole.
+        threads: number of threads of the network, 0 for all cores.
+        readers: number of threads that fetch remote images.
+
+    Attributes:
+        preparation: how image files become inputs of the network.
     """
 
     def __init__(
@@ -65,16 +63,16 @@ class FeatureRunner:
 
     @property
     def cores(self) -> int:
-        """How many threads to have for `run` and all other work."""
+        """Number of threads for `run` and all other work."""
         return self._runtime.cores
 
     def release(self) -> None:
-        """Give back the memory that the network works in, until it is needed again."""
+        """Free the memory of the network, until the next run."""
         self.__dict__.pop("_runtime", None)
 
     @property
     def layout(self) -> FeatureLayout:
-        """How the features of the only layer are made up."""
+        """Layout of the features of the only layer."""
         (layout,) = self.layouts
         return layout
 
@@ -84,18 +82,18 @@ class FeatureRunner:
         return sum(layout.dimension for layout in self.layouts)
 
     def split(self, X: FloatArray) -> list[FloatArray]:
-        """The features of each layer, as views: float32 (n, D) to (n, D_l)."""
+        """Return the features of each layer as views: float32 (n, D) to (n, D_l) each."""
         borders = np.cumsum([layout.dimension for layout in self.layouts])[:-1]
         return np.split(X, borders, axis=1)
 
     def run(
         self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], out: FloatArray | None = None
     ) -> FloatArray:
-        """Features of images, computed on the thread that calls it.
+        """Compute features on the calling thread.
 
         Args:
-            images: uint8 (N, H, W, 3), or N of (H, W, 3), at the input's size.
-            out: float32 (N, D), to write them to; ``None`` makes a new array.
+            images: uint8 (N, H, W, 3), or N arrays (H, W, 3), at the input's size.
+            out: float32 (N, D), array to fill; ``None`` makes a new one.
 
         Returns:
             float32 (N, D).
@@ -103,7 +101,7 @@ class FeatureRunner:
         if out is None:
             out = np.empty((len(images), self.dimension), np.float32)
         runtime = self._runtime.lane
-        # One by one: the maps of several at a time do not fit into a core's cache.
+        # One by one: the feature maps of several inputs do not fit into a core's cache.
         for row, pixels in enumerate(images):
             runtime.run(pixels[None], out=[out[row : row + 1]])
         return out

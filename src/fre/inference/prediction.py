@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fre.errors import ImageError
 from fre.images.resize import resize_map
 from fre.scoring.regions import Region
 from fre.types import FloatArray, MaskArray
@@ -71,3 +72,16 @@ class Prediction:
             **({} if self.reason is None else {"reason": self.reason}),
             "regions": [region.to_dict() for region in self.regions],
         }
+
+
+def prediction_row(result: Prediction | ImageError, path: str | None = None) -> dict[str, Any]:
+    """Return a prediction, or the error in its place, as one JSON line of ``fre predict``.
+
+    Args:
+        result: prediction or error.
+        path: path of the image in the line; ``None`` takes that of the result.
+    """
+    named = {} if path is None else {"path": path}
+    if isinstance(result, ImageError):
+        return {"path": str(result.path), **named, "error": result.reason}
+    return {**result.to_dict(), **named}
