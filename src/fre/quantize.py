@@ -163,28 +163,15 @@ def quantize(
         BackboneError: ONNX Runtime can't quantise the network.
         MissingDependencyError: the model has an autoencoder, which needs ``fre[torch]`` to train.
     """
-    parameters = model.metadata.get("parameters")
-    if parameters is None:
-        raise ModelFileError(
-            "the model does not say how it was trained, as imported ones and those of older "
-            "versions: train it anew with fre train"
-        )
-    if parameters["preset"] == "reference" and parameters["rank"] is not None:
-        # Older versions kept the variance beside the rank, with which it has no effect.
-        parameters = {**parameters, "variance": None}
+    parameters = _parameters(model)
     backbone = embedded_backbone(model.data, model.metadata)
     if backbone.precision != "float32":
         raise ModelFileError("the model is quantised already")
-    rate = model.calibration.false_alarm_rate
-    frozen = "learning" not in model.metadata
-    detector = FRE(
-        **parameters | ({} if rate is None else {"false_alarm_rate": rate}) | {"frozen": frozen}
-    )
     sources = training_images(Path(good)) if isinstance(good, (str, Path)) else list(good)
     plain = _extractor(backbone, model, parameters, threads)
     integers = quantized(backbone, _inputs(plain, _spread(sources, RANGE_IMAGES)))
     extractor = _extractor(integers, model, parameters, threads)
-    small = detector.fit_extractor(extractor, sources, threads=threads, progress=progress)
+    small = FRE(**parameters).fit_extractor(extractor, sources, threads=threads, progress=progress)
     # A dataset's images say what its figures are made of; else there are none but the good ones.
     images = [sample.path for sample in require_test(dataset)] if dataset else sources
     milliseconds = _milliseconds(
@@ -208,20 +195,31 @@ def quantize(
     )
 
 
+def _parameters(model: Model) -> dict[str, Any]:
+    """Return the parameters of `fre.FRE` that train such a model again."""
+    parameters = model.metadata.get("parameters")
+    if parameters is None:
+        raise ModelFileError(
+            "the model does not say how it was trained, as imported ones and those of older "
+            "versions: train it anew with fre train"
+        )
+    parameters = {**parameters, "frozen": "learning" not in model.metadata}
+    if parameters["preset"] == "reference" and parameters["rank"] is not None:
+        # Older versions kept the variance beside the rank, with which it has no effect.
+        parameters["variance"] = None
+    if model.calibration.false_alarm_rate is not None:
+        parameters["false_alarm_rate"] = model.calibration.false_alarm_rate
+    return parameters
+
+
 def _extractor(
     backbone: EmbeddedBackbone, model: Model, parameters: dict[str, Any], threads: int
 ) -> FeatureExtractor:
-    reference = parameters["preset"] == "reference"
-    geometry = model.geometry
-    return FeatureExtractor(
+    return FeatureExtractor.prepared(
         backbone,
         [layer.name for layer in backbone.layers],
-        pool=parameters["pool"] if reference else 1,
-        size=geometry.size,
-        fit=geometry.fit,
-        tiling=geometry.tiling,
-        bits=geometry.bits,
-        roi=model.roi,
+        pool=parameters["pool"] if parameters["preset"] == "reference" else 1,
+        preparation=model.preparation,
         threads=threads,
     )
 

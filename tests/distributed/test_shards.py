@@ -316,11 +316,11 @@ def test_a_shard_that_is_out_of_reach_is_not_written(
 ) -> None:
     """Or it would be taken for done."""
     import fre
-    from fre.distributed.scoring import Scorer
+    from fre.distributed.scoring import Scorer, ScoringTask
 
     model = fre.FRE(size=64).fit(good_folder)
     monkeypatch.setattr("fre.images.decode.fetch", out_of_reach)
-    scorer = Scorer(
+    task = ScoringTask(
         model=None,
         folder=Folder(tmp_path),
         form="jsonl",
@@ -329,6 +329,7 @@ def test_a_shard_that_is_out_of_reach_is_not_written(
         runtime="onnxruntime",
         version="",
     )
+    scorer = Scorer(task)
     monkeypatch.setattr(Scorer, "_model", model)
     with pytest.raises(FetchError, match="can't be fetched"):
         scorer._score(Shard(0, ("s3://b/1.png", "s3://b/2.png"), 2), "part")

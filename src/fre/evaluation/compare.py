@@ -35,7 +35,7 @@ class Difference:
     """Difference of a figure between two models.
 
     Attributes:
-        value: figure of the second model minus that of the first, in [-1, 1].
+        value: second model's figure minus the first one's, in [-1, 1].
         interval: paired bootstrap interval at 95 %, low and high.
     """
 
@@ -132,8 +132,8 @@ def compare(
 ) -> Comparison:
     """Evaluate two models on the same test images.
 
-    Figures of both models vary together with the choice of test images. Intervals are therefore
-    those of the differences, with the same images drawn for both models.
+    Figures of both models vary together with the choice of test images. So each interval is one of
+    the difference, with the same images drawn for both models.
 
     Args:
         a: loaded model.

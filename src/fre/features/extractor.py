@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
@@ -20,6 +20,7 @@ from fre.features.table import Features
 from fre.images.augmentation import Augmentation
 from fre.images.decode import ImageSource, image_size
 from fre.images.geometry import FULL_RANGE, Fit, Geometry, Tiling
+from fre.images.preparation import Preparation
 from fre.images.roi import Roi, cells, too_small_a_region
 from fre.runtimes.runtime import open_runtime
 from fre.types import Progress
@@ -83,6 +84,30 @@ class FeatureExtractor(FeatureRunner):
             self._built(layouts, size).SerializeToString(), layouts, geometry, roi, threads=threads
         )
 
+    @classmethod
+    def prepared(
+        cls,
+        backbone: Backbone,
+        layers: Sequence[str],
+        *,
+        pool: int,
+        preparation: Preparation,
+        threads: int = 0,
+    ) -> FeatureExtractor:
+        """Return an extractor that prepares images as a fitted model does."""
+        geometry = preparation.geometry
+        return cls(
+            backbone,
+            layers,
+            pool=pool,
+            size=geometry.size,
+            fit=geometry.fit,
+            tiling=geometry.tiling,
+            bits=geometry.bits,
+            roi=preparation.roi,
+            threads=threads,
+        )
+
     def model(self) -> bytes:
         """Return the serialised network with pooling, as `FeatureRunner` takes it."""
         return self._model
@@ -111,7 +136,8 @@ class FeatureExtractor(FeatureRunner):
             ImageError: an image can't be read, or the region of interest does not fit it.
             DatasetError: none of the images can be read.
         """
-        reserved = self._capacity(sources, augmentation)
+        # As if all images were like the first, whose tiles are counted.
+        reserved = max(1, self.rows(sources, augmentation))
         X = np.empty((reserved, self.dimension), np.float32)
         stream = FeatureStream(
             self,
@@ -136,26 +162,17 @@ class FeatureExtractor(FeatureRunner):
                 f"none of the {len(sources)} images can be read: {stream.skipped[0]}"
             )
 
-        def joined(column: Callable[[FeatureBatch], NDArray[np.intp]]) -> NDArray[np.intp]:
-            return np.concatenate([np.empty(0, np.intp), *map(column, batches)])
-
         return Features(
             X[:filled],
             tuple(image.sha256 for image in stream.images),
             tuple(stream.skipped),
             tuple(image.place for image in stream.images),
             np.stack([image.thumbnail for image in stream.images]) if stream.images else None,
-            joined(lambda batch: batch.image),
-            joined(lambda batch: batch.tile),
-            joined(lambda batch: batch.copy),
+            *(_joined(batches, column) for column in ("image", "tile", "copy")),
             tuple(image.size for image in stream.images),
             tuple(source_name(sources[image.place]) for image in stream.images),
             np.array([image.appearance for image in stream.images]),
         )
-
-    def _capacity(self, sources: Sequence[ImageSource], augmentation: Augmentation | None) -> int:
-        """Return the number of rows to reserve, as if all images were like the first."""
-        return max(1, self.rows(sources, augmentation))
 
     def rows(self, sources: Sequence[ImageSource], augmentation: Augmentation | None = None) -> int:
         """Return the number of feature rows, if all images have the size of the first.
@@ -168,6 +185,10 @@ class FeatureExtractor(FeatureRunner):
         if self.geometry.tiling is not None and sources:
             tiles = self.geometry.count(image_size(sources[0]))
         return len(sources) * copies * tiles
+
+
+def _joined(batches: Sequence[FeatureBatch], column: str) -> NDArray[np.intp]:
+    return np.concatenate([np.empty(0, np.intp), *(getattr(batch, column) for batch in batches)])
 
 
 def source_name(source: ImageSource) -> str:

@@ -1,7 +1,7 @@
 """Pixel statistics of images, and their ranges in good images, to recognise a dead camera.
 
-Features of a black, white or flat picture, or of pure noise, may look like those of good images.
-Their pixels don't. The limits are wide, so that no picture of a part exceeds them.
+Features of a black, white or flat picture, or of pure noise, may look good, but the pixels don't.
+The limits are wide, so that no picture of a part exceeds them.
 """
 
 from __future__ import annotations

@@ -289,7 +289,7 @@ def read_resized(source: ImageSource, target: Target) -> tuple[ImageArray, tuple
 
 
 def image_size(source: ImageSource) -> tuple[int, int]:
-    """Return the height and width of an upright image; those of a file come from its header.
+    """Return the height and width of an upright image; only the header of a file is read.
 
     Raises:
         ImageError: the file can't be read.

@@ -107,15 +107,11 @@ class _Workshop:
                 reading=Reading(**reading) if reading else Reading(),
             )
             backbone = embedded_backbone(model.data, metadata)
-            extractor = FeatureExtractor(
+            extractor = FeatureExtractor.prepared(
                 backbone,
                 plan.names if plan else metadata["backbone"]["layers"],
                 pool=1 if plan else learning["pool"],
-                size=model.geometry.size,
-                fit=model.geometry.fit,
-                tiling=model.geometry.tiling,
-                bits=model.geometry.bits,
-                roi=model.roi,
+                preparation=model.preparation,
                 threads=threads,
             )
             parts, options = stream_plan(extractor, plan, settings)
