@@ -172,7 +172,6 @@ def quantize(
     integers = quantized(backbone, _inputs(plain, _spread(sources, RANGE_IMAGES)))
     extractor = _extractor(integers, model, parameters, threads)
     small = FRE(**parameters).fit_extractor(extractor, sources, threads=threads, progress=progress)
-    # A dataset's images say what its figures are made of; else there are none but the good ones.
     images = [sample.path for sample in require_test(dataset)] if dataset else sources
     milliseconds = _milliseconds(
         [model.data, small.data], _trial(plain, images), runtime=runtime, threads=threads

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -38,37 +39,43 @@ def number(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+class Caption(NamedTuple):
+    """Texts of a chart.
+
+    Attributes:
+        name: prefix of the ids in the chart, unique in its page.
+        title: title for screen readers.
+        description: summary of the data for screen readers.
+    """
+
+    name: str
+    title: str
+    description: str
+
+
 def curve_chart(
-    name: str,
-    title: str,
-    description: str,
+    caption: Caption,
     *,
     x: ArrayLike,
     y: ArrayLike,
-    x_label: str,
-    y_label: str,
-    point: tuple[float, float] | None = None,
-    point_label: str = "",
-    guess: tuple[tuple[float, float], tuple[float, float]] | None = None,
+    axes: tuple[str, str],
+    mark: tuple[float, float, str],
+    guess: tuple[tuple[float, float], tuple[float, float]],
 ) -> str:
     """Draw a curve over the unit square.
 
     Args:
-        name: prefix of the ids in the chart, unique in its page.
-        title: title for screen readers.
-        description: summary of the data for screen readers.
+        caption: texts of the chart.
         x: (n,), in [0, 1].
         y: (n,), in [0, 1].
-        x_label: text of the horizontal axis.
-        y_label: text of the vertical axis.
-        point: x and y of a point to mark.
-        point_label: text beside the point.
+        axes: labels of the horizontal and the vertical axis.
+        mark: x, y and label of a marked point.
         guess: both ends of the line of a random guess.
 
     Returns:
         An ``<svg>`` element.
     """
-    svg = _chart(name, title, description, CURVE_HEIGHT)
+    svg = _chart(caption, CURVE_HEIGHT)
     across = _Axis(0, 1, LEFT, WIDTH - RIGHT)
     up = _Axis(0, 1, CURVE_HEIGHT - BOTTOM, TOP)
     for share in (0, 0.25, 0.5, 0.75, 1):
@@ -77,24 +84,20 @@ def curve_chart(
         label = f"{share:.0%}"
         _text(svg, (across.at(share), CURVE_HEIGHT - BOTTOM + 18), label, "tick", "middle")
         _text(svg, (LEFT - 8, up.at(share) + 4), label, "tick", "end")
-    _text(svg, ((LEFT + WIDTH - RIGHT) / 2, CURVE_HEIGHT - 8), x_label, "label", "middle")
+    _text(svg, ((LEFT + WIDTH - RIGHT) / 2, CURVE_HEIGHT - 8), axes[0], "label", "middle")
     middle = (TOP + CURVE_HEIGHT - BOTTOM) / 2
-    upright = _text(svg, (14, middle), y_label, "label", "middle")
+    upright = _text(svg, (14, middle), axes[1], "label", "middle")
     upright.set("transform", f"rotate(-90 14 {_px(middle)})")
-    if guess is not None:
-        (x0, y0), (x1, y1) = guess
-        _line(svg, (across.at(x0), up.at(y0)), (across.at(x1), up.at(y1)), "guess")
+    (x0, y0), (x1, y1) = guess
+    _line(svg, (across.at(x0), up.at(y0)), (across.at(x1), up.at(y1)), "guess")
     corners = zip(across.many(x), up.many(y), strict=True)
     ElementTree.SubElement(svg, "path", {"class": "curve", "d": _path(corners)})
-    if point is not None:
-        _marked(svg, (across.at(point[0]), up.at(point[1])), point_label)
+    _marked(svg, (across.at(mark[0]), up.at(mark[1])), mark[2])
     return _markup(svg)
 
 
 def score_histogram(
-    name: str,
-    title: str,
-    description: str,
+    caption: Caption,
     *,
     good: ArrayLike,
     defect: ArrayLike,
@@ -107,9 +110,7 @@ def score_histogram(
     within the spread of the good images, and logarithmic outside where scores spread far.
 
     Args:
-        name: prefix of the ids in the chart, unique in its page.
-        title: title for screen readers.
-        description: summary of the data for screen readers.
+        caption: texts of the chart.
         good: (n,), scores; may be empty.
         defect: (n,), scores; may be empty.
         calibration: (n,), scores of the good images that set the threshold; may be empty.
@@ -121,7 +122,7 @@ def score_histogram(
     groups = _finite([good, defect, calibration])
     axis = _score_axis(groups, threshold)
     bottom = HISTOGRAM_TOP + 2 * ROW_HEIGHT + ROW_GAP
-    svg = _chart(name, title, description, round(bottom + BOTTOM))
+    svg = _chart(caption, round(bottom + BOTTOM))
     for tick in _ticks(axis):
         x = axis.at(tick)
         _line(svg, (x, HISTOGRAM_TOP), (x, bottom), "grid")
@@ -256,7 +257,8 @@ def _bars(
         tip.text = f"{counts[index]} from {number(edges[index])} to {number(edges[index + 1])}"
 
 
-def _chart(name: str, title: str, description: str, height: int) -> ElementTree.Element:
+def _chart(caption: Caption, height: int) -> ElementTree.Element:
+    name, title, description = caption
     svg = ElementTree.Element(
         "svg",
         {

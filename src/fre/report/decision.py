@@ -18,9 +18,10 @@ class Decision:
 
     Attributes:
         threshold: score above which an image is anomalous.
-        false_alarm_rate: the rate the threshold was set for, or ``None``.
-        chosen: how it was set instead, in words.
-        calibration: float64 (m,), scores of good images; may be empty.
+        false_alarm_rate: rate that the threshold was set for, in (0, 1); ``None`` for another
+            origin.
+        chosen: other origin in words; ``None`` or ``"by hand"`` if a person set the threshold.
+        calibration: float64 (m,), scores of the good images that set the threshold; may be empty.
     """
 
     threshold: float

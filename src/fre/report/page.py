@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
-from numpy.typing import ArrayLike
 
 from fre.errors import OptionError
 from fre.evaluation.figures import Evaluation, ScoredImage
@@ -32,10 +30,7 @@ def write_report(
     model_info: Mapping[str, Any],
     evaluation: Evaluation,
     dataset_name: str,
-    calibration_scores: ArrayLike,
-    threshold: float,
-    false_alarm_rate: float | None,
-    threshold_chosen: str | None = None,
+    decision: Decision,
     scale: Scale,
     gallery: Callable[[ScoredImage], GalleryItem],
     notes: Sequence[str] = (),
@@ -53,12 +48,7 @@ def write_report(
             ``version`` come first under labels of their own; other keys follow.
         evaluation: evaluation with its images.
         dataset_name: name of the dataset in the report.
-        calibration_scores: (m,), scores of the good images that set the threshold; may be empty.
-        threshold: score above which an image is anomalous.
-        false_alarm_rate: rate that the threshold was set for, in (0, 1); ``None`` for a threshold
-            of another origin.
-        threshold_chosen: other origin of the threshold, in words; ``None`` or ``"by hand"`` if a
-            person set it.
+        decision: threshold and its origin.
         scale: map values of a typical good pixel and of a clearly anomalous one.
         gallery: draws an image. It is called in order of importance: missed defects and false
             alarms, close calls, then the rest. If it raises ImageError, the page shows the reason.
@@ -83,8 +73,6 @@ def write_report(
     check_writable(file)
     rows = evaluation.images
     counts = Counts.of(rows)
-    calibration = np.asarray(calibration_scores, np.float64)
-    decision = Decision(threshold, false_alarm_rate, threshold_chosen, calibration)
     cards = draw_cards(ranked(rows, max_images), gallery, scale, progress)
     level, cards = fit(cards, max_bytes)
     html = _template().render(
@@ -96,9 +84,9 @@ def write_report(
         figures=figures(evaluation, counts),
         kinds=kinds(rows),
         counts=counts,
-        histogram=histogram(rows, calibration, threshold),
-        curves=curves(evaluation, counts, threshold),
-        n_calibration=calibration.size,
+        histogram=histogram(rows, decision.calibration, decision.threshold),
+        curves=curves(evaluation, counts, decision.threshold),
+        n_calibration=decision.calibration.size,
         model=model_rows(model_info),
         run=run_rows(evaluation, decision),
         groups=grouped(rows, cards),
