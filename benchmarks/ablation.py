@@ -27,7 +27,7 @@ from PIL import Image
 from fre.backbones import DEFAULT_BACKBONE, get_backbone
 from fre.datasets import load_mask, open_dataset, require_test, require_train
 from fre.datasets.samples import Sample
-from fre.evaluation.metrics import PixelMetrics, auroc, bootstrap_interval
+from fre.evaluation.metrics import PixelMetrics, auroc, bootstrap_resamples, percentile_interval
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout, pool_features
 from fre.scoring.fusion import SIGMA, TOP_SHARE, Enlargement, Fusion, Standard
@@ -373,7 +373,7 @@ def main(data: tuple[Path, ...], backbone: str, size: int | None, json_file: Pat
         results[folder.name] = {}
         for label, reading in rows():
             scores, maps = read(residuals, reading, names, shape)
-            low, high = bootstrap_interval(auroc, scores, defective)
+            low, high = percentile_interval(bootstrap_resamples(auroc, scores, defective))
             results[folder.name][label] = {
                 "auroc": auroc(scores, defective),
                 "low": low,

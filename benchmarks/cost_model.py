@@ -24,7 +24,7 @@ import numpy as np
 from fre.backbones import get_backbone
 from fre.datasets import training_images
 from fre.detector import FRE
-from fre.distributed.scoring import Scorer
+from fre.distributed.scoring import Scorer, ScoringTask
 from fre.distributed.shards import Shard
 from fre.distributed.training import FAN_IN, LARGEST, PIECES, SMALLEST, _packed, _unpacked
 from fre.features.runner import FeatureRunner
@@ -110,7 +110,7 @@ def measure(folder: Path, images: int, size: int | None) -> Measured:
 
     model = detector.fit(files[: min(len(files), 256)], threads=1)
     with tempfile.TemporaryDirectory() as output:
-        scorer = Scorer(
+        task = ScoringTask(
             model=None,
             folder=Folder(Path(output)),
             form="jsonl",
@@ -119,6 +119,7 @@ def measure(folder: Path, images: int, size: int | None) -> Measured:
             runtime="onnxruntime",
             version="",
         )
+        scorer = Scorer(task)
         scorer.__dict__["_model"] = Model(model.data, threads=1)
         scorer._score(Shard(0, tuple(map(str, files[:16])), 0), "warm")
         began = time.perf_counter()

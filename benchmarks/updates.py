@@ -36,7 +36,6 @@ from fre.onnx_tools.side_arrays import without_arrays
 from fre.subspaces.image_statistics import SubspaceStatistics
 from fre.training.fitted import Learnt
 from fre.training.update import learnt_of
-from incremental import ANGLE, sine
 from measuring import table
 
 RATES = (0.01, 0.05, 0.1)
@@ -56,6 +55,15 @@ class Scored:
     def of(cls, name: str, model: Model, paths: list[Path]) -> Scored:
         scores = [prediction.score for prediction in model.predict_many(paths)]
         return cls(name, model, learnt_of(model), np.array(scores))
+
+
+ANGLE = 1e-3
+"""Largest sine of a principal angle that is allowed within the capacity."""
+
+
+def sine(A: NDArray[np.float64], B: NDArray[np.float64]) -> float:
+    """Return the sine of the largest principal angle between two orthonormal bases."""
+    return float(np.linalg.norm(A - B @ (B.T @ A), 2))
 
 
 def grown(parts: list[list[Path]], make: FRE) -> Model:

@@ -1,4 +1,4 @@
-"""A model in 8-bit integers: its network quantised, everything after it fitted anew."""
+"""8-bit models: quantise the network, refit everything after it, and compare both models."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from fre.detector import FRE
 from fre.errors import ImageError, ModelFileError, OptionError
 from fre.evaluation.evaluate import evaluate
 from fre.evaluation.figures import Evaluation
+from fre.evaluation.metrics.ranking import tied_ranks
 from fre.features.extractor import FeatureExtractor
-from fre.images.decode import read_resized
-from fre.images.loading import iter_loaded
 from fre.inference.predictor import OUTPUTS
-from fre.inference.rebuild import extractor_like, network_of
+from fre.inference.rebuild import network_of
 from fre.model import Model
 from fre.runtimes.measure import rounds
 from fre.runtimes.runtime import open_runtime
@@ -31,31 +30,31 @@ from fre.scoring.calibration import Calibration
 from fre.types import FloatArray, Progress
 
 MIN_CORRELATION = 0.95
-"""Of the scores of both models on the same images, for a model to count as the same detector."""
+"""Least rank correlation of the scores of both models on the same images."""
 
 MAX_LOSS = 0.01
-"""Of image AUROC, where defects are known: then this is asked for, not the correlation."""
+"""Largest loss of image AUROC; where defects are known, it replaces the correlation."""
 
 RANGE_IMAGES = 64
-"""Images that the ranges of activations are taken from."""
+"""Number of images that give the ranges of activations."""
 
 SPEED_IMAGES = 8
 SPEED_ROUNDS = (3, 25)
 SPEED_SECONDS = 4.0
 SPEED_PAUSE = 0.03
-"""Speed is measured on so many images, in at least and at most so many rounds, for about so many
-seconds, with a pause of so many before each turn."""
+"""Measurement of speed: number of images, least and largest number of rounds, seconds in all, and
+seconds of pause before each turn."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two models, before or after.
+    """Figures of one model, before or after quantization.
 
     Attributes:
-        megabytes: of its file.
-        milliseconds: median of the whole graph on one image.
-        calibration: by cross-fitted scores of good images.
-        evaluation: on the dataset, if one was given.
+        megabytes: size of the file.
+        milliseconds: median time of the whole graph on one image.
+        calibration: held-out scores of good images, and the threshold.
+        evaluation: evaluation on the dataset, if one was given.
     """
 
     megabytes: float
@@ -64,7 +63,7 @@ class Side:
     evaluation: Evaluation | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the figures as plain JSON values."""
         return {
             "megabytes": self.megabytes,
             "milliseconds": self.milliseconds,
@@ -76,15 +75,15 @@ class Side:
 
 @dataclass(frozen=True)
 class Quantization:
-    """A quantised model beside the one that it was made of.
+    """A quantised model, compared with the original.
 
     Attributes:
-        model: the quantised model.
-        before: figures of the given model.
-        after: figures of the quantised one.
-        correlation: Spearman's, of both models' scores on the images below, in [-1, 1].
-        n_images: the test images of the dataset, if one was given; else the good images.
-        same_images: whether the good images are those that the given model was trained on.
+        model: quantised model.
+        before: figures of the original model.
+        after: figures of the quantised model.
+        correlation: Spearman's rank correlation of both models' scores, in [-1, 1].
+        n_images: number of scored images: the test images of the dataset, or the good images.
+        same_images: whether the good images are the original model's training images.
     """
 
     model: Model
@@ -96,7 +95,7 @@ class Quantization:
 
     @property
     def objections(self) -> tuple[str, ...]:
-        """Why the model is not worth having; nothing if it is."""
+        """Reasons against the quantised model; empty if there is none."""
         found = []
         before, after = self.before, self.after
         if after.milliseconds >= before.milliseconds:
@@ -107,7 +106,7 @@ class Quantization:
         loss = self.loss
         if loss is not None and loss > MAX_LOSS:
             found.append(f"image AUROC falls by {loss:.3f}, more than {MAX_LOSS}")
-        # Not the other way round: what is no number must not pass.
+        # In this form, because NaN must not pass.
         elif loss is None and not self.correlation >= MIN_CORRELATION:
             found.append(
                 f"the ranks of its scores correlate at {self.correlation:.3f} with those before, "
@@ -117,14 +116,14 @@ class Quantization:
 
     @property
     def loss(self) -> float | None:
-        """By how much image AUROC falls; ``None`` where it is not known."""
+        """Loss of image AUROC; ``None`` where it is not known."""
         evaluations = self.before.evaluation, self.after.evaluation
         aurocs = [None if part is None else part.image_auroc for part in evaluations]
         before, after = aurocs
         return None if before is None or after is None else before - after
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of ``fre quantize``, but for the name of the file."""
+        """Return the JSON of ``fre quantize``, without the name of the file."""
         return {
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
@@ -144,19 +143,19 @@ def quantize(
     threads: int = 0,
     progress: Progress | None = None,
 ) -> Quantization:
-    """Quantise a model's network, fit everything after it anew, and compare the two.
+    """Quantise a model's network, refit everything after it, and compare both models.
 
-    Ranges of activations are those of up to 64 of the good images. Subspaces, scales and
-    calibration are then fitted to the features of the quantised network, with the parameters that
-    the model was trained with, so that the threshold keeps its false-alarm rate.
+    Up to 64 good images give the ranges of activations. Subspaces, scales and calibration are then
+    fitted to features of the quantised network with the model's own parameters, so that the
+    threshold keeps its false-alarm rate.
 
     Args:
-        model: trained by this version.
-        good: good images, best those that the model was trained on: a folder, the root of a
-            dataset, or files.
-        dataset: with test images to evaluate both models on.
-        runtime: what the speed is measured on.
-        threads: of the runtime; 0 takes all cores.
+        model: model that this version trained.
+        good: good images, preferably the training images: a folder, the root of a dataset, or
+            files.
+        dataset: dataset with test images to evaluate both models on.
+        runtime: runtime whose speed is measured.
+        threads: number of threads of the runtime, 0 for all cores.
         progress: called as the work advances.
 
     Raises:
@@ -166,29 +165,15 @@ def quantize(
         BackboneError: ONNX Runtime can't quantise the network.
         MissingDependencyError: the model has an autoencoder, which needs ``fre[torch]`` to train.
     """
-    parameters = model.document.parameters
-    if parameters is None:
-        raise ModelFileError(
-            "the model does not say how it was trained, as imported ones and those of older "
-            "versions: train it anew with fre train"
-        )
-    if parameters["preset"] == "reference" and parameters["rank"] is not None:
-        # Older versions kept the variance beside the rank, with which it has no effect.
-        parameters = {**parameters, "variance": None}
+    parameters = _parameters(model)
     backbone = network_of(model)
     if backbone.precision != "float32":
         raise ModelFileError("the model is quantised already")
-    rate = model.calibration.false_alarm_rate
-    frozen = not model.document.can_update
-    detector = FRE(
-        **parameters | ({} if rate is None else {"false_alarm_rate": rate}) | {"frozen": frozen}
-    )
     sources = training_images(Path(good)) if isinstance(good, (str, Path)) else list(good)
-    plain = _extractor(model, backbone, threads)
+    plain = _extractor(backbone, model, parameters, threads)
     integers = quantized(backbone, _inputs(plain, _spread(sources, RANGE_IMAGES)))
-    extractor = _extractor(model, integers, threads)
-    small = detector.fit_extractor(extractor, sources, threads=threads, progress=progress)
-    # A dataset's images say what its figures are made of; else there are none but the good ones.
+    extractor = _extractor(integers, model, parameters, threads)
+    small = FRE(**parameters).fit_extractor(extractor, sources, threads=threads, progress=progress)
     images = [sample.path for sample in require_test(dataset)] if dataset else sources
     milliseconds = _milliseconds(
         [model.data, small.data], _trial(plain, images), runtime=runtime, threads=threads
@@ -211,52 +196,68 @@ def quantize(
     )
 
 
-def _extractor(model: Model, backbone: EmbeddedBackbone, threads: int) -> FeatureExtractor:
-    document = model.document
-    reference = document.preset == "reference"
-    return extractor_like(
-        model,
+def _parameters(model: Model) -> dict[str, Any]:
+    """Return the parameters of `fre.FRE` that train such a model again."""
+    parameters = model.document.parameters
+    if parameters is None:
+        raise ModelFileError(
+            "the model does not say how it was trained, as imported ones and those of older "
+            "versions: train it anew with fre train"
+        )
+    parameters = {**parameters, "frozen": not model.document.can_update}
+    if parameters["preset"] == "reference" and parameters["rank"] is not None:
+        # Older versions kept the variance beside the rank, with which it has no effect.
+        parameters["variance"] = None
+    if model.calibration.false_alarm_rate is not None:
+        parameters["false_alarm_rate"] = model.calibration.false_alarm_rate
+    return parameters
+
+
+def _extractor(
+    backbone: EmbeddedBackbone, model: Model, parameters: dict[str, Any], threads: int
+) -> FeatureExtractor:
+    return FeatureExtractor.prepared(
         backbone,
         [layer.name for layer in backbone.layers],
-        pool=document.subspaces[0].pool if reference else 1,
+        pool=parameters["pool"] if parameters["preset"] == "reference" else 1,
+        preparation=model.preparation,
         threads=threads,
     )
 
 
 def _spread(sources: Sequence[Any], count: int) -> list[Any]:
-    """Some of many, spread evenly over all."""
+    """Return up to ``count`` of the sources, spread evenly."""
     places = np.linspace(0, len(sources) - 1, min(count, len(sources))).round().astype(int)
     return [sources[place] for place in places]
 
 
 def _inputs(extractor: FeatureExtractor, sources: Sequence[Path]) -> Iterator[FloatArray]:
-    """What the network is given of some images: float32 (1, 3, H, W), normalised."""
+    """Yield the normalised inputs of the network for some images: float32 (1, 3, H, W)."""
     norm, inspected = extractor.backbone.normalisation, extractor.inspected
     mean, std = (np.array(values, np.float32) for values in (norm.mean, norm.std))
-    for image in iter_loaded(sources, extractor.geometry.preparation, workers=1, ahead=1):
+    for image in extractor.preparation.load_many(sources, workers=1, ahead=1):
         if isinstance(image, ImageError):
             raise image
-        extractor.check(image)
-        for _, _, pixels in extractor.inputs(image, None):
-            planes = ((pixels - mean) / std).transpose(2, 0, 1)
+        for one in extractor.preparation.inputs(image):
+            planes = ((one.pixels - mean) / std).transpose(2, 0, 1)
             yield planes[None] if inspected is None else (planes * inspected)[None]
 
 
 def _trial(extractor: FeatureExtractor, images: Sequence[Path]) -> list[NDArray[np.uint8]]:
-    """Inputs to measure the speed on: uint8 (1, H, W, 3) each."""
-    geometry = extractor.geometry
-    read = (read_resized(path, geometry.preparation) for path in _spread(images, SPEED_IMAGES))
-    inputs = (part for pixels, size in read for part in geometry.inputs(pixels, size))
-    return [part[None] for part in islice(inputs, SPEED_IMAGES)]
+    """Return inputs to measure the speed on: uint8 (1, H, W, 3) each."""
+    preparation = extractor.preparation
+    loaded = map(preparation.load, _spread(images, SPEED_IMAGES))
+    inputs = (one.pixels for image in loaded for one in preparation.inputs(image))
+    return [pixels[None] for pixels in islice(inputs, SPEED_IMAGES)]
 
 
 def _milliseconds(
     models: Sequence[bytes], images: Sequence[NDArray[np.uint8]], *, runtime: str, threads: int
 ) -> list[float]:
-    """Median of each on one image, in turns: what else goes on strikes all alike.
+    """Return the median time of each model on one image, measured in turns.
 
-    A turn is all images, after a pause in which the threads of the other model stop turning in a
-    loop for more work, so that few runs share caches and cores with it.
+    Turns expose all models to the same load of the machine. Before each turn, of all images, the
+    threads of the other model have time to stop waiting for work.
     """
     opened = [open_runtime(data, OUTPUTS, runtime=runtime, threads=threads) for data in models]
     first = np.zeros(1, np.int64)
@@ -283,7 +284,7 @@ def _scores(model: Model, images: Sequence[Path], progress: Progress | None) -> 
 
 
 def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
-    """Spearman's rank correlation; equal values share the mean of their ranks.
+    """Return Spearman's rank correlation; equal values share the mean of their ranks.
 
     Args:
         a: (n,), n >= 2.
@@ -293,17 +294,11 @@ def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
         In [-1, 1]; NaN where all values of one are equal.
 
     Raises:
-        OptionError: of different lengths, or fewer than two.
+        OptionError: the lengths differ, or there are fewer than two values.
     """
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
         raise OptionError(f"expected two rows of numbers, equally long, not {x.shape}, {y.shape}")
-    x, y = (values - values.mean() for values in (_ranks(x), _ranks(y)))
+    x, y = (values - values.mean() for values in (tied_ranks(x), tied_ranks(y)))
     size = np.sqrt((x @ x) * (y @ y))
     return float(x @ y / size) if size > 0 else float("nan")
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return ranks

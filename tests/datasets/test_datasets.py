@@ -16,7 +16,6 @@ from fre.datasets import (
     check_masks,
     count_kinds,
     describe,
-    detect_layout,
     listed_images,
     load_mask,
     open_dataset,
@@ -25,6 +24,7 @@ from fre.datasets import (
     require_train,
     training_images,
 )
+from fre.datasets._layouts import locate
 from fre.datasets._names import Meaning, are_neutral, meaning
 from fre.datasets._split import TEST_SHARE, split_good
 from fre.datasets.samples import Dataset, Sample
@@ -139,7 +139,7 @@ def test_mvtec_masks_named_as_the_images(tmp_path):
 
 def test_mpdd_is_mvtec_by_another_name(tmp_path):
     root = mvtec_category(tmp_path / "bracket_black")
-    assert detect_layout(root) == "mvtec"
+    assert locate(root, None)[0].name == "mvtec"
     dataset = open_dataset(root, layout="mpdd")
     assert dataset.layout == "mpdd"
     assert (dataset.train, dataset.test) == (open_dataset(root).train, open_dataset(root).test)
@@ -156,7 +156,7 @@ def test_btad(tmp_path):
         "03/test/ko/0001.bmp",
         "03/ground_truth/ko/0001.bmp",
     )
-    assert detect_layout(root) == "btad"
+    assert locate(root, None)[0].name == "btad"
     assert categories(root) == ["01", "03"]
     dataset = open_dataset(root, category="01")
     assert names(dataset.train, root / "01") == ["train/ok/0000.bmp"]
@@ -286,7 +286,7 @@ def visa(root: Path) -> Path:
 
 def test_visa(tmp_path):
     root = visa(tmp_path / "VisA_20220922")
-    assert detect_layout(root) == "visa"
+    assert locate(root, None)[0].name == "visa"
     assert categories(root) == ["candle", "pcb1"]
     for dataset in (open_dataset(root, category="candle"), open_dataset(root / "candle")):
         assert (dataset.name, dataset.root) == ("candle", root / "candle")
@@ -439,7 +439,7 @@ def real_iad(root: Path, json_folder: str = "realiad_jsons") -> Path:
 def test_real_iad(tmp_path, json_folder):
     root = real_iad(tmp_path, json_folder)
     images = root / "realiad_1024" / "audiojack"
-    assert detect_layout(root) == "real_iad"
+    assert locate(root, None)[0].name == "real_iad"
     assert categories(root) == ["audiojack"]
     for place in (root, root / json_folder / "audiojack.json"):
         dataset = open_dataset(place)
@@ -591,7 +591,7 @@ def test_folder_oddities_are_noted(tmp_path):
 def test_root_of_plain_folders(tmp_path):
     plain_folder(tmp_path / "line1")
     plain_folder(tmp_path / "line2")
-    assert detect_layout(tmp_path) == "folder"
+    assert locate(tmp_path, None)[0].name == "folder"
     assert categories(tmp_path) == ["line1", "line2"]
     with pytest.raises(DatasetError, match=r"2 categories.*line1, line2"):
         training_images(tmp_path)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from fre.datasets.plates import KINDS, draw_plate, write_dataset
+from fre.datasets.plate_dataset import write_dataset
+from fre.datasets.plates import KINDS, draw_plate
 from fre.errors import OptionError, OutputError
 from fre.types import MaskArray
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from fre import FRE, compare, evaluate
 from fre.errors import DatasetError, OptionError
 from fre.evaluation.compare import FIGURES
 from fre.evaluation.metrics import (
+    Metric,
     auroc,
     average_precision,
-    bootstrap_difference,
-    bootstrap_interval,
+    bootstrap_resamples,
+    percentile_interval,
 )
 from fre.inference.prediction import Prediction
 
@@ -86,7 +88,7 @@ def test_the_figures_are_those_of_evaluate_and_the_differences_theirs(four: Path
         low, high = difference.interval
         assert low <= difference.value <= high, name
     scores = [[rows[name][0] for name in A] for rows in (A, B)]
-    assert result.differences["image_auroc"].interval == bootstrap_difference(
+    assert result.differences["image_auroc"].interval == paired_interval(
         auroc, *([s[2], s[3], s[0], s[1]] for s in scores), [1, 1, 0, 0]
     )
 
@@ -127,6 +129,15 @@ def test_nothing_to_compare_on(good_folder: Path) -> None:
         compare(Table({}), Table({}), good_folder)
 
 
+def paired_interval(
+    metric: Metric, scores: Any, others: Any, labels: Any, *, level: float = 0.95, **options: Any
+) -> tuple[float, float]:
+    first, second = (
+        bootstrap_resamples(metric, values, labels, **options) for values in (scores, others)
+    )
+    return percentile_interval(second - first, level)
+
+
 def two_scores() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A figure that varies a lot with the images, and a second one that follows it closely."""
     rng = np.random.default_rng(0)
@@ -138,9 +149,9 @@ def two_scores() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_bootstrap_difference_is_paired() -> None:
     scores, others, labels = two_scores()
     # AUROC sees only the order: drawn alike, the two never differ.
-    assert bootstrap_difference(auroc, scores, np.exp(scores), labels, n=50) == (0, 0)
-    low, high = bootstrap_difference(auroc, scores, others, labels, n=400)
-    alone = bootstrap_interval(auroc, scores, labels, n=400)
+    assert paired_interval(auroc, scores, np.exp(scores), labels, n=50) == (0, 0)
+    low, high = paired_interval(auroc, scores, others, labels, n=400)
+    alone = percentile_interval(bootstrap_resamples(auroc, scores, labels, n=400))
     assert low < auroc(others, labels) - auroc(scores, labels) < high
     assert high - low < 0.3 * (alone[1] - alone[0])
 
@@ -155,16 +166,16 @@ def test_bootstrap_difference_agrees_with_its_definition() -> None:
             average_precision(others[drawn], labels[drawn])
             - average_precision(scores[drawn], labels[drawn])
         )
-    found = bootstrap_difference(average_precision, scores, others, labels, n=60, level=0.8, seed=3)
+    found = paired_interval(average_precision, scores, others, labels, n=60, level=0.8, seed=3)
     assert found == pytest.approx(np.quantile(literal, [0.1, 0.9]))
 
 
 @pytest.mark.parametrize("options", [{"n": 0}, {"level": 0}, {"level": 1}])
 def test_bootstrap_difference_refuses(options: dict[str, float]) -> None:
     with pytest.raises(OptionError):
-        bootstrap_difference(auroc, [1, 2], [1, 2], [0, 1], **options)
+        paired_interval(auroc, [1, 2], [1, 2], [0, 1], **options)
     with pytest.raises(OptionError, match="one shape"):
-        bootstrap_difference(auroc, [1, 2], [1, 2, 3], [0, 1])
+        paired_interval(auroc, [1, 2], [1, 2, 3], [0, 1])
 
 
 # The command.

@@ -17,7 +17,13 @@ from fre.cli.evaluate import evaluation_text
 from fre.datasets import open_dataset
 from fre.errors import DatasetError, ImageError
 from fre.evaluation.compare import compare
-from fre.evaluation.metrics import aupimo, auroc, bootstrap_interval, wilson_interval
+from fre.evaluation.metrics import (
+    aupimo,
+    auroc,
+    bootstrap_resamples,
+    percentile_interval,
+    wilson_interval,
+)
 from fre.images.decode import read_image
 from fre.inference.prediction import Prediction
 
@@ -81,7 +87,9 @@ def test_figures_equal_scikit_learn(dataset: Path) -> None:
     names = ["image_auroc", "image_aupr", "image_f1", "pixel_auroc", "pixel_f1", "aupro", "aupimo"]
     assert list(result.resamples) == names
     assert list(result.intervals) == [*names, "false_alarm_rate_observed"]
-    assert result.intervals["image_auroc"] == bootstrap_interval(auroc, scores, labels)
+    assert result.intervals["image_auroc"] == percentile_interval(
+        bootstrap_resamples(auroc, scores, labels)
+    )
     for name in names[3:]:
         low, high = result.intervals[name]
         assert low < getattr(result, name) < high, name

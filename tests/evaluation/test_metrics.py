@@ -18,8 +18,7 @@ from fre.evaluation.metrics import (
     aupro,
     auroc,
     average_precision,
-    bootstrap_difference,
-    bootstrap_interval,
+    bootstrap_resamples,
     max_f1,
     percentile_interval,
     precision_recall_curve,
@@ -31,6 +30,10 @@ from fre.evaluation.metrics.resampling import resamples
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 TINY = 1e-45
+
+
+def bootstrap_interval(metric, scores, labels, *, n=1000, level=0.95, seed=0):
+    return percentile_interval(bootstrap_resamples(metric, scores, labels, n=n, seed=seed), level)
 
 
 def ranks(scores):
@@ -487,12 +490,9 @@ def test_streaming_is_close_to_exact_on_realistic_maps(kind, separation):
     figures = stream(maps, masks)
     expected = exact(maps, masks)
     n_defective = np.count_nonzero(flat(maps, masks)[1])
-    for name, value in expected.items():
-        error = getattr(figures, f"{name}_error")
-        assert abs(getattr(figures, name) - value) <= error + 1e-12, name
-        # At this small size, one pixel alone can be worth so much to precision and F1.
-        limit = 1 / n_defective if name in ("average_precision", "f1") else 5e-5
-        assert error < limit, name
+    # At this small size, one pixel alone can be worth so much to precision and F1.
+    for name in ("average_precision", "f1"):
+        assert getattr(figures, name) == pytest.approx(expected[name], abs=1 / n_defective), name
     assert figures.auroc == pytest.approx(expected["auroc"], abs=1e-6)
     assert figures.aupro == pytest.approx(expected["aupro"], abs=5e-6)
     assert figures.aupimo == pytest.approx(expected["aupimo"], abs=5e-5)
@@ -519,78 +519,26 @@ near_one = st.integers(0, 4000).map(lambda i: float(np.float32(1 + i * 2.0**-23)
 
 @settings(max_examples=120, deadline=None)
 @given(st.data(), st.sampled_from([any_float32, near_one]), st.sampled_from([0.1, 0.3, 1.0]))
-def test_the_bounds_hold_for_any_maps(data, elements, limit):
+def test_streaming_is_exact_for_any_maps_rounded_to_bins(data, elements, limit):
     shapes = data.draw(st.lists(st.sampled_from([(3, 4), (5, 2)]), min_size=1, max_size=3))
     maps = [data.draw(hnp.arrays(np.float32, shape, elements=elements)) for shape in shapes]
     masks = [data.draw(hnp.arrays(bool, shape)) for shape in shapes]
     labels = flat(maps, masks)[1]
     assume(labels.any() and not labels.all())
     figures = stream(maps, masks, limit)
-    for name, value in exact(maps, masks, limit).items():
-        assert abs(getattr(figures, name) - value) <= getattr(figures, f"{name}_error") + 1e-12
+    edges = [np.vectorize(lower_edge, otypes=[np.float32])(to_bins(m)) for m in maps]
+    for name, value in exact(edges, masks, limit).items():
+        assert getattr(figures, name) == pytest.approx(value, abs=1e-12), name
     assert figures.f1 <= exact(maps, masks, limit)["f1"] + 1e-12
     if figures.aupimo is not None:
         assert figures.aupimo <= exact(maps, masks, limit)["aupimo"] + 1e-12
     assert figures.f1 == pytest.approx(f1_at(figures.f1_threshold, maps, masks), abs=1e-12)
 
 
-def test_the_bounds_are_reached():
-    # One bin with all pixels; the defect's are at its top, or at its bottom.
-    values = (1 + np.arange(8) * 2.0**-23).astype(np.float32).reshape(2, 4)
-    mask = np.repeat([[False], [True]], 4, axis=1)
-    top, bottom = stream([values], [mask], 1.0), stream([values], [~mask], 1.0)
-    assert top.auroc == bottom.auroc == 0.5
-    assert top.auroc_error == top.aupro_error == 0.5
-    assert auroc(values, mask) == top.auroc + top.auroc_error
-    assert auroc(values, ~mask) == bottom.auroc - bottom.auroc_error
-    assert max_f1(values, mask)[0] == pytest.approx(top.f1 + top.f1_error)
-    assert average_precision(values, mask) == pytest.approx(
-        top.average_precision + top.average_precision_error
-    )
-    for limit in (0.25, 0.3):
-        cut = stream([values], [mask], limit)
-        assert aupro([values], [mask], limit) == pytest.approx(cut.aupro + cut.aupro_error)
-
-
-def test_the_bound_of_aupimo_is_reached():
-    # The defect is at the top of a bin with all good pixels, above them.
-    values = (1 + np.arange(8) * 2.0**-23).astype(np.float32)
-    maps, masks = (
-        [values[6:].reshape(1, 2), values[:6].reshape(2, 3)],
-        [np.ones((1, 2), bool), None],
-    )
-    metrics = PixelMetrics(fpr_bounds=WIDE)
-    for anomaly_map, mask in zip(maps, masks, strict=True):
-        metrics.add(anomaly_map, mask)
-    figures = metrics.compute()
-    assert (figures.aupimo, figures.aupimo_error) == (0, 1)
-    assert aupimo(maps, masks, WIDE)[0] == 1
-
-
 def test_without_good_images_there_is_no_aupimo():
     maps, masks = small_images(0, "normal")
     figures = stream(maps[:2], masks[:2])
     assert figures.aupimo is None
-    assert figures.aupimo_error == 0
-
-
-def test_the_bound_of_average_precision_holds_downwards():
-    # One bin, whose one good pixel is above its eight defective ones.
-    values = (1 + np.arange(9) * 2.0**-23).astype(np.float32).reshape(1, 9)
-    mask = np.arange(9).reshape(1, 9) < 8
-    figures = stream([values], [mask])
-    distance = figures.average_precision - average_precision(values, mask)
-    assert 0.1 < distance <= figures.average_precision_error
-    # The first of the eight is found at 1 of 2, and none is claimed to be found at less.
-    assert figures.average_precision_error == pytest.approx(8 / 9 - 1 / 2)
-
-
-def test_no_error_is_claimed_where_bins_are_not_shared():
-    mask = np.array([[False, True, False, True]])
-    figures = stream([np.array([[-1.0, 2.0, 3.0, 4.0]], dtype=np.float32)], [mask])
-    assert figures.auroc == 0.75
-    assert figures.auroc_error == figures.aupro_error == figures.f1_error == 0
-    assert figures.average_precision_error == 0
 
 
 @settings(deadline=None)
@@ -769,8 +717,10 @@ def test_resampled_pixel_figures_draw_the_images_that_image_figures_draw():
     others = scores[::-1].copy()
     other = counted([np.full((3, 3), score, np.float32) for score in others], masks)
     difference = other.resample(200, seed=4)["auroc"] - found
-    paired = bootstrap_difference(auroc, scores, others, labels, n=200, seed=4)
-    assert percentile_interval(difference) == pytest.approx(paired)
+    first, second = (
+        bootstrap_resamples(auroc, values, labels, n=200, seed=4) for values in (scores, others)
+    )
+    assert percentile_interval(difference) == pytest.approx(percentile_interval(second - first))
 
 
 def test_a_perfect_map_stays_perfect_in_every_resample():

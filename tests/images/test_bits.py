@@ -13,7 +13,7 @@ import fre
 from conftest import texture
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.images.decode import find_bits, probe, read_image, read_resized
-from fre.images.geometry import Preparation
+from fre.images.geometry import Decoding
 from fre.training.merge import merge_models
 
 RAMP = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8)
@@ -59,7 +59,7 @@ def test_grey_keeps_its_levels_whatever_the_range(tmp_path: Path, suffix: str, b
     else:
         Image.fromarray(deep(RAMP, bits)).save(path)
     np.testing.assert_array_equal(read_image(path, bits)[:, :, 0], RAMP)
-    assert read_resized(path, Preparation((20, 30), bits))[0].std() > 10
+    assert read_resized(path, Decoding((20, 30), bits))[0].std() > 10
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
@@ -166,11 +166,11 @@ def test_memory_of_a_large_deep_image_is_bounded(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((5000, 5000), np.uint16)).save(path, compress_level=1)
     code = f"""
 import resource
-from fre.images.geometry import Preparation
 from fre.images.decode import read_resized
+from fre.images.geometry import Decoding
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
-read_resized({str(path)!r}, Preparation((64, 64), 12))
+read_resized({str(path)!r}, Decoding((64, 64), 12))
 print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,11 +13,10 @@ from fre.errors import DatasetError, ImageError, OptionError
 from fre.images.decode import (
     find_images,
     image_size,
-    pixel_limit,
     read_image,
     read_resized,
-    set_pixel_limit,
 )
+from fre.images.formats import pixel_limit, set_pixel_limit
 from fre.images.loading import iter_loaded
 from fre.images.resize import resize_map
 

@@ -10,7 +10,6 @@ from fre.report.heatmaps import (
     heat_layer,
     outline,
     overlay,
-    panel,
     thumbnail,
 )
 
@@ -116,13 +115,6 @@ def test_thumbnail_keeps_proportions_and_small_images(image: np.ndarray) -> None
     assert thumbnail(np.zeros((1000, 1, 3), np.uint8), 10).shape == (10, 1, 3)
 
 
-def test_panel_puts_images_of_one_height_side_by_side(image: np.ndarray) -> None:
-    sheet = panel([(image, "image"), (image[:, :10], "mask")], height=24)
-    assert sheet.shape == (8 + 24 + 24 + 8, 8 + 40 + 8 + 20 + 8, 3)
-    assert (sheet[:8] == 255).all()
-    assert (sheet[8:32] < 128).any(), "captions are drawn"
-
-
 def test_contact_sheet_has_as_many_rows_as_it_needs(image: np.ndarray) -> None:
     tiles = [(image, "a caption far too long for its image")] * 5
     sheet = contact_sheet(tiles, columns=3, cell=40)
@@ -153,10 +145,7 @@ def test_wrong_arrays_are_refused(image: np.ndarray) -> None:
 
 
 def test_sheets_need_images_and_room(image: np.ndarray) -> None:
-    for call in (lambda: panel([]), lambda: contact_sheet([])):
-        with pytest.raises(OptionError, match="at least one"):
-            call()
-    with pytest.raises(OptionError, match="height"):
-        panel([(image, "")], height=0)
+    with pytest.raises(OptionError, match="at least one"):
+        contact_sheet([])
     with pytest.raises(OptionError, match="column"):
         contact_sheet([(image, "")], columns=0)

@@ -12,7 +12,8 @@ from fre.datasets.samples import Sample
 from fre.errors import ImageError, OptionError, OutputError
 from fre.evaluation.figures import Evaluation, ScoredImage
 from fre.evaluation.metrics import auroc, average_precision, max_f1, wilson_interval
-from fre.report.charts import number, score_histogram
+from fre.report.charts import Caption, number, score_histogram
+from fre.report.decision import Decision
 from fre.report.page import write_report
 from fre.report.pictures import GalleryItem
 
@@ -117,7 +118,14 @@ def write(tmp_path: Path, judged: Evaluation, **changes: Any) -> tuple[str, Page
         "written": datetime(2025, 3, 1, 12, 30, tzinfo=timezone.utc),
     }
     file = tmp_path / "report.html"
-    write_report(file, evaluation=judged, **{**options, **changes})
+    options |= changes
+    decision = Decision(
+        options.pop("threshold"),
+        options.pop("false_alarm_rate"),
+        options.pop("threshold_chosen", None),
+        np.asarray(options.pop("calibration_scores"), np.float64),
+    )
+    write_report(file, evaluation=judged, decision=decision, **options)
     html = file.read_text("utf-8")
     return html, Page(html)
 
@@ -450,7 +458,7 @@ def test_an_evaluation_needs_rows(tmp_path: Path) -> None:
 def test_every_score_is_in_the_histogram(
     good: list[float], defect: list[float], calibration: list[float], threshold: float
 ) -> None:
-    svg = score_histogram("h", "Title", "Description", good=good, defect=defect,
+    svg = score_histogram(Caption("h", "Title", "Description"), good=good, defect=defect,
                           calibration=calibration, threshold=threshold)  # fmt: skip
     Page(svg)
     assert "nan" not in svg

@@ -183,18 +183,18 @@ def test_a_slow_image_stops_no_other_model(
     folder: Path, make_batcher: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as there are cores, small and large ones: decoding can't be interrupted."""
-    from fre.serve import batching
+    from fre.images import preparation
 
     (folder / "other.onnx").write_bytes((folder / "weave.onnx").read_bytes())
     registry, released = Registry(folder), threading.Event()
-    decode = batching.decode_resized
+    decode = preparation.decode_resized
 
     def slow(data: bytes, target: Any, *, name: str) -> Any:
         if name == "slow.png":
             assert released.wait(60)
         return decode(data, target, name=name)
 
-    monkeypatch.setattr(batching, "decode_resized", slow)
+    monkeypatch.setattr(preparation, "decode_resized", slow)
     batcher = make_batcher()
     stuck = batcher.admit(registry.get("weave"), [("slow.png", png(1))] * 16, source="test")
     (good,) = batcher.admit(registry.get("other"), [("good.png", png(2))], source="test")
@@ -207,18 +207,18 @@ def test_a_slow_image_stops_no_other_model(
 def test_large_images_of_models_take_turns(
     folder: Path, make_batcher: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fre.serve import batching
+    from fre.images import preparation
 
     (folder / "other.onnx").write_bytes((folder / "weave.onnx").read_bytes())
     registry, order, begun = Registry(folder), [], threading.Event()
-    decode = batching.decode_resized
+    decode = preparation.decode_resized
 
     def recorded(data: bytes, target: Any, *, name: str) -> Any:
         assert begun.wait(60)
         order.append(name)
         return decode(data, target, name=name)
 
-    monkeypatch.setattr(batching, "decode_resized", recorded)
+    monkeypatch.setattr(preparation, "decode_resized", recorded)
     batcher = make_batcher(large_pixels=1)
     first = batcher.admit(registry.get("weave"), [("many", png(1))] * 8, source="test")
     while sum(len(waiting) for waiting in batcher._large_waiting.values()) < 7:
@@ -697,12 +697,12 @@ def test_an_upload_without_room_is_answered_and_leaves_nothing(folder: Path) -> 
 STUCK = """
 import ctypes, sys, threading, time
 from pathlib import Path
-from fre.serve import batching
+from fre.images import preparation
 from fre.serve.run import serve
 from fre.serve.settings import Settings
 import fre.serve.jobs as jobs
 
-decode = batching.decode_resized
+decode = preparation.decode_resized
 
 def stuck(data, target, *, name):
     if name == "stuck.png":
@@ -712,7 +712,7 @@ def stuck(data, target, *, name):
         threading.Event().wait()
     return decode(data, target, name=name)
 
-batching.decode_resized = stuck
+preparation.decode_resized = stuck
 models = Path(sys.argv[1])
 settings = Settings(models, models / ".fre-serve", port=0, shutdown_seconds=2.0)
 

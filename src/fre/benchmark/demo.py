@@ -1,4 +1,4 @@
-"""The whole product on data of its own: draw, train, evaluate, show."""
+"""Demonstration on drawn plates: draw, train, evaluate, show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fre.datasets import load_mask, open_dataset
-from fre.datasets.plates import write_dataset
+from fre.datasets.plate_dataset import write_dataset
 from fre.datasets.samples import Dataset
 from fre.detector import FRE
 from fre.evaluation.evaluate import evaluate
@@ -20,12 +20,12 @@ from fre.types import ImageArray, Progress
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What a demonstration measured.
+    """Results of a demonstration.
 
     Attributes:
-        n_images: good images that it trained on.
-        seconds: how long the training took: ``total``, ``features`` and ``fit``.
-        evaluation: of the trained model on the test images.
+        n_images: number of training images.
+        seconds: duration of the training: ``total``, ``features`` and ``fit``.
+        evaluation: evaluation of the model on the test images.
     """
 
     n_images: int
@@ -40,11 +40,11 @@ def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -
     ``report.html``.
 
     Args:
-        folder: an empty folder.
-        seed: of the data set.
+        folder: empty folder.
+        seed: seed of the data set.
         progress: called as the work advances.
     """
-    # Fewer than 99 good images could not promise the default false-alarm rate of 0.01.
+    # Fewer than 99 good images can't guarantee the default false-alarm rate of 0.01.
     write_dataset(folder / "plates", n_train=100, seed=seed, progress=progress)
     dataset = open_dataset(folder / "plates")
     detector = FRE()
@@ -65,7 +65,7 @@ def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -
 
 
 def _write_overlays(folder: Path, model: Model, dataset: Dataset) -> list[Tile]:
-    """Every test image's overlay; and, for the overview, a picture and an overlay of each kind."""
+    """Write the overlay of each test image, and return the tiles of the overview."""
     pictures: dict[str, Tile] = {}
     overlays: dict[str, Tile] = {}
     for sample in sorted(dataset.test, key=lambda sample: (not sample.good, sample.kind)):

@@ -39,13 +39,13 @@ PACKAGES = ("numpy", "pillow", "onnxruntime", "onnx", "torch", "timm")
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the tables: a backbone, and what is done with its features.
+    """A row of the tables: a backbone and a detector on its features.
 
     Attributes:
-        backbone: its name.
-        weights: a file of weights for it, or ``None``.
+        backbone: name of the backbone.
+        weights: file of weights, or ``None``.
         preset: ``"default"`` or ``"reference"``.
-        pool: edge of the pooling windows; ``None`` leaves it to the preset.
+        pool: side of the pooling windows; ``None`` takes the preset's.
         subspace: ``"pca"``, ``"tied"`` or ``"plain"``.
     """
 
@@ -57,7 +57,7 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """What the tables call it."""
+        """Name of the row in the tables."""
         pool = "" if self.pool is None else f", pool {self.pool}"
         kind = f", {self.subspace}" if self.preset == "reference" else ""
         return f"{Path(self.backbone).name}, {self.preset}{pool}{kind}"
@@ -66,7 +66,7 @@ class Variant:
 def make_variant(
     backbone: str, weights: Path | None, preset: str, pool: int | None, subspace: str
 ) -> Variant:
-    """A row of the tables; autoencoders are of the reference preset, which pools by 2."""
+    """Return a row of the tables; autoencoders take the reference preset, which pools by 2."""
     if subspace != "pca":
         preset = "reference"
     if preset == "reference" and pool is None:
@@ -75,15 +75,14 @@ def make_variant(
 
 
 def assign_weights(backbones: Sequence[str], weights: Sequence[str]) -> dict[str, Path]:
-    """Which file of weights belongs to which backbone.
+    """Assign files of weights to backbones.
 
     Args:
         backbones: names of backbones.
-        weights: ``NAME=FILE``, or a bare ``FILE`` for the one backbone that has none of its own.
+        weights: ``NAME=FILE``, or ``FILE`` alone for the only backbone without bundled weights.
 
     Raises:
-        OptionError: a name that is not among the backbones, or a bare file that could belong to
-            several.
+        OptionError: a name is not among the backbones, or a file may belong to several.
     """
     from fre.backbones.efficientnet_lite import EFFICIENTNET_LITE
 
@@ -123,19 +122,19 @@ def run_benchmark(
     progress: Progress | None = None,
     report: Callable[[dict[str, Any], bool], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train and evaluate every category by every variant.
+    """Train and evaluate every category with every variant.
 
     Args:
-        root: a dataset: a folder of categories, or one category.
-        folder: where finished cells are kept, and found again.
-        variants: the rows of the tables.
+        root: dataset: a folder of categories, or one category.
+        folder: folder that keeps finished cells, for a resumed run.
+        variants: rows of the tables.
         parameters: further parameters of `fre.FRE`.
-        seed: of every training.
-        categories: only these; all, if empty.
-        layout: of the dataset; recognised, if ``None``.
-        threads: threads of the networks; 0 takes all cores.
+        seed: seed of each training.
+        categories: names of categories; all, if empty.
+        layout: layout of the dataset; ``None`` recognises it.
+        threads: number of threads of the networks, 0 for all cores.
         progress: called as the work advances.
-        report: called with each cell, and whether it was there before.
+        report: called with each cell, and whether an earlier run finished it.
 
     Returns:
         The cells, category by category.
@@ -298,7 +297,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _listing(dataset: Dataset) -> str:
-    """Digest of the names and sizes of a dataset's files: changes when the data do."""
+    """Return a digest of the names and sizes of a dataset's files."""
     digest = hashlib.sha256()
     for sample in (*dataset.train, *dataset.test):
         for path in (sample.path, *sample.masks):
@@ -309,7 +308,7 @@ def _listing(dataset: Dataset) -> str:
 def _identity(
     dataset: Dataset, variant: Variant, parameters: dict[str, Any], seed: int, listing: str
 ) -> dict[str, Any]:
-    """What must be the same for a finished cell to count: compared as JSON."""
+    """Return the JSON values that must agree for a finished cell to count."""
     weights = variant.weights
     state = weights.name if weights else None
     if weights and weights.is_file():

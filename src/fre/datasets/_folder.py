@@ -114,8 +114,7 @@ def read_folder(root: Path, category: str, good: Sequence[str] = ()) -> Contents
     if published := _by_split(samples, root, notes):
         return published
     return split_unpublished(
-        [sample for sample in samples if sample.good],
-        [sample for sample in samples if not sample.good],
+        samples,
         # Below the folder of good images, so that renaming it moves no image.
         lambda sample: _below_first(image_key(sample.path, root)),
         notes,

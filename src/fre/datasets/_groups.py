@@ -16,10 +16,10 @@ class Group(NamedTuple):
     """A group of images.
 
     Attributes:
-        meaning: what the folders' names say; ``None`` where they say nothing known.
-        name: the kind of defect, or the folder that decides: the first level below the base,
-            or the first folder of known meaning; empty for images directly in the base.
-        paths: the images.
+        meaning: meaning of the folders' names; ``None`` for unknown names.
+        name: kind of defect, or the folder that decides: the first level below the base, or the
+            first folder of known meaning; empty for images directly in the base.
+        paths: images of the group.
     """
 
     meaning: Meaning | None
@@ -44,10 +44,10 @@ def _group_of(folder: str, names: Names, decided: bool) -> tuple[Meaning | None,
     """Return the group of the images in a folder.
 
     Args:
-        folder: the folder's path below the base.
-        names: the meanings of names.
-        decided: whether a folder of the first level is known to be good or defective; all
-            others of that level are then kinds of defect.
+        folder: path of the folder below the base.
+        names: meanings of names.
+        decided: whether a folder of the first level is known to be good or defective; the others
+            of that level are then kinds of defect.
     """
     if not folder:
         return (Meaning.GOOD if names.chosen(".") else None), ""
@@ -62,7 +62,7 @@ def _group_of(folder: str, names: Names, decided: bool) -> tuple[Meaning | None,
     place = known[0]
     meaning = meanings[place]
     if place > 0 and decided:
-        # The first level names the kinds, and this folder of unknown kind holds good images?
+        # The first level names kinds, but a folder of unknown kind says "good" below it.
         if meaning is Meaning.DEFECT:
             return None, parts[0]
         return Meaning.MIXED, "/".join(parts[: place + 1])
@@ -85,7 +85,7 @@ def paths_of(groups: Iterable[Group]) -> list[Path]:
 
 
 def note_left_out(groups: Sequence[Group], prefix: str = "") -> list[str]:
-    """Return notes on the groups that are neither images to learn from nor to test on."""
+    """Return notes on the groups that are neither for training nor for testing."""
     notes = []
     for group in groups:
         if group.meaning is Meaning.MIXED:
@@ -112,7 +112,7 @@ def listed(groups: Iterable[Group]) -> str:
 def bare_key(path: Path, root: Path) -> str:
     """Return the path below a root, without suffix and without folders that hold all images.
 
-    Such folders, ``images`` or ``masks``, do not tell one image from another: the mask of
+    Folders such as ``images`` and ``masks`` do not distinguish images: the mask of
     ``dent/images/0.png`` may be ``masks/dent/0.png`` or ``dent/masks/0.png``.
     """
     *folders, stem = image_key(path, root).split("/")

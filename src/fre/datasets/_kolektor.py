@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fre.datasets._contents import Contents, count, some
 from fre.datasets._masks import mask_is_empty
-from fre.datasets._split import split_unpublished
+from fre.datasets._split import good_only, split_unpublished
 from fre.datasets.samples import Sample
 from fre.storage.listing import folder_name, image_key, images_in, subfolders
 
@@ -56,8 +56,7 @@ def read_kolektorsdd(root: Path, category: str) -> Contents:
         if _ITEM.fullmatch(item.name):
             samples += _read_labelled(item, _SDD_ENDING, root, notes)
     return split_unpublished(
-        [sample for sample in samples if sample.good],
-        [sample for sample in samples if not sample.good],
+        samples,
         lambda sample: sample.path.parent.name,
         notes,
     )
@@ -68,10 +67,7 @@ def read_kolektorsdd2(root: Path, category: str) -> Contents:
     notes: list[str] = []
     train = _read_labelled(root / "train", _SDD2_ENDING, root, notes)
     test = _read_labelled(root / "test", _SDD2_ENDING, root, notes)
-    good = [sample for sample in train if sample.good]
-    if len(good) < len(train):
-        notes.append(f"train: {count(len(train) - len(good), 'defective image')} not trained on")
-    return Contents(good, test, notes)
+    return Contents(good_only(train, notes), test, notes)
 
 
 def _read_labelled(folder: Path, ending: str, root: Path, notes: list[str]) -> list[Sample]:

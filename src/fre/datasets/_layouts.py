@@ -1,4 +1,4 @@
-"""The layouts that can be read, and how to tell which one a folder has."""
+"""Known layouts, and the recognition of a folder's layout."""
 
 from __future__ import annotations
 
@@ -33,15 +33,14 @@ from fre.storage.remote import check_local
 
 
 class Layout(NamedTuple):
-    """A way in which a dataset is laid out on disk.
+    """A layout of datasets on disk.
 
     Attributes:
-        name: what ``layout=`` takes.
-        shape: what is expected to be there, for error messages.
-        find: from a root and its subfolders, the categories by name, each with the place that
-            ``read`` takes; none where the root has another layout. A root that is itself one
-            dataset is the only category.
-        read: from that place and the category's name, the contents.
+        name: name for ``layout=``.
+        shape: expected folders and files, for error messages.
+        find: returns the categories of a root and its subfolders: the place of each by name, and
+            none if the root has another layout. A root that is one dataset is the only category.
+        read: returns the contents of a place and the name of its category.
         takes_good: whether ``read`` takes names of folders of good images as a third argument.
     """
 
@@ -52,7 +51,7 @@ class Layout(NamedTuple):
     takes_good: bool = False
 
 
-# In the order in which they are tried: the particular before the general.
+# In the order of recognition: special layouts before general ones.
 _LAYOUTS = (
     Layout("list", "a .csv or .jsonl file with a column 'path'", find_list, read_list),
     Layout(
@@ -90,21 +89,21 @@ _LAYOUTS = (
         "magnetic_tile", "MT_Free/Imgs, MT_Blowhole/Imgs", find_magnetic_tile, read_magnetic_tile
     ),
     Layout("mvtec", "train/good, test/good, test/<kind>", by_folder(is_mvtec), read_mvtec, True),
-    # MPDD has the very shape of MVTec AD, which is what a folder of it is recognised as.
+    # MPDD has the layout of MVTec AD, and is recognised as such.
     Layout("mpdd", "train/good, test/good, test/<kind>", by_folder(is_mvtec), read_mvtec, True),
     Layout("folder", "good/ and a folder for each kind of defect", find_folder, read_folder, True),
 )
 
 LAYOUTS: tuple[str, ...] = tuple(sorted(layout.name for layout in _LAYOUTS))
-"""The names that ``layout=`` takes."""
+"""Names for ``layout=``."""
 
 
 def locate(root: Path, name: str | None) -> tuple[Layout, dict[str, Path]]:
-    """The layout of ``root`` and its categories: at least one.
+    """Return the layout of ``root``, and its categories: at least one.
 
     Raises:
-        OptionError: there is no layout called ``name``.
-        DatasetError: there is nothing at ``root``, or it has not the layout ``name``.
+        OptionError: no layout is called ``name``.
+        DatasetError: ``root`` does not exist, or has another layout than ``name``.
     """
     if name is not None and name not in LAYOUTS:
         raise OptionError(f"unknown layout {name!r}; choose from {', '.join(LAYOUTS)}")
@@ -129,5 +128,5 @@ def locate(root: Path, name: str | None) -> tuple[Layout, dict[str, Path]]:
 
 
 def shape_of(name: str) -> str:
-    """What is expected in a dataset of that layout; the name itself for one made in another way."""
+    """Return the expected folders of a layout; the name itself for an unknown layout."""
     return next((layout.shape for layout in _LAYOUTS if layout.name == name), name)

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from fre.datasets._contents import Contents, count
 from fre.datasets._masks import note_unpaired
 from fre.datasets._names import Meaning, meaning, similar_good_word, split_of
-from fre.datasets._split import split_unpublished
+from fre.datasets._split import good_only, split_unpublished
 from fre.datasets.samples import Sample
 from fre.errors import DatasetError
 from fre.storage.listing import SUFFIXES, image_key, suffix
@@ -63,8 +63,7 @@ def read_list(path: Path, category: str) -> Contents:
         return _by_split(rows, path)
     samples = [row.sample for row in rows]
     return split_unpublished(
-        [sample for sample in samples if sample.good],
-        [sample for sample in samples if not sample.good],
+        samples,
         lambda sample: image_key(sample.path, path.parent),
         note_unpaired(samples, path.parent),
     )
@@ -130,24 +129,13 @@ def _is_negative(label: str) -> bool:
 
 
 def _by_split(rows: Sequence[_Row], path: Path) -> Contents:
-    train: list[Sample] = []
-    test: list[Sample] = []
-    bad_in_train = unused = 0
-    for sample, split, *_ in rows:
-        if split == "test":
-            test.append(sample)
-        elif split != "train":
-            unused += 1
-        elif sample.good:
-            train.append(sample)
-        else:
-            bad_in_train += 1
+    train = [row.sample for row in rows if row.split == "train"]
+    test = [row.sample for row in rows if row.split == "test"]
     notes = note_unpaired(test, path.parent)
-    if bad_in_train:
-        notes.append(f"train: {count(bad_in_train, 'defective image')} not trained on")
-    if unused:
+    good = good_only(train, notes)
+    if unused := len(rows) - len(train) - len(test):
         notes.append(f"{count(unused, 'image')} of neither train nor test not used")
-    return Contents(train, test, notes)
+    return Contents(good, test, notes)
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -57,8 +57,7 @@ def read_magnetic_tile(root: Path, category: str) -> Contents:
             f"{some(orphans, root)}"
         )
     return split_unpublished(
-        [sample for sample in samples if sample.good],
-        [sample for sample in samples if not sample.good],
+        samples,
         lambda sample: image_key(sample.path, root),
         notes,
     )

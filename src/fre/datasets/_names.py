@@ -1,8 +1,8 @@
-"""What the name of a folder, or a label in a list, says about the images that it names.
+"""Meaning of folder names and labels: good, defective, masks or neither.
 
-Every layout asks this table. A name is cut into words, and each word is looked up, so that
-``good_parts``, ``GoodParts``, ``OK-2024`` and ``goodparts`` mean the same. A negation turns the
-meaning of a word around: ``non_defective``, ``defect_free``, ``kein_fehler``, ``not_good``.
+All layouts use this table. A name is split into words, which are looked up in ``words.txt``, so
+that ``good_parts``, ``GoodParts``, ``OK-2024`` and ``goodparts`` mean the same. A negation inverts
+a word: ``non_defective``, ``defect_free``, ``kein_fehler``, ``not_good``.
 """
 
 from __future__ import annotations
@@ -10,109 +10,61 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from pathlib import Path
 
 
 class Meaning(Enum):
-    """What a name says about the images in a folder."""
+    """Meaning of a name for the images in a folder."""
 
     GOOD = "good"
     DEFECT = "defect"
     MIXED = "good or defective"
-    """The name speaks of both, such as ``good_and_bad``."""
+    """A name of both, such as ``good_and_bad``."""
     MASK = "masks"
     OTHER = "no photographs"
     """Depth images, overlays and the like."""
 
 
-def _table(words: str) -> frozenset[str]:
-    return frozenset(words.split())
+def _read_words() -> dict[str, frozenset[str]]:
+    """Return the words of each section of ``words.txt``."""
+    words: dict[str, list[str]] = {}
+    section = ""
+    for line in Path(__file__).with_name("words.txt").read_text("utf-8").splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif not line.startswith("#"):
+            words.setdefault(section, []).extend(line.split())
+    return {section: frozenset(found) for section, found in words.items()}
 
 
-GOOD_WORDS = _table("""
-    good ok okay normal pass passed passing perfect intact healthy accept accepted acceptable
-    conform conforming conformant compliant flawless faultless spotless undamaged nominal
-    gut gute guten io bon bons bonne bonnes conforme conformes bueno buenos buena buenas buono
-    buoni buone bom bons boas aprobado aprobados accettato годен годные хорошие норма исправные
-    """)
-DEFECT_WORDS = _table("""
-    bad ko ng nok nio nogo defect defective defectuous anomaly anomalies anomalous anomal abnormal
-    abnormality abnormalities anormal fail failed failing failure fault faulty reject rejected
-    rejection scrap scrapped flaw flawed error erroneous damage damaged broken outlier
-    unacceptable nonconformity nonconformities problem spoiled ruined
-    defekt defekte defekter defektes schlecht schlechte schlechten fehler fehlerhaft fehlerhafte
-    ausschuss mangel mangelhaft schaden beschaedigt anomalie anomalien
-    defaut defauts defectueux mauvais mauvaise rebut rebuts
-    malo malos mala malas defecto defectos defectuoso defectuosos fallo fallos rechazo rechazado
-    rechazados difetto difetti difettoso difettosi scarto scarti cattivo cattivi
-    defeito defeitos defeituoso ruim ruins rejeitado дефект дефекты брак плохие аномалия аномалии
-    scratch scratched scratches dent dented crack cracked stain stained contamination contaminated
-    corrosion burr chipped deformed torn missing leaking kratzer riss risse delle
-    """)
-MASK_WORDS = _table("""
-    mask groundtruth gt annotation annotated annot seg segmentation segmask
-    maske masken masque mascara mascaras maschera maschere маска маски
-    """)
-# These words also name parts, views and defects: they count where nothing else is said.
-_WEAK_MASK_WORDS = frozenset({"label", "labelled", "labeled"})
-_WEAK_OTHER_WORDS = _table("xyz depth disparity pointcloud heatmap overlay thumbnail thumb")
-_BEFORE = _table("no not non un without ohne kein keine keinen nicht sans sin senza zero")
-_AFTER = _table("free frei freie less los")
+def _longest_first(words: Iterable[str]) -> list[str]:
+    return sorted(words, key=lambda word: (-len(word), word))
+
+
+_WORDS = _read_words()
+_STATES = {
+    **dict.fromkeys(_WORDS["mask"], Meaning.MASK),
+    **dict.fromkeys(_WORDS["defect"], Meaning.DEFECT),
+    **dict.fromkeys(_WORDS["good"], Meaning.GOOD),
+}
+_WEAK = {
+    **dict.fromkeys(_WORDS["weak other"], Meaning.OTHER),
+    **dict.fromkeys(_WORDS["weak mask"], Meaning.MASK),
+}
+_BEFORE, _AFTER = _WORDS["before"], _WORDS["after"]
+_FILLERS = _WORDS["filler"]
+_NEUTRAL = _FILLERS | _WORDS["neutral"]
 _PREFIXES = ("nicht", "kein", "non", "not", "un", "in", "no")
 _SUFFIXES = ("freie", "free", "frei", "less", "los")
-# Words that say nothing of what the images show.
-_FILLERS = _table("""
-    part image img pic picture photo foto bild bilder teil teile dir folder ordner sample item
-    piece product produkt file data dataset set train training test testing val valid validation
-    all only new old the of and und et bin box class klasse category my our raw crop cropped
-    rgb gray grey png jpg jpeg bmp tif tiff
-    """)
-_NEUTRAL = _FILLERS | _table("""
-    monday tuesday wednesday thursday friday saturday sunday mon tue wed thu fri sat sun
-    montag dienstag mittwoch donnerstag freitag samstag sonntag
-    january february march april may june july august september october november december
-    jan feb mar apr jun jul aug sep oct nov dec januar februar maerz mai juni juli oktober dezember
-    day night morning evening noon early late week month year date tag nacht woche monat jahr
-    today yesterday today shift schicht cam camera kamera line linie station cell machine maschine
-    batch lot charge order series serie serial run session take capture recording delivery upload
-    side view angle top bottom left right front back rear upper lower inner outer oben unten links
-    rechts vorne hinten position pos place zone area section sector unit device robot site plant
-    werk lane nest cavity slot tray
-    """)
-# The subject of the work, not the state of a part.
-_TOPICS = _table("detection detector detect inspection recognition project demo")
-
-# Without spaces between words: the longest match counts, and a character before it may negate.
+_JOINED = _longest_first(_WORDS["joined"])
 _UNSPACED = {
-    "不良品": Meaning.DEFECT,
-    "不合格": Meaning.DEFECT,
-    "不正常": Meaning.DEFECT,
-    "非正常": Meaning.DEFECT,
-    "不良": Meaning.DEFECT,
-    "缺陷": Meaning.DEFECT,
-    "欠陥": Meaning.DEFECT,
-    "异常": Meaning.DEFECT,
-    "異常": Meaning.DEFECT,
-    "次品": Meaning.DEFECT,
-    "废品": Meaning.DEFECT,
-    "불량": Meaning.DEFECT,
-    "결함": Meaning.DEFECT,
-    "비정상": Meaning.DEFECT,
-    "이상": Meaning.DEFECT,
-    "良品": Meaning.GOOD,
-    "良好": Meaning.GOOD,
-    "合格": Meaning.GOOD,
-    "正常": Meaning.GOOD,
-    "양품": Meaning.GOOD,
-    "정상": Meaning.GOOD,
-    "掩码": Meaning.MASK,
-    "掩膜": Meaning.MASK,
-    "标注": Meaning.MASK,
-    "マスク": Meaning.MASK,
-    "마스크": Meaning.MASK,
+    word: state
+    for state in (Meaning.DEFECT, Meaning.GOOD, Meaning.MASK)
+    for word in _longest_first(_WORDS[f"unspaced {state.name.lower()}"])
 }
 _UNSPACED_NOT = "无無没非未无"
 _OPPOSITE = {Meaning.GOOD: Meaning.DEFECT, Meaning.DEFECT: Meaning.GOOD}
@@ -128,7 +80,7 @@ _SPLITS = {
 
 
 class Names:
-    """What names mean, with folders of good images that the caller names in addition.
+    """Meanings of names, with further names of good images from the caller.
 
     Args:
         good: names or patterns such as ``monday`` or ``2024-*``, in any case.
@@ -138,13 +90,13 @@ class Names:
         self.good = tuple(name.strip().strip("/").casefold() for name in good)
 
     def meaning(self, name: str) -> Meaning | None:
-        """Return the meaning of a name, or ``None`` where it says nothing known."""
+        """Return the meaning of a name; ``None`` for unknown words."""
         return Meaning.GOOD if self.chosen(name) else meaning(name)
 
     def chosen(self, name: str) -> bool:
-        """Whether the caller named this folder as one of good images.
+        """Tell whether the caller named this folder as one of good images.
 
-        A pattern does not reach names that mean defects or masks; these need their full name.
+        Patterns don't match names that mean defects or masks; these need their full name.
         """
         text = name.casefold()
         if text in self.good:
@@ -155,7 +107,7 @@ class Names:
 
 @lru_cache(maxsize=4096)
 def meaning(name: str) -> Meaning | None:
-    """Return what a folder's name or a label says, or ``None`` where it says nothing known."""
+    """Return the meaning of a folder's name or a label; ``None`` for unknown words."""
     unspaced = _unspaced(name)
     if unspaced is not None:
         return unspaced
@@ -164,10 +116,10 @@ def meaning(name: str) -> Meaning | None:
 
 
 def says_only_that(name: str) -> bool:
-    """Whether every word of a name is known: ``bad_parts`` is, ``bad_weather`` is not."""
+    """Tell whether all words of a name are known: ``bad_parts``, but not ``bad_weather``."""
     if _unspaced(name) is not None:
         return True
-    known = {*_BEFORE, *_AFTER, *_FILLERS, *_WEAK_MASK_WORDS, "ground", "truth", "n"}
+    known = {*_BEFORE, *_AFTER, *_FILLERS, *_WORDS["weak mask"], "ground", "truth", "n"}
     known |= {_singular(word) for word in known}
     return any(
         all(
@@ -179,22 +131,22 @@ def says_only_that(name: str) -> bool:
 
 
 def is_good(name: str) -> bool:
-    """Whether a folder's name or a label means: no defect."""
+    """Tell whether a folder's name or a label means good."""
     return meaning(name) is Meaning.GOOD
 
 
 def is_neutral(name: str) -> bool:
-    """Whether a name only tells when, where or in which order images were taken."""
+    """Tell whether a name says only when, where or in which order images were taken."""
     words = _words(name)
     if not words or meaning(name) is not None:
         return False
     plain = [word for word in words if word.isdigit() or _singular(word) in _NEUTRAL]
-    # Letters number things, too, but only beside a word that says which: cam_a.
+    # Letters are numbers, too, but only beside a known word: cam_a.
     return bool(plain) and all(word in plain or len(word) == 1 for word in words)
 
 
 def are_neutral(names: Sequence[str]) -> bool:
-    """Whether all names are neutral; folders called 0 and 1 are classes, not dates."""
+    """Tell whether all names are neutral; 0 and 1 are classes, not dates."""
     return all(map(is_neutral, names)) and {name.strip() for name in names} != {"0", "1"}
 
 
@@ -206,7 +158,7 @@ def split_of(name: str) -> str | None:
 def similar_good_word(name: str) -> str | None:
     """Return the word for good images that an unknown name may be a misspelling of."""
     text = name.strip().casefold()
-    found = difflib.get_close_matches(text, sorted(GOOD_WORDS), n=1, cutoff=0.8)
+    found = difflib.get_close_matches(text, sorted(_WORDS["good"]), n=1, cutoff=0.8)
     return found[0] if found and len(text) >= 4 else None
 
 
@@ -230,7 +182,7 @@ def _words(name: str) -> list[str]:
 
 
 def _of_words(words: Sequence[str]) -> Meaning | None:
-    if any(word in _TOPICS for word in words):
+    if any(word in _WORDS["topic"] for word in words):
         return None
     found: list[Meaning] = []
     negated = False
@@ -252,10 +204,8 @@ def _of_words(words: Sequence[str]) -> Meaning | None:
             negated = True
         elif word.isdigit():
             negated = False
-        elif _singular(word) in _WEAK_MASK_WORDS:
-            weak = weak or Meaning.MASK
-        elif _singular(word) in _WEAK_OTHER_WORDS:
-            weak = weak or Meaning.OTHER
+        elif _singular(word) in _WEAK:
+            weak = weak or _WEAK[_singular(word)]
         elif word not in _AFTER and _singular(word) not in _FILLERS and word != "truth":
             unknown = True
     if Meaning.MASK in found:
@@ -269,7 +219,7 @@ def _of_words(words: Sequence[str]) -> Meaning | None:
 
 
 def _negates(word: str, following: str, *, first: bool) -> bool:
-    """Whether a word turns the next known word around: also the n of n_ok, the free of free_of."""
+    """Tell whether a word inverts the next known word, as the n of n_ok, the free of free_of."""
     if word == "n":
         return _of_word(following) is Meaning.GOOD
     return word in _BEFORE or (first and word in _AFTER)
@@ -279,14 +229,11 @@ def _negates(word: str, following: str, *, first: bool) -> bool:
 def _of_word(word: str) -> Meaning | None:
     """Return the meaning of one word, also of ``goodparts``, ``nondefective`` and plurals."""
     for text in (word, _singular(word)):
-        if text in GOOD_WORDS:
-            return Meaning.GOOD
-        if text in DEFECT_WORDS:
-            return Meaning.DEFECT
-        if text in MASK_WORDS:
-            return Meaning.MASK
-    if bare := _without_filler(word):
-        return _of_word(bare)
+        if text in _STATES:
+            return _STATES[text]
+    for bare in _without_filler(word):
+        if (state := _of_word(bare)) is not None:
+            return state
     for text in [word.removeprefix(prefix) for prefix in _PREFIXES if word.startswith(prefix)]:
         state = _of_word(text)
         if state in _OPPOSITE:
@@ -301,21 +248,14 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > 2 and word.endswith("s") and not word.endswith("ss") else word
 
 
-# What is written in one word with the state of a part: goodparts, Fehlerbilder.
-_JOINED = tuple(
-    _table("parts part images image imgs img teile teil bilder bild samples sample pieces items")
-    | _table("folder dir pics photos")
-)
-
-
-def _without_filler(word: str) -> str:
+def _without_filler(word: str) -> Iterator[str]:
+    """Yield the rest of a word such as ``goodparts`` without the word for a part or an image."""
     for filler in _JOINED:
         if len(word) - len(filler) >= 2:
             if word.endswith(filler):
-                return word.removesuffix(filler)
+                yield word.removesuffix(filler)
             if word.startswith(filler):
-                return word.removeprefix(filler)
-    return ""
+                yield word.removeprefix(filler)
 
 
 def _unspaced(name: str) -> Meaning | None:
@@ -323,7 +263,7 @@ def _unspaced(name: str) -> Meaning | None:
         return None
     text = unicodedata.normalize("NFKC", name)
     found: set[Meaning] = set()
-    for word in sorted(_UNSPACED, key=len, reverse=True):
+    for word in _UNSPACED:
         before, there, after = text.partition(word)
         if there:
             state = _UNSPACED[word]

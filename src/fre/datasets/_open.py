@@ -87,17 +87,6 @@ def categories(root: Path | str, *, layout: str | None = None) -> list[str]:
     return list(locate(Path(root), layout)[1])
 
 
-def detect_layout(root: Path | str) -> str:
-    """The layout that a folder or a list is recognised as: one of ``LAYOUTS``.
-
-    A folder that is nothing in particular is a ``"folder"``. No image is opened.
-
-    Raises:
-        DatasetError: there is no such folder or list.
-    """
-    return locate(Path(root), None)[0].name
-
-
 def training_images(data: Path | str) -> list[Path]:
     """The good images to train on.
 

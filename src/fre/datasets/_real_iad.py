@@ -21,6 +21,7 @@ from typing import Any
 
 from fre.datasets._contents import Contents, count, some
 from fre.datasets._masks import note_unpaired
+from fre.datasets._split import good_only
 from fre.datasets.samples import Sample
 from fre.errors import DatasetError
 from fre.storage.listing import natural_key
@@ -66,9 +67,7 @@ def read_real_iad(path: Path, category: str) -> Contents:
         return found
 
     train, test = samples("train"), samples("test")
-    good = [sample for sample in train if sample.good]
-    if len(good) < len(train):
-        notes.append(f"train: {count(len(train) - len(good), 'defective image')} not trained on")
+    good = good_only(train, notes)
     if missing:
         notes.append(
             f"{count(len(missing), 'image')} of {path.name} not there, left out: "

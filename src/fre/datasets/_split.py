@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from fre.datasets._contents import Contents, count
 from fre.datasets.samples import Sample
@@ -14,7 +14,7 @@ TEST_SHARE = 0.2
 
 
 def draw(key: str) -> float:
-    """A number in [0, 1) that depends on nothing but ``key``."""
+    """Return a number in [0, 1) that depends on ``key`` alone."""
     # macOS may hand the same name back in another Unicode form.
     digest = hashlib.sha256(os.fsencode(unicodedata.normalize("NFC", key))).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
@@ -23,11 +23,11 @@ def draw(key: str) -> float:
 def split_good(
     samples: Sequence[Sample], key: Callable[[Sample], str]
 ) -> tuple[list[Sample], list[Sample]]:
-    """Good samples to train on (about 80 %) and to test on (about 20 %).
+    """Split good samples into about 80 % for training and 20 % for testing.
 
-    An image's side follows from its name alone, so that it stays there when other images come
-    and go: what a model was trained on yesterday is not what it is tested on today. Samples
-    with the same key stay together. From two keys on, neither side is empty.
+    The side of an image follows from its name alone: other images may come and go, and no training
+    image becomes a test image. Samples with the same key stay together. From two keys on, neither
+    side is empty.
     """
     keys = [key(sample) for sample in samples]
     draws = sorted((draw(name), name) for name in set(keys))
@@ -40,21 +40,29 @@ def split_good(
 
 
 def split_unpublished(
-    good: Sequence[Sample],
-    defects: Sequence[Sample],
-    key: Callable[[Sample], str],
-    notes: Sequence[str] = (),
+    samples: Iterable[Sample], key: Callable[[Sample], str], notes: Sequence[str] = ()
 ) -> Contents:
-    """The contents of a dataset that says what is good, but not what to train on.
+    """Return the contents of a dataset with labels but without a split.
 
-    With defects, a fifth of the good images is kept to test on beside them. Without defects
-    there is nothing to evaluate, and all good images are for training.
+    With defects, a fifth of the good images is kept for testing. Without defects, all good images
+    are for training.
     """
+    samples = list(samples)
+    good = [sample for sample in samples if sample.good]
+    defects = [sample for sample in samples if not sample.good]
     if not good or not defects:
-        return Contents(list(good), list(defects), list(notes))
+        return Contents(good, defects, list(notes))
     train, test_good = split_good(good, key)
     note = (
         f"no split of its own: {len(test_good)} of {count(len(good), 'good image')}, drawn by "
         "file name, are kept for testing; a model trained on all of them has seen these"
     )
     return Contents(train, [*test_good, *defects], [*notes, note])
+
+
+def good_only(train: Sequence[Sample], notes: list[str]) -> list[Sample]:
+    """Return the good samples of a training split, and note the number of defective ones."""
+    good = [sample for sample in train if sample.good]
+    if len(good) < len(train):
+        notes.append(f"train: {count(len(train) - len(good), 'defective image')} not trained on")
+    return good

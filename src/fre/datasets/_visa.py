@@ -99,8 +99,7 @@ def _read_unsplit(folder: Path) -> Contents:
         folder,
     )
     return split_unpublished(
-        good_samples(images_in(images / "Normal")),
-        paired,
+        [*good_samples(images_in(images / "Normal")), *paired],
         lambda sample: image_key(sample.path, images),
         notes,
     )

@@ -29,16 +29,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images to train on and images to judge by.
+    """Training images and test images.
 
     Attributes:
-        name: the folder's name.
-        root: the folder.
-        layout: the layout that was recognised, such as ``"mvtec"``.
+        name: name of the folder.
+        root: folder of the dataset.
+        layout: name of the layout, such as ``"mvtec"``.
         train: good images to train on.
         test: good and defective images to evaluate on.
-        notes: what is odd about the folder, one line each.
-        source: the folder or the list that was opened.
+        notes: oddities of the folder, one line each.
+        source: folder or list that was opened.
     """
 
     name: str

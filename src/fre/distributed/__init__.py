@@ -1,7 +1,11 @@
-"""The same work on many machines, by Ray: training in two passes, and scoring into shards.
+"""Training and scoring on a Ray cluster.
 
-What runs where, what is tried again, and how much may wait is Ray Data's. What is here says what
-there is to do in pieces that can be done twice without harm.
+Ray Data decides what runs where, retries, and limits the queues. This room defines the pieces of
+work, each of which may safely be done twice.
+
+- ``cluster``: joins or starts a cluster, and configures Ray.
+- ``training``: the two passes of training.
+- ``scoring`` and ``shards``: scoring into files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A Ray cluster: joined or started, and told how to go about the work."""
+"""A Ray cluster: join or start it, and configure Ray Data."""
 
 from __future__ import annotations
 
@@ -16,26 +16,24 @@ from fre.errors import FREError, InternalError, MissingDependencyError, OptionEr
 from fre.version import __version__
 
 READERS = 4
-"""Threads of a worker that read images, for each core: most of the time they wait."""
+"""Number of reading threads of a worker for each core; they mostly wait."""
 
 DEATHS = 100
-"""Workers that may die one after the other before they have begun."""
-
+"""Number of workers that may die in a row before they begin."""
 
 PATIENCE = 10.0
-"""Seconds that a cluster may take to answer."""
+"""Seconds to wait for the answer of a cluster."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where the work is done.
+    """A Ray cluster and how much of it is used.
 
     Args:
-        address: of a Ray cluster, such as ``10.0.0.1:6379`` or ``auto``. ``None`` is that of the
-            environment's ``RAY_ADDRESS``, or else this machine by itself.
-        workers: processes that have the network loaded; as many as the cluster has cores for, if
-            ``None``.
-        threads: cores for each of them.
+        address: address of the cluster, such as ``10.0.0.1:6379`` or ``auto``. ``None`` takes the
+            environment's ``RAY_ADDRESS``, or else this machine alone.
+        workers: number of processes with the network; ``None`` uses all cores.
+        threads: number of cores of each worker.
     """
 
     address: str | None = None
@@ -48,13 +46,12 @@ class Cluster:
 
     @contextmanager
     def joined(self, *, ordered: bool) -> Iterator[int]:
-        """Be on the cluster while the block runs.
+        """Join the cluster while the block runs.
 
-        A Ray that the process has already joined is taken as it is, and not left.
+        If the process has already joined a cluster, that one is used and not left.
 
         Args:
-            ordered: whether results come in the order of what they were made of, or as they are
-                ready.
+            ordered: whether results keep the order of their inputs.
 
         Yields:
             The number of workers.
@@ -85,10 +82,9 @@ class Cluster:
                 ray.shutdown()
 
     def pool(self, workers: int) -> dict[str, Any]:
-        """How `ray.data.Dataset.map_batches` runs a class: on a pool of workers.
+        """Return options of `ray.data.Dataset.map_batches` for a class on a pool of workers.
 
-        A worker that dies is started again, and what it was doing is done again: Ray Data's
-        default, on which the output relies.
+        Ray Data restarts a worker that dies and repeats its work, on which the output relies.
         """
         from ray.data import ActorPoolStrategy
 
@@ -99,10 +95,10 @@ class Cluster:
 
 
 def check_version(version: str) -> None:
-    """Refuse to work, on a worker, for another version.
+    """Refuse the work of another version of fre.
 
     Raises:
-        OptionError: the worker has another one.
+        OptionError: this worker has another version than the command.
     """
     if version != __version__:
         raise OptionError(
@@ -113,8 +109,8 @@ def check_version(version: str) -> None:
 
 def _join(ray: Any, address: str | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    # Ray's core writes to the terminal: that workers may be started again, which is relied on; each
-    # try to reach an address; and that it has been told to keep quiet. What matters is raised.
+    # Ray's core writes to the terminal about restarts of workers, attempts to connect, and its own
+    # log level. Errors that matter are raised.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
@@ -130,7 +126,7 @@ def _join(ray: Any, address: str | None) -> None:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing on standard error meanwhile, whoever writes it."""
+    """Silence standard error, also that of native code."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -143,7 +139,7 @@ def _silent() -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raise an OSError if nothing listens there: Ray would wait for minutes."""
+    """Raise an OSError if nothing listens at an address, where Ray would wait for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "://" not in host:
         socket.create_connection((host, int(port)), timeout=PATIENCE).close()
@@ -151,21 +147,21 @@ def _knock(address: str) -> None:
 
 @contextmanager
 def _settings(ray: Any, ordered: bool) -> Iterator[None]:
-    """What Ray Data is to do otherwise than it would."""
+    """Change settings of Ray Data during a block."""
     context = ray.data.DataContext.get_current()
     wanted = {
-        # Each row is a block, so that a worker is given one piece of work at a time.
+        # Each row is a block, so that a worker gets one piece of work at a time.
         "target_max_block_size": 1,
         "enable_progress_bars": ordered and sys.stderr.isatty(),
         "print_on_execution_start": False,
         "enable_auto_log_stats": False,
-        # A piece of work takes as long as it takes.
+        # A piece of work may take any time.
         "execution_no_progress_timeout_s": -1,
         "max_consecutive_actor_init_deaths": DEATHS,
-        # What it would be wrapped in loses its cause on the way.
+        # Ray's wrapper would lose the cause of an exception.
         "raise_original_map_exception": True,
     }
-    # Which of them there are depends on the version.
+    # Some settings exist in some versions only.
     before = {name: getattr(context, name) for name in wanted if hasattr(context, name)}
     ordered_before = context.execution_options.preserve_order
     logger = logging.getLogger("ray.data")
@@ -185,7 +181,7 @@ def _settings(ray: Any, ordered: bool) -> Iterator[None]:
 
 @contextmanager
 def _reporting() -> Iterator[None]:
-    """Errors of workers as what they were, without what Ray wraps them in."""
+    """Raise the original errors of workers, without Ray's wrappers."""
     from ray.exceptions import RayError
 
     try:
@@ -203,7 +199,7 @@ def _reporting() -> Iterator[None]:
 
 
 def _without_advice(error: FREError) -> FREError:
-    """The error without how often Ray Data has tried, which it writes into the message."""
+    """Return the error without the advice that Ray Data adds to the message."""
     if error.args and isinstance(error.args[0], str):
         message, found, _ = error.args[0].partition("\nFailed to apply UDF")
         if found:

@@ -19,9 +19,9 @@ from fre.distributed.shards import (
     forget_run,
     iter_shards,
     open_run,
-    row_of,
 )
 from fre.errors import ImageError
+from fre.inference.prediction import prediction_row
 from fre.model import Model
 from fre.storage.remote import FetchError, Folder, check_sources, is_url, locate
 from fre.types import Progress
@@ -32,16 +32,16 @@ SUMMARY = "_fre/summary.json"
 
 @dataclass(frozen=True)
 class ShardedResult:
-    """What a run has written.
+    """Summary of a run.
 
     Attributes:
-        output: the folder.
-        n_images: lines in all shards.
-        n_anomalous: images that are called so.
-        n_errors: images that could not be read; each has a line that says why.
-        n_shards: files.
-        n_found: those of them that were there before.
-        seconds: of this run.
+        output: output folder.
+        n_images: number of lines in all shards.
+        n_anomalous: number of anomalous images.
+        n_errors: number of images that could not be read; each has a line with the reason.
+        n_shards: number of shards.
+        n_found: number of shards that an earlier run had written.
+        seconds: duration of this run.
     """
 
     output: str
@@ -53,7 +53,7 @@ class ShardedResult:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the summary as plain JSON values."""
         return asdict(self)
 
 
@@ -70,30 +70,30 @@ def predict(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ShardedResult:
-    """Score images on a Ray cluster, into files of some lines each.
+    """Score images on a Ray cluster, into shards: files of some lines each.
 
-    A run that was stopped goes on where it was when it is asked for once more: shards that are
-    there are not done again. All machines must see images and output under the same names.
+    The same call resumes an interrupted run: finished shards are kept. All machines must see
+    images and output under the same names.
 
     Args:
-        model: the detector. Its own runtime is not used.
+        model: detector; workers open runtimes of their own.
         images: files and folders, as paths or URLs of fsspec (``s3://``, ``gs://``, ``https://``);
             lists of them as ``@FILE``, or as a file ending in ``.txt`` or ``.list``, one a line.
-        output: a folder, as a path or a URL.
-        cluster: where to work; this machine, if ``None``.
-        form: ``"jsonl"`` or ``"parquet"``.
-        shard_size: images of a file.
-        batch_size: images to a run of the network.
-        runtime: of the workers, ``"onnxruntime"`` or ``"openvino"``.
-        overwrite: whether to remove what is in the folder.
+        output: output folder, as a path or a URL.
+        cluster: cluster to work on; ``None`` is this machine.
+        form: format of the shards, ``"jsonl"`` or ``"parquet"``.
+        shard_size: number of images of a shard.
+        batch_size: number of images of a run of the network.
+        runtime: runtime of the workers, ``"onnxruntime"`` or ``"openvino"``.
+        overwrite: whether to empty the folder first.
         progress: called after each shard.
 
     Raises:
         MissingDependencyError: Ray, or a package that the format or a URL needs, is missing.
-        DatasetError: nothing is there to be scored, or it is not what the run began with.
+        DatasetError: there are no images, or other ones than when the run began.
         OutputError: the folder holds something else, or can't be written.
-        FetchError: not one image of a shard can be fetched; shards that are done are kept.
-        OptionError: an option out of range, or no cluster at the address.
+        FetchError: no image of a shard can be fetched; finished shards are kept.
+        OptionError: an option is out of range, or there is no cluster at the address.
     """
     began = time.perf_counter()
     cluster = cluster or Cluster()
@@ -103,9 +103,14 @@ def predict(
     check_sources(sources)
     plan = ShardPlan(model.sha256, tuple(sources), shard_size, form, __version__)
     with cluster.joined(ordered=False) as workers:
+        import ray
+
         open_run(folder, plan, overwrite=overwrite)
         try:
-            totals = _run(model, folder, plan, cluster, workers, batch_size, runtime, progress)
+            task = ScoringTask(
+                ray.put(model.data), folder, form, batch_size, cluster.threads, runtime, __version__
+            )
+            totals = _run(task, plan, cluster.pool(workers), progress)
         except BaseException:
             forget_run(folder)
             raise
@@ -116,7 +121,7 @@ def predict(
 
 
 def _absolute(place: Path | str) -> Path | str:
-    """The place as it is called on every machine."""
+    """Return the name of a place that holds on every machine."""
     found = locate(str(place))
     return found.absolute() if isinstance(found, Path) else found
 
@@ -127,33 +132,40 @@ def _source(image: Path | str) -> str:
     return mark + str(_absolute(text.removeprefix("@")))
 
 
+@dataclass(frozen=True)
+class ScoringTask:
+    """Everything that a worker needs to score shards.
+
+    Attributes:
+        model: Ray's reference to the content of the model file.
+        folder: output folder.
+        form: format of the shards.
+        batch_size: number of images of a run of the network.
+        threads: number of threads of the network.
+        runtime: runtime of the network.
+        version: version of fre on the machine of the command.
+    """
+
+    model: Any
+    folder: Folder
+    form: str
+    batch_size: int
+    threads: int
+    runtime: str
+    version: str
+
+
 def _run(
-    model: Model,
-    folder: Folder,
-    plan: ShardPlan,
-    cluster: Cluster,
-    workers: int,
-    batch_size: int,
-    runtime: str,
-    progress: Progress | None,
+    task: ScoringTask, plan: ShardPlan, pool: dict[str, Any], progress: Progress | None
 ) -> tuple[int, int, int, int, int]:
     import ray
 
-    scorer = {
-        "model": ray.put(model.data),
-        "folder": folder,
-        "form": plan.form,
-        "batch_size": batch_size,
-        "threads": cluster.threads,
-        "runtime": runtime,
-        "version": __version__,
-    }
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     finished = (
         ray.data.from_items([{"run": 0}])
-        # A list may be on this machine alone; and listing takes no core from the scoring.
+        # Lists may exist on this machine alone. Listing takes no core from the scoring.
         .map_batches(
-            partial(_rows_of_shards, folder=folder, plan=plan),
+            partial(_rows_of_shards, folder=task.folder, plan=plan),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=0,
@@ -161,10 +173,10 @@ def _run(
         )
         .map_batches(
             Scorer,
-            fn_constructor_kwargs=scorer,
+            fn_constructor_args=(task,),
             batch_size=1,
             batch_format="pyarrow",
-            **cluster.pool(workers),
+            **pool,
         )
     )
     images = anomalous = errors = shards = found = 0
@@ -189,47 +201,23 @@ def _rows_of_shards(_: Any, folder: Folder, plan: ShardPlan) -> Iterator[Any]:
 
 
 class Scorer:
-    """A worker: the model, loaded once, and shards that are scored one after the other.
+    """A worker, which loads the model once and scores shards one after the other."""
 
-    Args:
-        model: reference to the model's file.
-        folder: of the output.
-        form: of the files.
-        batch_size: images to a run of the network.
-        threads: of the network.
-        runtime: that runs it.
-        version: of fre, of the command.
-    """
-
-    def __init__(
-        self,
-        *,
-        model: Any,
-        folder: Folder,
-        form: str,
-        batch_size: int,
-        threads: int,
-        runtime: str,
-        version: str,
-    ) -> None:
-        self._reference = model
-        self._folder = folder
-        self._file = ShardFile(form)
-        self._batch_size = batch_size
-        self._threads = threads
-        self._runtime = runtime
-        self._version = version
+    def __init__(self, task: ScoringTask) -> None:
+        self._task = task
+        self._file = ShardFile(task.form)
 
     @cached_property
     def _model(self) -> Model:
-        # Not in the constructor: Ray passes on what goes wrong there as text alone.
+        # Not in the constructor, whose exceptions Ray reports as text alone.
         import ray
 
-        check_version(self._version)
-        return Model(ray.get(self._reference), runtime=self._runtime, threads=self._threads)
+        task = self._task
+        check_version(task.version)
+        return Model(ray.get(task.model), runtime=task.runtime, threads=task.threads)
 
     def __call__(self, batch: Any) -> Any:
-        """Score shards; counts of each."""
+        """Score shards, and return the counts of each."""
         import pyarrow as pa
 
         return pa.Table.from_pylist([self._row(row) for row in batch.to_pylist()])
@@ -237,7 +225,7 @@ class Scorer:
     def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         shard = Shard(row["shard"], tuple(json.loads(row["paths"])), row["listed"])
         name = self._file.name(shard.number)
-        before = self._folder.read(name)
+        before = self._task.folder.read(name)
         counts = None if before is None else self._file.count(before)
         found = counts is not None and counts.images == len(shard.paths)
         if counts is None or not found:
@@ -248,15 +236,15 @@ class Scorer:
         sources = [path if is_url(path) else Path(path) for path in shard.paths]
         results = self._model.predict_many(
             sources,
-            batch_size=self._batch_size,
-            workers=READERS * self._threads,
+            batch_size=self._task.batch_size,
+            workers=READERS * self._task.threads,
             errors="return",
         )
         rows = []
         anomalous = errors = out_of_reach = 0
         last: ImageError | None = None
         for path, result in zip(shard.paths, results, strict=True):
-            rows.append(row_of(path, result))
+            rows.append(prediction_row(result, path))
             if isinstance(result, ImageError):
                 errors += 1
                 out_of_reach += isinstance(result, FetchError)
@@ -264,7 +252,7 @@ class Scorer:
             else:
                 anomalous += result.anomalous
         if last is not None and out_of_reach == len(rows):
-            # The images may be fine: a shard of nothing but errors would never be tried again.
+            # The store may be down: a shard of errors alone would never be tried again.
             raise FetchError(shard.paths[-1], last.reason)
-        self._folder.write(name, self._file.encode(rows))
+        self._task.folder.write(name, self._file.encode(rows))
         return Counts(len(rows), anomalous, errors)

@@ -1,9 +1,8 @@
-"""What is scored, in shards: which images each has, and the file that it becomes.
+"""Shards: the images of each, and its file.
 
-A shard is a run of images in the order of the list. The list is written into the output before
-anything is scored, so that a run that goes on has the same shards, whatever has been added to the
-folders since. The file of a shard has a name that follows from its number, and is there whole or
-not; so a shard that is done twice is there once.
+The list of images is written into the output before anything is scored, so that a resumed run has
+the same shards, even if folders have changed. The name of a shard's file follows from its number,
+and files are written whole or not at all, so that a shard may be scored twice.
 """
 
 from __future__ import annotations
@@ -18,19 +17,17 @@ from typing import Any
 
 from fre.errors import (
     DatasetError,
-    ImageError,
     MissingDependencyError,
     OptionError,
     OutputError,
 )
-from fre.inference.prediction import Prediction
 from fre.storage.files import encode_text
 from fre.storage.remote import Folder, iter_sources
 
 FORMATS = ("jsonl", "parquet")
 
 LISTED = 50_000
-"""Images whose names are written down at once."""
+"""Number of images of a file of the list."""
 
 PLAN = "_fre/run.json"
 LIST_END = "_fre/images/end.json"
@@ -38,14 +35,14 @@ LIST_END = "_fre/images/end.json"
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """What a run is to do; a run that goes on has the same.
+    """Settings of a run, which a resumed run must share.
 
     Attributes:
-        model: digest of the model's file.
-        sources: what was asked for: absolute paths, URLs and lists.
-        shard_size: images of a shard.
+        model: digest of the model file.
+        sources: absolute paths, URLs and lists of images.
+        shard_size: number of images of a shard.
         form: ``"jsonl"`` or ``"parquet"``.
-        version: of fre.
+        version: version of fre.
     """
 
     model: str
@@ -63,12 +60,12 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Shard:
-    """Some images.
+    """Images that are scored into one file.
 
     Attributes:
-        number: of the shard, from 0.
-        paths: of its images.
-        listed: how many images were found so far.
+        number: number of the shard, from 0.
+        paths: paths of its images.
+        listed: number of images found so far, for the progress.
     """
 
     number: int
@@ -78,7 +75,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Counts:
-    """What is in the file of a shard."""
+    """Numbers of lines, of anomalous images and of errors in a shard."""
 
     images: int
     anomalous: int
@@ -86,10 +83,10 @@ class Counts:
 
 
 def open_run(folder: Folder, plan: ShardPlan, *, overwrite: bool) -> None:
-    """Begin a run in a folder, or go on with the one that is there.
+    """Begin a run in a folder, or resume the one in it.
 
     Raises:
-        OutputError: something else is there, or the folder can't be written.
+        OutputError: the folder holds something else, or can't be written.
     """
     if overwrite:
         folder.clear()
@@ -113,16 +110,16 @@ def open_run(folder: Folder, plan: ShardPlan, *, overwrite: bool) -> None:
 
 
 def forget_run(folder: Folder) -> None:
-    """Remove a run that has found no image: it must not stand in the way of another."""
+    """Remove a run that found no image, to free the folder for another."""
     if folder.read(_list_name(0)) is None:
         folder.clear()
 
 
 def iter_shards(folder: Folder, plan: ShardPlan) -> Iterator[Shard]:
-    """The shards of a run, while the images are still being listed.
+    """Yield the shards of a run, while images are still being listed.
 
     Raises:
-        DatasetError: there are no images, or they are no longer those of the run before.
+        DatasetError: there are no images, or other ones than in the interrupted run.
     """
     waiting: list[str] = []
     number = 0
@@ -137,7 +134,7 @@ def iter_shards(folder: Folder, plan: ShardPlan) -> Iterator[Shard]:
 
 
 def _listed(folder: Folder, plan: ShardPlan) -> Iterator[tuple[list[str], int]]:
-    """The names of the images, written down before they are handed out."""
+    """Yield lists of image names, after writing each to the output, with their number so far."""
     end = folder.read(LIST_END)
     listed = 0
     if end is not None:
@@ -158,16 +155,16 @@ def _listed(folder: Folder, plan: ShardPlan) -> Iterator[tuple[list[str], int]]:
         if before is None:
             folder.write(_list_name(number), data)
         elif before != data:
-            # The run before ended while it listed: what was added since would shift all shards.
+            # The interrupted run had not listed all images: new ones would shift all shards.
             raise DatasetError(
-                f"{', '.join(plan.sources)}: the images are no longer those of the run that "
-                f"{folder} is of; give a new folder, or --overwrite"
+                f"{', '.join(plan.sources)}: the images are no longer those of the run in "
+                f"{folder}; give a new folder, or --overwrite"
             )
         listed += len(chunk)
         number += 1
         following = list(islice(names, LISTED))
         if not following:
-            # Before the last are handed out: who takes them may take long.
+            # Before the last names are yielded, as the caller may take long.
             folder.write(LIST_END, json.dumps({"files": number, "images": listed}).encode())
         yield chunk, listed
         chunk = following
@@ -178,13 +175,13 @@ def _list_name(number: int) -> str:
 
 
 class ShardFile:
-    """The file of a shard.
+    """Format of the files of shards.
 
     Args:
         form: ``"jsonl"`` or ``"parquet"``.
 
     Raises:
-        MissingDependencyError: Parquet needs an extra.
+        MissingDependencyError: PyArrow is missing for Parquet.
     """
 
     def __init__(self, form: str) -> None:
@@ -193,11 +190,11 @@ class ShardFile:
             raise MissingDependencyError("the format parquet", "ray")
 
     def name(self, number: int) -> str:
-        """The file's name."""
+        """Return the name of a shard's file."""
         return f"part-{number:07d}.{self.form}"
 
     def encode(self, rows: Sequence[dict[str, Any]]) -> bytes:
-        """The file of some rows from `row_of`."""
+        """Return the content of a file of rows from `prediction_row`."""
         if self.form == "jsonl":
             return encode_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
         import pyarrow as pa
@@ -214,7 +211,7 @@ class ShardFile:
         return sink.getvalue()
 
     def count(self, data: bytes) -> Counts | None:
-        """What is in a file; ``None`` if it is damaged."""
+        """Return the counts of a file's content; ``None`` if it is damaged."""
         try:
             if self.form == "jsonl":
                 rows = [json.loads(line) for line in data.splitlines()]
@@ -229,13 +226,6 @@ class ShardFile:
             return Counts(table.num_rows, pc.sum(table["anomalous"]).as_py() or 0, errors)
         except (ValueError, OSError, AttributeError):  # Arrow's errors are among the first two
             return None
-
-
-def row_of(path: str, result: Prediction | ImageError) -> dict[str, Any]:
-    """What a shard says of an image: as a line of ``fre predict``, under the name it was given."""
-    if isinstance(result, ImageError):
-        return {"path": path, "error": result.reason}
-    return {**result.to_dict(), "path": path}
 
 
 def _with_pairs(region: dict[str, Any]) -> dict[str, Any]:

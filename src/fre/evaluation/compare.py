@@ -1,4 +1,4 @@
-"""Two models on the same test images: what differs, and where they disagree."""
+"""Comparison of two models on the same test images."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fre.datasets.samples import Dataset, Sample
 from fre.evaluation.evaluate import Predictor, evaluate
 from fre.evaluation.figures import Evaluation, ScoredImage
 from fre.evaluation.metrics import percentile_interval
+from fre.evaluation.metrics.ranking import tied_ranks
 from fre.types import Progress
 
 FIGURES = (
@@ -26,15 +27,15 @@ FIGURES = (
     "aupro",
     "aupimo",
 )
-"""The attributes of `fre.Evaluation` that are compared."""
+"""Compared attributes of `fre.Evaluation`."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better the second model is than the first.
+    """Difference of a figure between two models.
 
     Attributes:
-        value: the second model's figure less the first's, in [-1, 1].
+        value: second model's figure minus the first one's, in [-1, 1].
         interval: paired bootstrap interval at 95 %, low and high.
     """
 
@@ -42,7 +43,7 @@ class Difference:
     interval: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """The difference as plain JSON values."""
+        """Return the difference as plain JSON values."""
         return {"value": self.value, "interval": list(self.interval)}
 
 
@@ -51,11 +52,11 @@ class Disagreement:
     """An image that one model calls anomalous and the other does not.
 
     Attributes:
-        a: what the first model said of it.
-        b: what the second model said of it.
-        place_a: its place among the test images by the first model's score. 1 is the most
-            anomalous; equal scores share the mean of their places.
-        place_b: the same by the second model's score.
+        a: result of the first model.
+        b: result of the second model.
+        place_a: place of the image by the first model's score: 1 is the most anomalous, and equal
+            scores share the mean of their places.
+        place_b: place of the image by the second model's score.
     """
 
     a: ScoredImage
@@ -65,21 +66,20 @@ class Disagreement:
 
     @property
     def sample(self) -> Sample:
-        """The image, and what is known of it."""
+        """The image, and its known kind."""
         return self.a.sample
 
     @property
     def strength(self) -> float:
-        """The p-value of the model that calls it good, over that of the other.
+        """Ratio of the p-values of the model that calls it good and of the other model.
 
-        Scores of two models have different units. Their p-values mean the same: the share of
-        good images that score as high.
+        Scores of two models have different units; p-values are comparable.
         """
         good, anomalous = (self.b, self.a) if self.a.anomalous else (self.a, self.b)
         return good.p_value / anomalous.p_value
 
     def to_dict(self) -> dict[str, Any]:
-        """The disagreement as plain JSON values."""
+        """Return the disagreement as plain JSON values."""
         said = {
             name: {
                 "score": row.score,
@@ -99,10 +99,9 @@ class Comparison:
     Attributes:
         a: figures of the first model.
         b: figures of the second model.
-        differences: for each name in `FIGURES`, b's figure less a's; ``None`` where the dataset
-            does not give the figure.
-        disagreements: the images that only one of the models calls anomalous, the strongest
-            disagreement first.
+        differences: figure of b minus that of a, for each name in `FIGURES`; ``None`` where the
+            dataset does not give the figure.
+        disagreements: images that only one of the models calls anomalous, strongest first.
     """
 
     a: Evaluation
@@ -111,7 +110,7 @@ class Comparison:
     disagreements: tuple[Disagreement, ...] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The comparison as the JSON of ``fre compare``."""
+        """Return the JSON of ``fre compare``."""
         return {
             "a": self.a.to_dict(),
             "b": self.b.to_dict(),
@@ -133,16 +132,14 @@ def compare(
 ) -> Comparison:
     """Evaluate two models on the same test images.
 
-    The figures of both vary with the choice of the test images, and mostly together. So the
-    intervals are those of the differences, with the same images drawn for both: see
-    `fre.evaluation.metrics.bootstrap_difference`, and for pixels
-    `fre.evaluation.metrics.PixelMetrics.resample`.
+    Figures of both models vary together with the choice of test images. So each interval is one of
+    the difference, with the same images drawn for both models.
 
     Args:
-        a: a loaded model.
-        b: the model that is compared with it.
-        dataset: a dataset, or the folder of one.
-        skip_unreadable: leave out test images that can't be read, instead of stopping.
+        a: loaded model.
+        b: model to compare with it.
+        dataset: dataset, or its folder.
+        skip_unreadable: skip test images that can't be read, instead of stopping.
         progress: called as the work advances.
 
     Raises:
@@ -153,7 +150,7 @@ def compare(
         dataset = open_dataset(dataset)
     options = {"skip_unreadable": skip_unreadable}
     of_a = evaluate(a, dataset, progress=_named(progress, "with A"), **options)
-    # Both are measured on the same images, also where a model refuses one that the other takes.
+    # Both are evaluated on the same images, even where one model refuses an image.
     common = replace(dataset, test=tuple(row.sample for row in of_a.images))
     of_b = evaluate(b, common, progress=_named(progress, "with B"), **options)
     if of_b.unreadable:
@@ -170,7 +167,7 @@ def compare(
 
 
 def _named(progress: Progress | None, which: str) -> Progress | None:
-    """Another name for the work of each model, so that each has a bar of its own."""
+    """Give the work of each model a name, and so a progress bar, of its own."""
     if progress is None:
         return None
     return lambda task, done, total: progress(f"{task} {which}", done, total)
@@ -180,29 +177,22 @@ def _difference(name: str, a: Evaluation, b: Evaluation) -> Difference | None:
     of_a, of_b = getattr(a, name), getattr(b, name)
     if of_a is None or of_b is None:
         return None
-    # The same images are drawn for both, so what makes an image hard for both cancels.
+    # The same images are drawn for both, so that the difficulty of an image cancels.
     interval = percentile_interval(b.resamples[name] - a.resamples[name])
     return Difference(of_b - of_a, interval)
 
 
 def _disagreements(a: Sequence[ScoredImage], b: Sequence[ScoredImage]) -> tuple[Disagreement, ...]:
-    places = zip(_places(_scores(a)), _places(_scores(b)), strict=True)
+    places = zip(_places(a), _places(b), strict=True)
     found = [
         Disagreement(of_a, of_b, float(place_a), float(place_b))
         for of_a, of_b, (place_a, place_b) in zip(a, b, places, strict=True)
         if of_a.anomalous != of_b.anomalous
     ]
-    # P-values are coarse where there are few good images to calibrate on; places part the equal.
+    # P-values are coarse with few calibration images; places order equal ones.
     return tuple(sorted(found, key=lambda d: (-d.strength, -abs(d.place_a - d.place_b))))
 
 
-def _scores(rows: Sequence[ScoredImage]) -> NDArray[np.float64]:
-    return np.array([row.score for row in rows], np.float64)
-
-
-def _places(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Places from the highest score down, from 1; equal scores share the mean of theirs."""
-    _, inverse, counts = np.unique(-scores, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    mean: NDArray[np.float64] = last - (counts - 1) / 2
-    return mean[inverse]
+def _places(rows: Sequence[ScoredImage]) -> NDArray[np.float64]:
+    """Return each image's place from the highest score down, from 1."""
+    return tied_ranks([-row.score for row in rows])

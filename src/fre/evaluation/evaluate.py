@@ -31,23 +31,23 @@ from fre.storage.listing import relative
 from fre.types import MaskArray, Progress
 
 BLOCK = 128
-"""Images that are scored before their pixels are counted: 32 MB of maps at 256 x 256."""
+"""Number of images scored before their pixels are counted: 32 MB of maps at 256 x 256."""
 
 _PROBLEMS_SHOWN = 3
 _MOST = 0.5
-"""A mask that marks a larger share of its image is noted: it may be inverted."""
+"""Share of an image above which a mask may be inverted, and is noted."""
 
 _IMAGE_METRICS: dict[str, Metric] = {
     "image_auroc": auroc,
     "image_aupr": average_precision,
     "image_f1": lambda scores, labels: max_f1(scores, labels)[0],
 }
-# Attributes of an evaluation, and what `PixelMetrics.resample` calls them.
+# Attributes of an evaluation, and their names in `PixelMetrics.resample`.
 _PIXEL_FIGURES = {"pixel_auroc": "auroc", "pixel_f1": "f1", "aupro": "aupro", "aupimo": "aupimo"}
 
 
 class Predictor(Protocol):
-    """What can be evaluated: `fre.Model`, or anything that predicts as it does."""
+    """Protocol of models that can be evaluated, such as `fre.Model`."""
 
     def predict_many(
         self, images: Sequence[Path], *, errors: Literal["return"]
@@ -62,15 +62,15 @@ def evaluate(
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Score the test images of a dataset and compare with what is known of them.
+    """Score the test images of a dataset, and compare with their labels and masks.
 
     Pixels are compared at the original size of each image. A defective image without a mask, or
-    with one that marks nothing, counts for the image figures only.
+    with an empty one, counts for the image figures only.
 
     Args:
-        model: a loaded model.
-        dataset: a dataset, or the folder of one.
-        skip_unreadable: leave out test images that can't be read, instead of stopping.
+        model: loaded model.
+        dataset: dataset, or its folder.
+        skip_unreadable: skip test images that can't be read, instead of stopping.
         progress: called as the work advances.
 
     Raises:
@@ -81,7 +81,7 @@ def evaluate(
     if not isinstance(dataset, Dataset):
         dataset = open_dataset(dataset)
     samples = require_test(dataset)
-    # Before any image is scored: hours of scoring must not end in such an error.
+    # Before any image is scored, as hours of scoring must not end in such an error.
     _require_usable_masks(dataset)
     masks = _Masks(dataset.root)
     rows: list[ScoredImage] = []
@@ -97,7 +97,7 @@ def evaluate(
             predictions.append(prediction)
             if progress:
                 progress("Scoring", start + len(predictions), len(samples))
-        # Only the scoring is timed, and none of it may run while the pixels are counted.
+        # Only scoring is timed; it must not overlap with the counting of pixels.
         seconds += time.perf_counter() - began
         for sample, prediction in zip(block, predictions, strict=True):
             if isinstance(prediction, ImageError):
@@ -127,15 +127,16 @@ def _require_usable_masks(dataset: Dataset) -> None:
 
 @dataclass
 class _Masks:
-    """The pixels of all images, and what is odd about their masks.
+    """Counted pixels of all images, and oddities of their masks.
 
     Attributes:
-        root: the folder below which notes name files.
-        pixels: the counted pixels.
-        n_given: number of defective images that have masks.
-        n_marking: number of these whose masks mark something.
-        nothing: masks that mark nothing.
-        most: masks that mark more than half of their image.
+        root: folder below which notes name files.
+        pixels: counted pixels.
+        n_given: number of defective images with masks.
+        n_marking: number of defective images whose masks mark something.
+        nothing: empty masks.
+        most: masks of more than half of their image.
+        leaves_pixels: whether any pixel is free of defects.
     """
 
     root: Path
@@ -147,7 +148,7 @@ class _Masks:
     leaves_pixels: bool = False
 
     def count(self, sample: Sample, prediction: Prediction) -> None:
-        """Add one image to the pixel figures if it is known where its defects are."""
+        """Add one image to the pixel figures, if the places of its defects are known."""
         mask: MaskArray | None = None
         if not sample.good:
             mask = load_mask(sample, prediction.image_size)
@@ -155,15 +156,14 @@ class _Masks:
                 return
             self.n_given += 1
             if not mask.any():
-                # Its defect is somewhere: its pixels are not those of a good image.
+                # It has a defect somewhere, so its pixels are not good ones.
                 self.nothing.append(sample.masks[0])
                 return
             self.n_marking += 1
             if mask.mean() > _MOST:
                 self.most.append(sample.masks[0])
         self.leaves_pixels |= mask is None or not mask.all()
-        # The prediction would keep its own map of this size, and a block of large images is
-        # gigabytes.
+        # Not `anomaly_map`, which the prediction would keep: maps of large images fill gigabytes.
         self.pixels.add(resize_map(prediction.input_map, prediction.image_size), mask)
 
     def compute(self) -> PixelMetrics | None:
@@ -179,7 +179,7 @@ class _Masks:
         return "the masks mark nothing" if not self.n_marking else "the masks mark every pixel"
 
     def notes(self) -> tuple[str, ...]:
-        """Return a line for each way in which masks seem to mean something else."""
+        """Return a line for each oddity of the masks."""
         found = []
         if self.nothing:
             found.append(

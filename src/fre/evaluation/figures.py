@@ -15,7 +15,7 @@ from fre.errors import ImageError
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One row of an evaluation: a sample and what the model said of it."""
+    """A test image with the model's result."""
 
     sample: Sample
     score: float
@@ -40,15 +40,15 @@ class Evaluation:
         images_per_second: from file to score and map.
         aupimo: mean over the defective images of the area under the per-image overlap curve,
             between false-positive rates of 1e-5 and 1e-4 on good images.
-        images: a row an image, in the order of the dataset.
-        intervals: by the name of a figure, its 95 % interval, low and high: by the choice of test
+        images: results of the images, in the order of the dataset.
+        intervals: 95 % interval (low, high) of each figure, by name, for the choice of test
             images, not of training images. Wilson's for ``false_alarm_rate_observed``, bootstrap
-            percentiles of whole images for the others. Speed is of one run and has none.
-        resamples: by the name of a figure, float64 (n,): its values in the bootstrap resamples.
+            percentiles of whole images for the others. Speed, of one run, has none.
+        resamples: values of each figure in the bootstrap resamples, float64 (n,), by name.
             Evaluations of the same test images have the same draws, in order.
-        reasons: by the name of a figure that is ``None``, why there is none.
-        notes: what is odd about the masks, one line each.
-        unreadable: errors of the test images that were left out because they can't be read.
+        reasons: why a figure is ``None``, by its name.
+        notes: oddities of the masks, one line each.
+        unreadable: errors of the test images that can't be read, which were left out.
 
     The pixel figures are ``None`` where there are no masks; a figure that needs both good and
     defective images is ``None`` where there is only one kind.
@@ -80,7 +80,7 @@ class Evaluation:
         return dict(Counter(row.sample.kind for row in self.images if not row.sample.good))
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as the JSON of ``fre evaluate``: without the rows."""
+        """Return the JSON of ``fre evaluate``: the figures, without the images."""
         return {
             "image_auroc": self.image_auroc,
             "image_aupr": self.image_aupr,

@@ -1,6 +1,6 @@
-"""Decide anew: another threshold for a model that is already fitted.
+"""Another threshold for a fitted model.
 
-Only the metadata of the file change. The network, and so every score and map, stays as it is.
+Only the metadata of the file change; scores and maps stay the same.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ def max_f1_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float
 
 
 def recall_threshold(scores: ArrayLike, labels: ArrayLike, recall: float) -> tuple[float, float]:
-    """The highest threshold that finds a given share of known defects.
+    """Return the highest threshold that finds a given share of known defects.
 
     Args:
         scores: (n,), higher is more anomalous.
         labels: bool (n,), true is defective.
-        recall: share of the defective images to find, in (0, 1].
+        recall: share of defective images to find, in (0, 1].
 
     Returns:
-        The recall reached, at least the one asked for, and the threshold, midway between two
-        neighbouring scores: what is above it is defective.
+        The reached recall, at least the requested one, and the threshold, midway between two
+        neighbouring scores. Images above it are defective.
 
     Raises:
         OptionError: the recall is out of range.
@@ -75,7 +75,7 @@ def recall_threshold(scores: ArrayLike, labels: ArrayLike, recall: float) -> tup
         raise OptionError(f"the recall must be above 0 and at most 1, not {recall}")
     scores, labels = _checked(scores, labels)
     defects = np.sort(scores[labels])[::-1]
-    # The tolerance is for 0.07 * 100 and such, which come out a rounding error too large.
+    # The tolerance covers rounding errors, as in 0.07 * 100.
     needed = max(1, int(np.ceil(recall * len(defects) - 1e-9)))
     threshold = _below(scores, float(defects[needed - 1]))
     return float(np.mean(defects > threshold)), threshold
@@ -89,7 +89,7 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64],
 
 
 def _below(scores: NDArray[np.float64], score: float) -> float:
-    """Midway to the next lower score: room on both sides for the rounding of another runtime."""
+    """Return the middle to the next lower score, with room for rounding of another runtime."""
     lower = scores[scores < score]
     if len(lower) == 0:
         return float(np.nextafter(score, -np.inf))

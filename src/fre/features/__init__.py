@@ -1,6 +1,6 @@
 """Pixels become features: float32 (n, D), one flat row for each image or tile.
 
-- ``layout``: how a row is made up. ``network``: the graph from images to features.
-- ``runner`` and ``extractor``: run that graph. ``stream``: over files, batch by batch.
-- ``table``: the features of a set of images.
+- ``layout``: layer, grid and pooling of a row. ``network``: the graph from images to features.
+- ``runner`` and ``extractor``: run the graph. ``stream``: runs it over files, batch by batch.
+- ``table``: features of a set of images.
 """

@@ -1,8 +1,8 @@
-"""Run the images through the left part of the graph: one pass, one preallocated matrix."""
+"""Features of all images in one preallocated matrix."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
@@ -20,6 +20,7 @@ from fre.features.table import Features
 from fre.images.augmentation import Augmentation
 from fre.images.decode import ImageSource, image_size
 from fre.images.geometry import FULL_RANGE, Fit, Geometry, Tiling
+from fre.images.preparation import Preparation
 from fre.images.roi import Roi, cells, too_small_a_region
 from fre.runtimes.runtime import open_runtime
 from fre.types import Progress
@@ -29,19 +30,19 @@ class FeatureExtractor(FeatureRunner):
     """A backbone up to some of its layers, with pooling, at a fixed input size.
 
     Args:
-        backbone: the frozen network.
+        backbone: frozen network.
         layers: name of the layer, or names of several.
-        pool: edge of the pooling windows, in locations of the feature map.
+        pool: side of the pooling windows, in locations of the feature map.
         size: height and width of the input.
-        fit: how images are brought to that size.
-        tiling: how they are cut into tiles of that size instead.
-        roi: the part of the images that is looked at; ``None`` is all.
-        bits: range of the 16-bit values of image files, as in `fre.images.geometry.Preparation`.
-        threads: threads of the network; 0 takes all cores.
+        fit: how images are resized to the input, ``"stretch"`` or ``"letterbox"``.
+        tiling: how images are cut into tiles of the input's size; ``None`` keeps them whole.
+        roi: inspected region of the images; ``None`` inspects them whole.
+        bits: range of 16-bit values, as in `fre.images.geometry.Decoding`.
+        threads: number of threads of the network, 0 for all cores.
 
     Attributes:
-        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
-        network: the backbone's graph up to the deepest layer.
+        inspected: bool (H, W), inspected pixels of the input; ``None`` is all of them.
+        network: graph of the backbone up to the deepest layer.
 
     Raises:
         BackboneError: an unknown layer, or a size that the network can't take.
@@ -65,7 +66,7 @@ class FeatureExtractor(FeatureRunner):
     ) -> None:
         self.backbone = backbone
         geometry = Geometry(size, fit, tiling, bits)
-        # Tiles differ in what they show of the region: it is applied before an image is cut.
+        # Tiles show different parts of the region, which is applied before an image is cut.
         self.inspected = None if roi is None or tiling else roi.at_input(geometry)
         names = [layers] if isinstance(layers, str) else list(layers)
         self.network = backbone.graph(names, size)
@@ -83,8 +84,32 @@ class FeatureExtractor(FeatureRunner):
             self._built(layouts, size).SerializeToString(), layouts, geometry, roi, threads=threads
         )
 
+    @classmethod
+    def prepared(
+        cls,
+        backbone: Backbone,
+        layers: Sequence[str],
+        *,
+        pool: int,
+        preparation: Preparation,
+        threads: int = 0,
+    ) -> FeatureExtractor:
+        """Return an extractor that prepares images as a fitted model does."""
+        geometry = preparation.geometry
+        return cls(
+            backbone,
+            layers,
+            pool=pool,
+            size=geometry.size,
+            fit=geometry.fit,
+            tiling=geometry.tiling,
+            bits=geometry.bits,
+            roi=preparation.roi,
+            threads=threads,
+        )
+
     def model(self) -> bytes:
-        """The network and the pooling, as a `FeatureRunner` takes them."""
+        """Return the serialised network with pooling, as `FeatureRunner` takes it."""
         return self._model
 
     def _built(self, layouts: Sequence[FeatureLayout], size: tuple[int, int]) -> onnx.ModelProto:
@@ -104,14 +129,15 @@ class FeatureExtractor(FeatureRunner):
         Args:
             sources: files, or arrays, uint8 (H, W, 3).
             augmentation: makes further rows of each image; ``None`` makes none.
-            skip_unreadable: leave out images that can't be read, instead of stopping.
+            skip_unreadable: skip images that can't be read, instead of stopping.
             progress: called after each image.
 
         Raises:
             ImageError: an image can't be read, or the region of interest does not fit it.
-            DatasetError: none of them can be read, or they have more rows than were reserved.
+            DatasetError: none of the images can be read.
         """
-        reserved = self._capacity(sources, augmentation)
+        # As if all images were like the first, whose tiles are counted.
+        reserved = max(1, self.rows(sources, augmentation))
         X = np.empty((reserved, self.dimension), np.float32)
         stream = FeatureStream(
             self,
@@ -127,7 +153,7 @@ class FeatureExtractor(FeatureRunner):
             stop = filled + len(batch.X)
             if stop > len(X):
                 X = np.concatenate([X[:filled], np.empty_like(X)])
-            if stop > reserved:  # else it is there already
+            if stop > reserved:  # else the stream wrote it there
                 X[filled:stop] = batch.X
             filled = stop
             batches.append(replace(batch, X=batch.X[:0]))
@@ -136,38 +162,35 @@ class FeatureExtractor(FeatureRunner):
                 f"none of the {len(sources)} images can be read: {stream.skipped[0]}"
             )
 
-        def joined(column: Callable[[FeatureBatch], NDArray[np.intp]]) -> NDArray[np.intp]:
-            return np.concatenate([np.empty(0, np.intp), *map(column, batches)])
-
         return Features(
             X[:filled],
             tuple(image.sha256 for image in stream.images),
             tuple(stream.skipped),
             tuple(image.place for image in stream.images),
             np.stack([image.thumbnail for image in stream.images]) if stream.images else None,
-            joined(lambda batch: batch.image),
-            joined(lambda batch: batch.tile),
-            joined(lambda batch: batch.copy),
+            _joined(batches, "image"),
+            _joined(batches, "tile"),
+            _joined(batches, "copy"),
             tuple(image.size for image in stream.images),
             tuple(source_name(sources[image.place]) for image in stream.images),
             np.array([image.appearance for image in stream.images]),
         )
 
-    def _capacity(self, sources: Sequence[ImageSource], augmentation: Augmentation | None) -> int:
-        """Rows to reserve; of images in tiles as many as if all were like the first."""
-        return max(1, self.rows(sources, augmentation))
-
     def rows(self, sources: Sequence[ImageSource], augmentation: Augmentation | None = None) -> int:
-        """How many rows of features the images make, if all are of the size of the first.
+        """Return the number of feature rows, if all images have the size of the first.
 
         Raises:
-            ImageError: tiles are to be counted, and the first image can't be read.
+            ImageError: the first image can't be read to count its tiles.
         """
         copies = 1 if augmentation is None else 1 + augmentation.copies
         tiles = 1
         if self.geometry.tiling is not None and sources:
             tiles = self.geometry.count(image_size(sources[0]))
         return len(sources) * copies * tiles
+
+
+def _joined(batches: Sequence[FeatureBatch], column: str) -> NDArray[np.intp]:
+    return np.concatenate([np.empty(0, np.intp), *(getattr(batch, column) for batch in batches)])
 
 
 def source_name(source: ImageSource) -> str:

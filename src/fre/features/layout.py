@@ -1,4 +1,4 @@
-"""How a flat feature is made up: layer, channels, grid and pooling."""
+"""Layout of a flat feature: layer, channels, grid and pooling."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fre.types import FloatArray
 
 
 def pool_features(X: FloatArray, fine: FeatureLayout, coarse: FeatureLayout) -> FloatArray:
-    """Features of a feature map as it is, pooled as the graph would pool them.
+    """Pool features that were extracted without pooling, as the graph would.
 
     Args:
-        X: float32 (n, D), of the layout ``fine``.
-        fine: without pooling.
-        coarse: of the same layer, with pooling.
+        X: float32 (n, D), in the layout ``fine``.
+        fine: layout without pooling.
+        coarse: layout of the same layer, with pooling.
 
     Returns:
-        float32 (n, D'), of the layout ``coarse``.
+        float32 (n, D'), in the layout ``coarse``.
     """
     maps = X.reshape(len(X), -1, *fine.grid)
     rows = pooling_matrix(fine.grid[0], coarse.pooled[0])
@@ -31,20 +31,20 @@ def pool_features(X: FloatArray, fine: FeatureLayout, coarse: FeatureLayout) -> 
 
 
 def combined_digest(digests: Iterable[str]) -> str:
-    """What ``sha256sum FILES | cut -c1-64 | sort | sha256sum`` prints for the files."""
+    """Return one digest of many: that of ``sha256sum FILES | cut -c1-64 | sort | sha256sum``."""
     lines = "".join(f"{digest}\n" for digest in sorted(digests))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """How a flat feature is made up: a layer's feature map after average pooling.
+    """Layout of a flat feature: a layer's feature map after average pooling.
 
     Attributes:
         layer: name of the layer.
-        channels: its channels.
-        grid: height and width of its feature map.
-        pool: edge of the pooling windows, in locations.
+        channels: number of channels.
+        grid: height and width of the feature map before pooling.
+        pool: side of the pooling windows, in locations.
     """
 
     layer: str
@@ -71,10 +71,9 @@ class FeatureLayout:
 
 
 def pooling_matrix(source: int, target: int) -> FloatArray:
-    """Average pooling along one axis into windows that cover it evenly.
+    """Return the matrix of average pooling along one axis, with windows spread evenly.
 
-    Where ``target`` divides ``source`` these are the ordinary windows; elsewhere they overlap
-    instead of dropping a rest, as in adaptive pooling.
+    Windows overlap where ``target`` does not divide ``source``, as in adaptive pooling.
 
     Returns:
         float32 (target, source): its rows sum to 1.

@@ -1,4 +1,4 @@
-"""The left part of every graph: preprocessing, backbone, and pooled feature maps."""
+"""First part of every graph: preprocessing, backbone, and pooled feature maps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGES, FEATURES = "images", "features"
 
 
 class NetworkGraph:
-    """A graph under construction, from the images to the pooled feature maps of the layers."""
+    """A graph under construction, from images to pooled feature maps."""
 
     def __init__(
         self,
@@ -33,15 +33,15 @@ class NetworkGraph:
         self.backbone = backbone
         self.inspected = inspected
         self.builder = GraphBuilder()
-        # A layer of someone's network may well be called "features" or "score".
+        # A layer of the backbone may be called "features" or "score", too.
         network = add_prefix_graph(backbone.graph, PREFIX)
         self._preprocess(network.input[0].name, normalisation)
         self.builder.embed(network)
 
     def _preprocess(self, output: str, normalisation: Normalisation) -> None:
         build = self.builder
-        # Transposed while they are bytes, and normalised by one node: in the plain order, by Sub
-        # and Mul, all this takes twice as long in ONNX Runtime, 4 % of a small network's time.
+        # Bytes are transposed, and one node normalises them. The plain order, with Sub and Mul,
+        # takes twice as long in ONNX Runtime: 4 % of a small network's time.
         planes = build.node("Transpose", IMAGES, perm=[0, 3, 1, 2])
         pixels = build.node("Cast", planes, to=TensorProto.FLOAT)
         mean = np.array(normalisation.mean, np.float32)
@@ -56,14 +56,14 @@ class NetworkGraph:
         if self.inspected is None:
             build.node("BatchNormalization", *inputs, output=output, epsilon=0.0)
             return
-        # Whatever an ignored area shows, the network sees the mean colour there.
+        # The network sees the mean colour in ignored areas.
         scaled = build.node("BatchNormalization", *inputs, epsilon=0.0)
         visible = build.constant("inspected", self.inspected)
         nothing = build.constant("mean_colour", np.zeros((), np.float32))
         build.node("Where", visible, scaled, nothing, output=output)
 
     def feature_map(self, layout: FeatureLayout) -> str:
-        """The feature map of a layer, pooled: (N, C, h, w)."""
+        """Add the pooled feature map of a layer, and return its tensor: (N, C, h, w)."""
         build = self.builder
         x = PREFIX + layout.layer
         if self.inspected is not None:
@@ -80,11 +80,11 @@ class NetworkGraph:
         return x
 
     def features(self, layout: FeatureLayout, output: str | None = None) -> str:
-        """The same, flattened: (N, D)."""
+        """Add the flattened feature map of a layer, and return its tensor: (N, D)."""
         return self.builder.node("Flatten", self.feature_map(layout), output=output, axis=1)
 
     def inputs(self) -> list[onnx.ValueInfoProto]:
-        """The graph's inputs: ``images``, uint8 (N, H, W, 3)."""
+        """Return the graph's input: ``images``, uint8 (N, H, W, 3)."""
         return [helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["N", *self.size, 3])]
 
     def model(self, outputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
@@ -107,18 +107,18 @@ def feature_model(
     size: tuple[int, int],
     inspected: MaskArray | None = None,
 ) -> onnx.ModelProto:
-    """Images to flat features: the left part of a detector.
+    """Build the model from images to flat features.
 
     Args:
-        backbone: a model as `Backbone.graph` returns it, with the layers of ``layouts``.
-        normalisation: of its input.
-        layouts: which layers, and how they are pooled.
+        backbone: model from `Backbone.graph`, with the layers of ``layouts``.
+        normalisation: mean and standard deviation of the backbone's input.
+        layouts: layers and their pooling.
         size: height and width of the input.
-        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
+        inspected: bool (H, W), inspected pixels of the input; ``None`` is all of them.
 
     Returns:
-        A model from ``images``, uint8 (N, H, W, 3), to ``features``, float32 (N, D): those of
-        the layouts, one after the other.
+        A model from ``images``, uint8 (N, H, W, 3), to ``features``, float32 (N, D), with the
+        layouts in order.
     """
     assembly = NetworkGraph(backbone, normalisation, size, inspected)
     if len(layouts) == 1:

@@ -1,53 +1,42 @@
-"""The network that turns images into features."""
+"""A network with pooling that turns inputs into features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.errors import OptionError
 from fre.features.layout import FeatureLayout
 from fre.features.network import FEATURES
-from fre.images.appearance import appearance
-from fre.images.augmentation import Augmentation
-from fre.images.decode import file_of
 from fre.images.geometry import Geometry
-from fre.images.loading import LoadedImage
+from fre.images.preparation import Preparation
 from fre.images.roi import Roi
 from fre.runtimes.runtime import Runtime, open_runtime
 from fre.types import FloatArray
 
 BATCH = 4
-"""Images that a thread takes at a time."""
-
-
+"""Number of inputs that a thread takes at a time."""
 READERS = 4
-"""Threads that fetch what is no local file."""
-
-
+"""Number of threads that fetch remote files."""
 AHEAD = 4
-"""Images for each core that are read before the network asks for them."""
-
-
-_Input: TypeAlias = "tuple[int, int, int, NDArray[np.uint8]]"
-"""Numbers of image, copy and tile, and pixels."""
+"""Number of images for each core that are read ahead."""
 
 
 class FeatureRunner:
-    """Images to features, by a network that is given as it is: all that a worker needs.
+    """Computes features of images with a given network, on this machine or on a Ray worker.
 
     Args:
-        model: a serialised ONNX model, from `fre.features.network.feature_model`.
-        layouts: of the features of each layer; a flat feature is those of all layers, one after
-            the other.
-        geometry: how an image meets the input.
-        roi: the part of the images that is looked at; ``None`` is all.
-        threads: threads of the network; 0 takes all cores.
-        readers: threads that fetch images from a store, to be decoded where the network runs.
+        model: serialised ONNX model, from `fre.features.network.feature_model`.
+        layouts: layout of each layer's features, which follow each other in a flat feature.
+        geometry: how images are resized, padded or tiled for the input.
+        roi: inspected region of the images; ``None`` inspects them whole.
+        threads: number of threads of the network, 0 for all cores.
+        readers: number of threads that fetch remote images.
+
+    Attributes:
+        preparation: how image files become inputs of the network.
     """
 
     def __init__(
@@ -63,6 +52,7 @@ class FeatureRunner:
         self.layouts = tuple(layouts)
         self.geometry = geometry
         self.roi = roi
+        self.preparation = Preparation(geometry, roi)
         self.readers = readers
         self._model = model
         self._threads = threads
@@ -73,16 +63,16 @@ class FeatureRunner:
 
     @property
     def cores(self) -> int:
-        """How many threads to have for `run` and all other work."""
+        """Number of threads for `run` and all other work."""
         return self._runtime.cores
 
     def release(self) -> None:
-        """Give back the memory that the network works in, until it is needed again."""
+        """Free the memory of the network, until the next run."""
         self.__dict__.pop("_runtime", None)
 
     @property
     def layout(self) -> FeatureLayout:
-        """How the features of the only layer are made up."""
+        """Layout of the features of the only layer."""
         (layout,) = self.layouts
         return layout
 
@@ -92,18 +82,18 @@ class FeatureRunner:
         return sum(layout.dimension for layout in self.layouts)
 
     def split(self, X: FloatArray) -> list[FloatArray]:
-        """The features of each layer, as views: float32 (n, D) to (n, D_l)."""
+        """Return the features of each layer as views: float32 (n, D) to (n, D_l) each."""
         borders = np.cumsum([layout.dimension for layout in self.layouts])[:-1]
         return np.split(X, borders, axis=1)
 
     def run(
         self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], out: FloatArray | None = None
     ) -> FloatArray:
-        """Features of images, computed on the thread that calls it.
+        """Compute features on the calling thread.
 
         Args:
-            images: uint8 (N, H, W, 3), or N of (H, W, 3), at the input's size.
-            out: float32 (N, D), to write them to; ``None`` makes a new array.
+            images: uint8 (N, H, W, 3), or N arrays (H, W, 3), at the input's size.
+            out: float32 (N, D), array to fill; ``None`` makes a new one.
 
         Returns:
             float32 (N, D).
@@ -111,47 +101,7 @@ class FeatureRunner:
         if out is None:
             out = np.empty((len(images), self.dimension), np.float32)
         runtime = self._runtime.lane
-        # One by one: the maps of several at a time do not fit into a core's cache.
+        # One by one: the feature maps of several inputs do not fit into a core's cache.
         for row, pixels in enumerate(images):
             runtime.run(pixels[None], out=[out[row : row + 1]])
         return out
-
-    def check(self, image: LoadedImage) -> None:
-        """Refuse an image that the region of interest does not fit.
-
-        Raises:
-            ImageError: it does not.
-        """
-        if self.roi is not None:
-            self.roi.check(image.original_size, file_of(image.source))
-
-    def measured(self, image: LoadedImage) -> NDArray[np.float64]:
-        """Return the pixel statistics of an image's inspected part: see `fre.images.appearance`."""
-        shown = None if self.roi is None else self.roi.at_size(image.pixels.shape[:2])
-        return appearance(image.pixels, shown)
-
-    def inputs(
-        self, image: LoadedImage, augmentation: Augmentation | None
-    ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-        """What the network is given of an image: numbers of copy and tile, and pixels.
-
-        Raises:
-            OptionError: none of its tiles shows anything inspected.
-        """
-        pixels, shown = image.pixels, None
-        if self.roi is not None:
-            # Before it is moved about, what is ignored must not reach what is inspected.
-            pixels = self.roi.cover(pixels)
-            if self.geometry.tiling is not None:
-                shown = self.roi.shown_by(self.geometry.grid(image.original_size))
-                if not any(shown):
-                    raise OptionError("the masks leave nothing to inspect: mark a larger region")
-        variants = [pixels]
-        if augmentation is not None:
-            copies = augmentation.of(pixels, image.sha256)
-            variants += copies if self.roi is None else map(self.roi.cover, copies)
-        for copy, variant in enumerate(variants):
-            inputs = self.geometry.inputs(variant, image.original_size)
-            for index, tile in enumerate(inputs):
-                if shown is None or shown[index]:
-                    yield copy, index, tile

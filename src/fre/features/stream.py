@@ -1,4 +1,4 @@
-"""Features of files, batch by batch."""
+"""Features of image files, batch by batch."""
 
 from __future__ import annotations
 
@@ -6,36 +6,35 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import ImageError
-from fre.features.runner import AHEAD, BATCH, FeatureRunner, _Input
+from fre.features.runner import AHEAD, BATCH, FeatureRunner
 from fre.images.augmentation import Augmentation
 from fre.images.decode import ImageSource
-from fre.images.loading import iter_loaded
 from fre.images.near_duplicates import duplicate_thumbnail
+from fre.images.preparation import NetworkInput
 from fre.parallel import in_order
 from fre.runtimes.runtime import LANES
 from fre.storage.remote import is_url
 from fre.types import FloatArray, Progress
 
 NO_THUMBNAIL = np.zeros((0, 0), np.uint8)
-"""Where thumbnails would take more memory than all else. (Not a part of one: that would keep the
-whole.)"""
+"""Stands for a thumbnail that is not kept. (A slice of the thumbnail would keep all of it.)"""
 
 
 @dataclass(frozen=True)
 class SeenImage:
-    """An image whose features were computed.
+    """Record of an image whose features were computed.
 
     Attributes:
-        place: its place among those that were asked for.
-        sha256: digest of its file, in hexadecimal.
-        size: its original height and width.
-        thumbnail: uint8 (64, 64).
+        place: index of the image among the sources.
+        sha256: digest of the file, in hexadecimal.
+        size: original height and width.
+        thumbnail: uint8 (64, 64), for near-duplicates.
         appearance: five pixel statistics, from `fre.images.appearance.appearance`.
     """
 
@@ -46,29 +45,33 @@ class SeenImage:
     appearance: tuple[float, ...] = ()
 
     def at(self, place: int) -> SeenImage:
-        """The same at another place, without its thumbnail."""
+        """Return the record with another index, without thumbnail."""
         return replace(self, place=place, thumbnail=NO_THUMBNAIL)
 
     def to_note(self) -> tuple[Any, ...]:
-        """All but the thumbnail as plain JSON values; `of_note` takes them."""
+        """Return everything but the thumbnail as plain JSON values."""
         return (self.place, self.sha256, *self.size, *self.appearance)
 
     @classmethod
     def of_note(cls, note: Sequence[Any]) -> SeenImage:
-        """What `to_note` gave."""
+        """Return the record that `to_note` wrote."""
         place, sha256, height, width, *measured = note
         return cls(place, sha256, (height, width), NO_THUMBNAIL, tuple(measured))
 
 
+_Input: TypeAlias = tuple[int, NetworkInput]
+"""Number of the image, and one of its inputs."""
+
+
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Some rows of features.
+    """A batch of feature rows.
 
     Attributes:
         X: float32 (b, D).
-        image: (b,), the place of each row's image among those that were seen.
-        tile: (b,), which of the image's tiles it is.
-        copy: (b,), 0 for a row of an image as it is, above that for an augmented copy.
+        image: (b,), index of each row's image in `FeatureStream.images`.
+        tile: (b,), index of each row's tile in its image.
+        copy: (b,), 0 for the image itself, above 0 for an augmented copy.
     """
 
     X: FloatArray
@@ -78,20 +81,20 @@ class FeatureBatch:
 
 
 class FeatureStream:
-    """Features of images, a batch at a time, while further images are read on other threads.
+    """Iterator over batches of features, which reads further images on other threads.
 
     Args:
-        extractor: computes them.
+        extractor: network that computes the features.
         sources: files, or arrays, uint8 (H, W, 3).
         augmentation: makes further rows of each image; ``None`` makes none.
-        skip_unreadable: leave out images that can't be read, instead of stopping.
+        skip_unreadable: skip images that can't be read, instead of stopping.
         progress: called after each image.
-        out: float32 (n, D), to write the features to, from its first row on; batches that it has
-            no room for have arrays of their own.
+        out: float32 (n, D), array to fill from its first row on; batches beyond it have arrays of
+            their own.
 
     Attributes:
-        images: those that were seen so far, a few batches ahead of what was yielded.
-        skipped: errors of those that were left out.
+        images: records of the images read so far, a few batches ahead of the yielded ones.
+        skipped: errors of the skipped images.
     """
 
     def __init__(
@@ -114,20 +117,24 @@ class FeatureStream:
         self._progress = progress
 
     def __iter__(self) -> Iterator[FeatureBatch]:
-        """Yields batches; raises ImageError for an image that is not to be left out."""
+        """Yield batches.
+
+        Raises:
+            ImageError: an image can't be used, and ``skip_unreadable`` is false.
+        """
         cores = self._extractor.cores
         threads = ThreadPoolExecutor(cores, "fre-features")
         try:
             batches, ahead = self._batches(threads), min(LANES, cores)
             for (batch, X), _ in in_order(self._run, batches, workers=threads, ahead=ahead):
-                rows = np.array([(image, tile, copy) for image, copy, tile, _ in batch], np.intp)
+                rows = np.array([(image, one.tile, one.copy) for image, one in batch], np.intp)
                 yield FeatureBatch(X, *rows.T)
         finally:
             # Without waiting: see `in_order`.
             threads.shutdown(wait=False)
 
     def _batches(self, threads: ThreadPoolExecutor) -> Iterator[tuple[list[_Input], FloatArray]]:
-        """Inputs of the network, and where their features go."""
+        """Yield inputs of the network, and the array for their features."""
         inputs = self._inputs(threads)
         start = 0
         while batch := list(islice(inputs, BATCH)):
@@ -135,22 +142,21 @@ class FeatureStream:
             if stop <= len(self._out):
                 out = self._out[start:stop]
             else:
-                # Made on this thread: what others make, the allocator keeps for each of them.
+                # Allocated on this thread: the allocator keeps memory for each thread.
                 out = np.empty((len(batch), self._extractor.dimension), np.float32)
             yield batch, out
             start = stop
 
     def _run(self, batch: tuple[list[_Input], FloatArray]) -> None:
         inputs, out = batch
-        self._extractor.run([pixels for *_, pixels in inputs], out)
+        self._extractor.run([one.pixels for _, one in inputs], out)
 
     def _inputs(self, threads: ThreadPoolExecutor) -> Iterator[_Input]:
         extractor = self._extractor
-        loaded = iter_loaded(
+        loaded = extractor.preparation.load_many(
             self._sources,
-            extractor.geometry.preparation,
             workers=threads,
-            # Local files are read where they are decoded, which spares a change of threads.
+            # Decoding threads read local files themselves, which saves a change of threads.
             readers=extractor.readers if any(map(is_url, self._sources)) else None,
             ahead=AHEAD * extractor.cores if extractor.geometry.tiling is None else 2,
             digest=True,
@@ -160,7 +166,6 @@ class FeatureStream:
             try:
                 if isinstance(image, ImageError):
                     raise image
-                extractor.check(image)
                 number = len(self.images)
                 assert image.thumbnail is not None
                 self.images.append(
@@ -169,11 +174,11 @@ class FeatureStream:
                         image.sha256,
                         image.original_size,
                         image.thumbnail,
-                        tuple(map(float, extractor.measured(image))),
+                        tuple(map(float, extractor.preparation.appearance(image))),
                     )
                 )
-                for copy, tile, pixels in extractor.inputs(image, self._augmentation):
-                    yield number, copy, tile, pixels
+                for network_input in extractor.preparation.inputs(image, self._augmentation):
+                    yield number, network_input
             except ImageError as error:
                 if not self._skip_unreadable:
                     raise

@@ -1,8 +1,7 @@
-"""Pixel statistics of images, and the ranges that good images have: a dead camera is found by them.
+"""Pixel statistics of images, and their ranges in good images, to recognise a dead camera.
 
-A black, white or flat picture and pure noise give a network little to go by: their features may lie
-within those of good images. Their pixels are unmistakable. The limits are wide, so that no picture
-of a part is outside.
+Features of a black, white or flat picture, or of pure noise, may look good, but the pixels don't.
+The limits are wide, so that no picture of a part exceeds them.
 """
 
 from __future__ import annotations
@@ -19,24 +18,24 @@ from fre.types import ImageArray, MaskArray
 Float64: TypeAlias = NDArray[np.float64]
 
 ROWS = 16
-"""Rows of an image that are measured, spread evenly: enough for limits this wide."""
+"""Number of measured rows of an image, spread evenly: enough for limits this wide."""
 
 COLOURS = ("red", "green", "blue")
 
 LEVEL_MARGIN = 48.0
-"""Grey levels by which the mean level may be outside the range of the training images."""
+"""Grey levels by which the mean level may exceed the range of the training images."""
 LEVEL_MARGIN_OF_FEW = 64.0
 """Further grey levels, divided by the root of the number of training images."""
 SPAN_MARGIN = 2.0
 """Further share of the range itself, divided by the root of the number of training images."""
 RATIO = 2.0
-"""Factor by which contrast and fineness may be outside the range of the training images."""
+"""Factor by which contrast and fineness may exceed the range of the training images."""
 RATIO_OF_FEW = 4.0
 """Further factor, divided by the root of the number of training images."""
 LEAST_FINENESS = 0.5
 """A smaller fineness is never noise."""
 MOST_FINENESS = 0.97
-"""Above it the odds of a fineness are no measure any more: white noise has 1."""
+"""Limit above which the odds of a fineness mean nothing: white noise has 1."""
 
 
 def appearance(pixels: ImageArray, inspected: MaskArray | None = None) -> Float64:
@@ -44,7 +43,7 @@ def appearance(pixels: ImageArray, inspected: MaskArray | None = None) -> Float6
 
     Args:
         pixels: uint8 (H, W, 3), RGB.
-        inspected: bool (H, W), the pixels that are measured; ``None`` is all.
+        inspected: bool (H, W), the measured pixels; ``None`` measures all.
 
     Returns:
         float64 (5,): mean red, green and blue level (0..255); contrast, the largest standard
@@ -78,8 +77,8 @@ class AppearanceLimits:
 
     Attributes:
         n: number of images.
-        low: float64 (5,), the smallest value of each of `appearance`.
-        high: float64 (5,), the largest.
+        low: float64 (5,), smallest value of each statistic of `appearance`.
+        high: float64 (5,), largest value of each statistic.
     """
 
     n: int
@@ -106,7 +105,7 @@ class AppearanceLimits:
         )
 
     def reason(self, measured: Float64) -> str | None:
-        """Say why an image can't show what the training images show; ``None`` if it may.
+        """Return why an image can't show what training images show; ``None`` if it may.
 
         Args:
             measured: float64 (5,), from `appearance`.

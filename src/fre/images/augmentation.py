@@ -1,4 +1,4 @@
-"""More images from few: small shifts and rotations of the good ones."""
+"""Shifted and rotated copies of training images, for few good images."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from fre.errors import OptionError
 from fre.types import ImageArray
 
 SHIFT = 1 / 32
-"""Of either side, at most, in either direction. Less helps less (docs/ablation.md)."""
+"""Largest shift, as a share of the side. A smaller one helps less (docs/ablation.md)."""
 ROTATION = 5.0
-"""Degrees, at most, in either direction."""
+"""Largest rotation, in degrees."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """How copies of an image are made.
 
-    A copy teaches the subspaces what may vary; it is never scored to set a threshold.
+    Copies are used to fit subspaces, and never scored to set a threshold.
 
     Attributes:
-        copies: of each image, 1 or more.
-        flip: whether every second copy is mirrored, left to right.
-        seed: of the amounts.
+        copies: number of copies of each image, 1 to 64.
+        flip: whether every second copy is mirrored left to right.
+        seed: seed of the random shifts and rotations.
     """
 
     copies: int
@@ -37,22 +37,22 @@ class Augmentation:
             raise OptionError(f"augment must be 1 to 64 copies of each image, not {self.copies}")
 
     def of(self, pixels: ImageArray, digest: str) -> list[ImageArray]:
-        """Copies of an image.
+        """Return the copies of an image.
 
         Args:
             pixels: uint8 (H, W, 3).
-            digest: of the image, in hexadecimal: the same image has the same copies.
+            digest: digest of the image in hexadecimal; the same digest gives the same copies.
 
         Returns:
-            uint8 (H, W, 3) each, shifted by up to a 32nd and turned by up to 5 degrees about the
-            middle; beyond the border the image is mirrored.
+            uint8 (H, W, 3) each, shifted by up to 1/32 of the side and rotated by up to 5 degrees
+            about the centre. The image is mirrored at its border.
         """
         height, width = pixels.shape[:2]
         rng = np.random.default_rng([self.seed, int(digest[:15] or "0", 16)])
         # A corner moves by the shift and by what the rotation adds.
         reach = SHIFT + np.sin(np.radians(ROTATION))
         margin = int(np.ceil(reach * max(height, width))) + 1
-        # Of a narrow image the margin may be wider than the image: it is mirrored again and again.
+        # The margin may be wider than a narrow image, which is then mirrored several times.
         wide = Image.fromarray(
             np.pad(pixels, [(margin, margin), (margin, margin), (0, 0)], mode="symmetric")
         )

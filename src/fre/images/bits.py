@@ -1,4 +1,4 @@
-"""Images of 16 bits a value become images of 8, by the range that their camera uses."""
+"""Scaling of 16-bit images to 8 bits, by the range that their camera uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fre.images.resize import row_bands
 
 _NATIVE, _OTHER = (";16L", ";16B") if sys.byteorder == "little" else (";16B", ";16L")
 _SWAPPED = {";16B": ";16L", ";16L": ";16B", ";16N": _OTHER}
-"""Pillow unpacks the high bytes of 16-bit colour; with the other byte order, the low ones."""
+"""Raw modes of the other byte order, with which Pillow unpacks low instead of high bytes."""
 
 
 def _is_deep_grey(image: Image.Image) -> bool:
@@ -26,17 +26,17 @@ def _is_deep_grey(image: Image.Image) -> bool:
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """Whether an opened file that is not yet loaded has 16 bits for each of several channels."""
+    """Tell whether an opened file, not yet loaded, has several channels of 16 bits."""
     return any(";16" in raw and raw[0] not in "IF" for raw in _raw_modes(image))
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an opened file that is not yet loaded has 16 bits a value."""
+    """Tell whether an opened file, not yet loaded, has 16 bits a value."""
     return _is_deep_grey(image) or is_deep_colour(image)
 
 
 def _raw_modes(image: Image.Image) -> list[str]:
-    """How the values of each strip or tile are stored, in Pillow's words."""
+    """Return Pillow's name for the storage of the values of each strip or tile."""
     arguments = [tile[3] for tile in getattr(image, "tile", ())]
     return [value if isinstance(value, str) else str(value[0]) for value in arguments if value]
 
@@ -44,12 +44,12 @@ def _raw_modes(image: Image.Image) -> list[str]:
 def eight_bits(image: Image.Image, bits: int | None = FULL_RANGE) -> Image.Image:
     """Return an image in mode L or RGB, its values on 0..255.
 
-    Alpha is dropped. A value range that the file does not state (floating point, 32-bit integers)
-    is refused, not guessed.
+    Alpha is dropped. Floating-point and 32-bit integer values, whose range no file states, are
+    refused.
 
     Args:
-        image: opened by Pillow.
-        bits: range of 16-bit values, as in `fre.images.geometry.Preparation`.
+        image: image that Pillow opened.
+        bits: range of 16-bit values, as in `fre.images.geometry.Decoding`.
 
     Raises:
         UnfitError: the range is not known, or a value is outside it.
@@ -69,7 +69,7 @@ def eight_bits(image: Image.Image, bits: int | None = FULL_RANGE) -> Image.Image
 
 
 def _shallow(image: Image.Image, bits: int | None) -> Image.Image:
-    """A grey image of 16 bits in 8, some rows at a time."""
+    """Scale a grey image of 16 bits to 8, some rows at a time."""
     known = _known(bits)
     image.load()
     width, height = image.size
@@ -104,7 +104,7 @@ def _check_range(largest: int, bits: int) -> None:
 
 @contextmanager
 def open_low_bytes(source: Path | str | bytes, name: Path | str | None) -> Iterator[Image.Image]:
-    """Open an image of 16-bit colour once more, for the low byte of each value.
+    """Open an image of 16-bit colour for the low byte of each value.
 
     Raises:
         ImageError: as for `fre.images.formats.open_image`.
@@ -129,12 +129,12 @@ def open_low_bytes(source: Path | str | bytes, name: Path | str | None) -> Itera
 
 
 def deep_colour(high: Image.Image, low: Image.Image, bits: int | None) -> Image.Image:
-    """Return the image in mode RGB of the two bytes of each value of an image.
+    """Join the two bytes of each value, and return the 8-bit image in mode RGB.
 
     Args:
-        high: the high bytes.
-        low: the low bytes.
-        bits: range of the values, as in `fre.images.geometry.Preparation`.
+        high: image of the high bytes.
+        low: image of the low bytes.
+        bits: range of 16-bit values, as in `fre.images.geometry.Decoding`.
 
     Raises:
         UnfitError: the range is not known, or a value is outside it.
@@ -155,7 +155,7 @@ def deep_colour(high: Image.Image, low: Image.Image, bits: int | None) -> Image.
 def largest_value(source: Path | str | bytes, name: Path | str) -> int | None:
     """Return the largest value of a 16-bit image file; ``None`` for a file of 8 bits.
 
-    Of colour, all low bits are counted as set.
+    The low byte of colour counts as 255.
 
     Raises:
         ImageError: the file can't be read.
@@ -172,5 +172,5 @@ def largest_value(source: Path | str | bytes, name: Path | str) -> int | None:
 
 
 def bits_of(largest: int) -> int:
-    """Return the smallest range in `BITS` that a value is in."""
+    """Return the smallest range in `BITS` that holds a value."""
     return next(bits for bits in BITS if largest < 2**bits)

@@ -27,13 +27,13 @@ from fre.images.bits import (
 )
 from fre.images.formats import (
     SIDEWAYS,
-    UnfitError,
     file_limit,
+    image_errors,
     open_image,
     orientation_of,
     shown_size,
 )
-from fre.images.geometry import FULL_RANGE, Preparation
+from fre.images.geometry import FULL_RANGE, Decoding
 from fre.images.jpeg import reduction, softened
 from fre.parallel import in_order
 from fre.storage import listing as folders
@@ -45,13 +45,13 @@ from fre.types import ImageArray, Progress
 ImageSource: TypeAlias = "Path | str | NDArray[np.uint8] | Image.Image"
 """A file, or its URL; or uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), RGB; or a PIL image."""
 Target: TypeAlias = (
-    "tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int] | None] | Preparation"
+    "tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int] | None] | Decoding"
 )
-"""A height and width to resize to; or a function from an image's own to those, ``None`` to leave
-it; or that and the range of 16-bit values."""
+"""Height and width to resize to; or a function from an image's height and width to these, which
+returns ``None`` to leave it; or a `Decoding`, which adds the range of 16-bit values."""
 
 SHALLOW = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp")
-"""Suffixes of formats that have 8 bits a value; a file whose suffix lies is refused when read."""
+"""Suffixes of formats with 8 bits a value; reading refuses a file with a false suffix."""
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,10 +65,10 @@ UPRIGHT = {
 
 
 def find_images(source: Path | str) -> list[Path]:
-    """Image files of a folder, at any depth, in natural order; or the one file that is named.
+    """Return the image files of a folder, at any depth, in natural order.
 
     Args:
-        source: a folder, or an image file of any suffix.
+        source: folder, or one image file of any suffix.
 
     Raises:
         DatasetError: nothing is there, the folder holds no image, or it is a URL.
@@ -78,7 +78,7 @@ def find_images(source: Path | str) -> list[Path]:
     if not root.is_dir():
         if not os.path.lexists(root):
             raise DatasetError(f"{root}: no such file or folder")
-        return [root]  # if it is no file, whoever reads it will say what it is
+        return [root]  # reading it says what it is, if it is no file
     found = folders.find_images(root)
     if not found:
         note = folders.left_out_note(folders.left_out(root))
@@ -89,18 +89,18 @@ def find_images(source: Path | str) -> list[Path]:
     return found
 
 
-def _preparation(target: Target | None) -> Preparation:
-    return target if isinstance(target, Preparation) else Preparation(target)
+def _decoding(target: Target | None) -> Decoding:
+    return target if isinstance(target, Decoding) else Decoding(target)
 
 
 def _small(image: Image.Image, target: tuple[int, int], bits: int | None) -> NDArray[np.uint8]:
-    """The pixels of an opened file, not yet turned, at a width and height."""
+    """Return the pixels of an opened file at a width and height, before EXIF rotation."""
     width, height = image.size
     scale = reduction((width, height), target)
     draft = image.draft(image.mode, (width // scale, height // scale))
     if draft is None:  # no JPEG
         scale = 1
-    # The box, as the last pixel of a row or column may lie in the image in part only.
+    # The box, as only a part of the last pixel of a row or column may lie in the image.
     plain = _resized(eight_bits(image, bits), target, draft[1] if draft else None)
     return softened(
         np.asarray(plain),
@@ -118,9 +118,9 @@ def _resized(
 
 
 def _decode(
-    source: Path | str | bytes, name: Path | str, preparation: Preparation
+    source: Path | str | bytes, name: Path | str, decoding: Decoding
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Read an image file, upright: uint8 (h, w, 3), and its own height and width."""
+    """Return an upright image, uint8 (h, w, 3), and its original height and width."""
     with open_image(source, name) as image:
         deep = is_deep_colour(image)
         if image.format == "TIFF":
@@ -129,24 +129,24 @@ def _decode(
             orientation = 1
         else:
             orientation = orientation_of(image)
-        if deep and preparation.bits != FULL_RANGE:
+        if deep and decoding.bits != FULL_RANGE:
             with open_low_bytes(source, name) as low:
-                image = deep_colour(image, low, preparation.bits)
-        return _upright(image, orientation, preparation)
+                image = deep_colour(image, low, decoding.bits)
+        return _upright(image, orientation, decoding)
 
 
 def _upright(
-    image: Image.Image, orientation: int, preparation: Preparation
+    image: Image.Image, orientation: int, decoding: Decoding
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     width, height = image.size
     sideways = orientation in SIDEWAYS
     original = (width, height) if sideways else (height, width)
-    size = preparation.size_of(original)
+    size = decoding.size_of(original)
     if size is None:
-        pixels = np.asarray(eight_bits(image, preparation.bits))
+        pixels = np.asarray(eight_bits(image, decoding.bits))
     else:
         target = size if sideways else (size[1], size[0])
-        pixels = _small(image, target, preparation.bits)
+        pixels = _small(image, target, decoding.bits)
     if orientation in UPRIGHT:
         # Turning the small image costs less than turning the large one.
         pixels = np.asarray(Image.fromarray(pixels).transpose(UPRIGHT[orientation]))
@@ -156,14 +156,14 @@ def _upright(
 
 
 def _load(
-    source: Path | str, preparation: Preparation, data: bytes | None = None
+    source: Path | str, decoding: Decoding, data: bytes | None = None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """An image from a file, or from what was read of it."""
-    return _decode(_stored(source) if data is None else data, source, preparation)
+    """Decode an image file, or the content that was read from it."""
+    return _decode(_stored(source) if data is None else data, source, decoding)
 
 
 def _stored(source: Path | str) -> Path | str | bytes:
-    """A file of this machine as it is, or what is at a URL."""
+    """Return a local file as it is, or the content of a URL."""
     if not is_url(source):
         return source
     try:
@@ -173,22 +173,16 @@ def _stored(source: Path | str) -> Path | str | bytes:
 
 
 def _from_memory(
-    image: NDArray[np.uint8] | Image.Image, preparation: Preparation
+    image: NDArray[np.uint8] | Image.Image, decoding: Decoding
 ) -> tuple[ImageArray, tuple[int, int]]:
-    """An image that is given as an array or as a PIL image."""
+    """Decode an array or a PIL image."""
     if isinstance(image, Image.Image):
-        try:
-            # Not the caller's own, which would be decoded at a smaller scale for ever.
-            return _upright(*_opened(image), preparation)
-        except InputError:
-            raise
-        except UnfitError as error:
-            raise ImageError(None, str(error)) from error
-        except Exception as error:  # Pillow's decoders raise almost anything on a damaged file
-            raise ImageError(None, f"not a readable image: {error}") from error
+        with image_errors(None):
+            # A copy: Pillow would keep the caller's image at the reduced scale.
+            return _upright(*_opened(image), decoding)
     pixels = check_array(image)
     original = (pixels.shape[0], pixels.shape[1])
-    size = preparation.size_of(original)
+    size = decoding.size_of(original)
     if size is None or original == size:
         return pixels, original
     small = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
@@ -196,24 +190,24 @@ def _from_memory(
 
 
 def _opened(image: Image.Image) -> tuple[Image.Image, int]:
-    """A copy of a PIL image, and the orientation that it is still to be turned by."""
+    """Return a copy of a PIL image, and the EXIF orientation that is still to be applied."""
     if is_deep_colour(image):
         raise ImageError(None, "a PIL image keeps 8 of 16 bits of colour: give its file instead")
     copy = image.copy()
-    # Only what comes from a file has one; of a TIFF, Pillow has seen to it.
+    # Only an image from a file has an orientation; Pillow has applied that of a TIFF.
     stored = getattr(image, "format", None) not in (None, "TIFF")
     return copy, orientation_of(image) if stored else 1
 
 
 def check_array(image: NDArray[np.uint8]) -> ImageArray:
-    """Return an array as uint8 RGB (H, W, 3); an array that is that already is not copied.
+    """Return an array as uint8 RGB (H, W, 3), without a copy where it has that form.
 
     Args:
         image: uint8 (H, W) or (H, W, 1), grey; (H, W, 3), RGB; or (H, W, 4), whose alpha is
             dropped.
 
     Raises:
-        ImageError: it is none of these, or is empty.
+        ImageError: the array has another form, or is empty.
     """
     if not isinstance(image, np.ndarray):
         raise ImageError(
@@ -237,10 +231,10 @@ def check_array(image: NDArray[np.uint8]) -> ImageArray:
 
 
 def check_several(images: object) -> None:
-    """Refuse one image where several are expected: its rows would be taken for images.
+    """Refuse one image where several are expected: fre would take its rows for images.
 
     Raises:
-        ImageError: it is a PIL image, bytes, or an array of fewer than four dimensions.
+        ImageError: ``images`` is a PIL image, bytes, or an array of fewer than four dimensions.
     """
     single = isinstance(images, Image.Image) or _is_bytes(images)
     if single or (isinstance(images, np.ndarray) and images.ndim < 4):
@@ -259,8 +253,8 @@ def read_image(source: ImageSource, bits: int | None = FULL_RANGE) -> ImageArray
     """Read an image at its full size, upright.
 
     Args:
-        source: a file, an array or a PIL image.
-        bits: range of 16-bit values, as in `fre.images.geometry.Preparation`.
+        source: file, array or PIL image.
+        bits: range of 16-bit values, as in `fre.images.geometry.Decoding`.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -268,18 +262,18 @@ def read_image(source: ImageSource, bits: int | None = FULL_RANGE) -> ImageArray
     Raises:
         ImageError: the file can't be read, is damaged, or exceeds a limit.
     """
-    return read_resized(source, Preparation(None, bits))[0]
+    return read_resized(source, Decoding(None, bits))[0]
 
 
 def read_resized(source: ImageSource, target: Target) -> tuple[ImageArray, tuple[int, int]]:
-    """Read an image, upright, stretched to some size.
+    """Read an image, upright and resized: bilinear with antialiasing.
 
-    Bilinear with antialiasing. A JPEG of twice the size or more is decoded at reduced scale, and
-    then made to look as if it had been resized (see `fre.images.jpeg`).
+    A JPEG of at least twice the size is decoded at reduced scale, then softened to look like a
+    resized image (see `fre.images.jpeg`).
 
     Args:
-        source: a file, an array or a PIL image.
-        target: height and width of the result, and more, as `Target` says.
+        source: file, array or PIL image.
+        target: height and width of the result, see `Target`.
 
     Returns:
         uint8 (h, w, 3), RGB; and the original height and width.
@@ -288,14 +282,14 @@ def read_resized(source: ImageSource, target: Target) -> tuple[ImageArray, tuple
         ImageError: the file can't be read, is damaged, or exceeds a limit; or its 16-bit values
             are outside the range.
     """
-    preparation = _preparation(target)
+    decoding = _decoding(target)
     if isinstance(source, (str, Path)):
-        return _load(source, preparation)
-    return _from_memory(source, preparation)
+        return _load(source, decoding)
+    return _from_memory(source, decoding)
 
 
 def image_size(source: ImageSource) -> tuple[int, int]:
-    """Height and width of an image, upright; of a file from its header.
+    """Return the height and width of an upright image; only the header of a file is read.
 
     Raises:
         ImageError: the file can't be read.
@@ -303,7 +297,7 @@ def image_size(source: ImageSource) -> tuple[int, int]:
     if isinstance(source, (str, Path)):
         with open_image(_stored(source), source) as image:
             return shown_size(image)
-    return read_resized(source, Preparation(None))[1]
+    return read_resized(source, Decoding(None))[1]
 
 
 def find_bits(
@@ -311,12 +305,11 @@ def find_bits(
 ) -> int | None:
     """Find the range that the 16-bit values of some images use.
 
-    Files that can't be read are passed over: whoever reads them next will say so. Of URLs, only
-    the first is fetched, unless it is of 16 bits.
+    Unreadable files are skipped. Only the first URL is fetched, unless it has 16 bits.
 
     Args:
         sources: files, arrays or PIL images.
-        workers: threads that decode.
+        workers: number of decoding threads.
         progress: called after each image of 16 bits.
 
     Returns:
@@ -347,7 +340,7 @@ def _largest(source: Path | str) -> int | None:
 
 
 def _may_be_deep(source: Path | str) -> bool:
-    """Whether a file may have 16 bits a value, by its first bytes."""
+    """Tell from its first bytes whether a file may have 16 bits a value."""
     if suffix(Path(source).name) in SHALLOW:
         return False
     try:
@@ -361,19 +354,19 @@ def _may_be_deep(source: Path | str) -> bool:
 
 
 def probe(data: bytes, *, name: str, bits: int | None = FULL_RANGE) -> tuple[str, tuple[int, int]]:
-    """Read the header of an image; its pixels are not decoded.
+    """Read the header of an image, without decoding its pixels.
 
     Args:
-        data: a file's content.
-        name: what to call it in errors.
-        bits: range that 16-bit values are read by, as in `fre.images.geometry.Preparation`.
+        data: content of the file.
+        name: name of the image in error messages.
+        bits: range of 16-bit values, as in `fre.images.geometry.Decoding`.
 
     Returns:
-        One of `FORMATS`, or ``"MPO"``, a JPEG with more behind it, followed by the range where
-        the values have 16 bits, as in ``"PNG:12"``; and the height and width as stored.
+        The format, one of `FORMATS` or ``"MPO"`` (several JPEGs in a file), and the stored height
+        and width. The format of 16-bit values ends with their range: ``"PNG:12"``.
 
     Raises:
-        ImageError: it is none of `FORMATS`, or exceeds a limit.
+        ImageError: the file has another format, or exceeds a limit.
     """
     with open_image(data, name) as image:
         width, height = image.size
@@ -384,12 +377,12 @@ def probe(data: bytes, *, name: str, bits: int | None = FULL_RANGE) -> tuple[str
 def decode_resized(
     data: bytes, target: Target | None, *, name: str
 ) -> tuple[ImageArray, tuple[int, int]]:
-    """`read_resized` for the content of a file.
+    """Decode and resize the content of an image file, as `read_resized` does a file.
 
     Args:
-        data: the content.
-        target: of the result, as for `read_resized`; ``None`` keeps the image as it is.
-        name: what to call it in errors.
+        data: content of the file.
+        target: height and width of the result, see `Target`; ``None`` keeps the original size.
+        name: name of the image in error messages.
 
     Returns:
         uint8 (h, w, 3), RGB; and the original height and width.
@@ -397,9 +390,9 @@ def decode_resized(
     Raises:
         ImageError: the data are damaged, none of `FORMATS`, or exceed a limit.
     """
-    return _decode(data, name, _preparation(target))
+    return _decode(data, name, _decoding(target))
 
 
 def file_of(source: ImageSource) -> Path | str | None:
-    """The file or URL of an image; ``None`` for one that is given as pixels."""
+    """Return the file or URL of an image; ``None`` for pixels."""
     return source if isinstance(source, (str, Path)) else None

@@ -1,7 +1,7 @@
-"""Open image files, whoever made them: documented formats, regular files, bounded work.
+"""Open image files from any source safely: known formats, regular files, bounded work.
 
-Every image, mask and region of interest is opened by `open_image`. Pillow knows many more formats,
-some of which start other programs; and a small file can ask its decoder for hours of work.
+`open_image` opens every image, mask and region of interest. Pillow knows more formats, some of
+which start other programs, and a small file can keep its decoder busy for hours.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from fre.images.jpeg import count_scans
 from fre.storage.files import open_regular
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
-"""Formats that are read; PPM stands for PGM, too."""
+"""Formats that fre reads; PPM includes PGM."""
 
 SCANS = 100
-"""Scans of a JPEG at most. Progressive files have about 10, libtiff stops at 100, too, and
+"""Largest number of scans in a JPEG. Progressive files have about 10. libtiff stops at 100 too, and
 libjpeg-turbo's fuzzers at 500. A scan costs about 2 ns a pixel, whatever it changes."""
 
 SCANS_AT_LIMIT = 20
-"""Scans of a JPEG that has as many pixels as the limit allows; then decoding takes about 3 s."""
+"""Largest number of scans in a JPEG at the pixel limit, which then takes about 3 s to decode."""
 
 SLOW_PIXELS = 4_000_000
-"""Pixels of a file whose decoder in Pillow is written in Python: about a second of work."""
+"""Pixel limit for decoders that Pillow writes in Python: about a second of work."""
 
 SLOW_DECODERS = ("bmp_rle", "ppm")
 
@@ -43,11 +43,11 @@ SIDEWAYS = (5, 6, 7, 8)
 
 BYTES_PER_PIXEL = 8
 FILE_MARGIN = 64 * 1024**2
-"""A file may have 8 bytes a pixel of the limit, which is 16-bit RGBA, and 64 MiB of other data."""
+"""A file may have 8 bytes (16-bit RGBA) for each pixel of the limit, and 64 MiB of other data."""
 
 
 class UnfitError(ValueError):
-    """A file that can be read, and that fre does not take; it says why, and what to do."""
+    """A readable file that fre refuses; the message says why, and what to do."""
 
 
 _MAGIC = (
@@ -80,15 +80,15 @@ _MAGIC = (
 
 def pixel_limit() -> int:
     """Return the number of pixels above which an image is refused before it is decoded."""
-    # Pillow keeps the limit for the whole process; None there switches its check off.
+    # Pillow keeps the limit for the whole process; None switches its check off.
     return Image.MAX_IMAGE_PIXELS or 2**63
 
 
 def set_pixel_limit(pixels: int) -> None:
     """Refuse images of more than this many pixels, for the whole process.
 
-    The limit is Pillow's own, about 89 million at the start. It protects against files that are
-    small on disk and exhaust the memory when decoded.
+    The limit is Pillow's, about 89 million by default. It protects against small files that
+    exhaust the memory when decoded.
 
     Raises:
         OptionError: ``pixels`` is not positive.
@@ -105,34 +105,48 @@ def file_limit() -> int:
 
 @contextmanager
 def open_image(source: Path | str | bytes, name: Path | str | None = None) -> Iterator[Image.Image]:
-    """Open an image file of one of `FORMATS`; its pixels are decoded when they are asked for.
+    """Open an image file of one of `FORMATS`; Pillow decodes the pixels when they are read.
 
-    An exception in the block that is none of fre's own becomes an `ImageError`, as Pillow's
-    decoders raise almost anything on a damaged file.
+    Exceptions of Pillow in the block become `ImageError`.
 
     Args:
-        source: a file here, or the content of one.
-        name: what to call it in errors; the file, if ``None``.
+        source: local file, or the content of a file.
+        name: name of the image in error messages; ``None`` takes the name of the file.
 
     Yields:
         The image, as it is stored.
 
     Raises:
         ImageError: the file can't be read, is no regular file, is none of `FORMATS`, is damaged,
-            exceeds the pixel limit, or asks for more work than images of its size do.
+            exceeds the pixel limit, or needs far more work than other images of its size.
     """
     if name is None and not isinstance(source, bytes):
         name = source
-    head = source[:256] if isinstance(source, bytes) else b""
     _silence_libtiff()
+    with image_errors(name), _stream(source) as file:
+        head = file.read(256)
+        file.seek(0)
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError as error:
+            # Pillow's message names data in memory by their address.
+            raise ImageError(name, _unidentified(head, name)) from error
+        with image:
+            _check_ppm(image)
+            _check_planes(image)
+            _check_work(image, file)
+            yield image
+
+
+@contextmanager
+def image_errors(name: Path | str | None) -> Iterator[None]:
+    """Turn any exception of Pillow's decoders into an `ImageError`; they raise almost anything.
+
+    Args:
+        name: name of the image in the error message; ``None`` for an image in memory.
+    """
     try:
-        with _stream(source) as file:
-            head = head or _head(file)
-            with Image.open(file, formats=FORMATS) as image:
-                _check_ppm(image)
-                _check_planes(image)
-                _check_work(image, file)
-                yield image
+        yield
     except InputError:
         raise
     except FileNotFoundError:
@@ -142,9 +156,6 @@ def open_image(source: Path | str | bytes, name: Path | str | None = None) -> It
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         reason = f"more pixels than the limit of {pixel_limit():,}; raise it with --max-pixels"
         raise ImageError(name, reason) from None
-    except UnidentifiedImageError as error:
-        # In whose own words data in memory are an object at some address.
-        raise ImageError(name, _unidentified(head, name)) from error
     except Exception as error:
         raise ImageError(name, _reason(error, name)) from error
 
@@ -174,12 +185,6 @@ def _stream(source: Path | str | bytes) -> BinaryIO:
     return open_regular(source, file_limit())
 
 
-def _head(file: BinaryIO) -> bytes:
-    head = file.read(256)
-    file.seek(0)
-    return head
-
-
 def _unidentified(head: bytes, name: Path | str | None) -> str:
     if not head:
         return "not a readable image: it is empty"
@@ -206,13 +211,13 @@ def _reason(error: Exception, name: Path | str | None) -> str:
 
 
 def _check_work(image: Image.Image, file: BinaryIO) -> None:
-    """Refuse a file that exceeds the pixel limit or asks for work out of proportion to it."""
+    """Refuse a file above the pixel limit, or one that needs far more work than its size."""
     width, height = image.size
     pixels = width * height
     if pixels > pixel_limit():
         raise UnfitError(
             f"{width} x {height} pixels is more than the limit of {pixel_limit():,}; raise it "
-            "with --max-pixels or fre.images.decode.set_pixel_limit if the file is to be trusted"
+            "with --max-pixels or fre.images.formats.set_pixel_limit if the file is to be trusted"
         )
     if image.format in ("JPEG", "MPO"):
         allowed = min(SCANS, SCANS_AT_LIMIT * pixel_limit() // max(pixels, 1))
@@ -241,7 +246,7 @@ def _check_work(image: Image.Image, file: BinaryIO) -> None:
 
 
 def _check_ppm(image: Image.Image) -> None:
-    """Have 16-bit grey read as it is stored; refuse what would lose most of its levels."""
+    """Read 16-bit grey as it is stored; refuse encodings that would lose most of its levels."""
     for decoder, extents, offset, args in image.tile if image.format == "PPM" else ():  # type: ignore[attr-defined]
         if decoder == "ppm_plain":
             raise UnfitError("a PPM or PGM in plain text; save it as a binary one")
@@ -253,7 +258,7 @@ def _check_ppm(image: Image.Image) -> None:
 
 
 def _check_planes(image: Image.Image) -> None:
-    """Refuse 16-bit colour in separate planes, whose bytes Pillow takes for 8-bit values."""
+    """Refuse 16-bit colour in separate planes: Pillow takes its bytes for 8-bit values."""
     if image.format != "TIFF" or len(image.getbands()) == 1:
         return
     depth = max(image.tag_v2.get(DEPTH_TAG, (8,)))  # type: ignore[attr-defined]
@@ -263,9 +268,9 @@ def _check_planes(image: Image.Image) -> None:
 
 @cache
 def _silence_libtiff() -> None:
-    """Keep libtiff from writing about damaged files to stderr; the error says what is wrong."""
+    """Stop libtiff from writing to stderr about damaged files; the exception says what is wrong."""
     try:
-        # Found among the libraries that Pillow's own has loaded; not where it is built in.
+        # Pillow's library has loaded libtiff, unless it is built in.
         library = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]
         handlers = [library.TIFFSetErrorHandler, library.TIFFSetWarningHandler]
     except (OSError, AttributeError):

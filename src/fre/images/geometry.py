@@ -1,7 +1,7 @@
 """From an image of any size to the input of a network, and from its maps back to the image.
 
-Three ways: *stretch* to the input's size; *letterbox*, scaled with its aspect kept and padded;
-*tiles* of the input's size that overlap, at full resolution. None of them cuts anything off.
+Three ways: *stretch* resizes to the input's size; *letterbox* keeps the aspect and pads; *tiles*
+of the input's size overlap at full resolution. No way crops the image.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Size: TypeAlias = tuple[int, int]
 """Height and width, in pixels."""
 
 BITS = (8, 10, 12, 14, 16)
-"""Ranges of 16-bit values: cameras of 10 or 12 bits write files of 16 bits, 0 to 1023 or 4095."""
+"""Ranges of 16-bit values: 10-bit and 12-bit cameras write 0 to 1023 or 4095 to 16-bit files."""
 
 FULL_RANGE = 16
 
 PADDING = (124, 116, 104)
-"""What pads an image: the mean colour of ImageNet, which a backbone takes for next to nothing."""
+"""Colour of the padding: the mean of ImageNet, which normalisation brings close to 0."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Box:
     width: int
 
     def of(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """The part of an array (H, W, ...) that the box covers, as a view."""
+        """Return the part of an array (H, W, ...) inside the box, as a view."""
         return pixels[self.top : self.top + self.height, self.left : self.left + self.width]
 
     def scaled(self, old: Size, new: Size) -> Box:
-        """The locations of a map of size ``new`` that the box covers on one of size ``old``."""
+        """Return the box on a map of size ``new``, where this one is on a map of size ``old``."""
         top, left = self.top * new[0] // old[0], self.left * new[1] // old[1]
         bottom = -(-(self.top + self.height) * new[0] // old[0])
         right = -(-(self.left + self.width) * new[1] // old[1])
@@ -59,7 +59,7 @@ class Box:
 
 
 def content_box(image_size: Size, size: Size, fit: Fit) -> Box:
-    """Where an image is within an input of some size."""
+    """Return the box that an image fills in an input of some size."""
     if fit == "stretch":
         return Box(0, 0, *size)
     scale = min(size[0] / image_size[0], size[1] / image_size[1])
@@ -70,14 +70,14 @@ def content_box(image_size: Size, size: Size, fit: Fit) -> Box:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Large images are looked at tile by tile.
+    """How large images are cut into overlapping tiles.
 
     Attributes:
-        overlap: pixels that neighbouring tiles share, at least.
-        image_size: images are stretched to this size before they are cut; ``None`` leaves them
-            as they are.
-        per_tile: whether each place of a tile has a model of its own, for a camera and a part
-            that do not move; else one model is for all tiles.
+        overlap: least number of pixels that neighbouring tiles share.
+        image_size: height and width that images are resized to before tiling; ``None`` keeps
+            their own.
+        per_tile: whether each tile position has its own subspaces, for a fixed camera and part;
+            otherwise all tiles share them.
     """
 
     overlap: int
@@ -85,10 +85,10 @@ class Tiling:
     per_tile: bool = False
 
     def grid(self, image_size: Size, tile: Size) -> TileGrid:
-        """The tiles of an image.
+        """Return the tiles of an image.
 
         Args:
-            image_size: height and width of the image that is cut.
+            image_size: height and width of the image.
             tile: height and width of a tile.
         """
         rows, columns = (
@@ -99,7 +99,7 @@ class Tiling:
 
 
 def _starts(length: int, tile: int, overlap: int) -> tuple[int, ...]:
-    """First pixels of tiles that cover an axis, spread evenly."""
+    """Return the first pixels of tiles that cover an axis, spread evenly."""
     if length <= tile:
         return (0,)
     count = -(-(length - overlap) // (tile - overlap))
@@ -126,7 +126,7 @@ class TileGrid:
         return len(self.rows) * len(self.columns)
 
     def scaled(self, tile: Size) -> TileGrid:
-        """The same tiles on maps where each has another size, to the nearest location."""
+        """Return the grid for maps with another tile size, rounded to whole locations."""
         if tile == self.tile:
             return self
         lengths, starts = [], []
@@ -135,17 +135,17 @@ class TileGrid:
         ):
             scaled = tuple(round(at * new / old) for at in firsts)
             starts.append(scaled)
-            # Several tiles end where the last one does; an image smaller than a tile before that.
+            # The last tile ends with the image; an image smaller than a tile ends before it.
             lengths.append(scaled[-1] + min(new, max(1, -(-length * new // old))))
         return TileGrid((lengths[0], lengths[1]), tile, starts[0], starts[1])
 
     @property
     def boxes(self) -> list[Box]:
-        """Where each tile is; an image smaller than a tile is padded at its end."""
+        """Return the box of each tile; an image smaller than a tile is padded at its end."""
         return [Box(row, column, *self.tile) for row in self.rows for column in self.columns]
 
     def cut(self, pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-        """The tiles of an image, uint8 (H, W, 3), each (h, w, 3)."""
+        """Yield the tiles (h, w, 3) of an image, uint8 (H, W, 3)."""
         for box in self.boxes:
             part = box.of(pixels)
             if part.shape[:2] == self.tile:
@@ -157,14 +157,14 @@ class TileGrid:
             yield padded
 
     def blend(self, maps: Iterable[NDArray[np.float32] | None]) -> NDArray[np.float32]:
-        """One map of the whole image from those of its tiles.
+        """Blend the maps of tiles into one map of the whole image.
 
-        Where tiles overlap their values are averaged with weights that fall to the border of
-        each, and add up to 1 everywhere.
+        Overlapping values are averaged with weights that fall towards the border of each tile,
+        and add up to 1 everywhere.
 
         Args:
-            maps: float32, (h, w) of a tile each, in the order of `boxes`; ``None`` is a map of
-                zeros. Taken one by one.
+            maps: float32 (h, w) for each tile, in the order of `boxes`; ``None`` is a map of
+                zeros. Consumed one by one.
 
         Returns:
             float32 (H, W).
@@ -190,11 +190,11 @@ class TileGrid:
 
 
 def _weights(starts: Sequence[int], tile: int, length: int) -> list[NDArray[np.float32]]:
-    """For each tile along an axis the weight of its pixels; together they are 1 everywhere.
+    """Return the pixel weights of each tile along an axis; they add up to 1 everywhere.
 
-    Before they are scaled to that, weights are the square of the distance to the tile's nearer
-    end, which is never 0. The distance itself would leave a step where a tile begins: what it
-    sees there differs most from what its neighbour sees, for the padding beyond.
+    A weight is proportional to the squared distance to the tile's nearer end, which is never 0.
+    The plain distance would leave a step at the border of a tile, where padding changes its map
+    most.
     """
     ramp = np.square(np.minimum(np.arange(tile), np.arange(tile)[::-1]) + 1.0)
     total = np.zeros(max(length, starts[-1] + tile))
@@ -207,33 +207,33 @@ def _weights(starts: Sequence[int], tile: int, length: int) -> list[NDArray[np.f
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """How the file of an image becomes pixels; the same for training and prediction.
+class Decoding:
+    """How an image file becomes pixels.
 
     Attributes:
-        target: height and width to resize to; or a function from an image's own height and width
-            to those. ``None``, or a function that returns it, leaves the image as it is.
-        bits: 16-bit values of a file lie in 0 to 2**bits - 1, and become 8-bit values by that
-            range; one of `BITS`. ``None`` refuses such files.
+        target: height and width to resize to; or a function from an image's height and width to
+            these. ``None``, also from the function, keeps the original size.
+        bits: 16-bit values of a file lie in 0 to 2**bits - 1 and are scaled from that range to 8
+            bits; one of `BITS`. ``None`` refuses such files.
     """
 
     target: Size | Callable[[Size], Size | None] | None
     bits: int | None = FULL_RANGE
 
     def size_of(self, image_size: Size) -> Size | None:
-        """Return the size to resize an image to; ``None`` to leave it as it is."""
+        """Return the size to resize an image to; ``None`` keeps its own."""
         return self.target(image_size) if callable(self.target) else self.target
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How images meet the input of a network.
+    """How images are resized, padded or tiled for the input of a network.
 
     Attributes:
         size: height and width of the input.
-        fit: how an image is brought to that size.
-        tiling: how it is cut into tiles of that size instead; ``None`` leaves it whole.
-        bits: range of the 16-bit values of image files, as in `Preparation`.
+        fit: ``"stretch"`` or ``"letterbox"``.
+        tiling: how images are cut into tiles of the input's size; ``None`` keeps them whole.
+        bits: range of the 16-bit values of image files, as in `Decoding`.
     """
 
     size: Size
@@ -257,28 +257,28 @@ class Geometry:
                 )
 
     def target(self, image_size: Size) -> Size | None:
-        """The size that an image is resized to, before it is padded or cut; ``None``: as it is."""
+        """Return the size of an image before padding or tiling; ``None`` keeps its own."""
         if self.tiling is not None:
             return self.tiling.image_size
         box = content_box(image_size, self.size, self.fit)
         return box.height, box.width
 
     @property
-    def preparation(self) -> Preparation:
-        """How the file of an image becomes pixels that `inputs` takes."""
-        return Preparation(self.target, self.bits)
+    def decoding(self) -> Decoding:
+        """How an image file becomes the pixels that `inputs` takes."""
+        return Decoding(self.target, self.bits)
 
     def grid(self, image_size: Size) -> TileGrid:
-        """The tiles of an image of that original size."""
+        """Return the tiles of an image of some original size."""
         assert self.tiling is not None
         return self.tiling.grid(self.tiling.image_size or image_size, self.size)
 
     def inputs(self, resized: NDArray[np.uint8], image_size: Size) -> Iterator[NDArray[np.uint8]]:
-        """What the network is given of an image.
+        """Pad an image to the input of the network, or cut it into tiles.
 
         Args:
-            resized: uint8 (h, w, 3), the image at the size that `target` says.
-            image_size: its original height and width.
+            resized: uint8 (h, w, 3), the image at the size that `target` returns.
+            image_size: original height and width of the image.
 
         Yields:
             uint8 (H, W, 3) at the input's size: one, or one for each tile.
@@ -295,19 +295,21 @@ class Geometry:
         yield padded
 
     def count(self, image_size: Size) -> int:
-        """The number of inputs of an image."""
+        """Return the number of inputs of an image."""
         return len(self.grid(image_size)) if self.tiling is not None else 1
 
     def content(
         self, maps: Sequence[NDArray[np.float32] | None], image_size: Size
     ) -> NDArray[np.float32]:
-        """The map of an image from those of its inputs, without padding.
+        """Join the maps of an image's inputs, and remove the padding.
 
         Args:
-            maps: float32, (h, w) each, one for each of `inputs`, ``None`` for zeros; of the
-                input's size, or of a feature map's, and then the result is as much smaller than
-                the image.
+            maps: float32 (h, w) for each of `inputs`, at the input's size or at that of a feature
+                map; ``None`` is a map of zeros.
             image_size: original height and width of the image.
+
+        Returns:
+            float32 (h', w'), at the scale of the maps.
         """
         only = next(values for values in maps if values is not None)
         grid = only.shape[0], only.shape[1]

@@ -1,4 +1,4 @@
-"""How far a JPEG decoder may shrink an image itself, and what that needs to equal a resize.
+"""Reduced-scale decoding of JPEG files, made to look like a resize.
 
 A decoder can leave out the higher frequencies of each block of 8 x 8 pixels, which costs a fraction
 of decoding the whole and resizing it. Images from memory, of other formats and in other runtimes
@@ -16,47 +16,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
-"""A marker; not a stuffed 0xFF of coded data, nor a restart marker within them."""
+"""A marker, other than a stuffed 0xFF or a restart marker within coded data."""
 
 SEQUENTIAL = (0xC0, 0xC1, 0xC9)
 """Frames whose scans can't refine each other: baseline, extended, and arithmetic-coded."""
 FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 
 FEW_SCANS = 20
-"""Below so many scans, nobody needs to know their exact number."""
+"""Up to this number of scans, an upper bound is good enough."""
 
 REDUCTIONS = (8, 4, 2)
 """The decoder's own scales, strongest first; Pillow offers no others."""
 
 MARGIN = 1.1
-"""A side is decoded at its final length, or at this many times that and resized from there.
+"""A side is decoded at its final length, or at this multiple of it and more, and then resized.
 
-In between, the pixels of the decoder and of the result are almost in step, drift apart slowly
-across the image, and the resize blurs some parts of it and leaves others sharp."""
+In between, the pixel grids of decoder and result drift apart slowly across the image, so that the
+resize blurs some parts and leaves others sharp."""
 
 CENTRE = 8
-"""Of the weights 1, `CENTRE`, 1 that turn what the decoder made into what a bilinear resize makes.
+"""Centre of the weights 1, `CENTRE`, 1 that soften decoded pixels to those of a bilinear resize.
 
-A bilinear reduction to a half weighs pixels by 1, 3, 3, 1, which dampens fine structure that the
-decoder keeps. 8 leaves the least difference and shifts scores least, at a half and at a quarter."""
+A bilinear reduction to a half weighs pixels by 1, 3, 3, 1 and dampens fine structure that the
+decoder keeps. 8 leaves the least difference in pixels and scores, at a half and at a quarter."""
 
 
 def count_scans(file: BinaryIO) -> int:
     """Count the scans of a JPEG, from its markers.
 
-    A decoder passes over the whole image for each scan, however little it holds. Of a file that
-    is not progressive and has all components in its first scan, no more than that is decoded.
+    A decoder passes over the whole image for each scan, even an empty one. It decodes only the
+    first scan of a file that is not progressive and has all components in that scan.
 
     Args:
-        file: the JPEG; its position is kept.
+        file: JPEG file, whose position is kept.
 
     Returns:
-        Number of scans; 1 for a file whose first scan is all.
+        Number of scans that are decoded.
     """
     position = file.tell()
     try:
         file.seek(0)
-        # The headers of nearly all files; one read more than they need costs nothing.
+        # Holds the headers of nearly all files.
         data = file.read(1 << 16)
         if _single_scan(data):
             return 1
@@ -69,7 +69,7 @@ def count_scans(file: BinaryIO) -> int:
 
 
 def _single_scan(data: bytes) -> bool:
-    """Whether the first scan is known to be the only one that is decoded."""
+    """Tell whether only the first scan is decoded."""
     components = 0
     for marker, start in _segments(data):
         if marker in FRAMES:
@@ -86,7 +86,7 @@ def _scans(data: bytes) -> Iterator[int]:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield each marker that has a length, and where its length stands, up to the image's end."""
+    """Yield each marker with a length, and the position of the length, up to the image's end."""
     at = 2
     while found := _MARKER.search(data, at):
         marker, at = found[1][0], found.end()
@@ -99,11 +99,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def reduction(size: tuple[int, int], target: tuple[int, int]) -> int:
-    """The strongest reduction at which a decoder's output can stand for a resized image.
+    """Return the strongest reduction at which decoded pixels can replace a resize.
 
     Args:
-        size: the image's two sides, in pixels.
-        target: what they become.
+        size: both sides of the image, in pixels.
+        target: both sides of the result.
 
     Returns:
         8, 4, 2, or 1 to decode the image as it is.
@@ -118,14 +118,15 @@ def reduction(size: tuple[int, int], target: tuple[int, int]) -> int:
 def softened(
     pixels: NDArray[np.uint8], *, rows: bool = True, columns: bool = True
 ) -> NDArray[np.uint8]:
-    """What a decoder has shrunk to its final size, as soft as if it had been resized to it.
+    """Soften an image that was decoded at its final size, to look as if it had been resized.
 
-    Each pixel becomes the mean of itself and its neighbours, weighted 1, 8, 1; the edges are held.
+    Each pixel becomes the mean of itself and its neighbours, weighted 1, 8, 1. Border pixels
+    repeat.
 
     Args:
         pixels: uint8 (H, W) or (H, W, C).
         rows: whether to weigh neighbours above and below.
-        columns: whether to weigh those left and right.
+        columns: whether to weigh neighbours left and right.
 
     Returns:
         uint8, of the same shape.
@@ -154,7 +155,8 @@ def _weighted(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 def _weighted_along_rows(values: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    # All rows as one, a third faster than row by row; then their ends, which ran into each other.
+    # One array of all rows is a third faster than row by row. The ends, which ran into each
+    # other, are corrected.
     step = values[0, 0].size
     flat = values.reshape(-1)
     sums = flat * np.uint16(CENTRE)

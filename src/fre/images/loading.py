@@ -1,4 +1,4 @@
-"""Images on their way to a network: decoded ahead, in order."""
+"""Streams of images, decoded ahead on other threads, in order."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import ImageError, InputError
-from fre.images.decode import ImageSource, Target, _from_memory, _load, _preparation
+from fre.images.decode import ImageSource, Target, _decoding, _from_memory, _load
 from fre.images.formats import file_limit
-from fre.images.geometry import Preparation
+from fre.images.geometry import Decoding
 from fre.parallel import Workers, in_order
 from fre.storage.files import read_regular
 from fre.storage.remote import fetch, is_url
@@ -22,15 +22,15 @@ from fre.types import ImageArray
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image on its way to a model.
+    """A decoded image.
 
     Attributes:
-        source: where it came from.
-        pixels: uint8 (h, w, 3), at the size that was asked for.
-        original_size: height and width before it was resized.
-        sha256: digest of the file (of the pixels, for an array) in hexadecimal; empty unless
-            asked for.
-        thumbnail: what was made of the pixels, if anything was.
+        source: file or pixels that it was decoded from.
+        pixels: uint8 (h, w, 3), at the requested size.
+        original_size: height and width before resizing.
+        sha256: digest of the file, or of the pixels of an array, in hexadecimal; empty unless
+            requested.
+        thumbnail: result of the ``thumbnail`` argument of `iter_loaded`, if there is one.
     """
 
     source: ImageSource
@@ -41,7 +41,7 @@ class LoadedImage:
 
 
 def _content(source: ImageSource) -> bytes | InputError | None:
-    """What a file holds, or why it can't be had; ``None`` for pixels."""
+    """Return the content of a file, or the error of reading it; ``None`` for pixels."""
     if not isinstance(source, (str, Path)):
         return None
     try:
@@ -49,17 +49,17 @@ def _content(source: ImageSource) -> bytes | InputError | None:
     except InputError as error:
         return error
     except OSError:
-        return None  # and reading it again will say what is wrong with it
+        return None  # decoding it will say what is wrong
 
 
 def _decoded(
-    source: ImageSource, content: bytes | InputError | None, preparation: Preparation
+    source: ImageSource, content: bytes | InputError | None, decoding: Decoding
 ) -> tuple[ImageArray, tuple[int, int]]:
     if isinstance(content, InputError):
         raise content
     if isinstance(source, (str, Path)):
-        return _load(source, preparation, content)
-    return _from_memory(source, preparation)
+        return _load(source, decoding, content)
+    return _from_memory(source, decoding)
 
 
 def _digest(source: ImageSource, content: bytes | InputError | None) -> str:
@@ -90,23 +90,23 @@ def iter_loaded(
 
     Args:
         sources: files or arrays; consumed lazily.
-        target: of the results, as for `read_resized`.
-        workers: the threads that decode.
-        ahead: images that are decoded before the caller asks for them.
-        readers: threads that read the files, where decoding should not wait for them; ``None``:
-            those that decode.
-        digest: whether to compute the digests.
-        thumbnail: makes those of the pixels, while they are still in the cache of a core.
+        target: height and width of the results, see `fre.images.decode.Target`.
+        workers: decoding threads, or their number.
+        ahead: number of images that are decoded before the caller asks for them.
+        readers: number of threads that read files, for slow stores; ``None`` lets the decoding
+            threads read.
+        digest: whether to compute digests.
+        thumbnail: makes a thumbnail of the pixels while they are in the cache of a core.
 
     Yields:
         For each source its image, or the error that says why it can't be read.
     """
-    preparation = _preparation(target)
+    decoding = _decoding(target)
 
     def decode(read: tuple[ImageSource, bytes | InputError | None]) -> LoadedImage | ImageError:
         source, content = read
         try:
-            pixels, original = _decoded(source, content, preparation)
+            pixels, original = _decoded(source, content, decoding)
             sha256 = _digest(source, content) if digest else ""
             small = None if thumbnail is None else thumbnail(pixels)
             return LoadedImage(source, pixels, original, sha256, small)
@@ -121,7 +121,7 @@ def iter_loaded(
         for _, image in in_order(load, sources, workers=workers, ahead=ahead):
             yield image
         return
-    # Not many, as files may be large.
+    # Few contents wait in memory, as files may be large.
     contents = in_order(_content, sources, workers=readers, ahead=min(ahead, 2 * readers))
     for _, image in in_order(decode, contents, workers=workers, ahead=ahead):
         yield image

@@ -11,9 +11,9 @@ BAND_PIXELS = 2**20
 
 
 def row_bands(size: tuple[int, int]) -> Iterator[slice]:
-    """The rows of an image, a million pixels or so at a time.
+    """Yield the rows of an image in bands of about a million pixels.
 
-    Images may have a hundred million: what takes several copies of its input works on bands.
+    Images may have a hundred million pixels, of which several copies would fill the memory.
 
     Args:
         size: height and width.
@@ -24,7 +24,7 @@ def row_bands(size: tuple[int, int]) -> Iterator[slice]:
 
 
 def resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A map at another size: bilinear, antialiased when it shrinks.
+    """Resize a map: bilinear, with antialiasing when it shrinks.
 
     Args:
         anomaly_map: float32 (h, w).

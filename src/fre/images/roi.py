@@ -1,4 +1,4 @@
-"""Where a model looks: regions of interest, and areas that are ignored."""
+"""Masks of the inspected region: regions of interest, and ignored areas."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from fre.types import MaskArray
 MaskSource: TypeAlias = "Path | str | NDArray[Any]"
 
 ASPECT_TOLERANCE = 0.01
-"""An image fits a mask whose ratio of sides differs by no more than this share."""
+"""Largest relative difference of the aspects of an image and the mask."""
 SIZES_KEPT = 4
-"""A camera's images have one size; a mask is kept at so many of them."""
+"""Number of image sizes for which a resized mask is cached."""
 
 
 @dataclass(frozen=True)
 class Roi:
-    """The inspected part of every image that a camera takes.
+    """The inspected part of every image of a camera.
 
     Attributes:
-        inspected: bool (H, W), in the pixels of the original images; what is false is ignored.
+        inspected: bool (H, W), at the size of the original images; false pixels are ignored.
     """
 
     inspected: MaskArray
@@ -38,11 +38,11 @@ class Roi:
 
     @classmethod
     def load(cls, roi: MaskSource | None, ignore: MaskSource | None) -> Roi | None:
-        """From masks: files, or arrays (H, W); non-zero is marked.
+        """Read the region of interest from masks: files or arrays (H, W), non-zero where marked.
 
         Args:
-            roi: marks what is inspected; ``None`` is all of an image.
-            ignore: marks what is not; ``None`` is nothing.
+            roi: mask of the inspected region; ``None`` marks the whole image.
+            ignore: mask of the ignored area; ``None`` marks nothing.
 
         Returns:
             The region of interest; ``None`` without masks.
@@ -76,10 +76,14 @@ class Roi:
         return cls(marked)
 
     def check(self, image_size: tuple[int, int], source: Path | str | None) -> None:
-        """Refuse an image that the mask does not fit.
+        """Refuse an image of another aspect than the mask.
+
+        Args:
+            image_size: height and width of the original image.
+            source: name of the image in the error message.
 
         Raises:
-            ImageError: the ratio of its sides is another.
+            ImageError: the image has another aspect.
         """
         height, width = self.inspected.shape
         ratio = (image_size[1] / image_size[0]) / (width / height)
@@ -92,10 +96,7 @@ class Roi:
             )
 
     def at_input(self, geometry: Geometry) -> MaskArray:
-        """Which pixels of a network's input show nothing that is ignored: bool (H, W).
-
-        For images that are not cut into tiles.
-        """
+        """Return the inspected pixels of the network's input, bool (H, W), for whole images."""
         size = self.inspected.shape[0], self.inspected.shape[1]
         box = content_box(size, geometry.size, geometry.fit)
         mask = np.zeros(geometry.size, np.bool_)
@@ -103,10 +104,10 @@ class Roi:
         return mask
 
     def at_size(self, size: tuple[int, int]) -> MaskArray:
-        """Which pixels of an image that was resized show nothing that is ignored.
+        """Return the inspected pixels of a resized image, bool (h, w).
 
-        An ignored area grows by a pixel of the smaller image, so that nothing in it reaches any
-        other pixel, however the image was decoded and resized.
+        Ignored areas grow by a pixel, so that resizing brings nothing of them into inspected
+        pixels.
         """
         if self.inspected.shape == size:
             return self.inspected
@@ -119,22 +120,25 @@ class Roi:
         return self._resized[size]
 
     def cover(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """An image, uint8 (h, w, 3), whose ignored pixels have the colour of padding."""
+        """Return an image, uint8 (h, w, 3), with its ignored pixels in the colour of padding."""
         mask = self.at_size((pixels.shape[0], pixels.shape[1]))
         return np.where(mask[:, :, None], pixels, np.array(PADDING, np.uint8))
 
     def shown_by(self, grid: TileGrid) -> list[bool]:
-        """For each tile whether any of it is inspected."""
+        """Tell for each tile whether any of its pixels is inspected."""
         mask = self.at_size(grid.image_size)
         return [bool(box.of(mask).any()) for box in grid.boxes]
 
 
 def cells(mask: MaskArray, grid: tuple[int, int]) -> MaskArray:
-    """Which locations of a map look at an input at least half of which is inspected.
+    """Return the locations of a feature map with at least half of their pixels inspected.
 
     Args:
-        mask: bool (H, W), of the input.
+        mask: bool (H, W), inspected pixels of the input.
         grid: height and width of the map.
+
+    Returns:
+        bool (h, w).
     """
     share = np.asarray(mask, np.float64)
     for axis, count in enumerate(grid):
@@ -148,7 +152,7 @@ def cells(mask: MaskArray, grid: tuple[int, int]) -> MaskArray:
 
 
 def _grown(mask: MaskArray) -> MaskArray:
-    """The mask and every pixel that touches it."""
+    """Return the mask, grown by a pixel in all directions."""
     return np.asarray(Image.fromarray(mask.view(np.uint8)).filter(ImageFilter.MaxFilter(3)), bool)
 
 
@@ -171,9 +175,9 @@ def _pixels(shape: tuple[int, ...]) -> str:
 
 
 def too_small_a_region(size: tuple[int, int]) -> str:
-    """What to say of a region of interest that no location of a feature map looks at."""
+    """Return the error message for a region that covers no location of any feature map."""
     return (
         f"the inspected region is too small at the network's input of {size[0]} x {size[1]} pixels "
-        "(height x width): it covers half of no location that the score is made of; mark a "
-        "larger region, or use a larger size"
+        "(height x width): it covers half of no location of the feature maps; mark a larger "
+        "region, or use a larger size"
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fre.errors import ImageError
 from fre.images.resize import resize_map
 from fre.scoring.regions import Region
 from fre.types import FloatArray, MaskArray
@@ -29,7 +30,7 @@ class Prediction:
         input_map: float32 (h, w): the model's anomaly map without padding, at the size of the
             input; at the size of the image if it was cut into tiles.
         pixel_threshold: a pixel of the anomaly map at or above it belongs to a region.
-        bits: range of the image's 16-bit values, as in `fre.images.geometry.Preparation`; pictures
+        bits: range of the image's 16-bit values, as in `fre.images.geometry.Decoding`; pictures
             of the image use the same range.
         reason: why the image can't show what the training images show, such as a black image of a
             dead camera. The image is then anomalous, whatever its score.
@@ -69,3 +70,16 @@ class Prediction:
             **({} if self.reason is None else {"reason": self.reason}),
             "regions": [region.to_dict() for region in self.regions],
         }
+
+
+def prediction_row(result: Prediction | ImageError, path: str | None = None) -> dict[str, Any]:
+    """Return a prediction, or the error in its place, as one JSON line of ``fre predict``.
+
+    Args:
+        result: prediction or error.
+        path: path of the image in the line; ``None`` takes that of the result.
+    """
+    named = {} if path is None else {"path": path}
+    if isinstance(result, ImageError):
+        return {"path": str(result.path), **named, "error": result.reason}
+    return {**result.to_dict(), **named}

@@ -13,10 +13,11 @@ from typing import Any, Literal, TypeAlias, TypeVar, overload
 import numpy as np
 
 from fre.errors import ImageError, InternalError, ModelFileError, OptionError
-from fre.images.appearance import AppearanceLimits, appearance
-from fre.images.decode import ImageSource, check_several, file_of, find_images, read_resized
+from fre.images.appearance import AppearanceLimits
+from fre.images.decode import ImageSource, check_several, file_of, find_images
 from fre.images.geometry import Geometry
-from fre.images.loading import LoadedImage, iter_loaded
+from fre.images.loading import LoadedImage
+from fre.images.preparation import Preparation
 from fre.images.roi import Roi
 from fre.inference.model_file import check_digest, read_document
 from fre.inference.prediction import Prediction
@@ -28,7 +29,7 @@ from fre.runtimes.runtime import RUNTIMES, Runtime, open_runtime, with_outputs
 from fre.scoring.calibration import Calibration
 from fre.scoring.regions import find_regions
 from fre.storage.files import read_regular, write_atomic
-from fre.types import FloatArray, ImageArray
+from fre.types import FloatArray
 
 OUTPUTS = ("score", "anomaly_map")
 BATCH = 8
@@ -61,7 +62,8 @@ class Predictor:
         calibration: scores of good images, and the thresholds.
         geometry: size of the input, fit, tiles, and range of 16-bit values.
         size: height and width of the input, in pixels.
-        roi: the inspected region; ``None`` for the whole image.
+        roi: inspected region of the images; ``None`` inspects them whole.
+        preparation: how image files become inputs of the network.
         appearance: ranges of the training images' pixels; ``None`` in files of older versions.
 
     Raises:
@@ -90,6 +92,7 @@ class Predictor:
         self.geometry: Geometry = self.document.geometry
         self.roi: Roi | None = self.document.roi
         self.appearance: AppearanceLimits | None = self.document.appearance
+        self.preparation = Preparation(self.geometry, self.roi)
         self._layer_maps = self.document.layer_maps or {}
         self.size = self.geometry.size
         self._runtime_name = runtime
@@ -180,8 +183,7 @@ class Predictor:
         Raises:
             ImageError: the image can't be read, or its score is not finite.
         """
-        loaded = LoadedImage(image, *read_resized(image, self.geometry.preparation))
-        self.check(loaded.original_size, _path(image))
+        loaded = self.preparation.load(image)
         return self._prediction(loaded, self._run([loaded], self._runtime_for(1))[0])
 
     @overload
@@ -237,13 +239,9 @@ class Predictor:
         # A large image that is cut into tiles is a batch by itself.
         whole = self.geometry.tiling is None
         batch_size = batch_size if whole else 1
-        loaded = iter_loaded(
-            sources,
-            self.geometry.preparation,
-            workers=workers,
-            ahead=2 * batch_size if whole else 1,
+        loaded = self.preparation.load_many(
+            sources, workers=workers, ahead=2 * batch_size if whole else 1
         )
-
         runtime = self._for_many
         # One large image takes memory enough, and its tiles keep all cores busy.
         at_once = runtime.at_once if whole else 1
@@ -269,14 +267,10 @@ class Predictor:
         """Yield batches of images; an unusable image ends its batch, and its error follows."""
         batch: list[LoadedImage] = []
         for item in loaded:
-            try:
-                if isinstance(item, ImageError):
-                    raise item
-                self.check(item.original_size, _path(item.source))
-            except ImageError as error:
+            if isinstance(item, ImageError):
                 if batch:
                     yield batch
-                yield error
+                yield item
                 batch = []
                 continue
             batch.append(item)
@@ -286,32 +280,11 @@ class Predictor:
         if batch:
             yield batch
 
-    def check(self, image_size: tuple[int, int], source: Path | str | None) -> None:
-        """Refuse an image that does not fit the region of interest.
-
-        Args:
-            image_size: height and width of the image, in pixels.
-            source: name of the image in the error message.
-
-        Raises:
-            ImageError: the image does not fit the region.
-        """
-        if self.roi is not None:
-            self.roi.check(image_size, source)
-            if self.geometry.tiling is not None:
-                grid = self.geometry.grid(image_size)
-                if not any(self.roi.shown_by(grid)):
-                    raise ImageError(
-                        source,
-                        f"at {image_size[1]} x {image_size[0]} pixels nothing of the inspected "
-                        "region is left; give a larger image",
-                    )
-
     def predict_loaded(self, batch: Sequence[LoadedImage]) -> list[Prediction | ImageError]:
         """Score decoded images in one run of the network.
 
         Args:
-            batch: images decoded by ``geometry.preparation`` that have passed `check`.
+            batch: images from ``preparation``.
 
         Returns:
             A prediction for each image, in order; or an error if its score is not finite.
@@ -331,11 +304,7 @@ class Predictor:
         """Return score, map and parts of the map of each image, without padding."""
         if self.geometry.tiling is not None:
             return [self._run_tiles(image, runtime) for image in batch]
-        inputs = [
-            pixels
-            for image in batch
-            for pixels in self.geometry.inputs(image.pixels, image.original_size)
-        ]
+        inputs = [one.pixels for image in batch for one in self.preparation.inputs(image)]
         scores, *maps = runtime.run(np.stack(inputs))
         return [
             (
@@ -347,16 +316,13 @@ class Predictor:
 
     def _run_tiles(self, image: LoadedImage, runtime: Runtime) -> _Outputs:
         """Return the highest score of all tiles, and one map blended from theirs."""
-        pixels, size = image.pixels, image.original_size
+        size = image.original_size
         grid = self.geometry.grid(size)
-        shown = [True] * len(grid)
-        if self.roi is not None:
-            pixels, shown = self.roi.cover(pixels), self.roi.shown_by(grid)
         scores: list[float] = []
         layers: list[list[FloatArray | None]] = [[] for _ in self._layer_maps]
 
         def maps() -> Iterator[FloatArray | None]:
-            for outputs in self._outputs_of(self.geometry.inputs(pixels, size), shown, runtime):
+            for outputs in self._tile_outputs(image, runtime):
                 score, anomaly_map, *parts = outputs or [None] * (2 + len(layers))
                 if score is not None:
                     scores.append(float(score))
@@ -371,22 +337,23 @@ class Predictor:
         parts = [self.geometry.content(kept, size) for kept in layers]
         return max(scores), [blended, *parts]
 
-    def _outputs_of(
-        self, tiles: Iterator[ImageArray], shown: Sequence[bool], runtime: Runtime
+    def _tile_outputs(
+        self, image: LoadedImage, runtime: Runtime
     ) -> Iterator[tuple[FloatArray, ...] | None]:
         """Yield the outputs of each tile; ``None`` for a tile without any inspected pixel."""
-        pairs = zip(tiles, shown, strict=True)
+        inputs = self.preparation.inputs(image)
         per_tile = self.geometry.tiling is not None and self.geometry.tiling.per_tile
-        head = 0
-        while group := list(islice(pairs, BATCH)):
-            wanted = [tile for tile, counts in group if counts]
+        tiles = head = 0
+        while group := list(islice(inputs, BATCH)):
             # A tile without inspected pixels has no subspace of its own.
-            heads = np.arange(head, head + len(wanted), dtype=np.int64) if per_tile else None
-            head += len(wanted)
-            outputs = runtime.run(np.stack(wanted), heads) if wanted else []
-            rows = zip(*outputs, strict=True)
-            for _, counts in group:
-                yield next(rows) if counts else None
+            heads = np.arange(head, head + len(group), dtype=np.int64) if per_tile else None
+            head += len(group)
+            outputs = runtime.run(np.stack([one.pixels for one in group]), heads)
+            for one, row in zip(group, zip(*outputs, strict=True), strict=True):
+                yield from [None] * (one.tile - tiles)
+                yield row
+                tiles = one.tile + 1
+        yield from [None] * (self.geometry.count(image.original_size) - tiles)
 
     def _prediction(self, image: LoadedImage, outputs: _Outputs) -> Prediction:
         score, (anomaly_map, *layers) = outputs
@@ -422,9 +389,7 @@ class Predictor:
         """Return why the image can't show what the training images show; ``None`` if it may."""
         if self.appearance is None:
             return None
-        height, width = image.pixels.shape[:2]
-        shown = None if self.roi is None else self.roi.at_size((height, width))
-        return self.appearance.reason(appearance(image.pixels, shown))
+        return self.appearance.reason(self.preparation.appearance(image))
 
     def with_data(self: P, data: bytes) -> P:
         """Return a model of another file's bytes, on the same runtime and threads.

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from fre.errors import DatasetError, FREError, ImageError, OptionError, OutputError
-from fre.inference.prediction import Prediction
+from fre.inference.prediction import Prediction, prediction_row
 from fre.model import Model
 from fre.storage.listing import SUFFIXES, suffix
 
@@ -476,10 +476,7 @@ def _judge(
             follower.postpone(arrival)
             continue
         moment = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        if isinstance(result, ImageError):
-            values: dict[str, Any] = {"path": arrival.name, "error": result.reason}
-        else:
-            values = {**result.to_dict(), "path": arrival.name}
+        values = prediction_row(result, arrival.name)
         lines.append((arrival.key, {**values, "time": moment}))
         taken.append(arrival)
     if lines:

@@ -1,8 +1,7 @@
-"""Charts as inline SVG: no script, no font and no colour of their own.
+"""Charts as inline SVG, without scripts, fonts or colours of their own.
 
-A chart is a string to put into an HTML page. Its colours and its type come from the page's style
-sheet through class names, so that it follows light mode, dark mode and print. Text goes through
-an XML serialiser and is escaped by it.
+A chart is a string for an HTML page. Colours and fonts come from the page's style sheet through
+class names, for light mode, dark mode and print. The XML serialiser escapes all text.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Narrow on purpose: on a phone of 360 px the chart shrinks to three quarters, and its labels
-# can still be read.
+# On a phone of 360 px the chart shrinks to three quarters, and its labels are still readable.
 WIDTH = 440
 LEFT, RIGHT, TOP, BOTTOM = 66.0, 24.0, 14.0, 50.0
 CURVE_HEIGHT = 340
@@ -27,12 +26,12 @@ ROW_HEIGHT = 116.0
 ROW_GAP = 14.0
 BINS = 44
 TICK_SPACING = 52.0
-# Beyond this many spreads of the good images, a linear axis would squeeze them into one bar.
+# Range, in spreads of the good images, beyond which a linear axis squeezes them into one bar.
 LINEAR_SPREADS = 20.0
 
 
 def number(value: float) -> str:
-    """A score for a reader: three significant digits, thousands grouped, no exponent."""
+    """Format a score: three significant digits, thousands grouped, no exponent."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))
@@ -40,37 +39,43 @@ def number(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+class Caption(NamedTuple):
+    """Texts of a chart.
+
+    Attributes:
+        name: prefix of the ids in the chart, unique in its page.
+        title: title for screen readers.
+        description: summary of the data for screen readers.
+    """
+
+    name: str
+    title: str
+    description: str
+
+
 def curve_chart(
-    name: str,
-    title: str,
-    description: str,
+    caption: Caption,
     *,
     x: ArrayLike,
     y: ArrayLike,
-    x_label: str,
-    y_label: str,
-    point: tuple[float, float] | None = None,
-    point_label: str = "",
-    guess: tuple[tuple[float, float], tuple[float, float]] | None = None,
+    axes: tuple[str, str],
+    mark: tuple[float, float, str],
+    guess: tuple[tuple[float, float], tuple[float, float]],
 ) -> str:
-    """A curve over the unit square.
+    """Draw a curve over the unit square.
 
     Args:
-        name: prefix of the ids in the chart, unique in its page.
-        title: what it is, for screen readers.
-        description: what it says, for screen readers.
+        caption: texts of the chart.
         x: (n,), in [0, 1].
         y: (n,), in [0, 1].
-        x_label: text of the horizontal axis.
-        y_label: text of the vertical axis.
-        point: x and y of a point to mark.
-        point_label: text beside that point.
-        guess: two ends of the line that guessing would give.
+        axes: labels of the horizontal and the vertical axis.
+        mark: x, y and label of a marked point.
+        guess: both ends of the line of a random guess.
 
     Returns:
-        an ``<svg>`` element.
+        An ``<svg>`` element.
     """
-    svg = _chart(name, title, description, CURVE_HEIGHT)
+    svg = _chart(caption, CURVE_HEIGHT)
     across = _Axis(0, 1, LEFT, WIDTH - RIGHT)
     up = _Axis(0, 1, CURVE_HEIGHT - BOTTOM, TOP)
     for share in (0, 0.25, 0.5, 0.75, 1):
@@ -79,52 +84,45 @@ def curve_chart(
         label = f"{share:.0%}"
         _text(svg, (across.at(share), CURVE_HEIGHT - BOTTOM + 18), label, "tick", "middle")
         _text(svg, (LEFT - 8, up.at(share) + 4), label, "tick", "end")
-    _text(svg, ((LEFT + WIDTH - RIGHT) / 2, CURVE_HEIGHT - 8), x_label, "label", "middle")
+    _text(svg, ((LEFT + WIDTH - RIGHT) / 2, CURVE_HEIGHT - 8), axes[0], "label", "middle")
     middle = (TOP + CURVE_HEIGHT - BOTTOM) / 2
-    upright = _text(svg, (14, middle), y_label, "label", "middle")
+    upright = _text(svg, (14, middle), axes[1], "label", "middle")
     upright.set("transform", f"rotate(-90 14 {_px(middle)})")
-    if guess is not None:
-        (x0, y0), (x1, y1) = guess
-        _line(svg, (across.at(x0), up.at(y0)), (across.at(x1), up.at(y1)), "guess")
+    (x0, y0), (x1, y1) = guess
+    _line(svg, (across.at(x0), up.at(y0)), (across.at(x1), up.at(y1)), "guess")
     corners = zip(across.many(x), up.many(y), strict=True)
     ElementTree.SubElement(svg, "path", {"class": "curve", "d": _path(corners)})
-    if point is not None:
-        _marked(svg, (across.at(point[0]), up.at(point[1])), point_label)
+    _marked(svg, (across.at(mark[0]), up.at(mark[1])), mark[2])
     return _markup(svg)
 
 
 def score_histogram(
-    name: str,
-    title: str,
-    description: str,
+    caption: Caption,
     *,
     good: ArrayLike,
     defect: ArrayLike,
     calibration: ArrayLike,
     threshold: float,
 ) -> str:
-    """Scores of good and of defective images, one above the other, and the threshold.
+    """Draw histograms of good and defective images, one above the other, and the threshold.
 
-    The calibration scores lie behind both. Each distribution is drawn to its own peak. The axis
-    is linear, or, where scores spread far beyond those of good images, linear within the spread
-    of the good images and logarithmic outside of it.
+    The calibration scores lie behind both. Each histogram has the same height. The axis is linear
+    within the spread of the good images, and logarithmic outside where scores spread far.
 
     Args:
-        name: prefix of the ids in the chart, unique in its page.
-        title: what it is, for screen readers.
-        description: what it says, for screen readers.
+        caption: texts of the chart.
         good: (n,), scores; may be empty.
         defect: (n,), scores; may be empty.
         calibration: (n,), scores of the good images that set the threshold; may be empty.
-        threshold: from this score on, an image is called anomalous.
+        threshold: score above which an image is anomalous.
 
     Returns:
-        an ``<svg>`` element.
+        An ``<svg>`` element.
     """
     groups = _finite([good, defect, calibration])
     axis = _score_axis(groups, threshold)
     bottom = HISTOGRAM_TOP + 2 * ROW_HEIGHT + ROW_GAP
-    svg = _chart(name, title, description, round(bottom + BOTTOM))
+    svg = _chart(caption, round(bottom + BOTTOM))
     for tick in _ticks(axis):
         x = axis.at(tick)
         _line(svg, (x, HISTOGRAM_TOP), (x, bottom), "grid")
@@ -146,7 +144,7 @@ def score_histogram(
 
 @dataclass(frozen=True)
 class _Axis:
-    """Maps [low, high] to the pixels [start, end]: linear, or asinh((value - centre) / unit)."""
+    """Axis from [low, high] to pixels [start, end]: linear, or asinh((value - centre) / unit)."""
 
     low: float
     high: float
@@ -169,10 +167,10 @@ class _Axis:
         return float(self.many(value))
 
     def edges(self, bins: int) -> NDArray[np.float64]:
-        """(bins + 1,) values that are equally far apart in pixels."""
+        """Return (bins + 1,) values at equal distances in pixels."""
         warped = np.linspace(self._warp(self.low), self._warp(self.high), bins + 1)
         edges = warped if self.unit is None else self.centre + self.unit * np.sinh(warped)
-        # The way there and back rounds: without this the extreme scores could fall outside.
+        # Rounding could leave the extreme scores outside.
         edges[0], edges[-1] = self.low, self.high
         return edges
 
@@ -182,7 +180,7 @@ class _Axis:
 
 
 def _finite(groups: Sequence[ArrayLike]) -> list[NDArray[np.float64]]:
-    """Float64 copies; an infinite score moves to the nearest finite one, and so stays in sight."""
+    """Return float64 copies with infinite scores at the nearest finite one, to stay visible."""
     arrays = [np.asarray(scores, np.float64) for scores in groups]
     values = np.concatenate(arrays)
     values = values[np.isfinite(values)]
@@ -206,7 +204,7 @@ def _score_axis(groups: Sequence[NDArray[np.float64]], threshold: float) -> _Axi
 
 
 def _ticks(axis: _Axis) -> list[float]:
-    """Round values, the roundest first, as many as have room for their labels."""
+    """Return round values, as many as have room for their labels."""
     largest = max(abs(axis.low), abs(axis.high))
     finest = (axis.unit or axis.high - axis.low) / 10
     powers = range(math.floor(math.log10(finest)), math.ceil(math.log10(largest)) + 1)
@@ -241,11 +239,11 @@ def _bars(
     if not counts.any():
         return
     pixels = axis.many(edges)
-    # Head room for the name of the row.
+    # Room above the bars for the name of the row.
     unit = (ROW_HEIGHT - 24) / counts.max()
     group = ElementTree.SubElement(svg, "g", {"class": f"bars {style}"})
     for index in np.flatnonzero(counts):
-        # A single image among thousands must not vanish.
+        # A single image among thousands stays visible.
         height = max(2.0, counts[index] * unit)
         bar = ElementTree.SubElement(
             group,
@@ -259,7 +257,8 @@ def _bars(
         tip.text = f"{counts[index]} from {number(edges[index])} to {number(edges[index + 1])}"
 
 
-def _chart(name: str, title: str, description: str, height: int) -> ElementTree.Element:
+def _chart(caption: Caption, height: int) -> ElementTree.Element:
+    name, title, description = caption
     svg = ElementTree.Element(
         "svg",
         {
@@ -283,7 +282,7 @@ def _px(value: float) -> str:
 
 
 def _path(points: Iterable[tuple[float, float]]) -> str:
-    """The points joined; neighbours that fall on one tenth of a pixel are one."""
+    """Return the path of the points, without repeats after rounding to a tenth of a pixel."""
     corners: list[str] = []
     for x, y in points:
         corner = f"{_px(x)} {_px(y)}"
@@ -310,7 +309,7 @@ def _text(
 
 
 def _beside(x: float) -> tuple[str, float]:
-    """Anchor and x of a text that starts or ends at x, on the side that has room."""
+    """Return anchor and x of a text that starts or ends at x, on the side with room."""
     return ("start", x) if x < WIDTH / 2 else ("end", x)
 
 

@@ -1,4 +1,4 @@
-"""What the decisions came to: the confusion table, and what was found of each kind."""
+"""Counts of decisions: the confusion table, and recall by kind of defect."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fre.report.wording import percent
 
 @dataclass(frozen=True)
 class Share:
-    """So many of so many, with the Wilson interval.
+    """A share, such as 3 of 41, with its Wilson interval.
 
-    Not the bootstrap: that would claim certainty, an interval of no width, for 0 of 41.
+    A bootstrap interval would have no width for 0 of 41.
     """
 
     part: int
@@ -67,22 +67,22 @@ class Counts:
 
     @property
     def recall(self) -> Share | None:
-        """Defects that are found."""
+        """Share of defects found."""
         return Share(self.found, self.defects) if self.defects else None
 
     @property
     def false_alarm_rate(self) -> Share | None:
-        """Good parts that raise an alarm."""
+        """Share of good parts that raise an alarm."""
         return Share(self.false_alarms, self.good) if self.good else None
 
     @property
     def miss_rate(self) -> Share | None:
-        """Defects that are missed."""
+        """Share of defects missed."""
         return Share(self.missed, self.defects) if self.defects else None
 
     @property
     def pass_rate(self) -> Share | None:
-        """Good parts that pass."""
+        """Share of good parts that pass."""
         return Share(self.passed, self.good) if self.good else None
 
 
@@ -93,7 +93,7 @@ class Kind:
 
 
 def kinds(rows: Iterable[ScoredImage]) -> list[Kind]:
-    """The kinds of defect, the one that is found least first."""
+    """Return the kinds of defect, lowest recall first."""
     by_kind: dict[str, list[bool]] = {}
     for row in rows:
         if not row.sample.good:

@@ -1,4 +1,4 @@
-"""The threshold: where it comes from, and whether it kept its word."""
+"""Sentences about the threshold: its origin, its guarantee, and the test result."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from fre.report.wording import percent
 
 @dataclass(frozen=True)
 class Decision:
-    """How images are decided on.
+    """The threshold and its origin.
 
     Attributes:
-        threshold: above this score an image is called anomalous.
-        false_alarm_rate: the rate the threshold was set for, or ``None``.
-        chosen: how it was set instead, in words.
-        calibration: float64 (m,), scores of good images; may be empty.
+        threshold: score above which an image is anomalous.
+        false_alarm_rate: rate that the threshold was set for, in (0, 1); ``None`` for another
+            origin.
+        chosen: other origin in words; ``None`` or ``"by hand"`` if a person set the threshold.
+        calibration: float64 (m,), scores of the good images that set the threshold; may be empty.
     """
 
     threshold: float
@@ -30,17 +31,17 @@ class Decision:
 
     @property
     def promised_rate(self) -> float | None:
-        """The false-alarm rate that the good images were asked for; ``None`` if they weren't."""
+        """False-alarm rate that set the threshold from good images; ``None`` for another origin."""
         return self.false_alarm_rate if self.calibration.size else None
 
     @property
     def by_hand(self) -> bool:
-        """Whether somebody named the threshold itself."""
+        """Whether a person set the threshold."""
         return self.false_alarm_rate is None and self.chosen in (None, "by hand")
 
     @property
     def caution(self) -> str | None:
-        """A sentence, if the threshold is not from good images alone."""
+        """Warning if the threshold is not from good images alone."""
         if self.promised_rate is not None:
             return None
         if self.by_hand:
@@ -58,7 +59,7 @@ class Decision:
 
     @property
     def source(self) -> str:
-        """Where the threshold comes from, for a table."""
+        """Origin of the threshold, for a table."""
         if self.promised_rate is not None:
             return f"good images, for {percent(self.promised_rate)} false alarms"
         if self.by_hand:
@@ -66,7 +67,7 @@ class Decision:
         return "came with the model" if self.chosen is None else self.chosen
 
     def sentences(self, counts: Counts) -> list[str]:
-        """What the threshold is and promises, and what the test shows."""
+        """Return sentences on the threshold, its guarantee and the test result."""
         m = self.calibration.size
         called = f"An image is called anomalous above a score of {number(self.threshold)}."
         sentences = [called]

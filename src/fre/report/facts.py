@@ -1,4 +1,4 @@
-"""What was tested, and how: tables of names and values."""
+"""Tables of the model and of the test."""
 
 from __future__ import annotations
 

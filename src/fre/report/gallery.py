@@ -1,4 +1,4 @@
-"""The images, sorted by what matters first, and as many as the page has room for."""
+"""The gallery: most important images first, as many as fit on the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Card:
-    """One image of the gallery; without a picture, ``reason`` says why."""
+    """An image of the gallery; without a picture, ``reason`` says why."""
 
     group: str
     row: ScoredImage
@@ -50,7 +50,7 @@ class Group:
 
 
 def group_rows(rows: Iterable[ScoredImage]) -> dict[str, list[ScoredImage]]:
-    """The rows by GROUPS, each group in its order of importance."""
+    """Return the rows by group, most important first."""
     by_outcome: dict[tuple[bool, bool], list[ScoredImage]] = {}
     for row in sorted(rows, key=lambda row: row.score):
         by_outcome.setdefault((row.sample.good, row.anomalous), []).append(row)
@@ -67,10 +67,9 @@ def group_rows(rows: Iterable[ScoredImage]) -> dict[str, list[ScoredImage]]:
 
 
 def ranked(rows: Iterable[ScoredImage], limit: int) -> list[tuple[str, ScoredImage]]:
-    """The most important rows with their groups.
+    """Return the most important rows with their groups.
 
-    Taken in turns from groups of equal weight, so that a hundred missed defects don't hide the
-    false alarms.
+    Groups of equal weight alternate, so that a hundred missed defects don't hide false alarms.
     """
     groups = {key: [(key, row) for row in members] for key, members in group_rows(rows).items()}
     wrong = _in_turns(groups["missed"], groups["false-alarms"])
@@ -103,7 +102,7 @@ def draw_cards(
 
 
 def fit(cards: list[Card], max_bytes: int) -> tuple[int, list[Card]]:
-    """The best quality at which all cards fit; else the worst, and as many as fit at it."""
+    """Return the best quality at which all cards fit, or the lowest with as many as fit."""
     pictures = [card.picture for card in cards]
     for level in range(len(QUALITIES)):
         sizes = np.cumsum([0 if picture is None else picture.size(level) for picture in pictures])

@@ -1,9 +1,8 @@
 """Pictures of anomaly maps: heat colours, overlays, outlines and labelled sheets.
 
-Every function takes and returns arrays; none reads or writes a file. A scale is a pair
-(low, high) of map values that comes from the calibration of a model: ``low`` is a typical good
-pixel, ``high`` a clearly anomalous one. It is never derived from the image that is drawn, so
-that a colour means the same in every picture of a model.
+Every function takes and returns arrays. A scale is a pair (low, high) of map values from the
+calibration of a model: ``low`` is a typical good pixel, ``high`` a clearly anomalous one. It never
+depends on the drawn image, so that a colour means the same in every picture of a model.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Tile: TypeAlias = "tuple[ImageArray, str]"
 """An image, uint8 (H, W, 3), and its caption."""
 
 OUTLINE_COLOUR: Colour = (0, 229, 192)
-"""Neither a colour of the heat map nor one that industrial parts often have."""
+"""Colour that neither the heat map nor most industrial parts have."""
 
 # Lightness (CIE L*) rises in near equal steps from 10 to 95: the order of the values survives
 # black-and-white printing and colour-blind eyes.
@@ -52,11 +51,11 @@ INK: Colour = (38, 40, 43)
 
 
 def colorize(anomaly_map: FloatArray, scale: Scale) -> ImageArray:
-    """An anomaly map as heat colours, dark at ``low`` and bright at ``high``.
+    """Colour an anomaly map, dark at ``low`` and bright at ``high``.
 
     Args:
         anomaly_map: float32 (H, W).
-        scale: (low, high); values beyond it take the colour of its nearer end.
+        scale: (low, high); values outside take the colour of the nearer end.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -68,10 +67,10 @@ def colorize(anomaly_map: FloatArray, scale: Scale) -> ImageArray:
 
 
 def heat_layer(anomaly_map: FloatArray, scale: Scale) -> NDArray[np.uint8]:
-    """An anomaly map as a picture to lay over its image: colours, with opacity.
+    """Colour an anomaly map with opacity, to lay it over the image.
 
-    Opacity rises smoothly with the value, from 0 up to ``low`` to 80 % from ``high`` on, slowly
-    at both ends: the noise just above ``low`` leaves a good image as it is.
+    Opacity rises smoothly from 0 at ``low`` to 80 % at ``high``. It rises slowly at both ends, so
+    that noise just above ``low`` does not change a good image.
 
     Args:
         anomaly_map: float32 (H, W).
@@ -87,12 +86,12 @@ def heat_layer(anomaly_map: FloatArray, scale: Scale) -> NDArray[np.uint8]:
 
 
 def overlay(image: ImageArray, anomaly_map: FloatArray, scale: Scale) -> ImageArray:
-    """An image under its anomaly map: a normal image looks like itself, a defect glows.
+    """Lay an anomaly map over its image: normal parts look as they are, defects glow.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         anomaly_map: float32 (H, W), at the size of the image.
-        scale: (low, high); where the map is at most ``low``, the image is unchanged.
+        scale: (low, high); the image is unchanged where the map is at most ``low``.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -104,7 +103,7 @@ def overlay(image: ImageArray, anomaly_map: FloatArray, scale: Scale) -> ImageAr
     result = image.copy()
     for band in row_bands(anomaly_map.shape):
         heat = _heat(anomaly_map[band], scale)
-        # Few images glow all over: what stays as it is costs nothing but its copy.
+        # Most pixels don't glow: only rows and columns that do are blended.
         rows, columns = (np.flatnonzero(heat.any(axis=axis)) for axis in (1, 0))
         if len(rows) == 0:
             continue
@@ -119,16 +118,16 @@ def overlay(image: ImageArray, anomaly_map: FloatArray, scale: Scale) -> ImageAr
 def outline(
     image: ImageArray, mask: MaskArray, colour: Colour = OUTLINE_COLOUR, width: int = 2
 ) -> ImageArray:
-    """An image with the contour of a mask, drawn just outside of it.
+    """Draw the contour of a mask just outside of it.
 
     Args:
         image: uint8 (H, W, 3), RGB.
         mask: bool (H, W).
-        colour: of the contour.
-        width: of the contour, in pixels, at least 1.
+        colour: colour of the contour.
+        width: width of the contour in pixels, at least 1.
 
     Returns:
-        uint8 (H, W, 3), RGB; pixels of the mask are those of the image.
+        uint8 (H, W, 3), RGB, unchanged inside the mask.
 
     Raises:
         OptionError: the image and the mask differ in size, or the width is below 1.
@@ -144,14 +143,14 @@ def outline(
 
 
 def thumbnail(image: ImageArray, longest: int) -> ImageArray:
-    """An image reduced until its longer side is at most ``longest``; a small one is unchanged.
+    """Reduce an image until its longer side is at most ``longest``.
 
     Args:
         image: uint8 (H, W, 3), RGB.
-        longest: pixels, at least 1.
+        longest: largest side in pixels, at least 1.
 
     Returns:
-        uint8 (h, w, 3), RGB, of the same proportions.
+        uint8 (h, w, 3), RGB, of the same aspect.
     """
     height, width = image.shape[:2]
     if max(height, width) <= longest:
@@ -159,31 +158,8 @@ def thumbnail(image: ImageArray, longest: int) -> ImageArray:
     return _resized(image, longest / max(height, width))
 
 
-def panel(tiles: Sequence[Tile], height: int = 320) -> ImageArray:
-    """Images side by side at one height, each under its caption.
-
-    Meant for one part seen in several ways, such as image, overlay and mask.
-
-    Args:
-        tiles: images, uint8 (H, W, 3) of any size, with their captions.
-        height: of every image in the panel, in pixels, at least 1.
-
-    Returns:
-        uint8 (H, W, 3), RGB, on white.
-
-    Raises:
-        OptionError: there is no tile, or the height is below 1.
-    """
-    if height < 1:
-        raise OptionError(f"height of a panel: expected at least 1 pixel, got {height}")
-    scaled = [(_resized(image, height / image.shape[0]), caption) for image, caption in tiles]
-    return _grid(scaled, columns=max(1, len(scaled)))
-
-
 def contact_sheet(tiles: Sequence[Tile], columns: int = 4, cell: int = 256) -> ImageArray:
-    """Images in rows, each under its caption and no larger than its cell.
-
-    With ``columns=3`` and the tiles of a part one after another, a figure for a document.
+    """Arrange images in rows, each under its caption.
 
     Args:
         tiles: images, uint8 (H, W, 3) of any size, with their captions, row by row.
@@ -206,7 +182,7 @@ def contact_sheet(tiles: Sequence[Tile], columns: int = 4, cell: int = 256) -> I
 
 
 def _heat(anomaly_map: FloatArray, scale: Scale) -> FloatArray:
-    """float32 (H, W): where each value lies between low (0) and high (1)."""
+    """Return the place of each value between low (0) and high (1): float32 (H, W)."""
     low, high = scale
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise OptionError(f"scale of a heat map: expected low < high, got ({low}, {high})")
@@ -251,7 +227,7 @@ def _resized(image: ImageArray, factor: float) -> ImageArray:
 
 
 def _grid(tiles: Sequence[Tile], columns: int) -> ImageArray:
-    """Tiles in rows; a column is as wide as its widest image, a row as high as its highest."""
+    """Return tiles in rows, with columns as wide and rows as high as their largest image."""
     if not tiles:
         raise OptionError("a sheet of images: expected at least one, got none")
     rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
@@ -281,7 +257,7 @@ def _grid(tiles: Sequence[Tile], columns: int) -> ImageArray:
 
 
 def _fitted(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text, or as much of its beginning as fits the width, with an ellipsis."""
+    """Return the text, cut with an ellipsis to fit a width."""
     line = " ".join(text.split())
     if font.getlength(line) <= width:
         return line

@@ -9,6 +9,7 @@ from fre.datasets.samples import Dataset
 from fre.evaluation.figures import Evaluation, ScoredImage
 from fre.images.decode import read_image
 from fre.model import Model
+from fre.report.decision import Decision
 from fre.report.page import write_report
 from fre.report.pictures import GalleryItem
 from fre.types import Progress
@@ -50,10 +51,12 @@ def report_on(
         },
         evaluation=evaluation,
         dataset_name=dataset.name,
-        calibration_scores=model.calibration.scores,
-        threshold=model.threshold,
-        false_alarm_rate=model.calibration.false_alarm_rate,
-        threshold_chosen=provenance.threshold,
+        decision=Decision(
+            model.threshold,
+            model.calibration.false_alarm_rate,
+            provenance.threshold,
+            model.calibration.scores,
+        ),
         scale=model.map_range,
         gallery=gallery,
         notes=[*dataset.notes, *evaluation.notes],

@@ -1,4 +1,4 @@
-"""The page as a whole."""
+"""The HTML report."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
-from numpy.typing import ArrayLike
 
 from fre.errors import OptionError
 from fre.evaluation.figures import Evaluation, ScoredImage
@@ -32,10 +30,7 @@ def write_report(
     model_info: Mapping[str, Any],
     evaluation: Evaluation,
     dataset_name: str,
-    calibration_scores: ArrayLike,
-    threshold: float,
-    false_alarm_rate: float | None,
-    threshold_chosen: str | None = None,
+    decision: Decision,
     scale: Scale,
     gallery: Callable[[ScoredImage], GalleryItem],
     notes: Sequence[str] = (),
@@ -47,33 +42,26 @@ def write_report(
     """Write the report of a model on a dataset: one HTML file, whole or not at all.
 
     Args:
-        file: where to; a file that is there is replaced.
-        model_info: what is known of the model, in plain values. ``name``, ``preset``,
-            ``backbone``, ``layers``, ``input_size``, ``n_training_images``, ``digest``,
-            ``created`` and ``version`` come first and under their own labels, those that are
-            missing with a dash; other keys follow as they are.
-        evaluation: with its rows.
-        dataset_name: for the reader.
-        calibration_scores: (m,), scores of the good images that set the threshold; may be empty.
-        threshold: above this score the model calls an image anomalous.
-        false_alarm_rate: the rate the threshold was set for, in (0, 1), or ``None`` if it was set
-            in another way.
-        threshold_chosen: that other way in words, as the provenance of a model has it; ``None``
-            or ``"by hand"`` if somebody named the threshold.
-        scale: the map values of a typical good pixel and of a clearly anomalous one; one for the
-            model, not one an image.
-        gallery: called once for each image that may be shown, in order of importance: missed
-            defects and false alarms, close calls, then the rest. Where it raises ImageError, the
-            page shows the reason in place of the image.
+        file: file to write or replace.
+        model_info: facts about the model, in plain values. ``name``, ``preset``, ``backbone``,
+            ``layers``, ``input_size``, ``n_training_images``, ``digest``, ``created`` and
+            ``version`` come first under labels of their own; other keys follow.
+        evaluation: evaluation with its images.
+        dataset_name: name of the dataset in the report.
+        decision: threshold and its origin.
+        scale: map values of a typical good pixel and of a clearly anomalous one.
+        gallery: draws an image. It is called in order of importance: missed defects and false
+            alarms, close calls, then the rest. If it raises ImageError, the page shows the reason.
         notes: remarks about the dataset, a line each.
-        max_images: show no more than this; the page says how many it leaves out.
-        max_bytes: of images in the page; quality is reduced first, then their number.
-        written: date of the report; now, if not given.
-        progress: told of the images as they are drawn.
+        max_images: largest number of images to show.
+        max_bytes: largest size of all images together; their quality is reduced before their
+            number.
+        written: date of the report; ``None`` is now.
+        progress: called after each drawn image.
 
     Raises:
-        OutputError: the file can't be written; found before any work is done.
-        OptionError: the evaluation has no rows, or a limit is negative.
+        OutputError: the file can't be written, which is checked first.
+        OptionError: the evaluation has no images, or a limit is negative.
     """
     if not evaluation.images:
         raise OptionError("report: expected an evaluation with at least one image, got none")
@@ -85,8 +73,6 @@ def write_report(
     check_writable(file)
     rows = evaluation.images
     counts = Counts.of(rows)
-    calibration = np.asarray(calibration_scores, np.float64)
-    decision = Decision(threshold, false_alarm_rate, threshold_chosen, calibration)
     cards = draw_cards(ranked(rows, max_images), gallery, scale, progress)
     level, cards = fit(cards, max_bytes)
     html = _template().render(
@@ -98,9 +84,9 @@ def write_report(
         figures=figures(evaluation, counts),
         kinds=kinds(rows),
         counts=counts,
-        histogram=histogram(rows, calibration, threshold),
-        curves=curves(evaluation, counts, threshold),
-        n_calibration=calibration.size,
+        histogram=histogram(rows, decision.calibration, decision.threshold),
+        curves=curves(evaluation, counts, decision.threshold),
+        n_calibration=decision.calibration.size,
         model=model_rows(model_info),
         run=run_rows(evaluation, decision),
         groups=grouped(rows, cards),

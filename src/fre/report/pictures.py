@@ -23,7 +23,7 @@ N_SWATCHES = 12
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """What the report shows of one image.
+    """Pictures of one image for the report.
 
     Attributes:
         image: uint8 (H, W, 3), RGB.

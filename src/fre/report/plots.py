@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fre.evaluation.figures import Evaluation, ScoredImage
 from fre.evaluation.metrics import precision_recall_curve, roc_curve
-from fre.report.charts import curve_chart, number, score_histogram
+from fre.report.charts import Caption, curve_chart, number, score_histogram
 from fre.report.counts import Counts
 from fre.report.wording import percent
 from fre.types import MaskArray
@@ -20,10 +20,12 @@ def histogram(
 ) -> str:
     scores, labels = scores_and_labels(rows)
     return score_histogram(
-        "histogram",
-        "Scores of good and of defective images",
-        f"{np.count_nonzero(~labels)} good and {np.count_nonzero(labels)} defective images; "
-        f"the threshold is {number(threshold)}.",
+        Caption(
+            "histogram",
+            "Scores of good and of defective images",
+            f"{np.count_nonzero(~labels)} good and {np.count_nonzero(labels)} defective images; "
+            f"the threshold is {number(threshold)}.",
+        ),
         good=scores[~labels],
         defect=scores[labels],
         calibration=calibration,
@@ -40,16 +42,16 @@ def curves(evaluation: Evaluation, counts: Counts, threshold: float) -> tuple[st
     mark = f"threshold {number(threshold)}"
     fpr, tpr, _ = roc_curve(scores, labels)
     roc = curve_chart(
-        "roc",
-        "ROC curve",
-        f"At the threshold, {recall.text} of the defects are found "
-        f"and {false_alarms.text} of the good parts raise an alarm.",
+        Caption(
+            "roc",
+            "ROC curve",
+            f"At the threshold, {recall.text} of the defects are found "
+            f"and {false_alarms.text} of the good parts raise an alarm.",
+        ),
         x=fpr,
         y=tpr,
-        x_label="good parts called anomalous",
-        y_label="defects found",
-        point=(false_alarms.value, recall.value),
-        point_label=mark,
+        axes=("good parts called anomalous", "defects found"),
+        mark=(false_alarms.value, recall.value, mark),
         guess=((0, 0), (1, 1)),
     )
     alarms = counts.found + counts.false_alarms
@@ -59,15 +61,15 @@ def curves(evaluation: Evaluation, counts: Counts, threshold: float) -> tuple[st
     precisions, recalls, _ = precision_recall_curve(scores, labels)
     share = counts.defects / len(evaluation.images)
     pr = curve_chart(
-        "pr",
-        "Precision-recall curve",
-        f"At the threshold, {recall.text} of the defects are found and {trust}.",
+        Caption(
+            "pr",
+            "Precision-recall curve",
+            f"At the threshold, {recall.text} of the defects are found and {trust}.",
+        ),
         x=recalls,
         y=precisions,
-        x_label="defects found",
-        y_label="alarms that are defects",
-        point=(recall.value, precision),
-        point_label=mark,
+        axes=("defects found", "alarms that are defects"),
+        mark=(recall.value, precision, mark),
         guess=((0, share), (1, share)),
     )
     return roc, pr

@@ -1,4 +1,4 @@
-"""What ``fre predict`` writes: JSON lines, and overlays and maps on threads of their own."""
+"""Output of ``fre predict``: JSON lines, overlays, maps and masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from PIL import Image
 from fre.errors import ImageError, OptionError
 from fre.images.decode import read_image
 from fre.images.resize import resized_bands
-from fre.inference.prediction import Prediction
+from fre.inference.prediction import Prediction, prediction_row
 from fre.parallel import available_cores
 from fre.report.heatmaps import Scale, overlay
 from fre.storage.files import write_atomic
@@ -32,32 +32,28 @@ MAP_FORMATS = ("tiff", "npy", "png")
 
 
 NAME_BYTES = 255 - len(".tiff")
-"""The longest name of a file or folder that leaves room for each suffix."""
+"""Largest length of a name, in bytes, with room for each suffix."""
 
 
 def json_line(result: Prediction | ImageError, files: Mapping[str, str] | None = None) -> str:
-    """Encode a prediction, or the reason why there is none, as one line of JSON.
+    """Encode a prediction, or the error in its place, as one line of JSON.
 
     Args:
-        result: the prediction or the error.
-        files: further keys: files that were written for the image.
+        result: prediction or error.
+        files: further keys of a prediction: the files written for the image.
     """
-    if isinstance(result, ImageError):
-        values: dict[str, Any] = {"path": str(result.path), "error": result.reason}
-    else:
-        values = {**result.to_dict(), **(files or {})}
-    return json.dumps(values, ensure_ascii=False)
+    more = {} if files is None or isinstance(result, ImageError) else files
+    return json.dumps({**prediction_row(result), **more}, ensure_ascii=False)
 
 
 def encode_map(anomaly_map: FloatArray, form: str, scale: Scale) -> bytes:
-    """An anomaly map as the bytes of a file.
+    """Encode an anomaly map as the content of a file.
 
     Args:
         anomaly_map: float32 (H, W).
-        form: ``"tiff"`` and ``"npy"`` keep the values as float32. ``"png"`` is for programs
-            that read no floats: 16-bit grey, 0 at the low end of the scale or below, 65535 at
-            its high end or above.
-        scale: the model's range of the map.
+        form: ``"tiff"`` and ``"npy"`` keep float32 values. ``"png"``, for programs that read no
+            floats, is 16-bit grey: 0 at the low end of the scale, 65535 at the high end.
+        scale: range of the model's maps.
 
     Raises:
         OptionError: an unknown format.
@@ -77,12 +73,12 @@ def write_map(
     """Write an anomaly map to an open file, as `encode_map` encodes it.
 
     Args:
-        file: open for writing.
+        file: file, open for writing.
         anomaly_map: float32 (h, w).
         form: ``"tiff"``, ``"npy"`` or ``"png"``.
-        scale: the model's range of the map.
-        size: height and width to resize the map to; ``None`` keeps its own. Only the rows in
-            hand are resized, so that a huge map takes little memory.
+        scale: range of the model's maps.
+        size: height and width to resize the map to, in bands of rows to save memory; ``None``
+            keeps its own.
 
     Raises:
         OptionError: an unknown format.
@@ -97,7 +93,7 @@ def write_map(
         whole = Image.fromarray(np.ascontiguousarray(anomaly_map, np.float32))
         if whole.size != (width, height):
             whole = whole.resize((width, height), Image.Resampling.BILINEAR)
-        # Floats of a huge map hardly get smaller, and would take a minute.
+        # Compressing floats of a huge map saves little and takes a minute.
         compression = "raw" if height * width > LARGE_MAP else "tiff_deflate"
         whole.save(file, "TIFF", compression=compression)
     elif form == "png":
@@ -114,19 +110,19 @@ def write_map(
 
 
 LARGE_MAP = 4_000_000
-"""Pixels of maps that are written one at a time."""
+"""Number of pixels above which maps are written one at a time."""
 
 
 class FolderWriter:
-    """Writes each prediction's overlay, and its map and mask if wanted, on worker threads.
+    """Writer of overlays, maps and masks on worker threads.
 
-    A context manager: when it ends well, everything is written. When it ends by an exception,
-    what has not been begun is left out, and nothing is being written any more.
+    A context manager. Its end waits until everything is written; after an exception, pending
+    files are dropped.
 
     Args:
-        folder: where ``overlays/``, ``maps/`` and ``masks/`` go.
-        scale: the model's range of the map: one scale for every picture.
-        maps: format of the maps, or ``None`` for none.
+        folder: folder for ``overlays/``, ``maps/`` and ``masks/``.
+        scale: range of the model's maps, one for all pictures.
+        maps: format of the maps, or ``None`` for no maps.
         masks: whether to write masks: PNG, 255 at or above the pixel threshold, 0 elsewhere.
     """
 
@@ -158,7 +154,7 @@ class FolderWriter:
         """Return the files of an image, as keys of its JSON line and paths below the folder.
 
         Args:
-            name: of the image, from `output_names`.
+            name: name of the image, from `output_names`.
         """
         found = {"overlay": f"overlays/{name}.png"}
         if self.maps:
@@ -168,17 +164,17 @@ class FolderWriter:
         return found
 
     def add(self, prediction: Prediction, name: str) -> None:
-        """Have one image's overlay written, and its map and its mask if they are wanted.
+        """Write the files of one image on another thread.
 
         Args:
-            prediction: of the image.
-            name: of the image, from `output_names`.
+            prediction: prediction of the image.
+            name: name of the image, from `output_names`.
 
         Raises:
-            ImageError: this image, or one before it, is gone.
+            ImageError: the file of this image, or of an earlier one, has disappeared.
             OutputError: the disk is full, or can't be written.
         """
-        # Each waits with its map, and is drawn at full size: few may be on their way.
+        # Each waits with its map and is drawn at full size, so few may wait.
         large = prediction.input_map.size > LARGE_MAP
         while len(self._pending) >= (1 if large else 2 * self._workers):
             self._pending.popleft().result()
@@ -208,20 +204,19 @@ def _png(pixels: NDArray[np.uint8], **options: int) -> bytes:
 
 
 def output_names(sources: Sequence[Path], paths: Sequence[Path]) -> list[str]:
-    """Name each image's overlay, map and mask, so that no two images share a name.
+    """Return unique names for the output files of images.
 
-    A name is the image's path below the folder that was given, or below the folder that several
-    sources have in common, without its suffix. Where two images would share it, on a disk that
-    ignores case, too, both keep their suffix; where that is not enough, a digest of the path is
-    added. So a name depends on which images there are, and not on their order.
+    A name is the image's path without suffix, below the given folder or the common folder of
+    several sources. Two images that would share a name, ignoring case, keep their suffix; if that
+    is not enough, a digest of the path is added. Names do not depend on the order of the images.
 
     Args:
-        sources: the files and folders that were given.
-        paths: the images in them.
+        sources: given files and folders.
+        paths: images in the sources.
 
     Returns:
-        For each image a relative path without suffix, with forward slashes, in valid Unicode,
-        no part of it longer than 250 bytes.
+        For each image a relative path without suffix, with forward slashes, in valid Unicode, and
+        with parts of at most 250 bytes.
     """
     root = _common_folder(sources)
     keys = [_below(_absolute(path), root) for path in paths]
@@ -241,7 +236,7 @@ _ENDS = (".png", *(f".{form}" for form in MAP_FORMATS))
 
 
 def _clashing(names: Mapping[str, str]) -> list[str]:
-    """Images whose files would take the place of another one's, or of a folder."""
+    """Return the images whose files would overwrite another image's files or a folder."""
     folded = {key: _folded(name) for key, name in names.items()}
     taken = Counter(folded.values())
     folders = {folder for name in taken for folder in _folders(name)}
@@ -274,7 +269,7 @@ def _digest(text: str) -> str:
 
 
 def _folded(name: str) -> str:
-    """What is equal for names that some disk takes for one."""
+    """Return a form that is equal for names that are one on some disk."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -298,6 +293,6 @@ def _absolute(path: Path) -> str:
 
 
 def _below(path: str, root: str) -> str:
-    """A path below a folder, with forward slashes."""
+    """Return a path below a folder, with forward slashes."""
     text = path[len(root) :] if root else path.replace(":", "")
     return text.replace(os.sep, "/").lstrip("/")

@@ -6,7 +6,6 @@ Very large images of all models take turns on one more thread, which bounds the 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import queue
 import threading
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fre.errors import FREError, ImageError, InternalError
-from fre.images.decode import decode_resized, probe
+from fre.images.decode import probe
 from fre.images.loading import LoadedImage
 from fre.inference.prediction import Prediction
 from fre.parallel import available_cores
@@ -194,13 +193,9 @@ class Batcher:
         self._decode(job, lane)
 
     def _decode(self, job: Job, lane: _Lane) -> None:
-        model = job.entry.model
         try:
-            pixels, original = decode_resized(job.data, model.geometry.preparation, name=job.name)
-            # Here, so that one image that does not fit does not fail the batch of all.
-            model.check(original, job.name)
-            digest = hashlib.sha256(job.data).hexdigest()
-            job.image = LoadedImage(pixels, pixels, original, digest)
+            # Checked here, so that one unfit image does not fail the whole batch.
+            job.image = job.entry.model.preparation.decode(job.data, job.name)
         except Exception as error:
             lane.give_up(job, _failure(job, error))
         else:

@@ -19,7 +19,7 @@ from PIL import Image
 from fre.errors import FREError, ImageError
 from fre.images.decode import decode_resized
 from fre.images.formats import pixel_limit, set_pixel_limit
-from fre.images.geometry import FULL_RANGE, Preparation
+from fre.images.geometry import FULL_RANGE, Decoding
 from fre.images.resize import resize_map
 from fre.report.heatmaps import heat_layer, overlay, thumbnail
 from fre.report.prediction_files import write_map
@@ -181,7 +181,7 @@ def _decode(data: bytes, longest: int | None, bits: int = FULL_RANGE) -> ImageAr
         return None if longest is None or max(size) <= longest else fitted(size, longest)
 
     try:
-        return decode_resized(data, Preparation(target, bits), name="image")[0]
+        return decode_resized(data, Decoding(target, bits), name="image")[0]
     except ImageError as error:
         raise Problem(422, "unreadable", str(error)) from error
 

@@ -29,7 +29,7 @@ from fre.images.loading import source_digest
 from fre.images.near_duplicates import equal_images
 from fre.inference.document import Learning, MergedModel, Provenance, Step, now
 from fre.inference.predictor import P, Predictor
-from fre.inference.rebuild import extractor_like, network_of
+from fre.inference.rebuild import network_of
 from fre.onnx_tools.side_arrays import read_arrays
 from fre.scoring.calibration import Calibration
 from fre.scoring.fusion import Reading
@@ -101,11 +101,11 @@ class _Workshop:
             map_layers=None,
             reading=document.reading or Reading(),
         )
-        extractor = extractor_like(
-            model,
+        extractor = FeatureExtractor.prepared(
             network_of(model),
             plan.names if plan else document.backbone.layers,
             pool=1 if plan else learning.pool or 1,
+            preparation=model.preparation,
             threads=threads,
         )
         parts, options = stream_plan(extractor, plan, settings)

@@ -1,14 +1,9 @@
-"""Figures of merit of anomaly detection, on raw unbounded scores.
+"""Figures of merit of anomaly detection: pure functions of scores and labels.
 
-A higher score is more anomalous. Scores may be infinite, but not NaN; nothing is ever squashed
-or rescaled, so only the order of the scores matters. Images or pixels with equal scores can't be
-told apart by any threshold and enter every curve together, as in scikit-learn.
-
-The functions are exact and hold all their input. `PixelMetrics` takes one image after another in
-bounded memory, and says how far each of its figures can be from the exact one.
-
-Every figure compares good with defective; where only one of them exists it is undefined, and
-the functions raise OptionError.
+A higher score is more anomalous. Scores may be infinite, but not NaN. Only their order matters.
+Equal scores enter every curve together, as in scikit-learn. A figure that compares good with
+defective raises OptionError where only one of them exists. `PixelMetrics` takes images one by one
+in bounded memory; the functions hold all their input.
 """
 
 from fre.evaluation.metrics.arrays import AUPIMO_FPR_BOUNDS, Metric
@@ -21,8 +16,6 @@ from fre.evaluation.metrics.ranking import (
     roc_curve,
 )
 from fre.evaluation.metrics.resampling import (
-    bootstrap_difference,
-    bootstrap_interval,
     bootstrap_resamples,
     percentile_interval,
     wilson_interval,
@@ -38,8 +31,6 @@ __all__ = [
     "aupro",
     "auroc",
     "average_precision",
-    "bootstrap_difference",
-    "bootstrap_interval",
     "bootstrap_resamples",
     "max_f1",
     "percentile_interval",

@@ -1,4 +1,4 @@
-"""What the figures refuse, in one clear line."""
+"""Checks of scores, labels, maps and options, with a one-line error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Areas and figures of curves that are given by their points.
+"""Areas and figures of curves, from the points of each curve.
 
 The arguments are cumulative, of shape (..., k), float64 or int64: entry i counts what is at or
 above the i-th highest threshold, and the last entry counts everything. The results have the shape
@@ -37,25 +37,16 @@ def f1(tp: Counts, fp: Counts) -> DoubleArray:
 
 
 def area_to_limit(x: DoubleArray, y: DoubleArray, limit: float) -> DoubleArray:
-    """Trapezoids under (0, 0), (x, y) up to x = limit, divided by the limit."""
-    inside, t, rise = parts_to_limit(x, y, limit)
-    start = y - rise
-    area: DoubleArray = np.sum(inside * (start + t * rise / 2), axis=-1) / limit
+    """Area of the trapezoids under (0, 0), (x, y) up to x = limit, divided by the limit."""
+    width, rise = np.diff(x, prepend=0.0), np.diff(y, prepend=0.0)
+    inside = np.clip(limit - (x - width), 0.0, width)
+    share = np.divide(inside, width, out=np.zeros_like(width), where=width > 0)
+    area: DoubleArray = np.sum(inside * (y - rise + share * rise / 2), axis=-1) / limit
     return area
 
 
-def parts_to_limit(
-    x: DoubleArray, y: DoubleArray, limit: float
-) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
-    """Of each step from point to point: its width up to the limit, the share that is, its rise."""
-    width, rise = np.diff(x, prepend=0.0), np.diff(y, prepend=0.0)
-    inside = np.clip(limit - (x - width), 0.0, width)
-    t = np.divide(inside, width, out=np.zeros_like(width), where=width > 0)
-    return inside, t, rise
-
-
 def low_fpr_share(fpr: DoubleArray, bounds: tuple[float, float]) -> DoubleArray:
-    """The share of the interval between the bounds that is at or above a rate, in logarithms."""
+    """Return the share of the interval between the bounds at or above a rate, in logarithms."""
     low, high = bounds
     share: DoubleArray = np.log(high / np.clip(fpr, low, high)) / np.log(high / low)
     return share

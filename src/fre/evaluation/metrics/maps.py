@@ -1,4 +1,4 @@
-"""AUPRO and AUPIMO of maps that are all in memory: exact."""
+"""Exact AUPRO and AUPIMO of maps in memory."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ def aupro(
     """Area under the per-region-overlap curve, of the MVTec AD benchmark.
 
     At each threshold, the per-region overlap (PRO) is the share of a defect's pixels at or above
-    it, averaged over all connected defects of all images, so that small defects count as much as
-    large ones. It is integrated over the false-positive rate of all defect-free pixels, those of
-    good images too, from 0 to the limit, and divided by the limit. Between the curve's points,
-    and at the limit, it is interpolated linearly.
+    it, averaged over the connected defects of all images. So small defects count as much as large
+    ones. PRO is integrated over the false-positive rate of all defect-free pixels, from 0 to the
+    limit, and divided by the limit. The curve is interpolated linearly.
 
     Bergmann, Batzner, Fauser, Sattlegger and Steger, The MVTec Anomaly Detection Dataset, IJCV
     129, 2021, section on evaluation metrics for segmentation.
@@ -67,16 +66,15 @@ def aupimo(
 ) -> DoubleArray:
     """Area under the per-image overlap curve of each defective image.
 
-    It is the recall of an image's defective pixels at thresholds that hardly any pixel of a good
-    image reaches: averaged over the logarithm of the false-positive rate, between the bounds. The
-    rate is that of good images alone, the mean of their own rates, so every image is judged at
-    the same thresholds, and defect-free pixels beside a defect don't count.
+    It is the recall of an image's defective pixels at very low false-positive rates, averaged
+    over the logarithm of the rate between the bounds. The rate is the mean of the rates of the
+    good images, so that all images share the same thresholds. Defect-free pixels beside a defect
+    don't count.
 
-    At each rate the threshold is the lowest that does not exceed it. So a defective pixel counts
-    at the rates from F on, where F is the rate at the pixel's own value, and the integral is
-    exact: the mean over the image's defective pixels of log(high / F) / log(high / low), clipped
-    to [0, 1]. The original takes trapezoids over thresholds at equal distances, which comes to
-    the same where these, and good pixels, are many.
+    A defective pixel counts at rates from F on, where F is the rate at the pixel's value. So the
+    integral is exact: the mean over an image's defective pixels of log(high / F) / log(high /
+    low), clipped to [0, 1]. The original takes trapezoids over equally spaced thresholds, which
+    agrees for many thresholds and good pixels.
 
     Bertoldo, Ameln, Vaidya and Akçay, AUPIMO: Redefining Visual Anomaly Detection Benchmarks
     with High Speed and Low Tolerance, BMVC 2024.

@@ -10,6 +10,20 @@ from fre.evaluation.metrics.arrays import DoubleArray
 from fre.evaluation.metrics.checks import check_pair
 
 
+def tied_ranks(values: ArrayLike) -> DoubleArray:
+    """Return ranks from the smallest value up, from 1; equal values share the mean of their ranks.
+
+    Args:
+        values: (n,).
+
+    Returns:
+        float64 (n,).
+    """
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: DoubleArray = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return ranks
+
+
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     """Area under the ROC curve.
 

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from fre.evaluation.metrics import curves
 from fre.evaluation.metrics.arrays import AUPIMO_FPR_BOUNDS, DoubleArray
 from fre.evaluation.metrics.binning import N_BINS, lower_edge, to_bins
-from fre.evaluation.metrics.bounds import area_error, average_precision_error, f1_error
 from fre.evaluation.metrics.checks import (
     check_both_kinds,
     check_bounds,
@@ -45,13 +44,8 @@ class PixelFigures:
         f1: see `fre.evaluation.metrics.max_f1`; never above the exact figure.
         f1_threshold: the threshold that gives exactly this F1 on the maps.
         aupro: see `fre.evaluation.metrics.aupro`.
-        aupimo: the mean over the defective images of `fre.evaluation.metrics.aupimo`; never
-            above the exact figure. ``None`` without good images.
-        auroc_error: the exact figure of the maps is at most this far from ``auroc``.
-        average_precision_error: the same for ``average_precision``.
-        f1_error: the same for ``f1``.
-        aupro_error: the same for ``aupro``.
-        aupimo_error: the same for ``aupimo``; 0 without good images.
+        aupimo: mean of `fre.evaluation.metrics.aupimo` over the defective images; never above the
+            exact figure. ``None`` without good images.
     """
 
     auroc: float
@@ -60,28 +54,18 @@ class PixelFigures:
     f1_threshold: float
     aupro: float
     aupimo: float | None
-    auroc_error: float
-    average_precision_error: float
-    f1_error: float
-    aupro_error: float
-    aupimo_error: float
 
 
 class PixelMetrics:
     """Pixel AUROC, average precision, F1, AUPRO and AUPIMO of images that arrive one by one.
 
-    The pixels are counted in fixed bins that keep float32's order: a sign, an exponent and 13
-    bits of mantissa, that is, 8192 bins between a number and its double, over the whole range of
-    float32. So no range has to be known beforehand, and memory is 160 MiB, however large the images
-    are. For `resample`, up to 20 kB an image are kept beside.
+    Pixels are counted in fixed bins over the whole range of float32: 8192 bins between a number
+    and its double. No range has to be known beforehand. Memory is 160 MiB for images of any size,
+    and up to 20 kB more an image for `resample`.
 
-    The figures are the exact ones of maps whose values are rounded down to the edges of the
-    bins. From the counts alone follows how far they can be from those of the maps as they are:
-    within a bin, any order of its pixels is possible. `PixelFigures` has these bounds: on sums
-    of squares and on standardised residuals about 1e-5 for AUROC and AUPRO and below 1e-4 for
-    the other two, and the true errors are smaller still. They are wide where many defective and
-    many good pixels share a bin: on maps with few distinct values, of whose ties they know
-    nothing, and on maps that vary by less than a thousandth of their mean.
+    Figures are exact for maps whose values are rounded down to the edges of the bins. For other
+    maps, AUROC and AUPRO differ by about 1e-5, the others by less than 1e-4. Differences are larger
+    on maps that vary by less than a thousandth of their mean.
 
     Args:
         fpr_limit: the false-positive rate up to which AUPRO integrates, in (0, 1].
@@ -149,13 +133,13 @@ class PixelMetrics:
         return Tail.of(used, counts[None].astype(np.float64))
 
     def compute(self) -> PixelFigures:
-        """The figures of all images so far.
+        """Return the figures of all images so far.
 
         Raises:
             OptionError: there are no defective or no defect-free pixels.
         """
         used = self._used()
-        exact = PixelCurves(
+        pixels = PixelCurves(
             fp=np.cumsum(self._good[used]),
             tp=np.cumsum(self._defective[used]),
             overlap=np.cumsum(self._overlap[used]),
@@ -164,36 +148,29 @@ class PixelMetrics:
             else None,
             found=np.cumsum(self._image_overlap[used]),
         )
-        tp, fp, f1 = exact.tp, exact.fp, exact.f1
+        tp, fp, f1 = pixels.tp, pixels.fp, pixels.f1
         best = int(np.argmax(f1))
-        low, high = exact.aupimo(self._fpr_bounds) or (None, None)
+        aupimo = pixels.aupimo(self._fpr_bounds)
         return PixelFigures(
-            auroc=float(exact.auroc()),
+            auroc=float(pixels.auroc()),
             average_precision=float(curves.average_precision(tp, fp)),
             f1=float(f1[best]),
             f1_threshold=lower_edge(int(used[best])),
-            aupro=float(exact.aupro(self._fpr_limit)),
-            aupimo=None if low is None else float(low),
-            auroc_error=area_error(exact.fpr, tp / tp[-1], 1.0),
-            average_precision_error=average_precision_error(tp, fp),
-            f1_error=f1_error(tp, fp),
-            aupro_error=area_error(exact.fpr, exact.pro, self._fpr_limit),
-            aupimo_error=0.0 if low is None or high is None else float(high - low),
+            aupro=float(pixels.aupro(self._fpr_limit)),
+            aupimo=None if aupimo is None else float(aupimo[0]),
         )
 
     def resample(self, n: int = 1000, seed: int = 0) -> dict[str, DoubleArray]:
-        """Figures of bootstrap resamples of the images: whole images are drawn, not pixels.
+        """Return figures of bootstrap resamples of whole images.
 
-        Good and defective images are drawn apart, as for
-        `fre.evaluation.metrics.bootstrap_interval`, whose seed draws the same images. The figures
-        are computed at about 1,200 thresholds that all images share, read from a few hundred
-        thresholds of each image, so each is a little off: by less than 0.002 for F1 and 0.001 for
-        the others where the tests compare them with those of the maps themselves. Intervals of such
-        figures are much wider.
+        Good and defective images are drawn apart. The same seed draws the same images as
+        `fre.evaluation.metrics.bootstrap_resamples`. Figures are computed at about 1,200 thresholds
+        that all images share. In the tests they differ from the exact ones by less than 0.002 for
+        F1, and less than 0.001 for the others. Intervals of such figures are much wider.
 
         Args:
             n: number of resamples.
-            seed: of the resampling.
+            seed: seed of the draws.
 
         Returns:
             float64 (n,) each: ``auroc``, ``f1``, ``aupro`` and, where there are good images,
@@ -234,7 +211,7 @@ class PixelMetrics:
         return {**figures, "aupimo": ends[0] if all_bins else (ends[0] + ends[1]) / 2}
 
     def _used(self) -> NDArray[np.int64]:
-        """The bins that hold any pixel, falling."""
+        """Return the bins that hold any pixel, highest first."""
         used = np.flatnonzero(self._good | self._defective)[::-1]
         n_defective, n_good = int(self._defective[used].sum()), int(self._good[used].sum())
         check_both_kinds(n_defective, n_good, "pixels")

@@ -1,4 +1,4 @@
-"""What is kept of each image's map, so that images can be drawn again without their maps."""
+"""Summaries of each image's map, so that resamples of images need no maps."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from fre.evaluation.metrics.arrays import DoubleArray
 from fre.evaluation.metrics.curves import Counts
 from fre.evaluation.metrics.pixel_curves import PixelCurves
 
-# Of one image: these many ranks from its highest value down, each some percent further, which
-# keeps the far tail that AUPIMO needs; and these many that are equally far apart.
+# Kept ranks of an image: geometrically spaced ones from its highest value down, for the far tail
+# that AUPIMO needs, and equally spaced ones.
 _TAIL_RANKS = 192
 _EVEN_RANKS = 128
 FEW_BINS = _TAIL_RANKS + _EVEN_RANKS
-"""Where images hold no more than so many bins, all are kept and nothing is guessed."""
-# Thresholds that all images share: as finely for all good pixels, for those of good images, and
-# for defects.
+"""Number of bins up to which all are kept, without interpolation."""
+# Shared thresholds: geometrically spaced ranks of good pixels, and equally spaced ones of defects.
 _TAIL_EDGES = 384
 _EVEN_EDGES = 512
 
 
 @dataclass(frozen=True)
 class Tail:
-    """How much of a population of pixels is at or above a threshold.
+    """Cumulative weights of a population of pixels, from the highest value down.
 
-    Exact at the thresholds that it keeps; between two of them, linear in the number of the bin.
+    Exact at the kept thresholds, and linear in the bin number between them.
 
     Attributes:
-        bins: int32 (k,), rising: thresholds, as bins of `fre.evaluation.metrics.binning`.
-        above: float64 (m, k): for each of m weights, the sum at or above each threshold.
+        bins: int32 (k,), rising thresholds, as bins of `fre.evaluation.metrics.binning`.
+        above: float64 (m, k), sum of each of m weights at or above each threshold.
     """
 
     bins: NDArray[np.int32]
@@ -43,9 +42,9 @@ class Tail:
         """Summarise a population.
 
         Args:
-            used: int32 (u,), rising: the bins that hold any pixel.
-            weights: float64 (m, u): sums of m weights of the pixels in each. The first counts
-                the pixels; by it the thresholds are chosen.
+            used: int32 (u,), rising, the bins with pixels.
+            weights: float64 (m, u), sums of m weights in each bin. The first weight counts the
+                pixels, and decides which thresholds are kept.
         """
         above = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1]
         kept = np.arange(used.size)
@@ -54,9 +53,9 @@ class Tail:
             ranks = np.concatenate(
                 [np.geomspace(1, total, _TAIL_RANKS), np.linspace(1, total, _EVEN_RANKS)]
             )
-            # The highest bin at which at least so many pixels are reached.
+            # The highest bin that has at least this number of pixels at or above it.
             kept = np.unique(np.searchsorted(-above[0], -np.floor(ranks), side="right") - 1)
-        # A step at each bin that is kept: between neighbours that both are, nothing is guessed.
+        # A step at each kept bin: adjacent kept bins need no interpolation.
         bins = np.repeat(used[kept], 2)
         bins[1::2] += 1
         steps = np.repeat(above[:, kept], 2, axis=1)
@@ -65,11 +64,11 @@ class Tail:
 
     @property
     def total(self) -> float:
-        """The number of pixels."""
+        """Number of pixels."""
         return float(self.above[0, 0]) if self.bins.size else 0.0
 
     def at(self, edges: NDArray[np.int64]) -> DoubleArray:
-        """The sums at or above each of the edges: float64 (m, number of edges)."""
+        """Return the sums at or above each edge: float64 (m, number of edges)."""
         if self.bins.size == 0:
             return np.zeros((len(self.above), edges.size))
         return np.stack([np.interp(edges, self.bins, above, right=0.0) for above in self.above])
@@ -77,12 +76,11 @@ class Tail:
 
 @dataclass(frozen=True)
 class MapSummary:
-    """One image.
+    """Summary of an image's map.
 
     Attributes:
-        good: of its defect-free pixels: their number.
-        defect: of its defective pixels: their number, and that of the defects they make up.
-            ``None`` for a good image.
+        good: counts of defect-free pixels.
+        defect: counts of defective pixels, and their shares of defects; ``None`` for a good image.
     """
 
     good: Tail
@@ -95,13 +93,13 @@ def shared_edges(
     good_images: DoubleArray,
     defects: Sequence[Counts],
 ) -> NDArray[np.int64]:
-    """Thresholds at which the images are compared: falling, and all bins if they are few.
+    """Return falling thresholds for all images: all bins, if they are few.
 
     Args:
-        used: int64 (u,), falling: the bins that hold any pixel of any image.
-        good: float64 (u,), defect-free pixels in each.
-        good_images: the same of good images alone; all 0 without any.
-        defects: weights of defective pixels in each.
+        used: int64 (u,), falling, the bins with pixels of any image.
+        good: float64 (u,), number of defect-free pixels in each bin.
+        good_images: float64 (u,), share of the pixels of good images in each bin.
+        defects: weights of defective pixels in each bin.
     """
     if used.size <= FEW_BINS:
         return used
@@ -113,7 +111,7 @@ def shared_edges(
             chosen.append(np.searchsorted(above, np.geomspace(first, above[-1], _TAIL_EDGES)))
     mixed = np.cumsum(sum(weights / weights.sum() for weights in defects))
     chosen.append(np.searchsorted(mixed, np.linspace(0, mixed[-1], _EVEN_EDGES)))
-    # The last sum is rounded, and may be searched for in vain.
+    # The last sum is rounded, and the search may end beyond it.
     places = np.unique(np.minimum(np.concatenate(chosen), used.size - 1))
     edges: NDArray[np.int64] = used[places]
     return edges
@@ -122,12 +120,12 @@ def shared_edges(
 def resampled_curves(
     summaries: Sequence[MapSummary], edges: NDArray[np.int64], times: NDArray[np.int64]
 ) -> PixelCurves:
-    """The curves of resamples of the images.
+    """Return the curves of resamples of the images.
 
     Args:
-        summaries: of n images.
+        summaries: summaries of n images.
         edges: int64 (b,), falling thresholds.
-        times: int64 (r, n), how often each resample draws each image.
+        times: int64 (r, n), number of times that each resample draws each image.
 
     Returns:
         Curves of shape (r, b).

@@ -1,0 +1,109 @@
+"""A data set of drawn plates in the layout of MVTec AD."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fre.datasets.plates import KINDS, MIN_SIZE, draw_plate
+from fre.errors import OptionError, OutputError
+from fre.types import Progress
+
+
+class _Picture(NamedTuple):
+    """One image of the data set: where it goes, and how it is drawn."""
+
+    split: str
+    kind: str
+    number: int
+    seed: tuple[int, int, int]
+    severity: float = 0.5
+
+
+def write_dataset(
+    root: Path,
+    *,
+    n_train: int = 60,
+    n_good: int = 20,
+    n_defect: int = 40,
+    size: int = 256,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Write a data set of plates, whole or not at all.
+
+    The same arguments give the same bytes with the same versions of NumPy and Pillow.
+
+    Args:
+        root: folder to make; it may exist if it is empty.
+        n_train: number of good images to train on, at least 1.
+        n_good: number of good images to test on.
+        n_defect: number of defective images to test on, spread evenly over ``KINDS``.
+        size: side of the square images in pixels, at least 64.
+        seed: seed of the plates, not negative.
+        progress: called after every image.
+
+    Raises:
+        OptionError: a number out of its range.
+        OutputError: ``root`` is not an empty folder, or can't be written.
+    """
+    given = {"n_train": n_train, "n_good": n_good, "n_defect": n_defect, "seed": seed, "size": size}
+    least = {"n_train": 1, "size": MIN_SIZE}
+    for name, value in given.items():
+        if value < least.get(name, 0):
+            raise OptionError(f"{name} must be at least {least.get(name, 0)}; got {value}")
+    root = Path(root).absolute()
+    pictures = list(_pictures(n_train, n_good, n_defect, seed))
+    try:
+        if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+            raise OutputError(f"{root}: exists already; give a new or an empty folder")
+        root.parent.mkdir(parents=True, exist_ok=True)
+        partial = root.parent / f".{root.name}.{secrets.token_hex(4)}.partial"
+        try:
+            for done, picture in enumerate(pictures, start=1):
+                _write(partial, picture, size)
+                if progress is not None:
+                    progress("drawing", done, len(pictures))
+            if root.exists():
+                root.rmdir()
+            partial.rename(root)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise OutputError(f"{root}: can't be written: {error.strerror or error}") from error
+
+
+def _pictures(n_train: int, n_good: int, n_defect: int, seed: int) -> Iterator[_Picture]:
+    for stream, (split, count) in enumerate((("train", n_train), ("test", n_good))):
+        yield from (_Picture(split, "good", i, (seed, stream, i)) for i in range(count))
+    borders = [n_defect * i // len(KINDS) for i in range(len(KINDS) + 1)]
+    rng = np.random.default_rng((seed, 2))
+    for kind, (first, end) in zip(KINDS, pairwise(borders), strict=True):
+        # Each kind from faint to plain, in no order that its file names would give away.
+        for i, place in enumerate(rng.permutation(end - first)):
+            severity = (float(place) + 0.5) / (end - first)
+            yield _Picture("test", kind, i, (seed, 2, first + i), severity)
+
+
+def _write(root: Path, picture: _Picture, size: int) -> None:
+    split, kind, number, seed, severity = picture
+    image, mask = draw_plate(seed, kind=kind, severity=severity, size=size)
+    _write_png(root / split / kind / f"{number:03d}.png", image)
+    if kind != "good":
+        file = root / "ground_truth" / kind / f"{number:03d}_mask.png"
+        _write_png(file, mask.astype(np.uint8) * np.uint8(255))
+
+
+def _write_png(file: Path, pixels: NDArray[np.uint8]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Noise hardly compresses: more effort would cost time and save nothing.
+    Image.fromarray(pixels).save(file, compress_level=2)
