@@ -178,8 +178,8 @@ def quantize(
         raise ModelFileError("the model is quantised already")
     rate = model.calibration.false_alarm_rate
     frozen = "learning" not in model.metadata
-    detector = FRE(
-        **parameters | ({} if rate is None else {"false_alarm_rate": rate}) | {"frozen": frozen}
+    detector = FRE.from_parameters(
+        parameters | ({} if rate is None else {"false_alarm_rate": rate}) | {"frozen": frozen}
     )
     sources = training_images(Path(good)) if isinstance(good, (str, Path)) else list(good)
     plain = _extractor(backbone, model, parameters, threads)

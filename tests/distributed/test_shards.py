@@ -26,7 +26,7 @@ from fre.distributed.shards import (
 )
 from fre.errors import DatasetError, ImageError, MissingDependencyError, OptionError, OutputError
 from fre.images.decode import read_image
-from fre.inference.prediction import Prediction
+from fre.inference.prediction import Prediction, json_row
 from fre.scoring.regions import Region
 from fre.storage.remote import (
     FetchError,
@@ -278,9 +278,9 @@ def test_the_file_of_a_shard_is_counted_as_it_was_written(form: str) -> None:
     good = Prediction(None, 1.5, 0.2, False, (), (8, 8), np.zeros((8, 8), np.float32))
     bad = Prediction(None, 9.0, 0.01, True, (region,), (8, 8), np.zeros((8, 8), np.float32))
     rows = [
-        shards.row_of("s3://b/1.png", good),
-        shards.row_of("s3://b/2.png", bad),
-        shards.row_of("s3://b/3.png", ImageError("s3:/b/3.png", "no such file")),
+        json_row(good, "s3://b/1.png"),
+        json_row(bad, "s3://b/2.png"),
+        json_row(ImageError("s3:/b/3.png", "no such file"), "s3://b/3.png"),
     ]
     file = ShardFile(form)
     data = file.encode(rows)

@@ -196,15 +196,6 @@ def parse_names(_: click.Context, __: click.Parameter, value: str | None) -> Any
     return None if value is None else [name.strip() for name in value.split(",")]
 
 
-def parse_numbers(_: click.Context, __: click.Parameter, value: str | None) -> Any:
-    if value is None:
-        return None
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(f"expected a number, or several as in 1,1,2, not {value!r}")
-    return [int(part) for part in parts]
-
-
 def set_pixel_limit(_: click.Context, __: click.Parameter, value: int | None) -> None:
     if value is not None:
         from fre.images.formats import set_pixel_limit
@@ -212,31 +203,66 @@ def set_pixel_limit(_: click.Context, __: click.Parameter, value: int | None) ->
         set_pixel_limit(value)
 
 
-def json_option(command: Command) -> Command:
-    return click.option(
-        "--json", "json_file", metavar="FILE", help="Write the result as JSON; - is stdout."
-    )(command)
+json_option = click.option(
+    "--json", "json_file", metavar="FILE", help="Write the result as JSON to FILE; - is stdout."
+)
 
+output_option = click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Model file to write.",
+)
 
-def max_pixels_option(command: Command) -> Command:
-    return click.option(
-        "--max-pixels",
-        type=click.IntRange(min=1),
-        expose_value=False,
-        callback=set_pixel_limit,
-        help="Refuse images of more pixels than this.  [default: about 89 million]",
-    )(command)
+max_pixels_option = click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    expose_value=False,
+    callback=set_pixel_limit,
+    metavar="N",
+    help="Refuse images of more pixels than this.  [default: about 89 million]",
+)
 
+good_option = click.option(
+    "--good",
+    multiple=True,
+    metavar="NAME",
+    help="Name of a folder of good images, or a pattern such as '2024-*'; . stands for the images "
+    "directly in the folder; repeatable.  [default: names that mean good]",
+)
 
-def good_option(command: Command) -> Command:
-    """Which folders hold good images, where their names do not say so."""
-    return click.option(
-        "--good",
-        multiple=True,
-        metavar="NAME",
-        help="Name of a folder of good images, or a pattern such as '2024-*'; . is the images "
-        "directly in the folder. May be given several times.  [default: names that mean good]",
-    )(command)
+skip_unreadable_option = click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out images that can't be read, and name them."
+)
+
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Number of threads; 0 takes all cores.  [default: 0]",
+)
+
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Images that the network takes at once.",
+)
+
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change a setting of the method, such as top=0.1; repeatable. docs/default.md explains: "
+    "variance, rank, pool, scope, score_layers, map_layers, standardise, top, smoothing, prior, "
+    "overall, folds, flip; of an autoencoder: rank, epochs, learning_rate, batch_size.",
+)
 
 
 def suggest_skipping(error: ImageError, sources: Iterable[Path]) -> ImageError:
@@ -260,47 +286,42 @@ def suggest_skipping(error: ImageError, sources: Iterable[Path]) -> ImageError:
     )
 
 
-def skip_unreadable_option(command: Command) -> Command:
-    return click.option(
-        "--skip-unreadable",
-        is_flag=True,
-        help="Leave out images that can't be read; they are named and counted.",
-    )(command)
-
-
 def runtime_options(command: Command) -> Command:
-    command = click.option(
-        "--threads",
-        type=click.IntRange(min=0),
-        default=0,
-        help="Threads of the network; 0 takes all cores.",
-    )(command)
+    """Add the options that say what runs a model."""
     return click.option(
         "--runtime",
         type=click.Choice(RUNTIMES),
+        metavar="NAME",
         default="onnxruntime",
-        show_default=True,
-        help="What runs the model; auto is the faster of onnxruntime and openvino, measured once.",
-    )(command)
+        help="Runtime of the model: onnxruntime, openvino, cuda, coreml, directml, or auto, the "
+        "faster of the first two as measured once.  [default: onnxruntime]",
+    )(threads_option(command))
 
 
 def ray_options(command: Command) -> Command:
-    """Where the work is done."""
-    command = click.option(
-        "--workers",
-        type=click.IntRange(min=1),
-        help="Processes on the cluster.  [default: as many as it has cores for]",
-    )(command)
-    command = click.option(
-        "--address", metavar="ADDR", help="Of a Ray cluster.  [default: this machine by itself]"
-    )(command)
-    return click.option(
-        "--engine",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        show_default=True,
-        help="ray works on many machines; it needs the extra fre[ray].",
-    )(command)
+    """Add the options that say which machines do the work."""
+    for add in (
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Number of processes on the Ray cluster.  [default: as many as it has cores for]",
+        ),
+        click.option(
+            "--address",
+            metavar="ADDR",
+            help="Address of a Ray cluster.  [default: this machine alone]",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="ray works on many machines; it needs fre[ray].",
+        ),
+    ):
+        command = add(command)
+    return command
 
 
 def refuse_without_ray(engine: str, options: dict[str, Any]) -> None:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=20,
     show_default=True,
-    help="Disagreements to print; the JSON has all of them.",
+    metavar="N",
+    help="Number of disagreements to print; the JSON has all.",
 )
 @good_option
 @skip_unreadable_option
@@ -55,9 +56,9 @@ def compare(
 ) -> None:
     """Compare two models on the test images of a dataset.
 
-    Differences are B - A. Their 95 % intervals come from drawing the same images for both; one
-    without 0 in it is more than the luck of the test images. Then follow the images that only one
-    of the models calls anomalous, the strongest disagreement first.
+    Differences are B - A, with 95 % intervals from a bootstrap of the test images. An interval
+    without 0 is more than chance. Then follow the images that only one model calls anomalous, the
+    strongest disagreement first.
 
     \b
     Example: fre compare old.onnx new.onnx parts --limit 5

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option(
-    "--report", type=click.Path(path_type=Path), help="Write an HTML report to this file."
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write an HTML report to FILE.",
 )
 @good_option
 @skip_unreadable_option
@@ -48,8 +51,9 @@ def evaluate(
 ) -> None:
     """Measure a model on the test images of a dataset.
 
-    The 95 % intervals are by the choice of test images, not of training images; images/s is of
-    this one run. A figure that can't be computed is - with its reason, and null in the JSON.
+    The 95 % intervals cover the choice of test images, not of training images. images/s is the
+    speed of this run. A figure that can't be computed is shown as - with the reason, and is null
+    in the JSON.
 
     \b
     Example: fre evaluate part.onnx parts --report part.html
@@ -75,7 +79,7 @@ def evaluate(
         note(f"left out: {left_out}")
     for remark in result.notes:
         note(remark)
-    # Before the report: should that fail, the figures are not lost.
+    # Printed first, so that a failing report does not lose the figures.
     emit(result.to_dict(), evaluation_text(result), json_file)
     if report:
         with progress_bar() as progress:

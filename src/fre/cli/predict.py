@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fre.cli.common import (
+    batch_size_option,
     emit,
     interruption,
     json_option,
@@ -21,50 +23,68 @@ from fre.cli.common import (
     runtime_options,
     write_text,
 )
+from fre.cli.help import LongCommand
 from fre.errors import ImageError, InputError, OptionError
 
+if TYPE_CHECKING:
+    from fre.inference.prediction import Prediction
+    from fre.report.prediction_files import FolderWriter
 
-@click.command()
+
+@click.command(
+    cls=LongCommand,
+    groups={
+        "Ray": "--engine --address --workers --format --shard-size",
+        "Speed and limits": "--batch-size --runtime --threads --max-pixels",
+    },
+    details="""
+    IMAGES are files, folders and lists of files (.txt with one path a line; .csv and .jsonl as for
+    fre train). With Ray they may also be URLs (s3://, gs://, https://), and a list may be @FILE.
+    Ray writes shards of some lines each, and an interrupted run resumes.
+    """,
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(), nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
     type=click.Path(),
-    help="A folder for overlays, maps, masks and predictions.jsonl, whose lines name their files; "
-    "with Ray for shards, here or a URL.",
+    metavar="DIR",
+    help="Folder for overlays, maps, masks and predictions.jsonl; with Ray, a folder or URL for "
+    "shards.",
 )
 @click.option(
     "--maps",
     type=click.Choice(["tiff", "npy", "png"]),
-    help="Write the anomaly maps, too (with -o): float32, or 16-bit grey for png.",
+    help="Also write the anomaly maps (with -o): float32, or 16-bit grey for png.",
 )
 @click.option(
     "--masks",
     is_flag=True,
-    help="Write binary masks, too (with -o): 255 where a pixel is anomalous, 0 elsewhere.",
+    help="Also write binary masks (with -o): 255 for anomalous pixels, 0 for others.",
 )
 @click.option(
     "--overwrite",
     is_flag=True,
     help="Replace earlier results in the folder; other files in it stay.",
 )
+@json_option
 @ray_options
 @click.option(
     "--format",
     "form",
     type=click.Choice(["jsonl", "parquet"]),
-    help="Of the shards that Ray writes.  [default: jsonl]",
+    help="File format of the shards.  [default: jsonl]",
 )
 @click.option(
     "--shard-size",
     type=click.IntRange(min=1),
-    help="Images of a shard.  [default: 1000]",
+    metavar="N",
+    help="Number of images in a shard.  [default: 1000]",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@batch_size_option
 @runtime_options
 @max_pixels_option
-@json_option
 def predict(
     model: Path,
     images: tuple[str, ...],
@@ -82,11 +102,7 @@ def predict(
     threads: int,
     json_file: str | None,
 ) -> int:
-    """Judge images: a line of JSON for each.
-
-    IMAGES are files, folders and lists of files (.txt, one path a line; .csv and .jsonl as for fre
-    train). With Ray they may be URLs as well (s3://, gs://, https://), and a list may be @FILE.
-    What Ray writes are shards of some lines each; a run that was stopped goes on where it was.
+    """Score images: one line of JSON for each.
 
     \b
     Example: fre predict part.onnx incoming -o results --maps tiff
@@ -94,12 +110,7 @@ def predict(
     """
     refuse_without_ray(
         engine,
-        {
-            "--address": address,
-            "--workers": workers,
-            "--format": form,
-            "--shard-size": shard_size,
-        },
+        {"--address": address, "--workers": workers, "--format": form, "--shard-size": shard_size},
     )
     if engine == "ray":
         return _predict_on_ray(
@@ -153,7 +164,7 @@ def _predict_on_ray(
             "--maps and --masks are not for --engine ray, which writes scores and regions"
         )
     loaded = load(model)
-    interruption.aftermath = "shards that are done are kept, and the same command goes on"
+    interruption.aftermath = "finished shards are kept, and the same command resumes"
     with progress_bar() as progress:
         result = predict(
             loaded,
@@ -165,7 +176,7 @@ def _predict_on_ray(
         )
     text = (
         f"{result.output}: {result.n_images} images in {result.n_shards} shards "
-        f"({result.n_found} were there before), {result.n_anomalous} anomalous, "
+        f"({result.n_found} from an earlier run), {result.n_anomalous} anomalous, "
         f"{result.n_errors} could not be read; {result.seconds:.1f} s"
     )
     emit(result.to_dict(), text, json_file)
@@ -197,7 +208,7 @@ def _predict_here(
     from contextlib import ExitStack
 
     from fre.model import load
-    from fre.report.prediction_files import FolderWriter, json_line, output_names
+    from fre.report.prediction_files import FolderWriter, output_names
     from fre.storage.files import encode_text, staged_folder, write_atomic
     from fre.storage.listing import RESULTS
 
@@ -209,9 +220,6 @@ def _predict_here(
     for source in images:
         note_left_out(source)
     names = output_names(images, paths) if output else []
-    lines: list[str] = []
-    failures = anomalous = 0
-    reader_left = False
     folder = writer = None
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar())
@@ -221,21 +229,13 @@ def _predict_here(
             )
             writer = FolderWriter(folder, loaded.map_range, maps, masks)
             stack.enter_context(writer)
-        results = loaded.predict_many(paths, batch_size=batch_size, errors="return")
-        for done, result in enumerate(results, start=1):
-            files = writer.files(names[done - 1]) if writer else None
-            lines.append(json_line(result, files))
-            if json_file is None:
-                reader_left = reader_left or not print_line(lines[-1])
-                if reader_left and not folder:
-                    break
-            if isinstance(result, ImageError):
-                failures += 1
-            else:
-                anomalous += result.anomalous
-                if writer:
-                    writer.add(result, names[done - 1])
-            progress("Predicting", done, len(paths))
+        lines, anomalous, failures = _score(
+            loaded.predict_many(paths, batch_size=batch_size, errors="return"),
+            writer,
+            names,
+            printing=json_file is None,
+            progress=lambda done: progress("Predicting", done, len(paths)),
+        )
         text = "".join(f"{line}\n" for line in lines)
         if folder:
             write_atomic(folder / RESULTS[0], encode_text(text))
@@ -247,3 +247,43 @@ def _predict_here(
         + (f"; written to {output}" if output else "")
     )
     return InputError.exit_code if failures else 0
+
+
+def _score(
+    results: Iterable[Prediction | ImageError],
+    writer: FolderWriter | None,
+    names: list[str],
+    *,
+    printing: bool,
+    progress: Callable[[int], None],
+) -> tuple[list[str], int, int]:
+    """Print the results and write the files of each.
+
+    Args:
+        results: predictions and errors, in order.
+        writer: writes overlays, maps and masks; ``None`` writes none.
+        names: names of the images' files, for the writer.
+        printing: whether to print the lines.
+        progress: called with the number of finished images.
+
+    Returns:
+        the JSON lines, the number of anomalous images, and the number of errors.
+    """
+    from fre.report.prediction_files import json_line
+
+    lines: list[str] = []
+    anomalous = failures = 0
+    for done, result in enumerate(results, start=1):
+        lines.append(json_line(result, writer.files(names[done - 1]) if writer else None))
+        if printing and not print_line(lines[-1]):
+            printing = False
+            if not writer:
+                break
+        if isinstance(result, ImageError):
+            failures += 1
+        else:
+            anomalous += result.anomalous
+            if writer:
+                writer.add(result, names[done - 1])
+        progress(done)
+    return lines, anomalous, failures

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fre.cli.common import note, runtime_options
+from fre.cli.help import LongCommand
 from fre.errors import MissingDependencyError, OptionError
 
 if TYPE_CHECKING:
@@ -22,68 +23,104 @@ SHORTEST_TOKEN = 16
 def _number(
     name: str, default: int, help_text: str, *, least: int = 1
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option for a whole number that is not below a bound."""
+    """Return an option for a whole number with a lower bound."""
     return click.option(
-        name, type=click.IntRange(least), default=default, show_default=True, help=help_text
+        name,
+        type=click.IntRange(least),
+        metavar="N",
+        default=default,
+        show_default=True,
+        help=help_text,
     )
 
 
-@click.command()
+@click.command(
+    cls=LongCommand,
+    groups={
+        "Limits": "--max-upload --max-train-upload --max-train-disk --max-pixels --max-batch "
+        "--max-queue --keep",
+        "Speed and end": "--batch-size --shutdown-seconds --runtime --threads",
+    },
+    details="""
+    MODELS is a model file, or a folder of them: one for each product or camera, named by its file.
+    A file that changes is reloaded without a pause. If MODELS is a folder, which may be empty, the
+    page can train models.
+    """,
+)
 @click.argument("models", type=click.Path(path_type=Path))
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen on; any but this machine's own needs --token.",
+    metavar="ADDR",
+    help="Address to listen on; other machines need a --token.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
+    metavar="N",
     default=8000,
     show_default=True,
-    help="0 takes a free one.",
+    help="Port to listen on; 0 takes a free one.",
 )
 @click.option(
     "--token",
     envvar="FRE_TOKEN",
     show_envvar=True,
-    help="What clients must present. On a command line others on this machine can read it.",
+    metavar="TEXT",
+    help="Secret that clients must send. Other users of this machine can read it on a command "
+    "line.",
 )
 @click.option(
     "--cors",
     metavar="ORIGIN",
     multiple=True,
-    help="Let pages of this origin call the service, such as https://line.example; repeatable.",
+    help="Origin whose pages may call the service, such as https://line.example; repeatable.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
+    metavar="DIR",
     help="Folder for results and pictures.  [default: .fre-serve beside the models]",
 )
-@click.option("--watch", type=click.Path(path_type=Path), help="Judge what arrives in this folder.")
-@click.option("--watch-model", metavar="NAME", help="The model that judges it, if there are more.")
-@_number("--max-upload", 64, "MiB.")
-@_number("--max-train-upload", 2048, "MiB, of images to train on, packed or unpacked.")
+@click.option(
+    "--watch",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder whose new images are scored.",
+)
+@click.option(
+    "--watch-model",
+    metavar="NAME",
+    help="Model that scores the folder's images, if there are several.",
+)
+@_number("--max-upload", 64, "Largest request, in MiB.")
+@_number("--max-train-upload", 2048, "Largest set of training images, in MiB, packed or unpacked.")
 @click.option(
     "--max-train-disk",
     type=click.IntRange(1),
-    help="MiB of disk for all uploads to train on that arrive, wait or are used, packed and "
-    "unpacked.  [default: twice --max-train-upload]",
+    metavar="N",
+    help="Disk space for all uploaded training images together, in MiB, packed and unpacked.  "
+    "[default: twice --max-train-upload]",
 )
-@_number("--max-pixels", 89_478_485, "Of one image.")
-@_number("--max-batch", 64, "Images a request.")
-@_number("--max-queue", 256, "Images that may wait for a model; at least --max-batch.")
+@_number("--max-pixels", 89_478_485, "Largest number of pixels of an image.")
+@_number("--max-batch", 64, "Largest number of images in a request.")
+@_number(
+    "--max-queue",
+    256,
+    "Largest number of images that wait for a model, --max-batch or more.",
+)
 @_number(
     "--keep",
     2048,
-    "MiB of pictures to keep on disk; the oldest go first. Results themselves stay.",
+    "Pictures to keep on disk, in MiB; the oldest are deleted first, results never.",
     least=0,
 )
-@_number("--batch-size", 8, "Images of concurrent requests to a run of the network.")
+@_number("--batch-size", 8, "Images of concurrent requests that the network takes at once.")
 @_number(
     "--shutdown-seconds",
     20,
-    "Time to finish what was begun when the service is told to end; then it ends by force.",
+    "Seconds to finish running work when the service must end; then it ends by force.",
 )
 @runtime_options
 def serve(
@@ -107,11 +144,7 @@ def serve(
     runtime: str,
     threads: int,
 ) -> None:
-    """Offer models over HTTP, with a page for people.
-
-    MODELS is a model file, or a folder of them: one for each product or camera, by the name of
-    its file. A file that changes is loaded anew without a pause. Models can be trained from the
-    page if MODELS is a folder; it may be empty.
+    """Serve models over HTTP, with a web page.
 
     \b
     Example: fre serve models
@@ -157,7 +190,7 @@ def serve(
         shutdown_seconds=shutdown_seconds,
     )
     run(settings, _say)
-    note("ended; everything that was acknowledged is kept")
+    note("ended; all acknowledged results are kept")
 
 
 def _say(address: str, service: Service) -> None:

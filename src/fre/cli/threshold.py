@@ -28,22 +28,30 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="The model file to write.  [default: MODEL itself]",
+    metavar="FILE",
+    help="Model file to write.  [default: MODEL itself]",
 )
 @click.option(
     "--false-alarm-rate",
     type=float,
-    help="Share of good images that may be called anomalous; by the scores in MODEL.",
+    metavar="SHARE",
+    help="Share of good images that may be called anomalous, above 0 and below 1.",
 )
-@click.option("--value", type=float, help="The threshold itself.")
+@click.option("--value", type=float, metavar="SCORE", help="The threshold itself, a score.")
 @click.option(
     "--from-dataset",
     "dataset",
     type=click.Path(path_type=Path),
-    help="Choose by the test images of this dataset, whose defects are known.",
+    metavar="DIR",
+    help="Dataset whose test images, with known defects, choose the threshold.",
 )
-@click.option("--max-f1", is_flag=True, help="With --from-dataset: the largest F1.")
-@click.option("--recall", type=float, help="With --from-dataset: find this share of the defects.")
+@click.option("--max-f1", is_flag=True, help="With --from-dataset: choose the largest F1.")
+@click.option(
+    "--recall",
+    type=float,
+    metavar="SHARE",
+    help="With --from-dataset: find this share of the defects.",
+)
 @good_option
 @runtime_options
 @max_pixels_option
@@ -63,9 +71,9 @@ def threshold(
 ) -> None:
     """Change a model's threshold without training it again.
 
-    Scores, p-values and maps stay as they are. A false-alarm rate moves the pixel threshold, too.
-    The rate that is printed is the share of good images to expect above the threshold,
-    (1 + scores above it) / (scores + 1), by the cross-fitted scores in the model.
+    Scores, p-values and maps stay as they are. A false-alarm rate also moves the pixel threshold.
+    fre prints the share of good images to expect above the threshold: (1 + scores above it) /
+    (scores + 1), from the cross-fitted scores in the model.
 
     \b
     Example: fre threshold part.onnx --false-alarm-rate 0.02
@@ -84,7 +92,7 @@ def threshold(
     if false_alarm_rate is not None:
         after = before.at_rate(false_alarm_rate)
         if before.map_maxima is None:
-            note("the model does not hold what the pixel threshold follows from; it stays")
+            note("the model lacks the map maxima of its training images: the pixel threshold stays")
     elif value is not None:
         after, chosen = before.at_threshold(value), "by hand"
     else:
@@ -163,7 +171,7 @@ def _text(values: dict[str, Any], calibration: Calibration) -> str:
         f"(before: {values['previous_threshold']:.6g})"
     ]
     if calibration.expected_rate is None:
-        lines.append("  expected false-alarm rate unknown: no good images were calibrated on")
+        lines.append("  expected false-alarm rate unknown: the model has no scores of good images")
     else:
         lines.append(
             f"  expected false-alarm rate {calibration.expected_rate:.3g}: {values['n_above']} of "

@@ -13,26 +13,26 @@ from fre.cli.common import (
     json_option,
     max_pixels_option,
     note,
+    output_option,
     progress_bar,
     skip_unreadable_option,
     suggest_skipping,
+    threads_option,
 )
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", metavar="GOOD", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file."
-)
+@output_option
 @click.option(
     "--accept-anomalous",
     is_flag=True,
-    help="Learn from images that MODEL calls anomalous, too.",
+    help="Also use images that MODEL calls anomalous.",
 )
 @good_option
 @skip_unreadable_option
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
+@threads_option
 @max_pixels_option
 @json_option
 def update(
@@ -45,11 +45,11 @@ def update(
     threads: int,
     json_file: str | None,
 ) -> None:
-    """Learn from more good images, without the old ones.
+    """Update a model with more good images; the earlier ones are not needed.
 
-    GOOD is a folder of good images, or the root of a dataset, whose training split is taken. Images
-    that MODEL calls anomalous are listed, and nothing is written: look at them. If they are good,
-    accept them, rather than to leave them out, which would make the threshold too low.
+    GOOD is a folder of good images, or the root of a dataset, whose training split is taken. If
+    MODEL calls some of them anomalous, fre lists these and writes nothing. Look at them: if they
+    are good, accept them with --accept-anomalous. Leaving them out makes the threshold too low.
 
     \b
     Example: fre update part.onnx parts/good-new -o part-2.onnx

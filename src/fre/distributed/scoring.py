@@ -19,9 +19,9 @@ from fre.distributed.shards import (
     forget_run,
     iter_shards,
     open_run,
-    row_of,
 )
 from fre.errors import ImageError
+from fre.inference.prediction import json_row
 from fre.model import Model
 from fre.storage.remote import FetchError, Folder, check_sources, is_url, locate
 from fre.types import Progress
@@ -256,7 +256,7 @@ class Scorer:
         anomalous = errors = out_of_reach = 0
         last: ImageError | None = None
         for path, result in zip(shard.paths, results, strict=True):
-            rows.append(row_of(path, result))
+            rows.append(json_row(result, path))
             if isinstance(result, ImageError):
                 errors += 1
                 out_of_reach += isinstance(result, FetchError)

@@ -18,12 +18,10 @@ from typing import Any
 
 from fre.errors import (
     DatasetError,
-    ImageError,
     MissingDependencyError,
     OptionError,
     OutputError,
 )
-from fre.inference.prediction import Prediction
 from fre.storage.files import encode_text
 from fre.storage.remote import Folder, iter_sources
 
@@ -197,7 +195,7 @@ class ShardFile:
         return f"part-{number:07d}.{self.form}"
 
     def encode(self, rows: Sequence[dict[str, Any]]) -> bytes:
-        """The file of some rows from `row_of`."""
+        """The file of some rows from `json_row`."""
         if self.form == "jsonl":
             return encode_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
         import pyarrow as pa
@@ -229,13 +227,6 @@ class ShardFile:
             return Counts(table.num_rows, pc.sum(table["anomalous"]).as_py() or 0, errors)
         except (ValueError, OSError, AttributeError):  # Arrow's errors are among the first two
             return None
-
-
-def row_of(path: str, result: Prediction | ImageError) -> dict[str, Any]:
-    """What a shard says of an image: as a line of ``fre predict``, under the name it was given."""
-    if isinstance(result, ImageError):
-        return {"path": path, "error": result.reason}
-    return {**result.to_dict(), "path": path}
 
 
 def _with_pairs(region: dict[str, Any]) -> dict[str, Any]:

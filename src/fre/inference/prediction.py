@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fre.errors import ImageError
 from fre.images.resize import resize_map
 from fre.scoring.regions import Region
 from fre.types import FloatArray, MaskArray
@@ -71,3 +72,16 @@ class Prediction:
             **({} if self.reason is None else {"reason": self.reason}),
             "regions": [region.to_dict() for region in self.regions],
         }
+
+
+def json_row(result: Prediction | ImageError, path: str | None = None) -> dict[str, Any]:
+    """Return the JSON row of an image: its prediction, or the reason why there is none.
+
+    Args:
+        result: the prediction or the error.
+        path: name of the image in the row; ``None`` for the path of the result.
+    """
+    if isinstance(result, ImageError):
+        return {"path": str(result.path) if path is None else path, "error": result.reason}
+    row = result.to_dict()
+    return row if path is None else {**row, "path": path}

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from fre.errors import DatasetError, FREError, ImageError, OptionError, OutputError
-from fre.inference.prediction import Prediction
+from fre.inference.prediction import Prediction, json_row
 from fre.model import Model
 from fre.storage.listing import SUFFIXES, suffix
 
@@ -476,11 +476,7 @@ def _judge(
             follower.postpone(arrival)
             continue
         moment = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        if isinstance(result, ImageError):
-            values: dict[str, Any] = {"path": arrival.name, "error": result.reason}
-        else:
-            values = {**result.to_dict(), "path": arrival.name}
-        lines.append((arrival.key, {**values, "time": moment}))
+        lines.append((arrival.key, {**json_row(result, arrival.name), "time": moment}))
         taken.append(arrival)
     if lines:
         journal.record(lines, command=command)

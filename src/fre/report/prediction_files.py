@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from PIL import Image
 from fre.errors import ImageError, OptionError
 from fre.images.decode import read_image
 from fre.images.resize import resized_bands
-from fre.inference.prediction import Prediction
+from fre.inference.prediction import Prediction, json_row
 from fre.parallel import available_cores
 from fre.report.heatmaps import Scale, overlay
 from fre.storage.files import write_atomic
@@ -42,11 +42,8 @@ def json_line(result: Prediction | ImageError, files: Mapping[str, str] | None =
         result: the prediction or the error.
         files: further keys: files that were written for the image.
     """
-    if isinstance(result, ImageError):
-        values: dict[str, Any] = {"path": str(result.path), "error": result.reason}
-    else:
-        values = {**result.to_dict(), **(files or {})}
-    return json.dumps(values, ensure_ascii=False)
+    more = {} if isinstance(result, ImageError) else files or {}
+    return json.dumps({**json_row(result), **more}, ensure_ascii=False)
 
 
 def encode_map(anomaly_map: FloatArray, form: str, scale: Scale) -> bytes:
