@@ -89,8 +89,8 @@ class FRE:
             another backbone the subspace is PCA. ``None``: the reference with an autoencoder, else
             the default.
         weights: file of weights for the backbone. ``None``: the pretrained weights.
-        layers: names of the layers to read, fine to coarse. ``None``: those of stride 8, 16 and
-            32; the reference preset reads the backbone's reference layer.
+        layers: names of the layers to read, fine to coarse. ``None``: the layers of stride 8, 16
+            and 32; the reference preset reads the backbone's reference layer.
         size: height and width of the network's input in pixels, or one number for both. ``None``:
             the backbone's. With tiles: the size that images are resized to before they are cut;
             ``None`` keeps their own.
@@ -105,8 +105,8 @@ class FRE:
             fitted and scored.
         ignore: mask, a file or an array (H, W), whose non-zero pixels are neither fitted nor
             scored.
-        subspace: ``"pca"``, or an `Autoencoder`, which needs ``fre[torch]``. ``None``: that of the
-            preset.
+        subspace: ``"pca"``, or an `Autoencoder`, which needs ``fre[torch]``. ``None``: the
+            preset's.
         method: inner settings of the method. ``None``: the defaults of `Method`.
         augment: number of shifted and turned copies of each image, for fewer than 16 images.
         false_alarm_rate: share of good images that may be called anomalous, above 0 and below 1.
@@ -187,7 +187,7 @@ class FRE:
         """Return a detector with flat parameters, such as a model's metadata ``parameters``.
 
         Args:
-            parameters: values by name: those of `FRE`, the settings of `Method`, and those of
+            parameters: values by name: parameters of `FRE`, settings of `Method`, and settings of
                 `Autoencoder` where ``"subspace"`` is its kind. ``None`` stands for the default.
 
         Raises:

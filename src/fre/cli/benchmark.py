@@ -15,6 +15,7 @@ from fre.cli.common import (
     note,
     parse_names,
     parse_size,
+    path_option,
     progress_bar,
     set_option,
     threads_option,
@@ -105,10 +106,9 @@ class _SpreadCommand(LongCommand):
     metavar="HxW",
     help="Input size in pixels, 256 or HxW.  [default: the backbone's]",
 )
-@click.option(
+@path_option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     default=Path("fre-benchmark"),
     show_default=True,
@@ -140,12 +140,10 @@ def benchmark(
     output: Path,
     against: str | None,
     json_file: str | None,
-    seed: int,
-    categories: tuple[str, ...],
-    layout: str | None,
-    threads: int,
+    layers: list[str] | None,
+    size: tuple[int, int] | None,
     settings: tuple[str, ...],
-    **parameters: Any,
+    **options: Any,
 ) -> None:
     """Train and evaluate every category of a dataset with every backbone.
 
@@ -173,26 +171,24 @@ def benchmark(
         for subspace in subspaces
     )
 
-    def report(cell: dict[str, Any], known: bool) -> None:
-        auroc = cell["figures"]["image_auroc"]
-        figure = "-" if auroc is None else f"{auroc:.3f}"
-        note(
-            f"{cell['category']}, {cell['label']}: image AUROC {figure}"
-            + (" (kept from before)" if known else "")
-        )
-
     with progress_bar() as progress:
         cells = run_benchmark(
             root,
             output,
             variants=list(variants),
-            parameters=parameters | chosen,
-            seed=seed,
-            categories=categories,
-            layout=layout,
-            threads=threads,
+            parameters={"layers": layers, "size": size, **chosen},
             progress=progress,
-            report=report,
+            report=_report,
+            **options,
         )
     tables = benchmark_tables(cells, against_published=against == "published")
     emit({"cells": cells}, tables, json_file)
+
+
+def _report(cell: dict[str, Any], known: bool) -> None:
+    auroc = cell["figures"]["image_auroc"]
+    figure = "-" if auroc is None else f"{auroc:.3f}"
+    note(
+        f"{cell['category']}, {cell['label']}: image AUROC {figure}"
+        + (" (kept from before)" if known else "")
+    )

@@ -6,25 +6,24 @@ from pathlib import Path
 
 import click
 
-from fre.cli.common import emit, json_option, progress_bar
+from fre.cli.common import (
+    count_option,
+    emit,
+    json_option,
+    path_option,
+    progress_bar,
+)
 from fre.cli.evaluate import evaluation_text
 
 
 @click.command()
-@click.option(
+@path_option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     help="New folder for the results.  [default: fre-demo, or fre-demo-2 and so on if it exists]",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    help="Seed of the drawn images.  [default: 0]",
-)
+@count_option("--seed", default=0, least=0, help="Seed of the drawn images.")
 @json_option
 def demo(output: Path | None, seed: int, json_file: str | None) -> None:
     """Train, evaluate and predict on drawn images, without downloads.

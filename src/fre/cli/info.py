@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @json_option
 def info(model: Path, json_file: str | None) -> None:
-    """Show what a model file holds.
+    """Show the contents of a model file.
 
     \b
     Example: fre info part.onnx

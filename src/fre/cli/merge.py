@@ -17,7 +17,7 @@ def merge(models: tuple[Path, ...], output: Path, json_file: str | None) -> None
     """Merge models that were trained on different good images.
 
     They must have the same backbone, layers, pooling, scopes, input, region of interest and
-    reading; if not, the error names the differences. The false-alarm rate is that of the first.
+    reading; if not, the error names the differences. The first model's false-alarm rate is kept.
 
     \b
     Example: fre merge line-1.onnx line-2.onnx -o both.onnx

@@ -10,7 +10,9 @@ import click
 
 from fre.cli.common import (
     batch_size_option,
+    count_option,
     emit,
+    flag_option,
     interruption,
     json_option,
     max_pixels_option,
@@ -27,6 +29,7 @@ from fre.cli.help import LongCommand
 from fre.errors import ImageError, InputError, OptionError
 
 if TYPE_CHECKING:
+    from fre.distributed import Cluster
     from fre.inference.prediction import Prediction
     from fre.report.prediction_files import FolderWriter
 
@@ -58,16 +61,10 @@ if TYPE_CHECKING:
     type=click.Choice(["tiff", "npy", "png"]),
     help="Also write the anomaly maps (with -o): float32, or 16-bit grey for png.",
 )
-@click.option(
-    "--masks",
-    is_flag=True,
-    help="Also write binary masks (with -o): 255 for anomalous pixels, 0 for others.",
+@flag_option(
+    "--masks", help="Also write binary masks (with -o): 255 for anomalous pixels, 0 for others."
 )
-@click.option(
-    "--overwrite",
-    is_flag=True,
-    help="Replace earlier results in the folder; other files in it stay.",
-)
+@flag_option("--overwrite", help="Replace earlier results in the folder; other files in it stay.")
 @json_option
 @ray_options
 @click.option(
@@ -76,12 +73,7 @@ if TYPE_CHECKING:
     type=click.Choice(["jsonl", "parquet"]),
     help="File format of the shards.  [default: jsonl]",
 )
-@click.option(
-    "--shard-size",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Number of images in a shard.  [default: 1000]",
-)
+@count_option("--shard-size", help="Number of images in a shard.  [default: 1000]")
 @batch_size_option
 @runtime_options
 @max_pixels_option
@@ -91,16 +83,12 @@ def predict(
     output: str | None,
     maps: str | None,
     masks: bool,
-    overwrite: bool,
     engine: str,
     address: str | None,
     workers: int | None,
     form: str | None,
     shard_size: int | None,
-    batch_size: int,
-    runtime: str,
-    threads: int,
-    json_file: str | None,
+    **options: Any,
 ) -> int:
     """Score images: one line of JSON for each.
 
@@ -108,72 +96,43 @@ def predict(
     Example: fre predict part.onnx incoming -o results --maps tiff
              fre predict part.onnx s3://line-3/june -o s3://line-3/scores --engine ray
     """
-    refuse_without_ray(
-        engine,
-        {"--address": address, "--workers": workers, "--format": form, "--shard-size": shard_size},
-    )
-    if engine == "ray":
-        return _predict_on_ray(
-            model,
-            images,
-            output,
-            maps or masks,
-            address=address,
-            workers=workers,
-            threads=threads,
-            json_file=json_file,
-            form=form or "jsonl",
-            shard_size=shard_size or 1000,
-            batch_size=batch_size,
-            runtime=runtime,
-            overwrite=overwrite,
+    of_ray = {"--address": address, "--workers": workers, "--format": form}
+    refuse_without_ray(engine, {**of_ray, "--shard-size": shard_size})
+    for option, wanted in (("--maps", maps), ("--masks", masks)):
+        if wanted and not output:
+            raise OptionError(f"{option} needs a folder to write to: add -o FOLDER")
+    if engine != "ray":
+        folder = None if output is None else Path(output)
+        return _predict_here(model, [*map(Path, images)], folder, maps, masks, **options)
+    if output is None:
+        raise OptionError("--engine ray needs a folder to write to: add -o FOLDER")
+    if maps or masks:
+        raise OptionError(
+            "--maps and --masks are not for --engine ray, which writes scores and regions"
         )
-    return _predict_here(
-        model,
-        tuple(Path(image) for image in images),
-        None if output is None else Path(output),
-        maps,
-        masks,
-        overwrite=overwrite,
-        batch_size=batch_size,
-        runtime=runtime,
-        threads=threads,
-        json_file=json_file,
-    )
+    from fre.distributed import Cluster
+
+    cluster = Cluster(address, workers, max(1, options.pop("threads")))
+    options |= {"form": form or "jsonl", "shard_size": shard_size or 1000}
+    return _predict_on_ray(model, images, output, cluster, **options)
 
 
 def _predict_on_ray(
     model: Path,
     images: tuple[str, ...],
-    output: str | None,
-    pictures: str | bool | None,
+    output: str,
+    cluster: Cluster,
     *,
-    address: str | None,
-    workers: int | None,
-    threads: int,
     json_file: str | None,
     **options: Any,
 ) -> int:
-    from fre.distributed import Cluster, predict
+    from fre.distributed import predict
     from fre.model import load
 
-    if output is None:
-        raise OptionError("--engine ray needs a folder to write to: add -o FOLDER")
-    if pictures:
-        raise OptionError(
-            "--maps and --masks are not for --engine ray, which writes scores and regions"
-        )
     loaded = load(model)
     interruption.aftermath = "finished shards are kept, and the same command resumes"
     with progress_bar() as progress:
-        result = predict(
-            loaded,
-            images,
-            output,
-            cluster=Cluster(address, workers, max(1, threads)),
-            progress=progress,
-            **options,
-        )
+        result = predict(loaded, images, output, cluster=cluster, progress=progress, **options)
     text = (
         f"{result.output}: {result.n_images} images in {result.n_shards} shards "
         f"({result.n_found} from an earlier run), {result.n_anomalous} anomalous, "
@@ -194,7 +153,7 @@ def _images_of(source: Path) -> list[Path]:
 
 def _predict_here(
     model: Path,
-    images: tuple[Path, ...],
+    images: list[Path],
     output: Path | None,
     maps: str | None,
     masks: bool,
@@ -212,9 +171,6 @@ def _predict_here(
     from fre.storage.files import encode_text, staged_folder, write_atomic
     from fre.storage.listing import RESULTS
 
-    for option, wanted in (("--maps", maps), ("--masks", masks)):
-        if wanted and not output:
-            raise OptionError(f"{option} needs a folder to write to: add -o FOLDER")
     loaded = load(model, runtime=runtime, threads=threads, many=True)
     paths = [path for source in images for path in _images_of(source)]
     for source in images:

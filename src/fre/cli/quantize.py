@@ -11,10 +11,13 @@ import click
 from fre.cli.common import (
     FIGURE_TITLES,
     emit,
+    flag_option,
     json_option,
     max_pixels_option,
     note,
+    open_noted,
     output_option,
+    path_option,
     progress_bar,
     runtime_options,
 )
@@ -30,14 +33,13 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("good", type=click.Path(path_type=Path))
 @output_option
-@click.option(
+@path_option(
     "--dataset",
     "tested",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Dataset whose test images both models are evaluated on.",
 )
-@click.option("--force", is_flag=True, help="Write the model even if it is slower or finds less.")
+@flag_option("--force", help="Write the model even if it is slower or finds less.")
 @runtime_options
 @max_pixels_option
 @json_option
@@ -63,16 +65,13 @@ def quantize(
     \b
     Example: fre quantize part.onnx parts/good -o part8.onnx --dataset parts
     """
-    from fre.datasets import open_dataset
     from fre.model import load
     from fre.quantize import quantize as make
     from fre.storage.files import check_writable
 
     check_writable(output)
     loaded = load(model, threads=threads)
-    dataset = None if tested is None else open_dataset(tested)
-    for remark in dataset.notes if dataset else ():
-        note(remark)
+    dataset = None if tested is None else open_noted(tested)
     with progress_bar() as progress:
         result = make(
             loaded, good, dataset=dataset, runtime=runtime, threads=threads, progress=progress

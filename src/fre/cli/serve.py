@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fre.cli.common import note, runtime_options
+from fre.cli.common import (
+    count_option,
+    note,
+    path_option,
+    runtime_options,
+)
 from fre.cli.help import LongCommand
 from fre.errors import MissingDependencyError, OptionError
 
@@ -18,20 +22,6 @@ if TYPE_CHECKING:
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 MIB = 1024 * 1024
 SHORTEST_TOKEN = 16
-
-
-def _number(
-    name: str, default: int, help_text: str, *, least: int = 1
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return an option for a whole number with a lower bound."""
-    return click.option(
-        name,
-        type=click.IntRange(least),
-        metavar="N",
-        default=default,
-        show_default=True,
-        help=help_text,
-    )
 
 
 @click.command(
@@ -77,61 +67,53 @@ def _number(
     multiple=True,
     help="Origin whose pages may call the service, such as https://line.example; repeatable.",
 )
-@click.option(
+@path_option(
     "--data",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Folder for results and pictures.  [default: .fre-serve beside the models]",
 )
-@click.option(
-    "--watch",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder whose new images are scored.",
-)
+@path_option("--watch", metavar="DIR", help="Folder whose new images are scored.")
 @click.option(
     "--watch-model",
     metavar="NAME",
     help="Model that scores the folder's images, if there are several.",
 )
-@_number("--max-upload", 64, "Largest request, in MiB.")
-@_number("--max-train-upload", 2048, "Largest set of training images, in MiB, packed or unpacked.")
-@click.option(
+@count_option("--max-upload", default=64, help="Largest request, in MiB.")
+@count_option(
+    "--max-train-upload",
+    default=2048,
+    help="Largest set of training images, in MiB, packed or unpacked.",
+)
+@count_option(
     "--max-train-disk",
-    type=click.IntRange(1),
-    metavar="N",
     help="Disk space for all uploaded training images together, in MiB, packed and unpacked.  "
     "[default: twice --max-train-upload]",
 )
-@_number("--max-pixels", 89_478_485, "Largest number of pixels of an image.")
-@_number("--max-batch", 64, "Largest number of images in a request.")
-@_number(
+@count_option("--max-pixels", default=89_478_485, help="Largest number of pixels of an image.")
+@count_option("--max-batch", default=64, help="Largest number of images in a request.")
+@count_option(
     "--max-queue",
-    256,
-    "Largest number of images that wait for a model, --max-batch or more.",
+    default=256,
+    help="Largest number of images that wait for a model, --max-batch or more.",
 )
-@_number(
+@count_option(
     "--keep",
-    2048,
-    "Pictures to keep on disk, in MiB; the oldest are deleted first, results never.",
+    default=2048,
     least=0,
+    help="Pictures to keep on disk, in MiB; the oldest are deleted first, results never.",
 )
-@_number("--batch-size", 8, "Images of concurrent requests that the network takes at once.")
-@_number(
+@count_option(
+    "--batch-size", default=8, help="Images of concurrent requests that the network takes at once."
+)
+@count_option(
     "--shutdown-seconds",
-    20,
-    "Seconds to finish running work when the service must end; then it ends by force.",
+    default=20,
+    help="Seconds to finish running work when the service must end; then it ends by force.",
 )
 @runtime_options
 def serve(
     models: Path,
-    host: str,
-    port: int,
-    token: str | None,
-    cors: tuple[str, ...],
     data: Path | None,
-    watch: Path | None,
-    watch_model: str | None,
     max_upload: int,
     max_train_upload: int,
     max_train_disk: int | None,
@@ -139,21 +121,15 @@ def serve(
     max_batch: int,
     max_queue: int,
     keep: int,
-    batch_size: int,
-    shutdown_seconds: int,
-    runtime: str,
-    threads: int,
+    **settings: Any,
 ) -> None:
     """Serve models over HTTP, with a web page.
 
     \b
     Example: fre serve models
     """
-    from importlib.util import find_spec
-
-    if any(find_spec(name) is None for name in NEEDED):
-        raise MissingDependencyError("fre serve", "serve")
-    _check_token(host, token)
+    _check_extra()
+    _check_token(settings["host"], settings["token"])
     if max_queue < max_batch:
         raise OptionError(f"--max-queue must be at least --max-batch, {max_batch}")
     max_train_disk = max_train_disk or 2 * max_train_upload
@@ -174,23 +150,18 @@ def serve(
         keep_bytes=keep * MIB,
     )
     folder = models if models.is_dir() else models.parent
-    settings = Settings(
-        models=models,
-        data=data or folder / ".fre-serve",
-        host=host,
-        port=port,
-        token=token or None,
-        cors=cors,
-        limits=limits,
-        watch=watch,
-        watch_model=watch_model,
-        runtime=runtime,
-        threads=threads,
-        batch_size=batch_size,
-        shutdown_seconds=shutdown_seconds,
+    settings["token"] = settings["token"] or None
+    run(
+        Settings(models=models, data=data or folder / ".fre-serve", limits=limits, **settings), _say
     )
-    run(settings, _say)
     note("ended; all acknowledged results are kept")
+
+
+def _check_extra() -> None:
+    from importlib.util import find_spec
+
+    if any(find_spec(name) is None for name in NEEDED):
+        raise MissingDependencyError("fre serve", "serve")
 
 
 def _say(address: str, service: Service) -> None:

@@ -9,10 +9,13 @@ import click
 
 from fre.cli.common import (
     emit,
+    flag_option,
     good_option,
     json_option,
     max_pixels_option,
     note,
+    open_noted,
+    path_option,
     progress_bar,
     runtime_options,
 )
@@ -24,13 +27,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Model file to write.  [default: MODEL itself]",
-)
+@path_option("-o", "--output", help="Model file to write.  [default: MODEL itself]")
 @click.option(
     "--false-alarm-rate",
     type=float,
@@ -38,14 +35,13 @@ if TYPE_CHECKING:
     help="Share of good images that may be called anomalous, above 0 and below 1.",
 )
 @click.option("--value", type=float, metavar="SCORE", help="The threshold itself, a score.")
-@click.option(
+@path_option(
     "--from-dataset",
     "dataset",
-    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Dataset whose test images, with known defects, choose the threshold.",
 )
-@click.option("--max-f1", is_flag=True, help="With --from-dataset: choose the largest F1.")
+@flag_option("--max-f1", help="With --from-dataset: choose the largest F1.")
 @click.option(
     "--recall",
     type=float,
@@ -135,12 +131,10 @@ def _check_choice(
 def _from_known_defects(
     model: Model, folder: Path, recall: float | None, good: tuple[str, ...]
 ) -> dict[str, Any]:
-    from fre.datasets import open_dataset, require_test
+    from fre.datasets import require_test
     from fre.evaluation.thresholds import max_f1_threshold, recall_threshold
 
-    dataset = open_dataset(folder, good=good)
-    for remark in dataset.notes:
-        note(remark)
+    dataset = open_noted(folder, good)
     samples = require_test(dataset)
     labels = [not sample.good for sample in samples]
     scores = []

@@ -10,24 +10,26 @@ import click
 from fre.cli.common import (
     describe_rank,
     emit,
+    flag_option,
     good_option,
     interruption,
     json_option,
     max_pixels_option,
-    note,
+    note_all,
+    open_noted,
     output_option,
     parse_names,
     parse_size,
-    progress_bar,
+    path_option,
     ray_options,
+    reading,
     refuse_without_ray,
     set_option,
     skip_unreadable_option,
-    suggest_skipping,
     threads_option,
 )
 from fre.cli.help import LongCommand
-from fre.errors import ImageError, OptionError
+from fre.errors import OptionError
 
 if TYPE_CHECKING:
     from fre.model import Model
@@ -83,18 +85,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Resizing; letterbox keeps the aspect ratio.",
 )
-@click.option(
-    "--roi",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Mask of the images' size: only white pixels are inspected.",
-)
-@click.option(
-    "--ignore",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Mask of the images' size: white pixels are not inspected.",
-)
+@path_option("--roi", help="Mask of the images' size: only white pixels are inspected.")
+@path_option("--ignore", help="Mask of the images' size: white pixels are not inspected.")
 @click.option(
     "--group-by",
     metavar="RULE",
@@ -120,12 +112,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="efficientnet_lite0 (default) to 2, a timm model, an ONNX file.",
 )
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="File of weights for the backbone.",
-)
+@path_option("--weights", help="File of weights for the backbone.")
 @ray_options
 @json_option
 @good_option
@@ -143,9 +130,8 @@ if TYPE_CHECKING:
     metavar="NAMES",
     help="Layers to read, fine to coarse, separated by commas.  [default: the preset's]",
 )
-@click.option(
+@flag_option(
     "--per-tile",
-    is_flag=True,
     help="Fit one model for each tile position, for a camera and parts that do not move.",
 )
 @click.option(
@@ -172,11 +158,7 @@ if TYPE_CHECKING:
     help="Least time between two writes of OUTPUT.partial.  [default: 60]",
 )
 @threads_option
-@click.option(
-    "--frozen",
-    is_flag=True,
-    help="Leave out what fre update and fre merge need, the larger part of the file.",
-)
+@flag_option("--frozen", help="Write a smaller file that fre update and fre merge can't use.")
 def train(
     data: Path,
     output: Path,
@@ -196,7 +178,7 @@ def train(
     \b
     Example: fre train parts/good -o part.onnx
     """
-    from fre.datasets import count_kinds, describe, open_dataset, require_train
+    from fre.datasets import count_kinds, describe, require_train
     from fre.detector import FRE
     from fre.storage.files import check_writable, discard
     from fre.training.config import parse_settings
@@ -208,13 +190,11 @@ def train(
         del parameters["memory"]
     detector = FRE.from_parameters(parameters | parse_settings(settings))
     check_writable(output)
-    opened = open_dataset(data, good=good)
+    opened = open_noted(data, good)
     images = [sample.path for sample in require_train(opened)]
-    for remark in opened.notes:
-        note(remark)
     checkpoint = output.with_name(f"{output.name}.partial")
     try:
-        with progress_bar() as progress:
+        with reading(images) as progress:
             model = detector.fit(
                 images,
                 skip_unreadable=skip_unreadable,
@@ -226,18 +206,14 @@ def train(
                 threads=threads,
                 progress=progress,
             )
-    except ImageError as error:
-        raise suggest_skipping(error, images) from error
     finally:
         if checkpoint.exists():
             interruption.aftermath = f"the same command resumes from {checkpoint}"
     model.save(output)
     discard(checkpoint)
-    for remark in (*detector.notes_, *map("left out: {}".format, detector.skipped_)):
-        note(remark)
-    for remark in _remarks(model):
-        note(remark)
-    summary = _training_summary(str(output), model, detector.seconds_, len(detector.skipped_))
+    skipped = [f"left out: {error}" for error in detector.skipped_]
+    note_all([*detector.notes_, *skipped, *_remarks(model)])
+    summary = _training_summary(str(output), model, detector.seconds_, len(skipped))
     summary["dataset"] = {"path": str(data), "layout": opened.layout, **count_kinds(opened)}
     emit(summary, _training_text(summary, model, f"{data}: {describe(opened)}"), json_file)
 
@@ -245,7 +221,7 @@ def train(
 def _ray(
     engine: str, address: str | None, workers: int | None, threads: int, held: dict[str, Any]
 ) -> StreamFit | None:
-    """Return what reads the images on a Ray cluster; ``None`` for this machine.
+    """Return the reader of images on a Ray cluster; ``None`` for this machine.
 
     Args:
         engine: ``"local"`` or ``"ray"``.

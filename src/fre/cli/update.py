@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fre.cli.common import (
     emit,
+    flag_option,
     good_option,
     json_option,
     max_pixels_option,
     note,
+    open_noted,
     output_option,
-    progress_bar,
+    reading,
     skip_unreadable_option,
-    suggest_skipping,
     threads_option,
 )
+
+if TYPE_CHECKING:
+    from fre.model import Model
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", metavar="GOOD", type=click.Path(path_type=Path))
 @output_option
-@click.option(
-    "--accept-anomalous",
-    is_flag=True,
-    help="Also use images that MODEL calls anomalous.",
-)
+@flag_option("--accept-anomalous", help="Also use images that MODEL calls anomalous.")
 @good_option
 @skip_unreadable_option
 @threads_option
@@ -54,51 +55,50 @@ def update(
     \b
     Example: fre update part.onnx parts/good-new -o part-2.onnx
     """
-    from fre.datasets import open_dataset, require_train
-    from fre.errors import AnomalousError, ImageError
+    from fre.datasets import require_train
+    from fre.errors import AnomalousError
     from fre.model import load
     from fre.storage.files import check_writable
 
     began = time.perf_counter()
     loaded = load(model, threads=threads)
     check_writable(output)
-    opened = open_dataset(data, good=good)
-    images = [sample.path for sample in require_train(opened)]
-    for remark in opened.notes:
-        note(remark)
+    images = [sample.path for sample in require_train(open_noted(data, good))]
     try:
-        with progress_bar() as progress:
+        with reading(images) as progress:
             updated = loaded.update(
                 images,
                 accept_anomalous=accept_anomalous,
                 skip_unreadable=skip_unreadable,
                 progress=progress,
             )
-    except ImageError as error:
-        raise suggest_skipping(error, images) from error
     except AnomalousError as error:
         for source, score in error.found:
             note(f"anomalous: {source} (score {score:.6g}, threshold {error.threshold:.6g})")
         raise
     updated.save(output)
-    provenance = updated.metadata["provenance"]
-    added = provenance["history"][-1]
-    values = {
-        "model": str(output),
-        "n_added": added["n_added"],
-        "n_images": provenance["n_images"],
-        "n_accepted_anomalous": added["n_accepted_anomalous"],
-        "seconds": time.perf_counter() - began,
-        "threshold": updated.threshold,
-        "previous_threshold": loaded.threshold,
-    }
     if caveat := updated.calibration.caveat():
         note(caveat)
-    accepted = added["n_accepted_anomalous"]
+    values = _values(output, loaded, updated, time.perf_counter() - began)
+    accepted = values["n_accepted_anomalous"]
     text = (
-        f"{output}: {added['n_added']} good images more, {provenance['n_images']} in all"
+        f"{output}: {values['n_added']} more good images, {values['n_images']} in all"
         f"{f', {accepted} of them anomalous to {model}' if accepted else ''}\n"
         f"  anomalous above a score of {updated.threshold:.6g} (before: {loaded.threshold:.6g}; "
         f"{updated.calibration.rate_in_words()})"
     )
     emit(values, text, json_file)
+
+
+def _values(output: Path, before: Model, after: Model, seconds: float) -> dict[str, Any]:
+    provenance = after.metadata["provenance"]
+    added = provenance["history"][-1]
+    return {
+        "model": str(output),
+        "n_added": added["n_added"],
+        "n_images": provenance["n_images"],
+        "n_accepted_anomalous": added["n_accepted_anomalous"],
+        "seconds": seconds,
+        "threshold": after.threshold,
+        "previous_threshold": before.threshold,
+    }

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,11 @@ import click
 from fre.cli.common import (
     Interrupted,
     batch_size_option,
+    flag_option,
     max_pixels_option,
     note,
     note_left_out,
+    path_option,
     print_line,
     runtime_options,
 )
@@ -48,16 +51,11 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="Time after which the command is killed.",
 )
-@click.option(
-    "--state",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="File that lists the images already scored.  [default: a hidden file in DIR]",
+@path_option(
+    "--state", help="File that lists the images already scored.  [default: a hidden file in DIR]"
 )
-@click.option(
-    "--skip-existing", is_flag=True, help="At the first start, skip the images already in DIR."
-)
-@click.option("--once", is_flag=True, help="End when all images in DIR are scored.")
+@flag_option("--skip-existing", help="At the first start, skip the images already in DIR.")
+@flag_option("--once", help="End when all images in DIR are scored.")
 @click.option(
     "--settle",
     type=click.FloatRange(min=0),
@@ -110,7 +108,6 @@ def watch(
     note_left_out(folder)
     journal = Journal(state or default_state(folder, model))
     runner = _Runner(words, str(model), journal, command_timeout) if words else None
-    n = anomalous = errors = 0
     lines = watch_folder(
         loaded,
         folder,
@@ -123,6 +120,16 @@ def watch(
         once=once,
         warn=note,
     )
+    _print(lines, journal, runner)
+    if runner and runner.failed:
+        note(f"--on-anomalous: {runner.failed} of {runner.runs} runs of {words[0]} failed")
+        return FREError.exit_code
+    return 0
+
+
+def _print(lines: Iterator[Line], journal: Journal, runner: _Runner | None) -> None:
+    """Print the lines, run the command for anomalous images, and note the counts at the end."""
+    n = anomalous = errors = 0
     try:
         if runner:
             for line in journal.uncommanded():
@@ -146,10 +153,6 @@ def watch(
     files = "1 file" if errors == 1 else f"{errors} files"
     more = f"; {files} could not be scored: their lines say why" if errors else ""
     note(f"{n} images scored, {anomalous} of them anomalous{more}")
-    if runner and runner.failed:
-        note(f"--on-anomalous: {runner.failed} of {runner.runs} runs of {words[0]} failed")
-        return FREError.exit_code
-    return 0
 
 
 def _split(command: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""The settings of a training: the method's, an autoencoder's, and what a preset makes of them."""
+"""Settings of a training: method, autoencoder, and the defaults of each preset."""
 
 from __future__ import annotations
 
@@ -67,14 +67,15 @@ class Method:
             default preset.
         pool: edge of the average-pooling windows in feature-map locations, one number or one for
             each layer. ``None``: 1 in the default preset, 2 in the reference.
-        scope: what shares a subspace, one value or one for each layer: each ``"position"`` has
-            its own, one for the whole ``"image"``, or one for every ``"patch"`` wherever it lies.
-            ``None``: position, and image for the last of several layers.
+        scope: features that share a subspace, one value or one for each layer: ``"position"``
+            fits one subspace per position, ``"image"`` one for the whole image, ``"patch"`` one
+            for every patch wherever it lies. ``None``: position, and image for the last of
+            several layers.
         score_layers: names of the layers that count for the score. ``None``: all but the first of
             three or more.
         map_layers: names of the layers that count for the anomaly map. ``None``: all but the last
             of three or more.
-        standardise: what sets the scale of a squared residual: its ``"position"``, its
+        standardise: source of the scale of a squared residual: its ``"position"``, its
             ``"layer"``, or ``"none"``.
         top: share of the largest pixels of the score map whose mean is the score, above 0 and at
             most 1.
@@ -192,29 +193,28 @@ def resolve(
     """Decide every setting that the preset and the backbone leave open.
 
     The preset ``reference`` alone is FRE as documented: ResNet-50, pooling by 2, and a tied
-    autoencoder of rank 220. With a chosen backbone it is pooling by 2 and PCA at 97 % of the
-    variance. An autoencoder without a preset selects the reference preset.
+    autoencoder of rank 220. With a chosen backbone it is pooling by 2 and PCA. An autoencoder
+    without a preset selects the reference preset.
 
     Args:
         preset: name of the preset, or ``None``.
         backbone: name of the chosen backbone, or ``None``.
-        default_backbone: name of the backbone where none was chosen and the preset has none.
-        subspace: ``"pca"``, an autoencoder, or ``None`` for that of the preset.
+        default_backbone: name of the backbone if neither is chosen.
+        subspace: ``"pca"``, an autoencoder, or ``None`` for the preset's.
         method: inner settings of the method; ``None`` for the defaults.
 
     Raises:
         OptionError: an unknown preset or subspace, a setting without effect, or options that do
             not go together.
     """
-    if preset is not None:
-        _choose(preset, PRESETS, "preset")
-    if subspace is None and _is_documented(preset, backbone):
+    documented = _is_documented(preset, backbone)
+    if subspace is None and documented:
         subspace = Autoencoder()
     autoencoder = subspace if isinstance(subspace, Autoencoder) else None
     if autoencoder is None and subspace not in (None, "pca"):
         raise OptionError(f'subspace must be "pca" or an Autoencoder, not {subspace!r}')
     kind: SubspaceKind = autoencoder.kind if autoencoder else "pca"
-    preset = preset or ("default" if autoencoder is None else "reference")
+    preset = _choose(preset or ("reference" if autoencoder else "default"), PRESETS, "preset")
     if preset == "default" and autoencoder:
         raise OptionError(f"the default preset fits its subspaces by PCA, not {kind} autoencoders")
     method = method or Method()
@@ -231,8 +231,7 @@ def resolve(
             raise OptionError(f"the reference preset reads one layer, with one pool, not {pools}")
     return Configuration(
         preset=preset,
-        backbone=backbone
-        or (REFERENCE_BACKBONE if _is_documented(preset, backbone) else default_backbone),
+        backbone=backbone or (REFERENCE_BACKBONE if documented else default_backbone),
         pool=pools,
         subspace=kind,
         variance=method.variance,
