@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--false-alarm-rate",
     type=float,
     metavar="SHARE",
-    help="Share of good images that may be called anomalous, above 0 and below 1.",
+    help="Share of good images that may be called anomalous, in 0 to 1.",
 )
 @click.option("--value", type=float, metavar="SCORE", help="The threshold itself, a score.")
 @path_option(

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 @click.option(
     "--preset",
     type=click.Choice(["default", "reference"]),
-    help="default reads several layers; reference is FRE as published.",
+    help="reference is FRE as published, one layer.  [default: default]",
 )
 @click.option(
     "--size",
@@ -83,21 +83,21 @@ if TYPE_CHECKING:
     type=click.Choice(["stretch", "letterbox"]),
     default="stretch",
     show_default=True,
-    help="Resizing; letterbox keeps the aspect ratio.",
+    help="How to resize; letterbox keeps the aspect.",
 )
 @path_option("--roi", help="Mask of the images' size: only white pixels are inspected.")
 @path_option("--ignore", help="Mask of the images' size: white pixels are not inspected.")
 @click.option(
     "--group-by",
     metavar="RULE",
-    help="Images of one part: folder, levels up, or a regex for names.",
+    help="Rule that groups images of one part: folder, number or regex.",
 )
 @click.option(
     "--augment",
     default=0,
     show_default=True,
     metavar="COPIES",
-    help="Shifted, turned copies of each image, if few.",
+    help="Shifted and turned copies per image, for under 16.",
 )
 @click.option(
     "--false-alarm-rate",
