@@ -16,7 +16,6 @@ from fre.cli.common import (
     json_option,
     max_pixels_option,
     note_all,
-    open_noted,
     output_option,
     parse_names,
     parse_size,
@@ -178,7 +177,7 @@ def train(
     \b
     Example: fre train parts/good -o part.onnx
     """
-    from fre.datasets import count_kinds, describe, require_train
+    from fre.datasets import count_kinds, describe, open_dataset, require_train
     from fre.detector import FRE
     from fre.storage.files import check_writable, discard
     from fre.training.config import parse_settings
@@ -190,8 +189,9 @@ def train(
         del parameters["memory"]
     detector = FRE.from_parameters(parameters | parse_settings(settings))
     check_writable(output)
-    opened = open_noted(data, good)
+    opened = open_dataset(data, good=good)
     images = [sample.path for sample in require_train(opened)]
+    note_all(opened.notes)
     checkpoint = output.with_name(f"{output.name}.partial")
     try:
         with reading(images) as progress:

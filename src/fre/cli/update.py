@@ -15,7 +15,7 @@ from fre.cli.common import (
     json_option,
     max_pixels_option,
     note,
-    open_noted,
+    note_all,
     output_option,
     reading,
     skip_unreadable_option,
@@ -55,7 +55,7 @@ def update(
     \b
     Example: fre update part.onnx parts/good-new -o part-2.onnx
     """
-    from fre.datasets import require_train
+    from fre.datasets import open_dataset, require_train
     from fre.errors import AnomalousError
     from fre.model import load
     from fre.storage.files import check_writable
@@ -63,7 +63,9 @@ def update(
     began = time.perf_counter()
     loaded = load(model, threads=threads)
     check_writable(output)
-    images = [sample.path for sample in require_train(open_noted(data, good))]
+    opened = open_dataset(data, good=good)
+    images = [sample.path for sample in require_train(opened)]
+    note_all(opened.notes)
     try:
         with reading(images) as progress:
             updated = loaded.update(
