@@ -76,12 +76,14 @@ def paths(task: Task) -> list[Path]:
 def fre_estimator(task: Task) -> Any:
     from fre import FRE
 
-    return FRE(
-        task["backbone"],
-        preset=task["system"]["preset"],
-        weights=task["weights"],
-        size=tuple(task["size"]),
-        **task.get("parameters", {}),
+    return FRE.from_parameters(
+        {
+            "backbone": task["backbone"],
+            "preset": task["system"]["preset"],
+            "weights": task["weights"],
+            "size": tuple(task["size"]),
+            **task.get("parameters", {}),
+        }
     )
 
 

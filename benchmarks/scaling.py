@@ -105,7 +105,7 @@ def points(factor: str, values: Sequence[int], *, images: int, size: int) -> lis
 def measure_point(point: Point, task: dict[str, Any], train: Sequence[str]) -> dict[str, float]:
     """Train at a point and, where prediction is looked at, predict: the figures of both."""
     wanted = {figure.key for figure in FACTORS[point.factor].figures}
-    parameters = {} if point.rank is None else {"rank": point.rank, "variance": None}
+    parameters = {} if point.rank is None else {"rank": point.rank}
     common = {
         **task,
         "size": [point.size, point.size],

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from fre.cli import cli
+from fre.cli.help import ALL
 
 FILE = Path(__file__).with_name("cli.md")
 WIDTH = 96
@@ -53,6 +54,7 @@ def reference() -> str:
             terminal_width=WIDTH,
             help_option_names=["-h", "--help"],
         )
+        context.meta[ALL] = True
         parts.append(f"\n## fre {name}\n\n```text\n{cli.commands[name].get_help(context)}\n```\n")
     return "".join(parts)
 

@@ -35,7 +35,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from conftest import texture
-from fre import FRE, Model, load, merge_models
+from fre import FRE, Autoencoder, Method, Model, load, merge_models
 
 EXPECTED = Path(__file__).with_suffix(".json")
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
@@ -143,48 +143,57 @@ MASK[6:64, 10:90] = 255
 REFERENCE = {"preset": "reference", "backbone": "efficientnet_lite0"}
 TILES = {"tile": 64, "overlap": 16, "size": None}
 NO_MEMORY = {"memory": 1e-9}
+PATCH = Method(scope="patch")
 OTHERWISE = {
     "layers": ["blocks.2", "blocks.4"],
-    "score_layers": ["blocks.2"],
-    "scope": ["position", "patch"],
-    "pool": [2, 1],
-    "standardise": "layer",
-    "variance": 0.9,
-    "smoothing": 2.0,
-    "top": 0.1,
-    "prior": 8,
-    "overall": True,
-    "folds": 3,
+    "method": Method(
+        score_layers=["blocks.2"],
+        scope=["position", "patch"],
+        pool=[2, 1],
+        standardise="layer",
+        variance=0.9,
+        smoothing=2.0,
+        top=0.1,
+        prior=8,
+        overall=True,
+        folds=3,
+    ),
     "seed": 7,
 }
 
 CASES = {
     "default": Case(fit()),
     "reference": Case(fit(**REFERENCE)),
-    "tied": Case(fit(**REFERENCE, subspace="tied", rank=8, epochs=4, folds=2), "torch"),
-    "plain": Case(fit(**REFERENCE, subspace="plain", rank=8, epochs=4, folds=2), "torch"),
+    "tied": Case(
+        fit(**REFERENCE, subspace=Autoencoder("tied", rank=8, epochs=4), method=Method(folds=2)),
+        "torch",
+    ),
+    "plain": Case(
+        fit(**REFERENCE, subspace=Autoencoder("plain", rank=8, epochs=4), method=Method(folds=2)),
+        "torch",
+    ),
     "streamed": Case(fit(**NO_MEMORY)),
     "streamed-reference": Case(fit(**NO_MEMORY, **REFERENCE)),
-    "streamed-patch": Case(fit(**NO_MEMORY, scope="patch")),
+    "streamed-patch": Case(fit(**NO_MEMORY, method=PATCH)),
     "streamed-tiles": Case(fit(**NO_MEMORY, **TILES, roi=MASK)),
     "per-tile": Case(fit(**TILES, per_tile=True)),
-    "patch": Case(fit(scope="patch")),
-    "image": Case(fit(scope="image", rank=6)),
+    "patch": Case(fit(method=PATCH)),
+    "image": Case(fit(method=Method(scope="image", rank=6))),
     "otherwise": Case(fit(**OTHERWISE)),
     "roi": Case(fit(ignore=255 - MASK)),
     "roi-tiles": Case(fit(**TILES, roi=MASK)),
     "letterbox": Case(fit(image_fit="letterbox")),
     "frozen": Case(fit(frozen=True)),
     "grouped": Case(fit(group_by="^(p[0-9])_")),
-    "augmented": Case(fit(augment=2, flip=True)),
+    "augmented": Case(fit(augment=2, method=Method(flip=True))),
     "updated": Case(updated()),
     "updated-reference": Case(updated(**REFERENCE)),
-    "updated-patch": Case(updated(scope="patch")),
+    "updated-patch": Case(updated(method=PATCH)),
     "updated-streamed": Case(updated(**NO_MEMORY)),
     "updated-tiles": Case(updated(**TILES, roi=MASK), slow=True),
     "merged": Case(merged()),
     "merged-reference": Case(merged(**REFERENCE)),
-    "merged-patch": Case(merged(scope="patch")),
+    "merged-patch": Case(merged(method=PATCH)),
     "quantised": Case(quantised, rounded=True),
     "ray": Case(commanded("train {root} --size 64 --engine ray --workers 1"), "ray", slow=True),
 }

@@ -12,7 +12,7 @@ import pytest
 from sklearn.base import clone
 
 from conftest import texture
-from fre import FRE, load
+from fre import FRE, Method, load
 from fre.backbones import get_backbone
 from fre.errors import BackboneError, DatasetError, ImageError, OptionError
 from fre.inference.model_file import METADATA_KEY
@@ -160,16 +160,14 @@ REFERENCE = {"backbone": "efficientnet_lite0", "preset": "reference"}
         ({"layers": "blocks.4"}, OptionError, "list of names"),
         (REFERENCE | {"layers": ["blocks.3", "blocks.4"]}, OptionError, "one layer"),
         (REFERENCE | {"layers": "blocks.4"}, OptionError, "list of one layer"),
-        (REFERENCE | {"rank": 12}, OptionError, "span 11 dimensions"),
+        (REFERENCE | {"method": Method(rank=12)}, OptionError, "span 11 dimensions"),
         ({"image_fit": "crop"}, OptionError, "stretch, letterbox"),
         ({"tile": 64, "overlap": 33}, OptionError, "0 to 32 pixels"),
         ({"tile": 64, "image_fit": "letterbox"}, OptionError, "no letterbox"),
         ({"augment": -1}, OptionError, "1 to 64 copies"),
-        ({"flip": True}, OptionError, "flip has no effect with no copies"),
-        ({"rank": 0}, OptionError, "at least 1"),
-        ({"variance": 1.1}, OptionError, "variance"),
+        ({"method": Method(flip=True)}, OptionError, "flip has no effect with no copies"),
         ({"false_alarm_rate": 0}, OptionError, "false-alarm rate"),
-        ({"pool": 99}, OptionError, "pool must be"),
+        ({"method": Method(pool=99)}, OptionError, "pool must be"),
         ({"size": 16}, OptionError, "32 to 8192"),
         ({"size": (64, 10_000)}, OptionError, "32 to 8192"),
     ],
@@ -182,19 +180,21 @@ def test_bad_parameters(
 
 
 def test_scikit_learn_can_clone_it() -> None:
-    detector = FRE(size=64, layers=["blocks.3"], rank=5)
+    detector = FRE(size=64, layers=["blocks.3"], method=Method(rank=5))
     copy = clone(detector)
     assert copy is not detector
     assert copy.get_params() == detector.get_params()
-    assert repr(copy) == "FRE(layers=['blocks.3'], size=64, rank=5)"
-    assert copy.set_params(rank=6).rank == 6
+    assert repr(copy) == "FRE(layers=['blocks.3'], size=64, method=Method(rank=5))"
+    assert copy.set_params(seed=6).seed == 6
     with pytest.raises(OptionError, match="no parameter 'ranks'"):
         copy.set_params(ranks=6)
     assert not hasattr(copy, "decision_function")
 
 
 def test_other_layers_sizes_and_pools(good_folder: Path) -> None:
-    model = FRE(size=(64, 96), layers=["blocks.5"], scope="image", rank=3).fit(good_folder)
+    model = FRE(size=(64, 96), layers=["blocks.5"], method=Method(scope="image", rank=3)).fit(
+        good_folder
+    )
     prediction = model.predict(texture(0, (50, 70)))
     assert prediction.input_map.shape == (64, 96)
     assert prediction.anomaly_map.shape == (50, 70)

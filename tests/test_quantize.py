@@ -16,7 +16,7 @@ from PIL import Image
 from test_cli import fre
 
 from conftest import texture
-from fre import FRE, load
+from fre import FRE, Method, load
 from fre.backbones import get_backbone
 from fre.backbones.model_file import FLOAT_FIRST, embedded_backbone, is_quantized
 from fre.errors import ModelFileError, OptionError
@@ -31,16 +31,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "size": (64, 96),
         "image_fit": "letterbox",
         "layers": ["blocks.2", "blocks.4"],
-        "scope": ["patch", "image"],
-        "score_layers": ["blocks.4"],
-        "top": 0.1,
-        "rank": 5,
-        "variance": 0.9,
-        "folds": 3,
+        "method": Method(
+            scope=["patch", "image"],
+            score_layers=["blocks.4"],
+            top=0.1,
+            rank=5,
+            variance=0.9,
+            folds=3,
+        ),
         "seed": 4,
         "frozen": True,
     },
-    "reference": {"size": 64, "preset": "reference", "backbone": "efficientnet_lite0", "pool": 2},
+    "reference": {"size": 64, "preset": "reference", "backbone": "efficientnet_lite0"},
     "tiles": {"tile": 64, "overlap": 16, "per_tile": True},
 }
 
@@ -123,7 +125,7 @@ def test_a_plain_refit_gives_the_same_calibration(good_folder: Path) -> None:
         parameters = json.loads(json.dumps(model.metadata["parameters"]))
         embedded = embedded_backbone(model.data, model.metadata)
         extractor = _extractor(embedded, model, parameters, 0)
-        again = FRE(**parameters).fit_extractor(extractor, good_folder)
+        again = FRE.from_parameters(parameters).fit_extractor(extractor, good_folder)
         np.testing.assert_allclose(again.calibration.scores, model.calibration.scores, rtol=1e-6)
         assert again.calibration.threshold == pytest.approx(model.calibration.threshold)
         assert again.metadata["parameters"] == model.metadata["parameters"]

@@ -23,15 +23,18 @@ if TYPE_CHECKING:
     from fre.inference.prediction import Prediction
     from fre.model import Model, load
     from fre.scoring.regions import Region
+    from fre.training.config import Autoencoder, Method
     from fre.training.merge import merge_models
 
 __all__ = [
     "FRE",
+    "Autoencoder",
     "Comparison",
     "Evaluation",
     "FREError",
     "ImageError",
     "InputError",
+    "Method",
     "Model",
     "Prediction",
     "Region",
@@ -43,7 +46,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Autoencoder": "fre.training.config",
     "FRE": "fre.detector",
+    "Method": "fre.training.config",
     "compare": "fre.evaluation.compare",
     "evaluate": "fre.evaluation.evaluate",
     "load": "fre.model",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import repeat
 from pathlib import Path
@@ -39,9 +39,15 @@ from fre.subspaces.cross_fit import (
     merge_folds,
 )
 from fre.subspaces.image import fit_image_wide
-from fre.subspaces.subspace import check_rank
 from fre.training.build import Assembled, assemble_fused, assemble_reference, finish
-from fre.training.config import Configuration, refuse_without_effect, resolve
+from fre.training.config import (
+    Autoencoder,
+    Configuration,
+    Method,
+    group_parameters,
+    refuse_without_effect,
+    resolve,
+)
 from fre.training.cross_fitting import fit_fused
 from fre.training.describe import provenance
 from fre.training.fitted import Learnt, LearntPart
@@ -70,81 +76,58 @@ OVERLAP = 64
 
 
 class FRE:
-    """Feature reconstruction error: what good images' features span, and what falls outside.
+    """Detector by feature reconstruction error: PCA on the features of good images.
 
-    Ndiour, Ahuja, Genc and Tickoo, "FRE: A Fast Method For Anomaly Detection And Segmentation",
-    BMVC 2023, with the linear autoencoder's optimum in closed form, or trained. Parameters follow
-    scikit-learn's conventions: they are stored as given and checked by `fit`. Those that are
-    ``None`` follow from the preset and the backbone.
+    The method is Ndiour, Ahuja, Genc and Tickoo, "FRE: A Fast Method For Anomaly Detection And
+    Segmentation", BMVC 2023. The optimum of its linear autoencoder is found by PCA, or by training.
+    Parameters follow scikit-learn's conventions: they are stored as given and checked by `fit`.
 
     Args:
-        backbone: name of the frozen network, or an ONNX file.
-        preset: ``"default"`` reads several layers as one score and one map. ``"reference"`` by
-            itself is FRE as documented: ResNet-50, pooling by 2, a tied autoencoder of rank 220;
-            with another backbone the subspace is the closed form. Any other parameter overrides
-            it. ``None`` is the reference with an autoencoder, and the default otherwise.
-        weights: a file of weights to use instead of the pretrained ones.
-        layers: names of the layers that are read, fine to coarse; those of stride 8, 16 and 32,
-            if ``None``. The reference reads one, the backbone's reference layer.
-        size: height and width of the input, or one number for both; the backbone's default, if
-            ``None``. With tiles, the size that images are stretched to before they are cut;
-            ``None`` leaves them as they are.
-        image_fit: ``"stretch"``, or ``"letterbox"``, which keeps the aspect and pads.
-        tile: height and width of tiles that large images are cut into, or one number for both.
-        overlap: pixels that neighbouring tiles share; 64, if ``None``.
-        per_tile: whether each place of a tile has a model of its own, for a camera and parts
-            that do not move; else one is for all tiles.
-        roi: a mask, a file or an array (H, W): what is not marked (non-zero) is neither learnt
-            nor scored.
-        ignore: a mask: what is marked is neither learnt nor scored.
-        pool: edge of the average-pooling windows over the feature map; 2 for the reference. In
-            the default, one for all layers or one for each; 1, if ``None``.
-        subspace: ``"pca"``, the closed form; ``"tied"`` or ``"plain"``, an autoencoder that is
-            trained by gradient descent (needs ``fre[torch]``).
-        variance: share of the features' energy that the closed form keeps, in (0, 1]; 0.97, if
-            ``None``.
-        rank: a fixed number of dimensions instead; 220 for an autoencoder, if ``None``. In the
-            default the limit of image-wide subspaces; 256, if ``None``.
-        scope: of the default's subspaces, one for all layers or one for each: ``"position"``,
-            ``"image"`` or ``"patch"``. ``None``: the last of several has one per image, all
-            others one per position.
-        score_layers: those of the layers that count for the default's score; ``None``: all but
-            the first of three or more.
-        map_layers: those that count for its map; ``None``: all but the last of three or more.
-        standardise: what sets the scale of a residual: ``"position"``, ``"layer"`` or ``"none"``.
-        top: share of the score map's largest pixels, whose mean is the score, in (0, 1]; 0.05,
-            if ``None``.
-        smoothing: standard deviation of the Gaussian that smooths maps, in pixels of the input;
-            4, if ``None``.
-        prior: weight of the neighbourhood in the subspace of a position, in images; 32, if
-            ``None``.
-        overall: whether the overall residual adds to the score; with 100 images or more, if
-            ``None``. (These seven are of the default preset.)
-        augment: shifted and turned copies that are made of each image, for fewer than 16 images.
-        flip: whether every second copy is mirrored.
-        false_alarm_rate: share of good images that may be called anomalous, in (0, 1).
-        folds: for cross-fitting, at least 2; an autoencoder is trained anew for each. Image-wide
-            closed forms, which cost less, have up to 20 where the images are few.
-        epochs: of an autoencoder's training, like the next three; 220, if ``None``.
-        learning_rate: of Adam; 0.001, if ``None``.
-        batch_size: features a step; 32, if ``None``.
-        plateau: end the training once the loss improves by less than this share in ten epochs.
-        group_by: which images show one part, and so belong into one fold: ``"folder"``, the name
-            of an image's folder; a number, that of the folder so many levels up; or a regular
-            expression whose one capture group is found in the file's name. ``None`` takes every
-            image for a part of its own.
-        memory: gigabytes of features that may be held at once.
-        frozen: leave out of the model what `Model.update` and `fre.merge` need, which makes its
-            file two to four times as large. Per-tile models and autoencoders are always frozen.
-        bits: range of the values of 16-bit image files, in training and prediction: 8, 10, 12, 14
-            or 16 for 0 to 2**bits - 1. ``None``: the smallest that holds the largest value of the
-            training images; a model of 8-bit images alone then refuses 16-bit files.
-        seed: of the folds, of copies, and of an autoencoder's training.
+        backbone: name of the frozen network, or path of an ONNX file. ``None``:
+            ``"efficientnet_lite0"``.
+        preset: ``"default"`` reads several layers as one score and one map. ``"reference"`` alone
+            is FRE as documented: ResNet-50, pooling by 2, a tied autoencoder of rank 220; with
+            another backbone the subspace is PCA. ``None``: the reference with an autoencoder, else
+            the default.
+        weights: file of weights for the backbone. ``None``: the pretrained weights.
+        layers: names of the layers to read, fine to coarse. ``None``: the layers of stride 8, 16
+            and 32; the reference preset reads the backbone's reference layer.
+        size: height and width of the network's input in pixels, or one number for both. ``None``:
+            the backbone's. With tiles: the size that images are resized to before they are cut;
+            ``None`` keeps their own.
+        image_fit: how images meet that size: ``"stretch"``, or ``"letterbox"``, which keeps the
+            aspect and pads.
+        tile: height and width of the tiles that large images are cut into, in pixels, or one
+            number for both. ``None``: no tiles.
+        overlap: width of the strip that neighbouring tiles share, in pixels. ``None``: 64.
+        per_tile: whether each tile position has a model of its own, for a camera and parts that
+            do not move; else all tiles share one.
+        roi: region of interest as a mask, a file or an array (H, W): only non-zero pixels are
+            fitted and scored.
+        ignore: mask, a file or an array (H, W), whose non-zero pixels are neither fitted nor
+            scored.
+        subspace: ``"pca"``, or an `Autoencoder`, which needs ``fre[torch]``. ``None``: the
+            preset's.
+        method: inner settings of the method. ``None``: the defaults of `Method`.
+        augment: number of shifted and turned copies of each image, for fewer than 16 images.
+        false_alarm_rate: share of good images that may be called anomalous, above 0 and below 1.
+        group_by: rule that says which images show one part and so belong in one fold:
+            ``"folder"``, the name of an image's folder; a number, the folder so many levels up; or
+            a regular expression whose one capture group is found in the file's name. ``None``:
+            each image shows a part of its own.
+        memory: gigabytes of features to hold at once.
+        frozen: leave out of the model what `Model.update` and `fre.merge_models` need, which makes
+            its file two to four times as large. Per-tile models and autoencoders are always
+            frozen.
+        bits: range of the values of 16-bit image files, 0 to 2**bits - 1, in training and
+            prediction: 8, 10, 12, 14 or 16. ``None``: the smallest that holds the largest value of
+            the training images; a model of 8-bit images alone then refuses 16-bit files.
+        seed: seed of the folds, of copies, and of an autoencoder's training.
 
     Attributes:
-        seconds_: after `fit`, how long it took: ``total``, ``features`` and ``fit``.
-        skipped_: after `fit`, the errors of the images that were left out.
-        notes_: after `fit`, what is odd about the images, a line each.
+        seconds_: duration of `fit` in seconds: ``total``, ``features`` and ``fit``.
+        skipped_: errors of the images that `fit` left out.
+        notes_: remarks on the images, one line each.
     """
 
     seconds_: dict[str, float]
@@ -165,26 +148,10 @@ class FRE:
         per_tile: bool = False,
         roi: MaskSource | None = None,
         ignore: MaskSource | None = None,
-        pool: int | Sequence[int] | None = None,
-        subspace: str | None = None,
-        variance: float | None = None,
-        rank: int | None = None,
-        scope: str | Sequence[str] | None = None,
-        score_layers: Sequence[str] | None = None,
-        map_layers: Sequence[str] | None = None,
-        standardise: str | None = None,
-        top: float | None = None,
-        smoothing: float | None = None,
-        prior: float | None = None,
-        overall: bool | None = None,
+        subspace: str | Autoencoder | None = None,
+        method: Method | None = None,
         augment: int = 0,
-        flip: bool = False,
         false_alarm_rate: float = 0.01,
-        folds: int = 5,
-        epochs: int | None = None,
-        learning_rate: float | None = None,
-        batch_size: int | None = None,
-        plateau: float | None = None,
         group_by: str | int | None = None,
         memory: float = 2.0,
         frozen: bool = False,
@@ -202,26 +169,10 @@ class FRE:
         self.per_tile = per_tile
         self.roi = roi
         self.ignore = ignore
-        self.pool = pool
         self.subspace = subspace
-        self.variance = variance
-        self.rank = rank
-        self.scope = scope
-        self.score_layers = score_layers
-        self.map_layers = map_layers
-        self.standardise = standardise
-        self.top = top
-        self.smoothing = smoothing
-        self.prior = prior
-        self.overall = overall
+        self.method = method
         self.augment = augment
-        self.flip = flip
         self.false_alarm_rate = false_alarm_rate
-        self.folds = folds
-        self.epochs = epochs
-        self.learning_rate = learning_rate
-        self.batch_size = batch_size
-        self.plateau = plateau
         self.group_by = group_by
         self.memory = memory
         self.frozen = frozen
@@ -232,15 +183,28 @@ class FRE:
     def _parameter_names(cls) -> list[str]:
         return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
 
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> FRE:
+        """Return a detector with flat parameters, such as a model's metadata ``parameters``.
+
+        Args:
+            parameters: values by name: parameters of `FRE`, settings of `Method`, and settings of
+                `Autoencoder` where ``"subspace"`` is its kind. ``None`` stands for the default.
+
+        Raises:
+            OptionError: a value is out of range, or a setting has no effect.
+        """
+        return cls(**group_parameters(parameters))
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's parameters and their values."""
+        """Return the values of the constructor's parameters by name."""
         return {name: getattr(self, name) for name in self._parameter_names()}
 
     def set_params(self, **params: Any) -> FRE:
         """Change some of the constructor's parameters.
 
         Raises:
-            OptionError: an unknown parameter.
+            OptionError: FRE has no such parameter.
         """
         for name, value in params.items():
             if name not in self._parameter_names():
@@ -407,12 +371,12 @@ class FRE:
             OptionError: a parameter out of range.
         """
         settings = self._configuration()
+        of_tiles = {"overlap": self.overlap is not None, "per_tile": self.per_tile}
         refuse_without_effect(
-            settings.preset,
-            settings.subspace,
-            tile=self.tile,
-            overlap=self.overlap,
-            per_tile=self.per_tile,
+            [name for name, given in of_tiles.items() if given],
+            preset=settings.preset,
+            kind=settings.subspace,
+            tiles=self.tile is not None,
         )
         tiling, size = None, _size(self.size, backbone.default_size)
         if self.tile is not None:
@@ -456,9 +420,9 @@ class FRE:
         return extractor
 
     def _augmentation(self) -> Augmentation | None:
-        if self.augment == 0 and not self.flip:
+        if self.augment == 0 and not self._method.flip:
             return None
-        return Augmentation(self.augment, self.flip, self.seed)
+        return Augmentation(self.augment, self._method.flip, self.seed)
 
     def fit_features(
         self,
@@ -487,38 +451,25 @@ class FRE:
         settings = self._configuration()
         return self._fit_features(extractor, features, settings, groups, threads, progress)
 
+    @property
+    def _method(self) -> Method:
+        return self.method or Method()
+
     def _configuration(self) -> Configuration:
         settings = resolve(
             preset=self.preset,
             backbone=None if self.backbone is None else str(self.backbone),
             default_backbone=DEFAULT_BACKBONE,
-            pool=self.pool,
             subspace=self.subspace,
-            variance=self.variance,
-            rank=self.rank,
-            scope=self.scope,
-            score_layers=self.score_layers,
-            map_layers=self.map_layers,
-            standardise=self.standardise,
-            top=self.top,
-            smoothing=self.smoothing,
-            prior=self.prior,
-            overall=self.overall,
+            method=self.method,
         )
         refuse_without_effect(
-            settings.preset,
-            settings.subspace,
-            epochs=self.epochs,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            plateau=self.plateau,
-            augment=self.augment,
-            flip=self.flip,
+            self._method.changed,
+            preset=settings.preset,
+            kind=settings.subspace,
+            copies=self.augment != 0,
         )
-        check_rank(settings.variance, settings.rank)
         check_false_alarm_rate(self.false_alarm_rate)
-        if self.folds < 2:
-            raise OptionError(f"folds must be at least 2, not {self.folds}")
         return settings
 
     def _fit_features(
@@ -606,7 +557,7 @@ class FRE:
             variance=settings.variance,
             rank=settings.rank,
             reading=settings.reading,
-            position_folds=merge_folds(folds, self.folds),
+            position_folds=merge_folds(folds, self._method.folds),
             capacity=None if frozen else capacity_of(settings),
             progress=progress,
         )
@@ -672,7 +623,7 @@ class FRE:
             extractor,
             sources,
             parts,
-            make_folds(len(sources), folds=self.folds, seed=self.seed, groups=labels),
+            make_folds(len(sources), folds=self._method.folds, seed=self.seed, groups=labels),
             options,
             identity={**self.get_params(), "weights": extractor.backbone.weights_sha256},
             progress=progress,
@@ -709,23 +660,20 @@ class FRE:
         return Model(data, threads=threads), read
 
     def _refitting(self, extractor: FeatureExtractor, settings: Configuration) -> dict[str, Any]:
-        """The parameters that fit the same again with such an extractor: plain JSON values."""
-        kept = ["folds", "false_alarm_rate", "augment", "flip", "seed", "group_by", "per_tile"]
+        """Return the flat parameters that fit the same again, as plain JSON values."""
+        method = self._method
         found: dict[str, Any] = {
             "preset": settings.preset,
             "subspace": settings.subspace,
             "rank": settings.rank,
         }
-        if settings.subspace == "pca":
-            # With a fixed rank of the reference it has no effect, and would be refused.
+        if settings.autoencoder:
+            options = asdict(settings.autoencoder)
+            found |= {name: options[name] for name in ("epochs", "learning_rate", "batch_size")}
+        else:
+            # A fixed rank of the reference would refuse a variance.
             fixed = settings.preset == "reference" and settings.rank is not None
             found["variance"] = None if fixed else settings.variance
-        else:
-            found |= {
-                name: value
-                for name, value in asdict(self._training_options()).items()
-                if name not in ("seed", "threads")
-            }
         if settings.preset == "default":
             plan = plan_layers(extractor.backbone, self.layers, settings)
             found |= {
@@ -736,19 +684,20 @@ class FRE:
             }
             if all(part.scope != "position" for part in plan.layers):
                 found["prior"] = None
-            kept += ["score_layers", "map_layers"]
         else:
             found |= {"layers": [extractor.layout.layer], "pool": extractor.layout.pool}
-        return found | {name: getattr(self, name) for name in kept}
-
-    def _training_options(self, threads: int = 0) -> TrainingOptions:
-        given = {
-            "epochs": self.epochs,
-            "learning_rate": self.learning_rate,
-            "batch_size": self.batch_size,
+        found |= {
+            "folds": method.folds,
+            "false_alarm_rate": self.false_alarm_rate,
+            "augment": self.augment,
+            "flip": method.flip,
+            "seed": self.seed,
+            "group_by": self.group_by,
+            "per_tile": self.per_tile,
         }
-        kept: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return TrainingOptions(**kept, plateau=self.plateau, seed=self.seed, threads=threads)
+        if settings.preset == "default":
+            found |= {"score_layers": method.score_layers, "map_layers": method.map_layers}
+        return found
 
     def _labels(self, sources: Sequence[ImageSource]) -> list[str] | None:
         if self.group_by is None:
@@ -773,7 +722,9 @@ class FRE:
         by_digest = np.argsort(np.array(features.sha256), kind="stable")
         labels = None if groups is None else [groups[row] for row in by_digest]
         n = len(by_digest)
-        dealt = make_folds(n, folds=cheap_folds(n, self.folds), seed=self.seed, groups=labels)
+        dealt = make_folds(
+            n, folds=cheap_folds(n, self._method.folds), seed=self.seed, groups=labels
+        )
         if labels is None:
             dealt = _with_copies([features.sha256[row] for row in by_digest], dealt, self.seed)
         return [by_digest[fold] for fold in dealt]
@@ -788,19 +739,21 @@ class FRE:
         progress: Progress | None,
     ) -> tuple[LinearAutoencoder, FloatArray]:
         """An autoencoder; and float32 (r, P), the residuals of original rows, as if left out."""
-        assert settings.subspace != "pca"
-        assert settings.rank is not None
+        chosen = settings.autoencoder
+        assert chosen is not None
         fitter = Trained(
             features.X,
-            kind=settings.subspace,
-            rank=settings.rank,
-            options=self._training_options(threads),
+            kind=chosen.kind,
+            rank=chosen.rank,
+            options=TrainingOptions(
+                chosen.epochs, chosen.learning_rate, chosen.batch_size, self.seed, threads
+            ),
             progress=progress,
         )
         autoencoder = fitter.fit()
         n = len(features.X)
         maps = autoencoder.energies(features.X, layout.channels)
-        rows_of_folds = [features.rows_of(fold) for fold in merge_folds(folds, self.folds)]
+        rows_of_folds = [features.rows_of(fold) for fold in merge_folds(folds, self._method.folds)]
         for rows, held_out in fitter.cross_fit(rows_of_folds, channels=layout.channels):
             maps[rows] = extrapolate(held_out, maps[rows], fitted_on=n - len(rows), of=n)
         return autoencoder, maps[features.originals]

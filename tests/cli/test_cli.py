@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,45 @@ def test_help_has_an_example_for_each_command() -> None:
     assert fre("--version").stdout.startswith("fre, version ")
 
 
+def test_the_help_of_train_fits_one_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = fre("train", "--help").stdout.splitlines()
+    assert len(lines) <= 25
+    options = [line for line in lines if line.startswith("  -")]
+    assert len(options) == 17
+    everything = fre("train", "--help-all").stdout
+    assert all(line in everything for line in options[:-1])
+    for title in ("Input:", "Method:", "Memory and machines:", "Output:"):
+        assert f"\n{title}\n" in everything
+
+
+def test_every_option_has_a_line_in_the_full_help() -> None:
+    from click import Context, Option
+
+    from fre.cli import cli
+    from fre.cli.help import ALL, LongCommand
+
+    for name, command in cli.commands.items():
+        context = Context(command, info_name=name)
+        context.meta[ALL] = True
+        text = command.get_help(context)
+        for parameter in command.params:
+            if isinstance(parameter, Option) and parameter.name != "help_all":
+                assert parameter.help, f"{name} {parameter.opts}"
+                assert max(parameter.opts, key=len) in text
+        if isinstance(command, LongCommand):
+            assert {*command.title_of} <= {opt for p in command.params for opt in p.opts}
+
+
+def test_the_help_groups_every_command() -> None:
+    from fre.cli import cli
+    from fre.cli.help import CommandGroup
+
+    assert isinstance(cli, CommandGroup)
+    assert sorted(" ".join(cli.titles.values()).split()) == sorted(cli.commands)
+    assert "..." not in fre("--help").stdout.replace("[ARGS]...", "")
+
+
 def test_without_a_command_it_helps() -> None:
     done = fre()
     assert done.returncode == 0
@@ -109,7 +149,7 @@ def test_train_reports_in_words_and_as_json(dataset: Path, tmp_path: Path) -> No
     assert all(layer["kept_variance"] >= 0.97 for layer in layers.values())
     assert values["threshold"] > 0
     assert done.stderr.startswith("fre: 30 good images can't promise a false-alarm rate of 0.01")
-    reference = ["--preset", "reference", "--backbone", "efficientnet_lite0", "--rank", 5]
+    reference = ["--preset", "reference", "--backbone", "efficientnet_lite0", "--set", "rank=5"]
     words = fre("train", dataset, "-o", tmp_path / "m.onnx", "--size", "96x64", *reference)
     assert "5 of 672 dimensions" in words.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
@@ -431,17 +471,19 @@ def test_training_mistakes(dataset: Path, tmp_path: Path) -> None:
     (text / "d.png").unlink()
     assert f"{text}: no images" in train(text)
     reference = ["--preset", "reference", "--backbone", "efficientnet_lite0"]
-    assert "span 29 dimensions" in train(good, *reference, "--rank", 500, "--size", 64)
-    assert "top has no effect with the reference preset" in train(good, *reference, "--top", 0.1)
+    assert "span 29 dimensions" in train(good, *reference, "--set", "rank=500", "--size", 64)
+    assert "top has no effect with the reference preset" in train(
+        good, *reference, "--set", "top=0.1"
+    )
     assert "no such mask" in train(good, "--roi", tmp_path / "nowhere.png")
-    assert "expected a number" in train(good, "--pool", "two")
+    assert "expected a whole number" in train(good, "--set", "pool=two")
     assert "no backbone is called 'resnet0'" in train(good, "--backbone", "resnet0")
     assert "efficientnet_lite0" in train(good, "--backbone", "resnet0")
     assert "choose from: blocks.0" in train(good, "--layers", "layer9")
     assert "expected 256 or HxW" in train(good, "--size", "big")
-    assert "variance" in train(good, "--variance", 2)
+    assert "variance" in train(good, "--set", "variance=2")
     assert "false-alarm rate" in train(good, "--false-alarm-rate", 0)
-    assert "pool must be" in train(good, "--pool", 50)
+    assert "pool must be" in train(good, "--set", "pool=50")
     assert "--nonsense" in train(good, "--nonsense")
 
 
@@ -459,9 +501,12 @@ def test_model_file_mistakes(model: Path, dataset: Path, tmp_path: Path) -> None
 
 
 def test_an_enormous_image_is_refused(model: Path, tmp_path: Path) -> None:
-    from test_images import huge_png
-
-    huge = huge_png(tmp_path / "huge.png", 60_000, 60_000)
+    huge = tmp_path / "huge.png"
+    Image.fromarray(texture(0)).save(huge)
+    data = bytearray(huge.read_bytes())
+    data[16:24] = 2 * (60_000).to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    huge.write_bytes(data)
     done = fre("predict", model, huge)
     assert done.returncode == 2
     assert "--max-pixels" in json.loads(done.stdout)["error"]

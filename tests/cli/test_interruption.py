@@ -55,9 +55,7 @@ def test_work_that_does_not_stop_is_ended_by_force(number: int, on_a_worker: boo
     assert process.returncode == 2
     (line,) = errors.splitlines()
     assert line.startswith("fre: error: interrupted; work that did not stop within 0.5 s was ended")
-    assert line.endswith(
-        "the same command goes on" if on_a_worker else "removes what was left unfinished"
-    )
+    assert line.endswith("the same command goes on" if on_a_worker else "removes unfinished files")
 
 
 def test_a_signal_of_a_forked_child_does_not_end_its_parent() -> None:

@@ -374,7 +374,7 @@ def test_options_of_ray_need_ray(good_folder: Path) -> None:
 
 
 def test_an_autoencoder_is_refused(good_folder: Path) -> None:
-    detector = fre.FRE("efficientnet_lite0", preset="reference", subspace="tied", size=SIZE)
+    detector = fre.FRE("efficientnet_lite0", subspace=fre.Autoencoder(), size=SIZE)
     with pytest.raises(OptionError, match="can't be trained on several machines"):
         detector.fit(good_folder, stream=RayFit(Cluster()))
 

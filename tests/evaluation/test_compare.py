@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from conftest import texture
-from fre import FRE, compare, evaluate
+from fre import FRE, Method, compare, evaluate
 from fre.errors import DatasetError, OptionError
 from fre.evaluation.compare import FIGURES
 from fre.evaluation.metrics import (
@@ -202,7 +202,7 @@ def models(weave: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """The second sees less than the first."""
     folder = tmp_path_factory.mktemp("models")
     FRE(size=96).fit(weave).save(folder / "a.onnx")
-    FRE(size=32, rank=1).fit(weave).save(folder / "b.onnx")
+    FRE(size=32, method=Method(rank=1)).fit(weave).save(folder / "b.onnx")
     return folder / "a.onnx", folder / "b.onnx"
 
 

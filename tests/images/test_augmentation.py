@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from conftest import texture
-from fre import FRE
+from fre import FRE, Method
 from fre.errors import OptionError
 from fre.images.augmentation import Augmentation
 
@@ -82,7 +82,7 @@ def test_copies_teach_the_subspaces_and_are_not_scored(preset: str) -> None:
 
 def test_copies_and_tiles_together() -> None:
     images = [texture(seed, (96, 150)) for seed in range(3)]
-    model = FRE(tile=96, overlap=24, augment=1, flip=True).fit(images)
+    model = FRE(tile=96, overlap=24, augment=1, method=Method(flip=True)).fit(images)
     bad = texture(9, (96, 150)).copy()
     bad[40:56, 100:116] = 255
     assert model.predict(bad).score > 3 * max(model.predict(texture(9, (96, 150))).score, 1.0)

@@ -16,7 +16,7 @@ from PIL import Image
 from test_cli import fre, refused
 
 from conftest import texture
-from fre import FRE, load
+from fre import FRE, Method, load
 from fre.backbones import get_backbone
 from fre.errors import OptionError
 from fre.images.geometry import PADDING, Box, Geometry, Tiling, content_box
@@ -241,6 +241,7 @@ def test_images_of_mixed_sizes(name: str) -> None:
 
 PERIOD, TILE, OVERLAP = 32, 128, 32
 SHEET = (320, 512)
+PATCH = Method(scope="patch")
 STEP = TILE - OVERLAP
 # Measured: 0.993, 0.11, 1.08, 1.6 and 0.12.
 CORRELATION, DIFFERENCE, SEAM_MEAN, SEAM_LARGEST, SHIFT = 0.93, 0.4, 1.25, 2.0, 0.3
@@ -256,7 +257,7 @@ def weave(seed: int, size: tuple[int, int] = SHEET) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def tiled() -> Model:
-    model = FRE(tile=TILE, overlap=OVERLAP, scope="patch").fit([weave(seed) for seed in range(8)])
+    model = FRE(tile=TILE, overlap=OVERLAP, method=PATCH).fit([weave(seed) for seed in range(8)])
     grid = model.geometry.grid(SHEET)
     assert grid.rows == tuple(range(0, 193, STEP))
     assert grid.columns == tuple(range(0, 385, STEP))
@@ -265,7 +266,7 @@ def tiled() -> Model:
 
 @pytest.fixture(scope="module")
 def whole() -> Model:
-    return FRE(size=SHEET, scope="patch").fit([weave(seed) for seed in range(8)])
+    return FRE(size=SHEET, method=PATCH).fit([weave(seed) for seed in range(8)])
 
 
 def test_tiles_give_the_map_of_a_model_of_the_whole_image(tiled: Model, whole: Model) -> None:
@@ -398,7 +399,16 @@ def test_a_photograph_of_48_megapixels(tmp_path: Path) -> None:
     Image.fromarray(255 - photograph[:, ::-1] // 2).save(tmp_path / "strange.jpg", quality=92)
     model, out = tmp_path / "m.onnx", tmp_path / "out"
     training = peak_gigabytes(
-        "train", tmp_path / "good", "-o", model, "--tile", 512, "--overlap", 64, "--scope", "patch"
+        "train",
+        tmp_path / "good",
+        "-o",
+        model,
+        "--tile",
+        512,
+        "--overlap",
+        64,
+        "--set",
+        "scope=patch",
     )
     images = [tmp_path / f"{name}.jpg" for name in ("bad", "strange")]
     prediction = peak_gigabytes("predict", model, *images, "-o", out, "--maps", "png", "--masks")

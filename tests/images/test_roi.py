@@ -14,7 +14,7 @@ from PIL import Image
 from test_cli import fre, refused
 
 from conftest import texture
-from fre import FRE, load
+from fre import FRE, Autoencoder, Method, load
 from fre.backbones import get_backbone
 from fre.errors import ImageError, OptionError
 from fre.images.geometry import Tiling
@@ -31,14 +31,15 @@ STRETCH: dict[str, Any] = {"size": 96}
 LETTERBOX: dict[str, Any] = {"size": 128, "image_fit": "letterbox"}
 RECTANGLE: dict[str, Any] = {"size": (96, 224)}
 TILES: dict[str, Any] = {"tile": 96, "overlap": 24}
+PATCH: dict[str, Any] = {"method": Method(scope="patch")}
 CASES: dict[str, dict[str, Any]] = {
     "stretch": STRETCH,
     "letterbox": LETTERBOX,
     "rectangle": RECTANGLE,
     "tiles": TILES,
     "stretched and cut": TILES | {"size": (96, 240)},
-    "patch": STRETCH | {"scope": "patch"},
-    "patch tiles": TILES | {"scope": "patch"},
+    "patch": STRETCH | PATCH,
+    "patch tiles": TILES | PATCH,
     "reference": STRETCH | REFERENCE,
     "reference letterbox": LETTERBOX | REFERENCE,
     "reference tiles": TILES | REFERENCE,
@@ -134,7 +135,7 @@ def test_files_train_the_same_network_whatever_is_ignored_in_them(tmp_path: Path
         LETTERBOX,
         RECTANGLE | REFERENCE,
         TILES | {"size": (96, 240)},
-        TILES | {"size": (96, 240), "scope": "patch"},
+        TILES | {"size": (96, 240)} | PATCH,
     ],
 )
 def test_jpegs_that_are_decoded_at_reduced_scale(options: dict[str, Any], tmp_path: Path) -> None:
@@ -302,7 +303,7 @@ def test_a_region_that_a_small_image_loses() -> None:
 
 def test_openvino_agrees_on_a_model_with_a_region(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="needs fre[openvino]")
-    for options in (STRETCH, LETTERBOX, TILES, STRETCH | {"scope": "patch"}):
+    for options in (STRETCH, LETTERBOX, TILES, STRETCH | PATCH):
         path = FRE(ignore=IGNORED, **options).fit(GOOD).save(tmp_path / "m.onnx")
         ours, theirs = load(path), load(path, runtime="openvino")
         for seed in range(4):
@@ -317,7 +318,9 @@ def test_openvino_agrees_on_a_model_with_a_region(tmp_path: Path) -> None:
 
 def test_an_autoencoder_has_no_region() -> None:
     with pytest.raises(OptionError, match="closed form"):
-        FRE("efficientnet_lite0", preset="reference", subspace="tied", ignore=IGNORED).fit(GOOD)
+        FRE("efficientnet_lite0", preset="reference", subspace=Autoencoder(), ignore=IGNORED).fit(
+            GOOD
+        )
 
 
 def test_a_tile_that_shows_nothing_is_not_learnt() -> None:

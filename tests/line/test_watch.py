@@ -109,7 +109,7 @@ def test_the_lines_are_those_of_predict(model: Path, tmp_path: Path) -> None:
     paths = fill(tmp_path / "in", 10)
     lines, done = once(model, tmp_path / "in")
     assert done.returncode == 0, done.stderr
-    assert "10 images judged, 3 of them anomalous" in done.stderr
+    assert "10 images scored, 3 of them anomalous" in done.stderr
     expected = {str(p.path): p for p in fre.load(model).predict_many(paths)}
     assert len(lines) == 10
     for line in lines:
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_read_is_given_up_once(model: Path, tmp_path: Path
     (bad,) = (line for line in lines if "error" in line)
     assert bad["path"] == str(folder / "bad.png")
     assert len(lines) == 3
-    assert "2 images judged, 1 of them anomalous; 1 file could not be judged" in done.stderr
+    assert "2 images scored, 1 of them anomalous; 1 file could not be scored" in done.stderr
     assert once(model, folder)[0] == []
 
 
@@ -294,7 +294,7 @@ def test_what_is_there_can_be_left_out(model: Path, tmp_path: Path) -> None:
     watch.wait(1)
     assert watch.end(signal.SIGINT) == 0
     assert [Path(line["path"]).name for line in watch.lines] == ["900.png"]
-    assert "1 images judged" in watch.errors
+    assert "1 images scored" in watch.errors
 
 
 def test_mistakes(model: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fre.runtimes.runtime import open_runtime
 from fre.scoring.fusion import Enlargement, Fusion, Limit, Standard, Veto, smoothing_matrix
 from fre.scoring.graph import MAP, SCORE, fused_model
 from fre.subspaces.cross_fit import make_folds
-from fre.training.config import Configuration, resolve
+from fre.training.config import Configuration, Method, resolve
 from fre.training.cross_fitting import fit_fused
 from fre.training.plan import LayerPlan, plan_layers
 
@@ -124,7 +124,7 @@ def test_a_residual_far_beyond_the_good_ones_counts_at_any_number_of_images() ->
 def test_what_is_unlike_anything_learnt_scores_above_all_good_images(
     n: int, overall: bool | None
 ) -> None:
-    model = FRE(preset="default", size=64, overall=overall).fit(
+    model = FRE(preset="default", size=64, method=Method(overall=overall)).fit(
         [texture(seed) for seed in range(n)]
     )
     bars = np.repeat(np.array([0, 255, 60, 200], np.uint8), 24)[None, :, None]
@@ -133,7 +133,12 @@ def test_what_is_unlike_anything_learnt_scores_above_all_good_images(
 
 
 def settings(**given: Any) -> Configuration:
-    return resolve(preset="default", backbone=None, default_backbone="efficientnet_lite0", **given)
+    return resolve(
+        preset="default",
+        backbone=None,
+        default_backbone="efficientnet_lite0",
+        method=Method(**given),
+    )
 
 
 def test_layers_are_chosen_by_stride() -> None:

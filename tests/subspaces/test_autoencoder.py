@@ -212,18 +212,6 @@ def test_constant_features(torch: Any) -> None:
     assert trained.kept_variance == 1
 
 
-def test_plateau_ends_the_training(torch: Any) -> None:
-    X = features()
-    options: dict[str, Any] = {"rank": 3, "epochs": 400, "learning_rate": 1e-2, "threads": 1}
-    full = train_autoencoder(X, **options)
-    short = train_autoencoder(X, **options, plateau=0.01)
-    assert 10 < short.epochs < 400
-    assert short.losses == full.losses[: short.epochs]
-    losses = np.array(full.losses)
-    improvement = 1 - losses[10:] / losses[:-10]
-    assert short.epochs == 11 + int(np.argmax(improvement < 0.01))
-
-
 def test_progress_and_snapshots(torch: Any) -> None:
     X = features()
     reports: list[tuple[str, int, int]] = []
@@ -258,8 +246,6 @@ def test_progress_and_snapshots(torch: Any) -> None:
         ({"learning_rate": 0}, "learning rate"),
         ({"learning_rate": float("nan")}, "learning rate"),
         ({"batch_size": 0}, "batch size"),
-        ({"plateau": 0}, "plateau"),
-        ({"plateau": 1}, "plateau"),
         ({"threads": -1}, "threads"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from conftest import texture
-from fre import FRE, load
+from fre import FRE, Method, load
 from fre.backbones import get_backbone
 from fre.features.extractor import FeatureExtractor
 from fre.runtimes.runtime import open_runtime, with_outputs
@@ -108,8 +108,8 @@ def test_the_graph_equals_the_energies(runtime: str) -> None:
     if importlib.util.find_spec(runtime) is None:
         pytest.skip(f"needs fre[{runtime}]")
     size, images = (64, 96), np.stack([texture(seed, (64, 96)) for seed in range(7)])
-    options = {"layers": ["blocks.2"], "scope": "patch", "size": size, "standardise": "none"}
-    model = FRE(**options).fit(list(images[:6]))
+    method = Method(scope="patch", standardise="none")
+    model = FRE(layers=["blocks.2"], size=size, method=method).fit(list(images[:6]))
     extractor = FeatureExtractor(get_backbone(), "blocks.2", pool=1, size=size)
     X = extractor.run(images)
     subspace = PatchStatistics.of(X[:6], extractor.layout.grid).fit()
@@ -124,7 +124,7 @@ def test_the_graph_equals_the_energies(runtime: str) -> None:
 def test_a_model_of_patches_sees_a_defect_that_no_position_saw() -> None:
     """And its file says what it is."""
     images = [texture(seed) for seed in range(4)]
-    model = FRE(size=96, scope="patch").fit(images)
+    model = FRE(size=96, method=Method(scope="patch")).fit(images)
     assert [part["scope"] for part in model.metadata["subspaces"]] == ["patch"] * 3 + ["image"]
     bad = texture(9).copy()
     bad[60:76, 20:36] = 255
@@ -135,6 +135,6 @@ def test_a_model_of_patches_sees_a_defect_that_no_position_saw() -> None:
 
 
 def test_patches_are_saved_and_loaded(tmp_path) -> None:
-    model = FRE(size=64, scope="patch").fit([texture(seed) for seed in range(4)])
+    model = FRE(size=64, method=Method(scope="patch")).fit([texture(seed) for seed in range(4)])
     again = load(model.save(tmp_path / "m.onnx"))
     assert again.predict(texture(9)).score == model.predict(texture(9)).score

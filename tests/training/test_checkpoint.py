@@ -267,7 +267,7 @@ def test_ctrl_c_says_how_to_go_on(many: Path, tmp_path: Path) -> None:
     _, error = process.communicate()
     assert process.returncode == 2
     assert error.splitlines() == [
-        f"fre: error: interrupted; the same command goes on from {checkpoint}"
+        f"fre: error: interrupted; the same command resumes from {checkpoint}"
     ]
 
 

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from conftest import texture
-from fre import FRE
+from fre import FRE, Autoencoder, Method
+from fre.cli.train import train
 from fre.errors import OptionError
 from fre.scoring.fusion import Reading
-from fre.training.config import Configuration, resolve
+from fre.training.config import (
+    OF_AUTOENCODER,
+    OF_METHOD,
+    Configuration,
+    parse_settings,
+    resolve,
+)
 
 NOTHING: dict[str, Any] = {
     "preset": None,
     "backbone": None,
     "default_backbone": "efficientnet_lite0",
-    "pool": None,
     "subspace": None,
-    "variance": None,
-    "rank": None,
 }
 
 
 def resolved(**given: Any) -> Configuration:
-    return resolve(**(NOTHING | given))
+    method = {name: given.pop(name) for name in OF_METHOD if name in given}
+    return resolve(**(NOTHING | given), method=Method(**method))
 
 
 def summary(configuration: Configuration) -> tuple[Any, ...]:
@@ -50,15 +59,15 @@ def test_the_reference_with_another_backbone_is_the_closed_form() -> None:
 
 def test_an_autoencoder_means_the_reference() -> None:
     expected = ("reference", "resnet18", (2,), "tied", 0.97, 220)
-    assert summary(resolved(subspace="tied", backbone="resnet18")) == expected
+    assert summary(resolved(subspace=Autoencoder(), backbone="resnet18")) == expected
 
 
 def test_every_argument_overrides() -> None:
     given = resolved(preset="reference", subspace="pca", pool=4, variance=0.9)
     assert summary(given) == ("reference", "resnet50", (4,), "pca", 0.9, None)
-    assert resolved(preset="reference", rank=50).rank == 50
-    assert resolved(subspace="plain").rank == 220
-    assert resolved(subspace="plain", rank=7).rank == 7
+    assert resolved(preset="reference", subspace=Autoencoder(rank=50)).rank == 50
+    assert resolved(subspace=Autoencoder("plain")).rank == 220
+    assert resolved(subspace=Autoencoder("plain", rank=7)).rank == 7
     assert resolved(rank=7).rank == 7
     assert resolved(scope=["patch", "image"]).scope == ("patch", "image")
     reading = resolved(standardise="layer", top=1, smoothing=0, prior=0, overall=False).reading
@@ -68,12 +77,12 @@ def test_every_argument_overrides() -> None:
 def test_mistakes() -> None:
     with pytest.raises(OptionError, match=r"no preset is called 'best'.*default, reference"):
         resolved(preset="best")
-    with pytest.raises(OptionError, match="choose from: pca, tied, plain"):
+    with pytest.raises(OptionError, match="\"pca\" or an Autoencoder, not 'svd'"):
         resolved(subspace="svd")
     with pytest.raises(OptionError, match="variance has no effect with subspace tied"):
-        resolved(subspace="tied", variance=0.9)
-    with pytest.raises(OptionError, match="subspaces in closed form, not plain"):
-        resolved(preset="default", subspace="plain")
+        resolved(subspace=Autoencoder(), variance=0.9)
+    with pytest.raises(OptionError, match="subspaces by PCA, not plain"):
+        resolved(preset="default", subspace=Autoencoder("plain"))
     with pytest.raises(OptionError, match="choose from: image, position, patch"):
         resolved(scope="everywhere")
     with pytest.raises(OptionError, match="score-layers has no effect with the reference"):
@@ -88,7 +97,7 @@ def test_mistakes() -> None:
         ({"epochs": 220}, "epochs has no effect with subspace pca"),
         ({"learning_rate": 1e-3}, "learning-rate has no effect with subspace pca"),
         ({"batch_size": 32}, "batch-size has no effect with subspace pca"),
-        ({"plateau": 0.1, "preset": "default"}, "plateau has no effect with subspace pca"),
+        ({"subspace": "tied", "scope": "image"}, "scope has no effect with the reference preset"),
         ({"preset": "reference", "subspace": "pca", "epochs": 9}, "epochs has no effect"),
         ({"subspace": "tied", "variance": 0.9}, "variance has no effect with subspace tied"),
         (
@@ -105,9 +114,8 @@ def test_mistakes() -> None:
 )
 def test_settings_without_effect_are_refused(given: dict[str, Any], message: str) -> None:
     backbone = {"backbone": "efficientnet_lite0"} if given.get("preset") == "reference" else {}
-    detector = FRE(**backbone, **{"size": 64} | given)
     with pytest.raises(OptionError, match=message):
-        detector.fit([texture(seed) for seed in range(4)])
+        FRE.from_parameters(backbone | {"size": 64} | given).fit([texture(0)] * 4)
 
 
 def test_the_same_settings_where_they_have_an_effect() -> None:
@@ -115,18 +123,74 @@ def test_the_same_settings_where_they_have_an_effect() -> None:
     tiled = FRE(tile=64, overlap=8).fit(images)
     assert tiled.metadata["preprocessing"]["tiling"]["overlap"] == 8
     assert FRE(tile=128).fit(images).metadata["preprocessing"]["tiling"]["overlap"] == 64
-    fixed = FRE("efficientnet_lite0", preset="reference", rank=2, size=64).fit(images)
+    fixed = FRE("efficientnet_lite0", preset="reference", method=Method(rank=2), size=64).fit(
+        images
+    )
     assert fixed.metadata["subspaces"][0]["rank"] == 2
     again = fixed.metadata["parameters"]
     assert again["variance"] is None
-    assert FRE("efficientnet_lite0", **again, size=64).fit(images).threshold == fixed.threshold
-    patches = FRE(scope="patch", size=64).fit(images)
-    assert FRE(**patches.metadata["parameters"], size=64).fit(images).threshold == patches.threshold
+    other = FRE.from_parameters({"backbone": "efficientnet_lite0", "size": 64} | again)
+    assert other.fit(images).threshold == fixed.threshold
+    patches = FRE(method=Method(scope="patch"), size=64).fit(images)
+    other = FRE.from_parameters(patches.metadata["parameters"] | {"size": 64})
+    assert other.fit(images).threshold == patches.threshold
 
 
 @pytest.mark.parametrize(
-    "given", [{"top": 0.0}, {"top": 1.1}, {"smoothing": -1.0}, {"prior": float("nan")}]
+    "given",
+    [
+        {"top": 0.0},
+        {"top": 1.1},
+        {"smoothing": -1.0},
+        {"prior": float("nan")},
+        {"variance": 1.1},
+        {"rank": 0},
+        {"folds": 1},
+        {"subspace": "tied", "rank": 0},
+        {"subspace": "tied", "epochs": 0},
+        {"subspace": "plain", "learning_rate": float("nan")},
+        {"subspace": "plain", "batch_size": 0},
+    ],
 )
-def test_values_out_of_range(given: dict[str, float]) -> None:
-    with pytest.raises(OptionError, match=next(iter(given))):
-        resolved(**given)
+def test_values_out_of_range(given: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=[*given][-1]):
+        FRE.from_parameters(given)
+
+
+def test_settings_are_parsed_by_their_types() -> None:
+    assignments = ["top=0.1", "pool=1,2", "overall=no", "scope=patch", "score-layers=a", "rank=3"]
+    assert parse_settings(assignments) == {
+        "top": 0.1,
+        "pool": [1, 2],
+        "overall": False,
+        "scope": "patch",
+        "score_layers": ["a"],
+        "rank": 3,
+    }
+    for assignment, message in {
+        "tops=1": "no setting is called 'tops'; choose from: variance, .*, batch_size",
+        "top": "expected top=VALUE",
+        "top=x": "expected a number, not 'x'",
+        "overall=3": "expected true or false",
+        "folds=1.5": "expected a whole number",
+    }.items():
+        with pytest.raises(OptionError, match=message):
+            parse_settings([assignment])
+
+
+@pytest.mark.parametrize("settings", [Method, Autoencoder])
+def test_the_docs_list_every_setting_with_its_default(settings: type) -> None:
+    page = Path(__file__).parents[2] / "docs" / "default.md"
+    rows = [row.split(" | ") for row in page.read_text().splitlines() if row.startswith("| `")]
+    listed = [(row[0].strip("|` "), row[-1].strip("| ").split("`")[1]) for row in rows]
+    expected = [(one.name, str(one.default)) for one in fields(settings) if one.name != "kind"]
+    first = listed.index(expected[0])
+    assert listed[first : first + len(expected)] == expected
+    assert len(listed) == len(OF_METHOD) + len(OF_AUTOENCODER)
+
+
+def test_the_help_names_every_setting() -> None:
+    (option,) = [parameter for parameter in train.params if parameter.name == "settings"]
+    assert isinstance(option, click.Option)
+    words = re.findall(r"\w+", option.help or "")
+    assert {*OF_METHOD, *OF_AUTOENCODER} <= {*words}

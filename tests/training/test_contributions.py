@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from conftest import texture
-from fre import FRE
+from fre import FRE, Method
 from fre.model import Model
 from fre.runtimes.runtime import open_runtime, with_outputs
 from fre.scoring.graph import MAP, SCORE
@@ -78,10 +78,11 @@ def test_contributions_in_tiles_and_letterboxes() -> None:
 
 
 def test_a_layer_that_is_read_twice_has_two_names() -> None:
-    model = fitted(layers=["blocks.4", "blocks.4"], scope=["position", "image"])
+    model = fitted(layers=["blocks.4", "blocks.4"], method=Method(scope=["position", "image"]))
     assert list(model.metadata["layer_maps"]) == ["blocks.4/position", "blocks.4/image"]
     three = ["blocks.3", "blocks.4", "blocks.4"]
-    same = fitted(layers=three, scope="position", pool=[1, 1, 2], map_layers=three)
+    method = Method(scope="position", pool=[1, 1, 2], map_layers=three)
+    same = fitted(layers=three, method=method)
     names = list(same.metadata["layer_maps"])
     assert names == ["blocks.3", "blocks.4/position", "blocks.4/position/2"]
     assert list(same.predict(defective()).regions[0].layers) == names

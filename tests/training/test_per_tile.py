@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from conftest import texture
-from fre import FRE, load
+from fre import FRE, Method, load
 from fre.errors import DatasetError, OptionError
 from fre.model import Model
 from fre.types import ImageArray
@@ -54,7 +54,7 @@ def test_each_tile_is_judged_by_its_own_model() -> None:
         coarse = np.repeat(np.repeat(texture(seed + 100, (16, 16)), 4, axis=0), 4, axis=1)
         return np.concatenate([coarse, fine] if swapped else [fine, coarse], axis=1)
 
-    options = {"tile": 64, "overlap": 0, "layers": ["blocks.4"], "scope": "patch"}
+    options = {"tile": 64, "overlap": 0, "layers": ["blocks.4"], "method": Method(scope="patch")}
     images = [pair(seed) for seed in range(10)]
     own, shared = (FRE(**options, per_tile=each).fit(images) for each in (True, False))
     assert not own.predict(pair(50)).anomalous
@@ -109,7 +109,7 @@ def test_every_scope_and_the_overall_residual_have_heads() -> None:
     bad = scene(50)
     bad[70:85, 150:165] = 255
     for scope in ("patch", "image"):
-        detector = FRE(**TILES, scope=scope, overall=True)
+        detector = FRE(**TILES, method=Method(scope=scope, overall=True))
         fitted = detector.fit(images)
         assert fitted.predict(bad).score > fitted.predict(scene(51)).score
 

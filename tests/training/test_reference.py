@@ -49,7 +49,7 @@ def test_resnet18_on_screws_is_where_it_was_published(
 def test_the_trained_autoencoder_makes_a_model(
     screws: Path, tmp_path: Path, resnet18: tuple[str, ...]
 ) -> None:
-    options = ("--size", 64, "--rank", 16, "--epochs", 8, "--folds", 2)
+    options = ("--size", 64, "--set", "rank=16", "--set", "epochs=8", "--set", "folds=2")
     for kind in ("tied", "plain"):
         file = tmp_path / f"{kind}.onnx"
         trained = fre("train", screws, "-o", file, *resnet18, "--subspace", kind, *options)
@@ -70,7 +70,7 @@ def test_the_reference_preset_reads_65536_numbers(tmp_path: Path, good_folder: P
     torch.save(state, tmp_path / "resnet50.pth")
     trained = fre(
         *("train", good_folder, "-o", tmp_path / "m.onnx", "--preset", "reference"),
-        *("--weights", tmp_path / "resnet50.pth", "--epochs", 1, "--folds", 2),
+        *("--weights", tmp_path / "resnet50.pth", "--set", "epochs=1", "--set", "folds=2"),
     )
     (layer,) = trained["layers"]
     assert (layer["name"], layer["dimension"], layer["rank"]) == ("layer3", 65_536, 220)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from conftest import texture
-from fre import FRE
+from fre import FRE, Autoencoder, Method
 from fre.backbones import get_backbone
 from fre.errors import DatasetError, ImageError
 from fre.features.stream import NO_THUMBNAIL, SeenImage
@@ -22,10 +22,10 @@ LITE = {"backbone": "efficientnet_lite0", "preset": "reference"}
 CASES: list[dict[str, Any]] = [
     {"size": 64},
     {"size": 64, **LITE},
-    {"size": 64, "scope": ["patch", "position", "image"]},
-    {"size": 64, "layers": ["blocks.3"], "scope": "image", "pool": 2},
+    {"size": 64, "method": Method(scope=["patch", "position", "image"])},
+    {"size": 64, "layers": ["blocks.3"], "method": Method(scope="image", pool=2)},
     {"tile": 64, "overlap": 16},
-    {"size": 64, "augment": 2, "flip": True},
+    {"size": 64, "augment": 2, "method": Method(flip=True)},
     {"size": (64, 96), "image_fit": "letterbox"},
 ]
 
@@ -62,7 +62,7 @@ def test_the_reference_scores_the_same() -> None:
 
 
 def test_a_fixed_rank_holds_in_the_calibration_too() -> None:
-    held, streamed = both({"size": 64, "rank": 5, **LITE})
+    held, streamed = both({"size": 64, "method": Method(rank=5), **LITE})
     of_held, of_streamed = (np.median(model.calibration.scores) for model in (held, streamed))
     assert of_streamed == pytest.approx(of_held, rel=0.2)
 
@@ -109,7 +109,7 @@ def test_groups_and_unreadable_images(tmp_path: Path) -> None:
 
 def test_what_can_not_be_streamed_says_so() -> None:
     with pytest.raises(DatasetError, match="an autoencoder can't be trained without"):
-        FRE("efficientnet_lite0", subspace="tied", rank=3, size=64, memory=TINY).fit(images(4))
+        FRE("efficientnet_lite0", subspace=Autoencoder(), size=64, memory=TINY).fit(images(4))
     # by itself, the preset means the autoencoder of its ResNet-50
     documented = FRE(preset="reference", size=64, memory=TINY)
     lite = FRE(**LITE, size=64).extractor(get_backbone("efficientnet_lite0"))  # its weights suffice

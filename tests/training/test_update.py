@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import texture
-from fre import FRE, Model, load, merge_models
+from fre import FRE, Method, Model, load, merge_models
 from fre.backbones import get_backbone
 from fre.backbones.model_file import embedded_backbone
 from fre.errors import (
@@ -241,11 +241,11 @@ def test_a_merged_model_can_be_updated_and_merged(reference: Model) -> None:
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"scope": ["patch", "position", "image"]},
+        {"method": Method(scope=["patch", "position", "image"])},
         {"tile": 64, "size": None, "overlap": 8},
         {"image_fit": "letterbox"},
-        {"variance": 0.9, "rank": 5, "top": 0.1, "smoothing": 0.0},
-        {"augment": 1, "flip": True},
+        {"method": Method(variance=0.9, rank=5, top=0.1, smoothing=0.0)},
+        {"augment": 1, "method": Method(flip=True)},
     ],
     ids=lambda parameters: next(iter(parameters)),
 )
@@ -329,9 +329,9 @@ def test_a_frozen_model_is_the_same_but_for_what_it_lacks(model: Model) -> None:
         ({"size": 96}, r"size \(64 x 64 and 96 x 96\)"),
         ({"preset": "reference"}, r"preset \(default and reference\)"),
         ({"layers": ["blocks.4", "blocks.5"]}, "layers"),
-        ({"variance": 0.9}, r"variance \(0.97 and 0.9\)"),
-        ({"smoothing": 2.0}, "reading"),
-        ({"pool": 2}, "scopes, pooling"),
+        ({"method": Method(variance=0.9)}, r"variance \(0.97 and 0.9\)"),
+        ({"method": Method(smoothing=2.0)}, "reading"),
+        ({"method": Method(pool=2)}, "scopes, pooling"),
         ({"image_fit": "letterbox"}, r"fit \(stretch and letterbox\)"),
     ],
 )
@@ -609,7 +609,7 @@ def test_image_wide_subspaces_are_calibrated_as_in_one_training(preset: str) -> 
 
 
 def test_beyond_the_capacity_features_are_gone(model: Model) -> None:
-    small = detector(rank=8).fit(IMAGES[:12])
+    small = detector(method=Method(rank=8)).fit(IMAGES[:12])
     image_wide = [part for part in learnt_of(small).parts if part.part.scope == "image"]
     assert [part.statistics.n for part in image_wide] == [12, 12]
     assert all(part.features(4) is not None for part in image_wide)

@@ -30,6 +30,7 @@ from fre.inference.document import to_json
 from fre.parallel import available_cores
 from fre.runtimes.measure import package_version, processor
 from fre.storage.files import write_atomic
+from fre.training.config import OF_AUTOENCODER, OF_METHOD, Method, flatten_parameters
 from fre.types import Progress
 from fre.version import __version__
 
@@ -212,16 +213,19 @@ class _Source:
     def detector(self, variant: Variant, seed: int) -> FRE:
         parameters = self.parameters
         if variant.subspace == "pca":
-            # It is of the autoencoders that are compared with.
-            parameters = {name: parameters[name] for name in parameters if name != "epochs"}
-        return FRE(
-            variant.backbone,
-            weights=variant.weights,
-            preset=variant.preset,
-            pool=variant.pool,
-            subspace=variant.subspace,
-            seed=seed,
-            **parameters,
+            # The autoencoders that are compared with PCA have these settings.
+            own = {*OF_AUTOENCODER} - {*OF_METHOD}
+            parameters = {name: parameters[name] for name in parameters if name not in own}
+        return FRE.from_parameters(
+            {
+                "backbone": variant.backbone,
+                "weights": variant.weights,
+                "preset": variant.preset,
+                "pool": variant.pool,
+                "subspace": variant.subspace,
+                "seed": seed,
+                **parameters,
+            }
         )
 
     def features(self, variant: Variant, detector: FRE) -> tuple[FeatureExtractor, Features]:
@@ -230,7 +234,8 @@ class _Source:
             if backbone is None:
                 backbone = get_backbone(variant.backbone, weights=variant.weights)
                 self._opened[variant.backbone] = backbone
-            detector = FRE(**{**detector.get_params(), "pool": self._pool})
+            method = replace(detector.method or Method(), pool=self._pool)
+            detector = FRE(**{**detector.get_params(), "method": method})
             base = detector.extractor(backbone, threads=self.threads)
             paths = [sample.path for sample in self.dataset.train]
             self._base = base, base.extract(paths, progress=self.progress)
@@ -267,7 +272,7 @@ def _measure(source: _Source, variant: Variant, seed: int) -> dict[str, Any]:
             "peak_memory_bytes": peak_memory() if resettable else None,
         },
         "training": {
-            "parameters": _plain(detector.get_params()),
+            "parameters": _plain(flatten_parameters(detector.get_params())),
             "backbone": to_json(document.backbone),
             "preprocessing": to_json(document.preprocessing),
             "rank": document.subspaces[0].rank,

@@ -1,4 +1,8 @@
-"""The command line: it calls the library, and imports what is heavy inside the commands."""
+"""The command line, one module per command; commands import heavy packages when they run.
+
+- common: options, output, progress bar and interruption that commands share.
+- help: help pages of one screen, and their full form.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from fre.cli.common import Interrupted, complain, interruption, note
 from fre.cli.compare import compare
 from fre.cli.demo import demo
 from fre.cli.evaluate import evaluate
+from fre.cli.help import CommandGroup
 from fre.cli.info import info
 from fre.cli.merge import merge
 from fre.cli.predict import predict
@@ -32,25 +37,31 @@ __all__ = ["cli", "main"]
 
 
 @click.group(
+    cls=CommandGroup,
+    titles={
+        "Start": "demo train predict evaluate",
+        "Operate": "threshold update merge watch serve",
+        "More": "compare benchmark quantize info",
+    },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
 )
 @click.version_option(__version__, prog_name="fre")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Find defects having seen only good images.
+    """Find defects in images, trained on good images only.
 
     \b
-    fre demo                                   the whole product on data of its own
-    fre train parts/good -o part.onnx          learn what good parts look like
-    fre predict part.onnx incoming -o results  judge new images
+    fre demo                                   see everything on drawn data
+    fre train parts/good -o part.onnx          train a model on good images
+    fre predict part.onnx incoming -o results  score new images
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
 def _show(other: Callable[..., None]) -> Callable[..., None]:
-    """Print remarks of fre as one line, and leave other warnings as they are."""
+    """Return a hook that prints a warning of fre as one line, and others as before."""
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, FREWarning):
@@ -62,12 +73,12 @@ def _show(other: Callable[..., None]) -> Callable[..., None]:
 
 
 def main() -> NoReturn:
-    """Run the command line; exit with 0 if it is done, 1 if fre failed, 2 if the user erred."""
+    """Run the command line; exit with 0 for done, 1 for a fault of fre, 2 for a user's mistake."""
     for stream in (sys.stdout, sys.stderr):
-        # Whatever the console's encoding, and with names of files that are not Unicode.
+        # Consoles may use another encoding, and file names need not be Unicode.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    # Of damaged files, in words and with line numbers of the image library's own.
+    # Pillow warns of damaged files with its own line numbers.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.showwarning = _show(warnings.showwarning)
     interruption.watch()
@@ -82,13 +93,13 @@ def main() -> NoReturn:
         code = complain(error.format_message() + where, 2)
     except FREError as error:
         code = complain(str(error), error.exit_code)
-    except Exception as error:  # the last resort: a fault of ours, in one line
+    except Exception as error:  # a fault of fre, in one line
         if os.environ.get("FRE_DEBUG"):
             raise
         kind = type(error).__name__
         code = complain(f"{kind}: {error} (a fault of fre; FRE_DEBUG=1 shows where)", 1)
     if interruption.arrived:
-        # An import that was cut short can crash the interpreter while it tidies up.
+        # An interrupted import can crash the interpreter at its exit.
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

@@ -15,14 +15,19 @@ from fre.cli.common import (
     note,
     parse_names,
     parse_size,
+    path_option,
     progress_bar,
+    set_option,
+    threads_option,
 )
+from fre.cli.help import LongCommand
 
 
-class _SpreadCommand(click.Command):
+class _SpreadCommand(LongCommand):
     """A command whose repeatable options also take several values at once: ``--pool 2 4``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each further value."""
         spread = {
             name
             for parameter in self.params
@@ -42,7 +47,10 @@ class _SpreadCommand(click.Command):
         return super().parse_args(ctx, expanded)
 
 
-@click.command(cls=_SpreadCommand)
+@click.command(
+    cls=_SpreadCommand,
+    groups={"More": "--layers --set --seed --layout --threads --max-pixels"},
+)
 @click.argument("root", type=click.Path(path_type=Path))
 @click.option(
     "--backbone",
@@ -57,7 +65,7 @@ class _SpreadCommand(click.Command):
     "--weights",
     metavar="[NAME=]FILE",
     multiple=True,
-    help="A file of weights for a backbone; the name may be left out where only one needs a file.",
+    help="File of weights for a backbone; leave the name out if only one backbone needs a file.",
 )
 @click.option(
     "--preset",
@@ -66,13 +74,15 @@ class _SpreadCommand(click.Command):
     multiple=True,
     default=("default",),
     show_default=True,
+    help="One or both presets.",
 )
 @click.option(
     "--pool",
     "pools",
     type=int,
     multiple=True,
-    help="One or more, for tables of the reference.  [default: the preset's]",
+    metavar="N...",
+    help="Edges of the pooling windows to compare.  [default: the preset's]",
 )
 @click.option(
     "--subspace",
@@ -81,33 +91,45 @@ class _SpreadCommand(click.Command):
     multiple=True,
     default=("pca",),
     show_default=True,
-    help="Autoencoders are trained with the reference preset.",
+    help="PCA or autoencoders, which use the reference preset.",
 )
-@click.option("--category", "categories", multiple=True, help="Only these.  [default: all]")
-@click.option("--layers", callback=parse_names, help="The layer to read.")
-@click.option("--size", callback=parse_size, help="256, or HxW.  [default: the backbone's]")
-@click.option("--variance", type=float, help="Share of the energy that pca keeps.")
-@click.option("--rank", type=int, help="A fixed number of dimensions.")
-@click.option("--folds", default=5, show_default=True, help="For calibration.")
-@click.option("--epochs", type=int, help="Epochs of an autoencoder's training.  [default: 220]")
-@click.option("--seed", default=42, show_default=True)
-@click.option("--layout", help="Of the dataset.  [default: recognised]")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
 @click.option(
+    "--category",
+    "categories",
+    multiple=True,
+    metavar="NAME...",
+    help="Categories of the dataset to measure.  [default: all]",
+)
+@click.option(
+    "--size",
+    callback=parse_size,
+    metavar="HxW",
+    help="Input size in pixels, 256 or HxW.  [default: the backbone's]",
+)
+@path_option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    metavar="DIR",
     default=Path("fre-benchmark"),
     show_default=True,
-    help="Where finished cells are kept; the same command continues from there.",
+    help="Folder that keeps finished cells; the same command resumes.",
 )
 @click.option(
     "--against",
     type=click.Choice(["published"]),
     help="Add the published figures of the same backbones and pooling, and the differences.",
 )
-@max_pixels_option
 @json_option
+@click.option(
+    "--layers", callback=parse_names, metavar="NAMES", help="Layers to read, separated by commas."
+)
+@set_option
+@click.option("--seed", default=42, show_default=True, help="Seed of every training.")
+@click.option(
+    "--layout", metavar="NAME", help="Folder layout of the dataset.  [default: recognised]"
+)
+@threads_option
+@max_pixels_option
 def benchmark(
     root: Path,
     backbones: tuple[str, ...],
@@ -118,15 +140,14 @@ def benchmark(
     output: Path,
     against: str | None,
     json_file: str | None,
-    seed: int,
-    categories: tuple[str, ...],
-    layout: str | None,
-    threads: int,
-    **parameters: Any,
+    layers: list[str] | None,
+    size: tuple[int, int] | None,
+    settings: tuple[str, ...],
+    **options: Any,
 ) -> None:
-    """Train and evaluate every category of a dataset by every backbone.
+    """Train and evaluate every category of a dataset with every backbone.
 
-    Prints tables in Markdown. A run that is stopped keeps what is finished, and continues.
+    Prints tables in Markdown. An interrupted run resumes with the same command.
 
     \b
     Example: fre benchmark mvtec --backbone efficientnet_lite0 resnet18 --against published
@@ -134,10 +155,13 @@ def benchmark(
     from fre.benchmark.run import assign_weights, make_variant, run_benchmark
     from fre.benchmark.tables import benchmark_tables
     from fre.errors import OptionError
+    from fre.training.config import OF_AUTOENCODER, OF_METHOD, parse_settings
 
-    if parameters["epochs"] is not None and {*subspaces} == {"pca"}:
-        raise OptionError("--epochs has no effect with --subspace pca: add tied or plain")
-    interruption.aftermath = f"what is finished is kept in {output}: the same command goes on"
+    chosen = parse_settings(settings)
+    if {*subspaces} == {"pca"}:
+        for name in [name for name in OF_AUTOENCODER if name in chosen and name not in OF_METHOD]:
+            raise OptionError(f"--set {name} has no effect with --subspace pca: add tied or plain")
+    interruption.aftermath = f"finished cells are kept in {output}: the same command resumes"
     files = assign_weights(backbones, weights)
     variants = dict.fromkeys(
         make_variant(name, files.get(name), preset, pool, subspace)
@@ -147,26 +171,24 @@ def benchmark(
         for subspace in subspaces
     )
 
-    def report(cell: dict[str, Any], known: bool) -> None:
-        auroc = cell["figures"]["image_auroc"]
-        figure = "-" if auroc is None else f"{auroc:.3f}"
-        note(
-            f"{cell['category']}, {cell['label']}: image AUROC {figure}"
-            + (" (kept from before)" if known else "")
-        )
-
     with progress_bar() as progress:
         cells = run_benchmark(
             root,
             output,
             variants=list(variants),
-            parameters=parameters,
-            seed=seed,
-            categories=categories,
-            layout=layout,
-            threads=threads,
+            parameters={"layers": layers, "size": size, **chosen},
             progress=progress,
-            report=report,
+            report=_report,
+            **options,
         )
     tables = benchmark_tables(cells, against_published=against == "published")
     emit({"cells": cells}, tables, json_file)
+
+
+def _report(cell: dict[str, Any], known: bool) -> None:
+    auroc = cell["figures"]["image_auroc"]
+    figure = "-" if auroc is None else f"{auroc:.3f}"
+    note(
+        f"{cell['category']}, {cell['label']}: image AUROC {figure}"
+        + (" (kept from before)" if known else "")
+    )

@@ -1,4 +1,4 @@
-"""What the commands share: options, output, progress, interruption."""
+"""Options, output, progress bar and interruption that the commands share."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import click
 
-from fre.errors import ImageError
+from fre.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
+    from fre.datasets.samples import Dataset
     from fre.inference.document import SubspaceSection
     from fre.types import Progress
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 FIGURE_TITLES = {
     "image_auroc": "image AUROC",
@@ -32,35 +33,34 @@ FIGURE_TITLES = {
     "aupro": "AUPRO",
     "aupimo": "AUPIMO",
 }
-"""Names of the figures of an evaluation, in the order in which they are printed."""
-
+"""Names of the figures of an evaluation, in printed order."""
 
 HEADERS_READ = 2000
-"""Further images that are looked at after the first unreadable one: a few seconds' work."""
+"""Number of images whose headers are read after the first unreadable one, in a few seconds."""
 
 RUNTIMES = ("auto", "onnxruntime", "openvino", "cuda", "coreml", "directml")
 
 
 class Interrupted(BaseException):
-    """What Ctrl-C raises here: click would print a line of its own on a KeyboardInterrupt."""
+    """Ctrl-C or a request to end; on a KeyboardInterrupt click would print a line of its own."""
 
 
 GRACE = 10.0
-"""Seconds for running work to end after Ctrl-C or a request to end."""
+"""Seconds that running work has to end after Ctrl-C or a request to end."""
 
 
 class Interruption:
-    """Ctrl-C or a request to end, which some libraries swallow when it comes as they load."""
+    """State of Ctrl-C or a request to end, which some libraries swallow while they load."""
 
     arrived = False
     aftermath = "no partial result is left behind"
 
     def watch(self) -> None:
-        """Handle both signals, and end the process by force where its work does not end.
+        """Handle both signals, and end the process by force if its work does not end.
 
-        The main thread may wait for a worker, or for a call into other code, which Python's
-        handlers wait for; so another thread learns of the signal from the file descriptor that
-        the system's handler writes to.
+        Python runs signal handlers in the main thread only, which may wait for a worker or a call
+        into other code. So another thread reads the file descriptor that the system's handler
+        writes to.
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.arrive)
@@ -69,7 +69,7 @@ class Interruption:
             os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         if hasattr(os, "register_at_fork"):
-            # Signals of a child would end its parent.
+            # A signal to a child process must not end its parent.
             os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
         threading.Thread(target=self._guard, args=(reading,), daemon=True).start()
 
@@ -82,13 +82,13 @@ class Interruption:
             raise Interrupted
 
     def _guard(self, reading: int) -> None:
-        # A server has handlers of its own, and ends in its own way.
+        # A server has its own handlers and ends in its own way.
         while signal.getsignal(os.read(reading, 1)[0]) != self.arrive:
             pass
         time.sleep(GRACE)
         after = self.aftermath
         if after == Interruption.aftermath:
-            after = "the next run there removes what was left unfinished"
+            after = "the next run there removes unfinished files"
         line = (
             f"fre: error: interrupted; work that did not stop within {GRACE:g} s was ended by "
             f"force; {after}\n"
@@ -120,7 +120,7 @@ def note_left_out(folder: Path) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A bar on stderr for whatever takes over a second; nothing where that is no terminal."""
+    """Show a bar on stderr for work of more than a second, if stderr is a terminal."""
     from tqdm import tqdm
 
     bar: Any = None
@@ -132,7 +132,7 @@ def progress_bar() -> Iterator[Progress]:
             if bar is not None:
                 bar.close()
             bar = tqdm(desc=task, total=total, unit=" images", disable=None, delay=0.5)
-            # tqdm adds a colon to what it is told at the start, and not to what it is told later
+            # tqdm adds a colon to its first description only.
             bar.desc = task
         bar.update(done - bar.n)
 
@@ -144,20 +144,20 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def emit(values: dict[str, Any], text: str, json_file: str | None) -> None:
-    """Write the JSON to the file that was named, ``-`` is stdout, and print the text."""
+    """Write values as JSON to a file, ``-`` for stdout, and print the text."""
     if json_file:
         write_text(json_file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
     if json_file != "-":
-        # What is still to be written must not be lost because nobody reads the text to its end.
+        # A reader that has gone must not stop the command before it writes its files.
         print_line(text)
 
 
 def print_line(line: str) -> bool:
-    """Print at once; false if whoever read our output has gone, as ``head`` does."""
+    """Print and flush a line; return false if the reader has gone, as ``head`` does."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
-        # Python would complain once more when it flushes at exit.
+        # Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True
@@ -197,15 +197,6 @@ def parse_names(_: click.Context, __: click.Parameter, value: str | None) -> Any
     return None if value is None else [name.strip() for name in value.split(",")]
 
 
-def parse_numbers(_: click.Context, __: click.Parameter, value: str | None) -> Any:
-    if value is None:
-        return None
-    parts = [part.strip() for part in value.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(f"expected a number, or several as in 1,1,2, not {value!r}")
-    return [int(part) for part in parts]
-
-
 def set_pixel_limit(_: click.Context, __: click.Parameter, value: int | None) -> None:
     if value is not None:
         from fre.images.formats import set_pixel_limit
@@ -213,39 +204,70 @@ def set_pixel_limit(_: click.Context, __: click.Parameter, value: int | None) ->
         set_pixel_limit(value)
 
 
-def json_option(command: Command) -> Command:
-    return click.option(
-        "--json", "json_file", metavar="FILE", help="Write the result as JSON; - is stdout."
-    )(command)
+def path_option(*names: str, metavar: str = "FILE", **more: Any) -> Decorator:
+    return click.option(*names, type=click.Path(path_type=Path), metavar=metavar, **more)
 
 
-def max_pixels_option(command: Command) -> Command:
-    return click.option(
-        "--max-pixels",
-        type=click.IntRange(min=1),
-        expose_value=False,
-        callback=set_pixel_limit,
-        help="Refuse images of more pixels than this.  [default: about 89 million]",
-    )(command)
+def count_option(*names: str, least: int = 1, metavar: str = "N", **more: Any) -> Decorator:
+    """Return an option for a whole number with a lower bound."""
+    kind = click.IntRange(least)
+    return click.option(*names, type=kind, metavar=metavar, show_default="default" in more, **more)
 
 
-def good_option(command: Command) -> Command:
-    """Which folders hold good images, where their names do not say so."""
-    return click.option(
-        "--good",
-        multiple=True,
-        metavar="NAME",
-        help="Name of a folder of good images, or a pattern such as '2024-*'; . is the images "
-        "directly in the folder. May be given several times.  [default: names that mean good]",
-    )(command)
+def flag_option(name: str, help: str) -> Decorator:  # noqa: A002
+    return click.option(name, is_flag=True, help=help)
+
+
+json_option = click.option(
+    "--json", "json_file", metavar="FILE", help="Write the result as JSON to FILE; - is stdout."
+)
+
+output_option = path_option("-o", "--output", required=True, help="Model file to write.")
+
+max_pixels_option = count_option(
+    "--max-pixels",
+    expose_value=False,
+    callback=set_pixel_limit,
+    help="Refuse images of more pixels than this.  [default: about 89 million]",
+)
+
+good_option = click.option(
+    "--good",
+    multiple=True,
+    metavar="NAME",
+    help="Name of a folder of good images, or a pattern such as '2024-*'; . stands for the images "
+    "directly in the folder; repeatable.  [default: names that mean good]",
+)
+
+skip_unreadable_option = flag_option(
+    "--skip-unreadable", help="Leave out images that can't be read, and name them."
+)
+
+threads_option = count_option(
+    "--threads", default=0, least=0, help="Number of threads; 0 takes all cores."
+)
+
+batch_size_option = count_option(
+    "--batch-size", default=8, help="Images that the network takes at once."
+)
+
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change a setting of the method, such as top=0.1; repeatable. docs/default.md explains: "
+    "variance, rank, pool, scope, score_layers, map_layers, standardise, top, smoothing, prior, "
+    "overall, folds, flip; of an autoencoder: rank, epochs, learning_rate, batch_size.",
+)
 
 
 def suggest_skipping(error: ImageError, sources: Iterable[Path]) -> ImageError:
-    """Return the error of an image with a few more that can't be read, and what to do.
+    """Return the error of an unreadable image with a few more such images, and what to do.
 
     Args:
-        error: of the first image that could not be read.
-        sources: all images of the command, in order; the headers of those behind are read.
+        error: error of the first unreadable image.
+        sources: all images of the command, in order; the headers of later ones are read.
     """
     from itertools import islice
 
@@ -261,57 +283,83 @@ def suggest_skipping(error: ImageError, sources: Iterable[Path]) -> ImageError:
     )
 
 
-def skip_unreadable_option(command: Command) -> Command:
-    return click.option(
-        "--skip-unreadable",
-        is_flag=True,
-        help="Leave out images that can't be read; they are named and counted.",
-    )(command)
-
-
-def runtime_options(command: Command) -> Command:
-    command = click.option(
-        "--threads",
-        type=click.IntRange(min=0),
-        default=0,
-        help="Threads of the network; 0 takes all cores.",
-    )(command)
+def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for the runtime of a model and its threads."""
     return click.option(
         "--runtime",
         type=click.Choice(RUNTIMES),
+        metavar="NAME",
         default="onnxruntime",
-        show_default=True,
-        help="What runs the model; auto is the faster of onnxruntime and openvino, measured once.",
-    )(command)
+        help="Runtime of the model: onnxruntime, openvino, cuda, coreml, directml, or auto, the "
+        "faster of the first two as measured once.  [default: onnxruntime]",
+    )(threads_option(command))
 
 
-def ray_options(command: Command) -> Command:
-    """Where the work is done."""
-    command = click.option(
-        "--workers",
-        type=click.IntRange(min=1),
-        help="Processes on the cluster.  [default: as many as it has cores for]",
-    )(command)
-    command = click.option(
-        "--address", metavar="ADDR", help="Of a Ray cluster.  [default: this machine by itself]"
-    )(command)
-    return click.option(
-        "--engine",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        show_default=True,
-        help="ray works on many machines; it needs the extra fre[ray].",
-    )(command)
+def ray_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for working on a Ray cluster."""
+    for add in (
+        count_option(
+            "--workers",
+            help="Number of processes on the Ray cluster.  [default: as many as it has cores for]",
+        ),
+        click.option(
+            "--address",
+            metavar="ADDR",
+            help="Address of a Ray cluster.  [default: this machine alone]",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="ray works on many machines; it needs fre[ray].",
+        ),
+    ):
+        command = add(command)
+    return command
+
+
+def note_all(remarks: Iterable[object]) -> None:
+    for remark in remarks:
+        note(str(remark))
+
+
+def open_noted(path: Path, good: tuple[str, ...] = ()) -> Dataset:
+    """Open a dataset, and print the remarks on it."""
+    from fre.datasets import open_dataset
+
+    opened = open_dataset(path, good=good)
+    note_all(opened.notes)
+    return opened
+
+
+@contextmanager
+def reading(sources: Iterable[Path]) -> Iterator[Progress]:
+    """Show a progress bar, and advise --skip-unreadable if an image can't be read.
+
+    Args:
+        sources: all images of the command, in order.
+
+    Raises:
+        ImageError: an image can't be read.
+    """
+    try:
+        with progress_bar() as progress:
+            yield progress
+    except ImageError as error:
+        raise suggest_skipping(error, sources) from error
 
 
 def refuse_without_ray(engine: str, options: dict[str, Any]) -> None:
     """Refuse options that only Ray has.
 
-    Raises:
-        OptionError: one of them was given, and the engine is another.
-    """
-    from fre.errors import OptionError
+    Args:
+        engine: ``"local"`` or ``"ray"``.
+        options: values of Ray's options by name; ``None`` for those not given.
 
+    Raises:
+        OptionError: one of them was given with another engine.
+    """
     given = [name for name, value in options.items() if value is not None]
     if engine != "ray" and given:
         raise OptionError(f"{' and '.join(given)} can be given with --engine ray only")

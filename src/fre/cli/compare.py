@@ -9,18 +9,18 @@ import click
 
 from fre.cli.common import (
     FIGURE_TITLES,
+    count_option,
     emit,
     good_option,
     json_option,
     max_pixels_option,
-    note,
-    progress_bar,
+    note_all,
+    open_noted,
+    reading,
     runtime_options,
     skip_unreadable_option,
-    suggest_skipping,
 )
 from fre.cli.evaluate import tested_text
-from fre.errors import ImageError
 
 if TYPE_CHECKING:
     from fre.evaluation.compare import Comparison, Difference, Disagreement
@@ -30,12 +30,8 @@ if TYPE_CHECKING:
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option(
-    "--limit",
-    type=click.IntRange(min=0),
-    default=20,
-    show_default=True,
-    help="Disagreements to print; the JSON has all of them.",
+@count_option(
+    "--limit", default=20, least=0, help="Number of disagreements to print; the JSON has all."
 )
 @good_option
 @skip_unreadable_option
@@ -55,36 +51,24 @@ def compare(
 ) -> None:
     """Compare two models on the test images of a dataset.
 
-    Differences are B - A. Their 95 % intervals come from drawing the same images for both; one
-    without 0 in it is more than the luck of the test images. Then follow the images that only one
-    of the models calls anomalous, the strongest disagreement first.
+    Differences are B - A, with 95 % intervals from a bootstrap of the test images. An interval
+    without 0 is more than chance. Then follow the images that only one model calls anomalous, the
+    strongest disagreement first.
 
     \b
     Example: fre compare old.onnx new.onnx parts --limit 5
     """
-    from fre.datasets import open_dataset
     from fre.evaluation.compare import compare as measure
     from fre.model import load
 
-    models = [load(path, runtime=runtime, threads=threads, many=True) for path in (a, b)]
-    opened = open_dataset(dataset, good=good)
-    for remark in opened.notes:
-        note(remark)
-    try:
-        with progress_bar() as progress:
-            result = measure(
-                models[0],
-                models[1],
-                opened,
-                skip_unreadable=skip_unreadable,
-                progress=progress,
-            )
-    except ImageError as error:
-        raise suggest_skipping(error, (sample.path for sample in opened.test)) from error
-    for left_out in result.a.unreadable:
-        note(f"left out: {left_out}")
-    for remark in result.a.notes:
-        note(remark)
+    models = (
+        load(a, runtime=runtime, threads=threads, many=True),
+        load(b, runtime=runtime, threads=threads, many=True),
+    )
+    opened = open_noted(dataset, good)
+    with reading(sample.path for sample in opened.test) as progress:
+        result = measure(*models, opened, skip_unreadable=skip_unreadable, progress=progress)
+    note_all([*(f"left out: {error}" for error in result.a.unreadable), *result.a.notes])
     values = result.to_dict()
     for name, path in (("a", a), ("b", b)):
         values[name] = {"model": str(path), **values[name]}

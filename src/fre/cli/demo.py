@@ -6,21 +6,27 @@ from pathlib import Path
 
 import click
 
-from fre.cli.common import emit, json_option, progress_bar
+from fre.cli.common import (
+    count_option,
+    emit,
+    json_option,
+    path_option,
+    progress_bar,
+)
 from fre.cli.evaluate import evaluation_text
 
 
 @click.command()
-@click.option(
+@path_option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
-    help="A new folder.  [default: fre-demo, or fre-demo-2 and so on if that is there]",
+    metavar="DIR",
+    help="New folder for the results.  [default: fre-demo, or fre-demo-2 and so on if it exists]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Draws another data set.")
+@count_option("--seed", default=0, least=0, help="Seed of the drawn images.")
 @json_option
 def demo(output: Path | None, seed: int, json_file: str | None) -> None:
-    """Show the whole product on data of its own: nothing is needed, nothing is downloaded.
+    """Train, evaluate and predict on drawn images, without downloads.
 
     \b
     Example: fre demo
@@ -39,7 +45,7 @@ def demo(output: Path | None, seed: int, json_file: str | None) -> None:
         f"{folder / 'report.html'}    the report: open it in a browser",
         f"{folder / 'overview.png'}   one image of each kind, with its heat map",
         f"{folder / 'overlays'}/      all heat maps; the outline is the true defect",
-        f"{folder / 'plates'}/        the images that were drawn",
+        f"{folder / 'plates'}/        the drawn images",
         "",
         "Try next:",
         f"  fre predict {folder / 'plate.onnx'} {folder / 'plates/test/scratch'} -o results",

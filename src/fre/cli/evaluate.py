@@ -13,13 +13,14 @@ from fre.cli.common import (
     good_option,
     json_option,
     max_pixels_option,
-    note,
+    note_all,
+    open_noted,
+    path_option,
     progress_bar,
+    reading,
     runtime_options,
     skip_unreadable_option,
-    suggest_skipping,
 )
-from fre.errors import ImageError
 
 if TYPE_CHECKING:
     from fre.evaluation.figures import Evaluation
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option(
-    "--report", type=click.Path(path_type=Path), help="Write an HTML report to this file."
-)
+@path_option("--report", help="Write an HTML report to FILE.")
 @good_option
 @skip_unreadable_option
 @runtime_options
@@ -48,13 +47,13 @@ def evaluate(
 ) -> None:
     """Measure a model on the test images of a dataset.
 
-    The 95 % intervals are by the choice of test images, not of training images; images/s is of
-    this one run. A figure that can't be computed is - with its reason, and null in the JSON.
+    The 95 % intervals cover the choice of test images, not of training images. images/s is the
+    speed of this run. A figure that can't be computed is shown as - with the reason, and is null
+    in the JSON.
 
     \b
     Example: fre evaluate part.onnx parts --report part.html
     """
-    from fre.datasets import open_dataset
     from fre.evaluation.evaluate import evaluate as measure
     from fre.model import load
     from fre.report.of_model import report_on
@@ -63,19 +62,11 @@ def evaluate(
     if report:
         check_writable(report)
     loaded = load(model, runtime=runtime, threads=threads, many=True)
-    opened = open_dataset(dataset, good=good)
-    for remark in opened.notes:
-        note(remark)
-    try:
-        with progress_bar() as progress:
-            result = measure(loaded, opened, skip_unreadable=skip_unreadable, progress=progress)
-    except ImageError as error:
-        raise suggest_skipping(error, (sample.path for sample in opened.test)) from error
-    for left_out in result.unreadable:
-        note(f"left out: {left_out}")
-    for remark in result.notes:
-        note(remark)
-    # Before the report: should that fail, the figures are not lost.
+    opened = open_noted(dataset, good)
+    with reading(sample.path for sample in opened.test) as progress:
+        result = measure(loaded, opened, skip_unreadable=skip_unreadable, progress=progress)
+    note_all([*(f"left out: {error}" for error in result.unreadable), *result.notes])
+    # Printed first, so that a failing report does not lose the figures.
     emit(result.to_dict(), evaluation_text(result), json_file)
     if report:
         with progress_bar() as progress:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @json_option
 def info(model: Path, json_file: str | None) -> None:
-    """Say what a model is.
+    """Show the contents of a model file.
 
     \b
     Example: fre info part.onnx
@@ -71,7 +71,7 @@ def _info_text(path: Path, model: Model) -> str:
 
 
 def _input_in_words(model: Model) -> str:
-    """How an image meets the input; sizes are height x width."""
+    """Describe how images are resized to the input; sizes are height x width."""
     geometry, size = model.geometry, "{} x {}".format(*model.size)
     if geometry.tiling is not None:
         whole = geometry.tiling.image_size

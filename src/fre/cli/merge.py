@@ -6,20 +6,18 @@ from pathlib import Path
 
 import click
 
-from fre.cli.common import emit, json_option, note
+from fre.cli.common import emit, json_option, note, output_option
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file."
-)
+@output_option
 @json_option
 def merge(models: tuple[Path, ...], output: Path, json_file: str | None) -> None:
-    """Join models that were trained apart, on different good images.
+    """Merge models that were trained on different good images.
 
     They must have the same backbone, layers, pooling, scopes, input, region of interest and
-    reading; if not, it is said in what they differ. The false-alarm rate is that of the first.
+    reading; if not, the error names the differences. The first model's false-alarm rate is kept.
 
     \b
     Example: fre merge line-1.onnx line-2.onnx -o both.onnx
@@ -40,8 +38,8 @@ def merge(models: tuple[Path, ...], output: Path, json_file: str | None) -> None
     n_images = sum(counts)
     if 3 * max(counts) < n_images:
         note(
-            "each of these models has seen few of all images, which makes the threshold too low: "
-            "test it on other good images (fre evaluate), and raise it (fre threshold)"
+            "each model was trained on few of all images, which makes the threshold too low: test "
+            "it on other good images (fre evaluate), and raise it (fre threshold)"
         )
     values = {
         "model": str(output),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fre.cli.common import (
+    batch_size_option,
+    count_option,
     emit,
+    flag_option,
     interruption,
     json_option,
     max_pixels_option,
@@ -21,151 +25,117 @@ from fre.cli.common import (
     runtime_options,
     write_text,
 )
+from fre.cli.help import LongCommand
 from fre.errors import ImageError, InputError, OptionError
 
+if TYPE_CHECKING:
+    from fre.distributed import Cluster
+    from fre.inference.prediction import Prediction
+    from fre.report.prediction_files import FolderWriter
 
-@click.command()
+
+@click.command(
+    cls=LongCommand,
+    groups={
+        "Ray": "--engine --address --workers --format --shard-size",
+        "Speed and limits": "--batch-size --runtime --threads --max-pixels",
+    },
+    details="""
+    IMAGES are files, folders and lists of files (.txt with one path a line; .csv and .jsonl as for
+    fre train). With Ray they may also be URLs (s3://, gs://, https://), and a list may be @FILE.
+    Ray writes shards of some lines each, and an interrupted run resumes.
+    """,
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(), nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
     type=click.Path(),
-    help="A folder for overlays, maps, masks and predictions.jsonl, whose lines name their files; "
-    "with Ray for shards, here or a URL.",
+    metavar="DIR",
+    help="Folder for overlays, maps, masks and predictions.jsonl; with Ray, a folder or URL for "
+    "shards.",
 )
 @click.option(
     "--maps",
     type=click.Choice(["tiff", "npy", "png"]),
-    help="Write the anomaly maps, too (with -o): float32, or 16-bit grey for png.",
+    help="Also write the anomaly maps (with -o): float32, or 16-bit grey for png.",
 )
-@click.option(
-    "--masks",
-    is_flag=True,
-    help="Write binary masks, too (with -o): 255 where a pixel is anomalous, 0 elsewhere.",
+@flag_option(
+    "--masks", help="Also write binary masks (with -o): 255 for anomalous pixels, 0 for others."
 )
-@click.option(
-    "--overwrite",
-    is_flag=True,
-    help="Replace earlier results in the folder; other files in it stay.",
-)
+@flag_option("--overwrite", help="Replace earlier results in the folder; other files in it stay.")
+@json_option
 @ray_options
 @click.option(
     "--format",
     "form",
     type=click.Choice(["jsonl", "parquet"]),
-    help="Of the shards that Ray writes.  [default: jsonl]",
+    help="File format of the shards.  [default: jsonl]",
 )
-@click.option(
-    "--shard-size",
-    type=click.IntRange(min=1),
-    help="Images of a shard.  [default: 1000]",
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@count_option("--shard-size", help="Number of images in a shard.  [default: 1000]")
+@batch_size_option
 @runtime_options
 @max_pixels_option
-@json_option
 def predict(
     model: Path,
     images: tuple[str, ...],
     output: str | None,
     maps: str | None,
     masks: bool,
-    overwrite: bool,
     engine: str,
     address: str | None,
     workers: int | None,
     form: str | None,
     shard_size: int | None,
-    batch_size: int,
-    runtime: str,
-    threads: int,
-    json_file: str | None,
+    **options: Any,
 ) -> int:
-    """Judge images: a line of JSON for each.
-
-    IMAGES are files, folders and lists of files (.txt, one path a line; .csv and .jsonl as for fre
-    train). With Ray they may be URLs as well (s3://, gs://, https://), and a list may be @FILE.
-    What Ray writes are shards of some lines each; a run that was stopped goes on where it was.
+    """Score images: one line of JSON for each.
 
     \b
     Example: fre predict part.onnx incoming -o results --maps tiff
              fre predict part.onnx s3://line-3/june -o s3://line-3/scores --engine ray
     """
-    refuse_without_ray(
-        engine,
-        {
-            "--address": address,
-            "--workers": workers,
-            "--format": form,
-            "--shard-size": shard_size,
-        },
-    )
-    if engine == "ray":
-        return _predict_on_ray(
-            model,
-            images,
-            output,
-            maps or masks,
-            address=address,
-            workers=workers,
-            threads=threads,
-            json_file=json_file,
-            form=form or "jsonl",
-            shard_size=shard_size or 1000,
-            batch_size=batch_size,
-            runtime=runtime,
-            overwrite=overwrite,
+    of_ray = {"--address": address, "--workers": workers, "--format": form}
+    refuse_without_ray(engine, {**of_ray, "--shard-size": shard_size})
+    for option, wanted in (("--maps", maps), ("--masks", masks)):
+        if wanted and not output:
+            raise OptionError(f"{option} needs a folder to write to: add -o FOLDER")
+    if engine != "ray":
+        folder = None if output is None else Path(output)
+        return _predict_here(model, [*map(Path, images)], folder, maps, masks, **options)
+    if output is None:
+        raise OptionError("--engine ray needs a folder to write to: add -o FOLDER")
+    if maps or masks:
+        raise OptionError(
+            "--maps and --masks are not for --engine ray, which writes scores and regions"
         )
-    return _predict_here(
-        model,
-        tuple(Path(image) for image in images),
-        None if output is None else Path(output),
-        maps,
-        masks,
-        overwrite=overwrite,
-        batch_size=batch_size,
-        runtime=runtime,
-        threads=threads,
-        json_file=json_file,
-    )
+    from fre.distributed import Cluster
+
+    cluster = Cluster(address, workers, max(1, options.pop("threads")))
+    options |= {"form": form or "jsonl", "shard_size": shard_size or 1000}
+    return _predict_on_ray(model, images, output, cluster, **options)
 
 
 def _predict_on_ray(
     model: Path,
     images: tuple[str, ...],
-    output: str | None,
-    pictures: str | bool | None,
+    output: str,
+    cluster: Cluster,
     *,
-    address: str | None,
-    workers: int | None,
-    threads: int,
     json_file: str | None,
     **options: Any,
 ) -> int:
-    from fre.distributed import Cluster, predict
+    from fre.distributed import predict
     from fre.model import load
 
-    if output is None:
-        raise OptionError("--engine ray needs a folder to write to: add -o FOLDER")
-    if pictures:
-        raise OptionError(
-            "--maps and --masks are not for --engine ray, which writes scores and regions"
-        )
     loaded = load(model)
-    interruption.aftermath = "shards that are done are kept, and the same command goes on"
+    interruption.aftermath = "finished shards are kept, and the same command resumes"
     with progress_bar() as progress:
-        result = predict(
-            loaded,
-            images,
-            output,
-            cluster=Cluster(address, workers, max(1, threads)),
-            progress=progress,
-            **options,
-        )
+        result = predict(loaded, images, output, cluster=cluster, progress=progress, **options)
     text = (
         f"{result.output}: {result.n_images} images in {result.n_shards} shards "
-        f"({result.n_found} were there before), {result.n_anomalous} anomalous, "
+        f"({result.n_found} from an earlier run), {result.n_anomalous} anomalous, "
         f"{result.n_errors} could not be read; {result.seconds:.1f} s"
     )
     emit(result.to_dict(), text, json_file)
@@ -183,7 +153,7 @@ def _images_of(source: Path) -> list[Path]:
 
 def _predict_here(
     model: Path,
-    images: tuple[Path, ...],
+    images: list[Path],
     output: Path | None,
     maps: str | None,
     masks: bool,
@@ -197,21 +167,15 @@ def _predict_here(
     from contextlib import ExitStack
 
     from fre.model import load
-    from fre.report.prediction_files import FolderWriter, json_line, output_names
+    from fre.report.prediction_files import FolderWriter, output_names
     from fre.storage.files import encode_text, staged_folder, write_atomic
     from fre.storage.listing import RESULTS
 
-    for option, wanted in (("--maps", maps), ("--masks", masks)):
-        if wanted and not output:
-            raise OptionError(f"{option} needs a folder to write to: add -o FOLDER")
     loaded = load(model, runtime=runtime, threads=threads, many=True)
     paths = [path for source in images for path in _images_of(source)]
     for source in images:
         note_left_out(source)
     names = output_names(images, paths) if output else []
-    lines: list[str] = []
-    failures = anomalous = 0
-    reader_left = False
     folder = writer = None
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar())
@@ -221,21 +185,13 @@ def _predict_here(
             )
             writer = FolderWriter(folder, loaded.map_range, maps, masks)
             stack.enter_context(writer)
-        results = loaded.predict_many(paths, batch_size=batch_size, errors="return")
-        for done, result in enumerate(results, start=1):
-            files = writer.files(names[done - 1]) if writer else None
-            lines.append(json_line(result, files))
-            if json_file is None:
-                reader_left = reader_left or not print_line(lines[-1])
-                if reader_left and not folder:
-                    break
-            if isinstance(result, ImageError):
-                failures += 1
-            else:
-                anomalous += result.anomalous
-                if writer:
-                    writer.add(result, names[done - 1])
-            progress("Predicting", done, len(paths))
+        lines, anomalous, failures = _score(
+            loaded.predict_many(paths, batch_size=batch_size, errors="return"),
+            writer,
+            names,
+            printing=json_file is None,
+            progress=lambda done: progress("Predicting", done, len(paths)),
+        )
         text = "".join(f"{line}\n" for line in lines)
         if folder:
             write_atomic(folder / RESULTS[0], encode_text(text))
@@ -247,3 +203,43 @@ def _predict_here(
         + (f"; written to {output}" if output else "")
     )
     return InputError.exit_code if failures else 0
+
+
+def _score(
+    results: Iterable[Prediction | ImageError],
+    writer: FolderWriter | None,
+    names: list[str],
+    *,
+    printing: bool,
+    progress: Callable[[int], None],
+) -> tuple[list[str], int, int]:
+    """Print the results and write the files of each.
+
+    Args:
+        results: predictions and errors, in order.
+        writer: writes overlays, maps and masks; ``None`` writes none.
+        names: names of the images' files, for the writer.
+        printing: whether to print the lines.
+        progress: called with the number of finished images.
+
+    Returns:
+        the JSON lines, the number of anomalous images, and the number of errors.
+    """
+    from fre.report.prediction_files import json_line
+
+    lines: list[str] = []
+    anomalous = failures = 0
+    for done, result in enumerate(results, start=1):
+        lines.append(json_line(result, writer.files(names[done - 1]) if writer else None))
+        if printing and not print_line(lines[-1]):
+            printing = False
+            if not writer:
+                break
+        if isinstance(result, ImageError):
+            failures += 1
+        else:
+            anomalous += result.anomalous
+            if writer:
+                writer.add(result, names[done - 1])
+        progress(done)
+    return lines, anomalous, failures

@@ -11,9 +11,13 @@ import click
 from fre.cli.common import (
     FIGURE_TITLES,
     emit,
+    flag_option,
     json_option,
     max_pixels_option,
     note,
+    open_noted,
+    output_option,
+    path_option,
     progress_bar,
     runtime_options,
 )
@@ -28,16 +32,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("good", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file."
-)
-@click.option(
+@output_option
+@path_option(
     "--dataset",
     "tested",
-    type=click.Path(path_type=Path),
-    help="Evaluate both models on the test images of this dataset.",
+    metavar="DIR",
+    help="Dataset whose test images both models are evaluated on.",
 )
-@click.option("--force", is_flag=True, help="Write the model even if it is not worth having.")
+@flag_option("--force", help="Write the model even if it is slower or finds less.")
 @runtime_options
 @max_pixels_option
 @json_option
@@ -51,28 +53,25 @@ def quantize(
     threads: int,
     json_file: str | None,
 ) -> None:
-    """Make a smaller model in 8-bit integers, if it is faster and finds the same.
+    """Make a smaller, faster model in 8-bit integers.
 
-    GOOD are good images, best those that MODEL was trained on: the network is quantised by the
-    ranges that it has on them, and subspaces, scales and threshold are fitted to them anew.
+    GOOD are good images, best those that MODEL was trained on. They set the integer ranges of the
+    network, and the subspaces, scales and threshold are fitted to them again.
 
-    Nothing is written if the result is not faster on this machine (one image, in turns with
-    MODEL); or if image AUROC on the dataset falls by more than 0.01; or, without a dataset, if
-    the ranks of both models' scores on the good images correlate below 0.95 (Spearman).
+    Nothing is written if the result is not faster than MODEL on this machine, one image at a time;
+    if image AUROC on the dataset falls by more than 0.01; or, without a dataset, if the scores of
+    both models on the good images have a rank correlation (Spearman) below 0.95.
 
     \b
     Example: fre quantize part.onnx parts/good -o part8.onnx --dataset parts
     """
-    from fre.datasets import open_dataset
     from fre.model import load
     from fre.quantize import quantize as make
     from fre.storage.files import check_writable
 
     check_writable(output)
     loaded = load(model, threads=threads)
-    dataset = None if tested is None else open_dataset(tested)
-    for remark in dataset.notes if dataset else ():
-        note(remark)
+    dataset = None if tested is None else open_noted(tested)
     with progress_bar() as progress:
         result = make(
             loaded, good, dataset=dataset, runtime=runtime, threads=threads, progress=progress
@@ -83,11 +82,11 @@ def quantize(
     values = {"model": str(output) if written else None, **result.to_dict()}
     emit(values, _text(result), json_file)
     if not result.same_images:
-        note("these are not the images that the model was trained on: what differs may be theirs")
+        note("the model was trained on other images, so differences may come from the images")
     if caveat := result.model.calibration.caveat():
         note(caveat)
     if not written:
-        instead = "" if dataset else ", and --dataset judges by known defects instead"
+        instead = "" if dataset else ", and --dataset compares on known defects instead"
         raise OptionError(
             f"{output}: not written: {'; '.join(result.objections)}; "
             f"--force writes it anyway{instead}"
@@ -108,7 +107,7 @@ def _text(result: Quantization) -> str:
         lines += [_row(title, sides, partial(_evaluated, name)) for name, title in titles.items()]
     which = "good" if result.before.evaluation is None else "test"
     lines.append(
-        f"the ranks of their scores on {result.n_images} {which} images correlate at "
+        f"rank correlation of the scores on {result.n_images} {which} images: "
         f"{result.correlation:.3f}"
     )
     return "\n".join(lines)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fre.cli.common import note, runtime_options
+from fre.cli.common import (
+    count_option,
+    note,
+    path_option,
+    runtime_options,
+)
+from fre.cli.help import LongCommand
 from fre.errors import MissingDependencyError, OptionError
 
 if TYPE_CHECKING:
@@ -19,82 +24,96 @@ MIB = 1024 * 1024
 SHORTEST_TOKEN = 16
 
 
-def _number(
-    name: str, default: int, help_text: str, *, least: int = 1
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """An option for a whole number that is not below a bound."""
-    return click.option(
-        name, type=click.IntRange(least), default=default, show_default=True, help=help_text
-    )
-
-
-@click.command()
+@click.command(
+    cls=LongCommand,
+    groups={
+        "Limits": "--max-upload --max-train-upload --max-train-disk --max-pixels --max-batch "
+        "--max-queue --keep",
+        "Speed and end": "--batch-size --shutdown-seconds --runtime --threads",
+    },
+    details="""
+    MODELS is a model file, or a folder of them: one for each product or camera, named by its file.
+    A file that changes is reloaded without a pause. If MODELS is a folder, which may be empty, the
+    page can train models.
+    """,
+)
 @click.argument("models", type=click.Path(path_type=Path))
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen on; any but this machine's own needs --token.",
+    metavar="ADDR",
+    help="Address to listen on; other machines need a --token.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
+    metavar="N",
     default=8000,
     show_default=True,
-    help="0 takes a free one.",
+    help="Port to listen on; 0 takes a free one.",
 )
 @click.option(
     "--token",
     envvar="FRE_TOKEN",
     show_envvar=True,
-    help="What clients must present. On a command line others on this machine can read it.",
+    metavar="TEXT",
+    help="Secret that clients must send. Other users of this machine can read it on a command "
+    "line.",
 )
 @click.option(
     "--cors",
     metavar="ORIGIN",
     multiple=True,
-    help="Let pages of this origin call the service, such as https://line.example; repeatable.",
+    help="Origin whose pages may call the service, such as https://line.example; repeatable.",
 )
-@click.option(
+@path_option(
     "--data",
-    type=click.Path(path_type=Path),
+    metavar="DIR",
     help="Folder for results and pictures.  [default: .fre-serve beside the models]",
 )
-@click.option("--watch", type=click.Path(path_type=Path), help="Judge what arrives in this folder.")
-@click.option("--watch-model", metavar="NAME", help="The model that judges it, if there are more.")
-@_number("--max-upload", 64, "MiB.")
-@_number("--max-train-upload", 2048, "MiB, of images to train on, packed or unpacked.")
+@path_option("--watch", metavar="DIR", help="Folder whose new images are scored.")
 @click.option(
+    "--watch-model",
+    metavar="NAME",
+    help="Model that scores the folder's images, if there are several.",
+)
+@count_option("--max-upload", default=64, help="Largest request, in MiB.")
+@count_option(
+    "--max-train-upload",
+    default=2048,
+    help="Largest set of training images, in MiB, packed or unpacked.",
+)
+@count_option(
     "--max-train-disk",
-    type=click.IntRange(1),
-    help="MiB of disk for all uploads to train on that arrive, wait or are used, packed and "
-    "unpacked.  [default: twice --max-train-upload]",
+    help="Disk space for all uploaded training images together, in MiB, packed and unpacked.  "
+    "[default: twice --max-train-upload]",
 )
-@_number("--max-pixels", 89_478_485, "Of one image.")
-@_number("--max-batch", 64, "Images a request.")
-@_number("--max-queue", 256, "Images that may wait for a model; at least --max-batch.")
-@_number(
+@count_option("--max-pixels", default=89_478_485, help="Largest number of pixels of an image.")
+@count_option("--max-batch", default=64, help="Largest number of images in a request.")
+@count_option(
+    "--max-queue",
+    default=256,
+    help="Largest number of images that wait for a model, --max-batch or more.",
+)
+@count_option(
     "--keep",
-    2048,
-    "MiB of pictures to keep on disk; the oldest go first. Results themselves stay.",
+    default=2048,
     least=0,
+    help="Pictures to keep on disk, in MiB; the oldest are deleted first, results never.",
 )
-@_number("--batch-size", 8, "Images of concurrent requests to a run of the network.")
-@_number(
+@count_option(
+    "--batch-size", default=8, help="Images of concurrent requests that the network takes at once."
+)
+@count_option(
     "--shutdown-seconds",
-    20,
-    "Time to finish what was begun when the service is told to end; then it ends by force.",
+    default=20,
+    help="Seconds to finish running work when the service must end; then it ends by force.",
 )
 @runtime_options
 def serve(
     models: Path,
-    host: str,
-    port: int,
-    token: str | None,
-    cors: tuple[str, ...],
     data: Path | None,
-    watch: Path | None,
-    watch_model: str | None,
     max_upload: int,
     max_train_upload: int,
     max_train_disk: int | None,
@@ -102,25 +121,15 @@ def serve(
     max_batch: int,
     max_queue: int,
     keep: int,
-    batch_size: int,
-    shutdown_seconds: int,
-    runtime: str,
-    threads: int,
+    **settings: Any,
 ) -> None:
-    """Offer models over HTTP, with a page for people.
-
-    MODELS is a model file, or a folder of them: one for each product or camera, by the name of
-    its file. A file that changes is loaded anew without a pause. Models can be trained from the
-    page if MODELS is a folder; it may be empty.
+    """Serve models over HTTP, with a web page.
 
     \b
     Example: fre serve models
     """
-    from importlib.util import find_spec
-
-    if any(find_spec(name) is None for name in NEEDED):
-        raise MissingDependencyError("fre serve", "serve")
-    _check_token(host, token)
+    _check_extra()
+    _check_token(settings["host"], settings["token"])
     if max_queue < max_batch:
         raise OptionError(f"--max-queue must be at least --max-batch, {max_batch}")
     max_train_disk = max_train_disk or 2 * max_train_upload
@@ -141,23 +150,18 @@ def serve(
         keep_bytes=keep * MIB,
     )
     folder = models if models.is_dir() else models.parent
-    settings = Settings(
-        models=models,
-        data=data or folder / ".fre-serve",
-        host=host,
-        port=port,
-        token=token or None,
-        cors=cors,
-        limits=limits,
-        watch=watch,
-        watch_model=watch_model,
-        runtime=runtime,
-        threads=threads,
-        batch_size=batch_size,
-        shutdown_seconds=shutdown_seconds,
+    settings["token"] = settings["token"] or None
+    run(
+        Settings(models=models, data=data or folder / ".fre-serve", limits=limits, **settings), _say
     )
-    run(settings, _say)
-    note("ended; everything that was acknowledged is kept")
+    note("ended; all acknowledged results are kept")
+
+
+def _check_extra() -> None:
+    from importlib.util import find_spec
+
+    if any(find_spec(name) is None for name in NEEDED):
+        raise MissingDependencyError("fre serve", "serve")
 
 
 def _say(address: str, service: Service) -> None:

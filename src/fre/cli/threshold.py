@@ -9,10 +9,13 @@ import click
 
 from fre.cli.common import (
     emit,
+    flag_option,
     good_option,
     json_option,
     max_pixels_option,
     note,
+    open_noted,
+    path_option,
     progress_bar,
     runtime_options,
 )
@@ -24,26 +27,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The model file to write.  [default: MODEL itself]",
-)
+@path_option("-o", "--output", help="Model file to write.  [default: MODEL itself]")
 @click.option(
     "--false-alarm-rate",
     type=float,
-    help="Share of good images that may be called anomalous; by the scores in MODEL.",
+    metavar="SHARE",
+    help="Share of good images that may be called anomalous, in 0 to 1.",
 )
-@click.option("--value", type=float, help="The threshold itself.")
-@click.option(
+@click.option("--value", type=float, metavar="SCORE", help="The threshold itself, a score.")
+@path_option(
     "--from-dataset",
     "dataset",
-    type=click.Path(path_type=Path),
-    help="Choose by the test images of this dataset, whose defects are known.",
+    metavar="DIR",
+    help="Dataset whose test images, with known defects, choose the threshold.",
 )
-@click.option("--max-f1", is_flag=True, help="With --from-dataset: the largest F1.")
-@click.option("--recall", type=float, help="With --from-dataset: find this share of the defects.")
+@flag_option("--max-f1", help="With --from-dataset: choose the largest F1.")
+@click.option(
+    "--recall",
+    type=float,
+    metavar="SHARE",
+    help="With --from-dataset: find this share of the defects.",
+)
 @good_option
 @runtime_options
 @max_pixels_option
@@ -63,9 +67,9 @@ def threshold(
 ) -> None:
     """Change a model's threshold without training it again.
 
-    Scores, p-values and maps stay as they are. A false-alarm rate moves the pixel threshold, too.
-    The rate that is printed is the share of good images to expect above the threshold,
-    (1 + scores above it) / (scores + 1), by the cross-fitted scores in the model.
+    Scores, p-values and maps stay as they are. A false-alarm rate also moves the pixel threshold.
+    fre prints the share of good images to expect above the threshold: (1 + scores above it) /
+    (scores + 1), from the cross-fitted scores in the model.
 
     \b
     Example: fre threshold part.onnx --false-alarm-rate 0.02
@@ -84,7 +88,7 @@ def threshold(
     if false_alarm_rate is not None:
         after = before.at_rate(false_alarm_rate)
         if before.map_maxima is None:
-            note("the model does not hold what the pixel threshold follows from; it stays")
+            note("the model lacks the map maxima of its training images: the pixel threshold stays")
     elif value is not None:
         after, chosen = before.at_threshold(value), "by hand"
     else:
@@ -127,12 +131,10 @@ def _check_choice(
 def _from_known_defects(
     model: Model, folder: Path, recall: float | None, good: tuple[str, ...]
 ) -> dict[str, Any]:
-    from fre.datasets import open_dataset, require_test
+    from fre.datasets import require_test
     from fre.evaluation.thresholds import max_f1_threshold, recall_threshold
 
-    dataset = open_dataset(folder, good=good)
-    for remark in dataset.notes:
-        note(remark)
+    dataset = open_noted(folder, good)
     samples = require_test(dataset)
     labels = [not sample.good for sample in samples]
     scores = []
@@ -163,7 +165,7 @@ def _text(values: dict[str, Any], calibration: Calibration) -> str:
         f"(before: {values['previous_threshold']:.6g})"
     ]
     if calibration.expected_rate is None:
-        lines.append("  expected false-alarm rate unknown: no good images were calibrated on")
+        lines.append("  expected false-alarm rate unknown: the model has no scores of good images")
     else:
         lines.append(
             f"  expected false-alarm rate {calibration.expected_rate:.3g}: {values['n_above']} of "

@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fre.cli.common import (
     emit,
+    flag_option,
     good_option,
     json_option,
     max_pixels_option,
     note,
-    progress_bar,
+    note_all,
+    output_option,
+    reading,
     skip_unreadable_option,
-    suggest_skipping,
+    threads_option,
 )
+
+if TYPE_CHECKING:
+    from fre.model import Model
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", metavar="GOOD", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The model file."
-)
-@click.option(
-    "--accept-anomalous",
-    is_flag=True,
-    help="Learn from images that MODEL calls anomalous, too.",
-)
+@output_option
+@flag_option("--accept-anomalous", help="Also use images that MODEL calls anomalous.")
 @good_option
 @skip_unreadable_option
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes all cores.")
+@threads_option
 @max_pixels_option
 @json_option
 def update(
@@ -45,17 +46,17 @@ def update(
     threads: int,
     json_file: str | None,
 ) -> None:
-    """Learn from more good images, without the old ones.
+    """Update a model with more good images; the earlier ones are not needed.
 
-    GOOD is a folder of good images, or the root of a dataset, whose training split is taken. Images
-    that MODEL calls anomalous are listed, and nothing is written: look at them. If they are good,
-    accept them, rather than to leave them out, which would make the threshold too low.
+    GOOD is a folder of good images, or the root of a dataset, whose training split is taken. If
+    MODEL calls some of them anomalous, fre lists these and writes nothing. Look at them: if they
+    are good, accept them with --accept-anomalous. Leaving them out makes the threshold too low.
 
     \b
     Example: fre update part.onnx parts/good-new -o part-2.onnx
     """
     from fre.datasets import open_dataset, require_train
-    from fre.errors import AnomalousError, ImageError
+    from fre.errors import AnomalousError
     from fre.model import load
     from fre.storage.files import check_writable
 
@@ -64,41 +65,42 @@ def update(
     check_writable(output)
     opened = open_dataset(data, good=good)
     images = [sample.path for sample in require_train(opened)]
-    for remark in opened.notes:
-        note(remark)
+    note_all(opened.notes)
     try:
-        with progress_bar() as progress:
+        with reading(images) as progress:
             updated = loaded.update(
                 images,
                 accept_anomalous=accept_anomalous,
                 skip_unreadable=skip_unreadable,
                 progress=progress,
             )
-    except ImageError as error:
-        raise suggest_skipping(error, images) from error
     except AnomalousError as error:
         for source, score in error.found:
             note(f"anomalous: {source} (score {score:.6g}, threshold {error.threshold:.6g})")
         raise
     updated.save(output)
-    provenance = updated.document.provenance
-    added = (provenance.history or [])[-1]
-    values = {
-        "model": str(output),
-        "n_added": added.n_added,
-        "n_images": provenance.n_images,
-        "n_accepted_anomalous": added.n_accepted_anomalous,
-        "seconds": time.perf_counter() - began,
-        "threshold": updated.threshold,
-        "previous_threshold": loaded.threshold,
-    }
     if caveat := updated.calibration.caveat():
         note(caveat)
-    accepted = added.n_accepted_anomalous
+    values = _values(output, loaded, updated, time.perf_counter() - began)
+    accepted = values["n_accepted_anomalous"]
     text = (
-        f"{output}: {added.n_added} good images more, {provenance.n_images} in all"
+        f"{output}: {values['n_added']} more good images, {values['n_images']} in all"
         f"{f', {accepted} of them anomalous to {model}' if accepted else ''}\n"
         f"  anomalous above a score of {updated.threshold:.6g} (before: {loaded.threshold:.6g}; "
         f"{updated.calibration.rate_in_words()})"
     )
     emit(values, text, json_file)
+
+
+def _values(output: Path, before: Model, after: Model, seconds: float) -> dict[str, Any]:
+    provenance = after.document.provenance
+    added = (provenance.history or [])[-1]
+    return {
+        "model": str(output),
+        "n_added": added.n_added,
+        "n_images": provenance.n_images,
+        "n_accepted_anomalous": added.n_accepted_anomalous,
+        "seconds": seconds,
+        "threshold": after.threshold,
+        "previous_threshold": before.threshold,
+    }

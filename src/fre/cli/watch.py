@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,12 @@ import click
 
 from fre.cli.common import (
     Interrupted,
+    batch_size_option,
+    flag_option,
     max_pixels_option,
     note,
     note_left_out,
+    path_option,
     print_line,
     runtime_options,
 )
@@ -35,39 +39,40 @@ if TYPE_CHECKING:
     "--on-anomalous",
     "command",
     metavar="COMMAND",
-    help="Run this for each anomalous image, without a shell: the path and the score become its "
-    "last two arguments, and FRE_PATH, FRE_SCORE, FRE_P_VALUE and FRE_MODEL its environment. If a "
-    "run fails, the exit code is 1 in the end.",
+    help="Command to run for each anomalous image, without a shell. It gets the path and the score "
+    "as its last two arguments and FRE_PATH, FRE_SCORE, FRE_P_VALUE and FRE_MODEL in its "
+    "environment. If a run fails, fre ends with exit code 1.",
 )
 @click.option(
     "--command-timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Seconds after which the command is killed.",
+    metavar="SECONDS",
+    help="Time after which the command is killed.",
 )
-@click.option(
-    "--state",
-    type=click.Path(path_type=Path),
-    help="Remembers what was judged.  [default: a hidden file in DIR]",
+@path_option(
+    "--state", help="File that lists the images already scored.  [default: a hidden file in DIR]"
 )
-@click.option("--skip-existing", is_flag=True, help="At the first start, only what is new counts.")
-@click.option("--once", is_flag=True, help="End when everything that is there has been judged.")
+@flag_option("--skip-existing", help="At the first start, skip the images already in DIR.")
+@flag_option("--once", help="End when all images in DIR are scored.")
 @click.option(
     "--settle",
     type=click.FloatRange(min=0),
     default=0.5,
     show_default=True,
-    help="Seconds without a change after which a file is complete.",
+    metavar="SECONDS",
+    help="Time without a change after which a file is complete.",
 )
 @click.option(
     "--patience",
     type=click.FloatRange(min=0),
     default=5.0,
     show_default=True,
-    help="Seconds without a change after which a file that can't be read is given up.",
+    metavar="SECONDS",
+    help="Time without a change after which fre gives up an unreadable file.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@batch_size_option
 @runtime_options
 @max_pixels_option
 def watch(
@@ -84,11 +89,11 @@ def watch(
     runtime: str,
     threads: int,
 ) -> int:
-    """Judge every image that arrives in a folder, once: a line of JSON for each.
+    """Score every image that arrives in a folder, as lines of JSON.
 
-    Images may be written slowly, renamed into place, or come in bursts; what is below DIR counts,
-    too. After a crash or a restart it goes on where it was. A line that may have been printed
-    before a crash is printed again with "redelivered": true; no image is judged twice.
+    Images may be written slowly, renamed into place, or arrive in bursts, in DIR or in folders
+    below it. After a crash or a restart fre resumes; no image is scored twice. A line that fre may
+    have printed before a crash is printed again with "redelivered": true.
 
     \b
     Example: fre watch part.onnx incoming --on-anomalous './reject --station 3'
@@ -103,7 +108,6 @@ def watch(
     note_left_out(folder)
     journal = Journal(state or default_state(folder, model))
     runner = _Runner(words, str(model), journal, command_timeout) if words else None
-    n = anomalous = errors = 0
     lines = watch_folder(
         loaded,
         folder,
@@ -116,6 +120,16 @@ def watch(
         once=once,
         warn=note,
     )
+    _print(lines, journal, runner)
+    if runner and runner.failed:
+        note(f"--on-anomalous: {runner.failed} of {runner.runs} runs of {words[0]} failed")
+        return FREError.exit_code
+    return 0
+
+
+def _print(lines: Iterator[Line], journal: Journal, runner: _Runner | None) -> None:
+    """Print the lines, run the command for anomalous images, and note the counts at the end."""
+    n = anomalous = errors = 0
     try:
         if runner:
             for line in journal.uncommanded():
@@ -134,15 +148,11 @@ def watch(
         if runner:
             runner.finish()
     except Interrupted:
-        # The only way to end it: not a failure. Commands that were not run are run next time.
+        # The usual end, no failure. The next start runs the commands that are still waiting.
         pass
     files = "1 file" if errors == 1 else f"{errors} files"
-    more = f"; {files} could not be judged, as the lines say" if errors else ""
-    note(f"{n} images judged, {anomalous} of them anomalous{more}")
-    if runner and runner.failed:
-        note(f"--on-anomalous: {runner.failed} of {runner.runs} runs of {words[0]} failed")
-        return FREError.exit_code
-    return 0
+    more = f"; {files} could not be scored: their lines say why" if errors else ""
+    note(f"{n} images scored, {anomalous} of them anomalous{more}")
 
 
 def _split(command: str | None) -> list[str]:
@@ -163,7 +173,7 @@ def _split(command: str | None) -> list[str]:
 
 
 class _Runner:
-    """Runs the command, one at a time, while images are judged."""
+    """Thread that runs the command, once at a time, while images are scored."""
 
     def __init__(self, words: list[str], model: str, journal: Journal, timeout: float) -> None:
         self.words = words
@@ -192,7 +202,7 @@ class _Runner:
             self.journal.commanded(line.key)
 
     def _run(self, line: Line) -> str | None:
-        """Run the command for an image; return the reason if that failed."""
+        """Run the command for an image; return the reason if it failed."""
         from fre.line.watch import original_name
 
         path, score = original_name(line.values["path"]), repr(line.values["score"])
@@ -204,7 +214,7 @@ class _Runner:
             "FRE_MODEL": self.model,
         }
         try:
-            # Its output goes to stderr: stdout is for the lines of JSON.
+            # The command's output goes to stderr, since stdout has the lines of JSON.
             done = subprocess.run(
                 [*self.words, path, score],
                 env=environment,

@@ -30,9 +30,6 @@ from fre.types import FloatArray, Progress
 
 Kind: TypeAlias = Literal["tied", "plain"]
 
-PLATEAU_EPOCHS = 10
-"""Over how many epochs the loss has to improve for the training to go on."""
-
 BLOCK_BYTES = 64 * 2**20
 """Working memory for float64 copies of parts of the features."""
 
@@ -139,7 +136,6 @@ def train_autoencoder(
     epochs: int = 220,
     learning_rate: float = 1e-3,
     batch_size: int = 32,
-    plateau: float | None = None,
     seed: int = 0,
     threads: int = 0,
     progress: Progress | None = None,
@@ -160,8 +156,6 @@ def train_autoencoder(
         epochs: passes over the features.
         learning_rate: of Adam.
         batch_size: features a step.
-        plateau: end the training once the loss of an epoch is less than this share below the loss
-            ten epochs earlier; in (0, 1), or ``None`` to run all the epochs.
         seed: of the starting weights and of the order of the features.
         threads: of PyTorch; 0 leaves their number to it.
         progress: called after each epoch.
@@ -173,7 +167,7 @@ def train_autoencoder(
             rate is so large that the training diverges.
         MissingDependencyError: PyTorch is not installed.
     """
-    _check(X, rank, kind, epochs, learning_rate, batch_size, plateau, threads)
+    _check(X, rank, kind, epochs, learning_rate, batch_size, threads)
     _torch()  # whoever lacks it should hear so before the passes over the features
     X = np.require(X, np.float32, ["C", "W"])  # PyTorch warns of arrays that are read-only
     energy = _energy(X)
@@ -201,8 +195,6 @@ def train_autoencoder(
                 progress("Training the autoencoder", epoch, epochs)
             if on_epoch:
                 on_epoch(epoch, snapshot)
-            if plateau is not None and _is_flat(losses, plateau):
-                break
     return snapshot()
 
 
@@ -221,7 +213,6 @@ def _check(
     epochs: int,
     learning_rate: float,
     batch_size: int,
-    plateau: float | None,
     threads: int,
 ) -> None:
     if X.ndim != 2 or X.size == 0:
@@ -238,17 +229,8 @@ def _check(
         raise OptionError(f"the learning rate must be above 0 and finite, not {learning_rate}")
     if batch_size < 1:
         raise OptionError(f"the batch size must be at least 1, not {batch_size}")
-    if plateau is not None and not 0 < plateau < 1:
-        raise OptionError(f"plateau must be above 0 and below 1, not {plateau}")
     if threads < 0:
         raise OptionError(f"threads must be at least 0, not {threads}")
-
-
-def _is_flat(losses: list[float], plateau: float) -> bool:
-    if len(losses) <= PLATEAU_EPOCHS:
-        return False
-    before, now = losses[-1 - PLATEAU_EPOCHS], losses[-1]
-    return before - now < plateau * before
 
 
 def _blocks(X: FloatArray) -> Iterator[slice]:
@@ -370,7 +352,6 @@ class TrainingOptions:
     epochs: int = 220
     learning_rate: float = 1e-3
     batch_size: int = 32
-    plateau: float | None = None
     seed: int = 0
     threads: int = 0
 
@@ -437,7 +418,6 @@ class Trained:
             epochs=options.epochs,
             learning_rate=options.learning_rate,
             batch_size=options.batch_size,
-            plateau=options.plateau,
             seed=options.seed,
             threads=options.threads,
             progress=show,

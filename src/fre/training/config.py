@@ -1,44 +1,172 @@
-"""What a preset means for a backbone: defaults, each of which an argument overrides."""
+"""Settings of a training: method, autoencoder, and the defaults of each preset."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from fre.errors import OptionError
-from fre.scoring.fusion import STANDARDS, Reading
+from fre.scoring.fusion import SIGMA, STANDARDS, TOP_SHARE, Reading
+from fre.subspaces.autoencoder import Kind
+from fre.subspaces.position import PRIOR_IMAGES
+from fre.subspaces.subspace import check_rank
 from fre.training.parts import Scope
 
 SubspaceKind: TypeAlias = Literal["pca", "tied", "plain"]
 Choice = TypeVar("Choice", bound=str)
 
 PRESETS = ("default", "reference")
-SUBSPACES: tuple[SubspaceKind, ...] = ("pca", "tied", "plain")
+KINDS: tuple[Kind, ...] = ("tied", "plain")
+SUBSPACES: tuple[SubspaceKind, ...] = ("pca", *KINDS)
 SCOPES: tuple[Scope, ...] = ("image", "position", "patch")
 
 REFERENCE_BACKBONE = "resnet50"
-LATENT_DIMENSION = 220
-"""Of the reference's autoencoder, whatever its backbone."""
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """A linear autoencoder in the place of PCA, trained by Adam; needs ``fre[torch]``.
+
+    Attributes:
+        kind: ``"tied"``, the decoder is the transposed encoder; ``"plain"``, it has its own
+            weights.
+        rank: length of a code, 1 or more.
+        epochs: passes over the features, 1 or more.
+        learning_rate: step size of Adam, above 0.
+        batch_size: number of features per step, 1 or more.
+
+    Raises:
+        OptionError: a value is out of range.
+    """
+
+    kind: Kind = "tied"
+    rank: int = 220
+    epochs: int = 220
+    learning_rate: float = 1e-3
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        _choose(self.kind, KINDS, "autoencoder")
+        for name in ("rank", "epochs", "batch_size"):
+            _check_least(name, getattr(self, name), 1)
+        if not 0 < self.learning_rate < math.inf:
+            raise OptionError(f"learning_rate must be above 0 and finite, not {self.learning_rate}")
+
+
+@dataclass(frozen=True, repr=False)
+class Method:
+    """Inner settings of the method, which few trainings need to change.
+
+    Attributes:
+        variance: share of the features' variance that the principal components explain, above 0
+            and at most 1.
+        rank: number of principal components in place of ``variance``, 1 or more; in the default
+            preset, the largest number for an image-wide subspace. ``None``: 256 at most in the
+            default preset.
+        pool: edge of the average-pooling windows in feature-map locations, one number or one for
+            each layer. ``None``: 1 in the default preset, 2 in the reference.
+        scope: features that share a subspace, one value or one for each layer: ``"position"``
+            fits one subspace per position, ``"image"`` one for the whole image, ``"patch"`` one
+            for every patch wherever it lies. ``None``: position, and image for the last of
+            several layers.
+        score_layers: names of the layers that count for the score. ``None``: all but the first of
+            three or more.
+        map_layers: names of the layers that count for the anomaly map. ``None``: all but the last
+            of three or more.
+        standardise: source of the scale of a squared residual: its ``"position"``, its
+            ``"layer"``, or ``"none"``.
+        top: share of the largest pixels of the score map whose mean is the score, above 0 and at
+            most 1.
+        smoothing: standard deviation of the Gaussian that smooths the maps, in input pixels, 0 or
+            more.
+        prior: weight of the neighbouring positions in the covariance of a position, in images, 0
+            or more.
+        overall: whether the mean residual of the whole image adds to the score. ``None``: from
+            100 training images on.
+        folds: number of folds of the cross-fitting, 2 or more. Image-wide PCA takes up to 20
+            where the images are few; an autoencoder is trained once for each fold.
+        flip: whether every second copy that ``augment`` makes is mirrored.
+
+    Raises:
+        OptionError: a value is out of range.
+    """
+
+    variance: float = 0.97
+    rank: int | None = None
+    pool: int | Sequence[int] | None = None
+    scope: str | Sequence[str] | None = None
+    score_layers: Sequence[str] | None = None
+    map_layers: Sequence[str] | None = None
+    standardise: str = "position"
+    top: float = TOP_SHARE
+    smoothing: float = SIGMA
+    prior: float = PRIOR_IMAGES
+    overall: bool | None = None
+    folds: int = 5
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        check_rank(self.variance, self.rank)
+        _check_least("folds", self.folds, 2)
+        _ = self.scopes, self.reading
+
+    def __repr__(self) -> str:
+        return f"Method({', '.join(f'{name}={value!r}' for name, value in self.changed.items())})"
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}
+
+    @property
+    def pools(self) -> tuple[int, ...] | None:
+        """``pool`` as one number, or one for each layer."""
+        if self.pool is None:
+            return None
+        return (self.pool,) if isinstance(self.pool, int) else tuple(self.pool)
+
+    @property
+    def scopes(self) -> tuple[Scope, ...] | None:
+        """``scope`` as one value, or one for each layer."""
+        if self.scope is None:
+            return None
+        names = [self.scope] if isinstance(self.scope, str) else self.scope
+        return tuple(_choose(name, SCOPES, "scope") for name in names)
+
+    @property
+    def reading(self) -> Reading:
+        """How the default preset makes a score and a map of squared residuals."""
+        return Reading(
+            standardise=_choose(self.standardise, STANDARDS, "standard"),
+            top=self.top,
+            smoothing=self.smoothing,
+            prior=self.prior,
+            overall=self.overall,
+        )
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """The settings of one training, all of them decided but the layers and the geometry.
+    """All decided settings of one training but the layers and the geometry.
 
     Attributes:
-        preset: its name.
+        preset: name of the preset.
         backbone: name of the backbone.
         pool: edge of the pooling windows, one or one for each layer; ``None`` leaves it to the
             default preset.
-        subspace: ``"pca"``, the closed form; ``"tied"`` or ``"plain"``, a trained autoencoder.
-        variance: share of the energy that the closed form keeps, unless there is a rank.
-        rank: dimensions of the subspace, or ``None`` to go by the variance.
-        scope: of the default preset's subspaces, one or one for each layer; ``None`` leaves it
-            to the preset.
-        score_layers: those of the layers that count for the score; ``None`` likewise.
-        map_layers: those that count for the map; ``None`` likewise.
-        reading: how the default preset makes a score and a map of residuals.
+        subspace: ``"pca"``; ``"tied"`` or ``"plain"``, a trained autoencoder.
+        variance: share of the variance that the principal components explain, without a rank.
+        rank: number of dimensions of the subspace, or ``None`` to follow the variance.
+        scope: scopes of the default preset's subspaces, one or one for each layer; ``None``
+            leaves them to the preset.
+        score_layers: names of the layers that count for the score; ``None`` leaves them to the
+            preset.
+        map_layers: names of the layers that count for the map; ``None`` leaves them to the preset.
+        reading: how the default preset makes a score and a map of squared residuals.
+        autoencoder: settings of the autoencoder; ``None`` for PCA.
     """
 
     preset: str
@@ -51,6 +179,7 @@ class Configuration:
     score_layers: tuple[str, ...] | None
     map_layers: tuple[str, ...] | None
     reading: Reading
+    autoencoder: Autoencoder | None = None
 
 
 def resolve(
@@ -58,77 +187,44 @@ def resolve(
     preset: str | None,
     backbone: str | None,
     default_backbone: str,
-    pool: int | Sequence[int] | None = None,
-    subspace: str | None = None,
-    variance: float | None = None,
-    rank: int | None = None,
-    scope: str | Sequence[str] | None = None,
-    score_layers: Sequence[str] | None = None,
-    map_layers: Sequence[str] | None = None,
-    standardise: str | None = None,
-    top: float | None = None,
-    smoothing: float | None = None,
-    prior: float | None = None,
-    overall: bool | None = None,
+    subspace: str | Autoencoder | None = None,
+    method: Method | None = None,
 ) -> Configuration:
-    """Fill in what was not given.
+    """Decide every setting that the preset and the backbone leave open.
 
-    The preset ``reference`` by itself is FRE as documented: ResNet-50, pooling by 2, and a tied
-    autoencoder with a latent dimension of 220, trained. With a backbone of your choice it is
-    pooling by 2 and the closed form at 97 % of the variance. Without a preset, an autoencoder
-    means the reference preset, and everything else the default one.
+    The preset ``reference`` alone is FRE as documented: ResNet-50, pooling by 2, and a tied
+    autoencoder of rank 220. With a chosen backbone it is pooling by 2 and PCA. An autoencoder
+    without a preset selects the reference preset.
 
     Args:
-        preset: its name.
-        backbone: the one that was asked for, if any.
-        default_backbone: the one where neither it nor the reference preset was asked for.
-        pool: as asked for, or ``None``; the other arguments likewise.
-        subspace: as asked for, or ``None``.
-        variance: as asked for, or ``None``.
-        rank: as asked for, or ``None``.
-        scope: as asked for, or ``None``.
-        score_layers: as asked for, or ``None``.
-        map_layers: as asked for, or ``None``.
-        standardise: see `fre.scoring.fusion.Reading`, like all that follow.
-        top: as asked for, or ``None``.
-        smoothing: as asked for, or ``None``.
-        prior: as asked for, or ``None``.
-        overall: as asked for, or ``None``.
+        preset: name of the preset, or ``None``.
+        backbone: name of the chosen backbone, or ``None``.
+        default_backbone: name of the backbone if neither is chosen.
+        subspace: ``"pca"``, an autoencoder, or ``None`` for the preset's.
+        method: inner settings of the method; ``None`` for the defaults.
 
     Raises:
-        OptionError: an unknown preset, subspace or scope, a value out of range, a setting without
-            effect, or options that do not go together.
+        OptionError: an unknown preset or subspace, a setting without effect, or options that do
+            not go together.
     """
-    if preset is not None and preset not in PRESETS:
-        raise OptionError(f"no preset is called {preset!r}; choose from: {', '.join(PRESETS)}")
-    documented = preset == "reference" and backbone is None
-    kind = _choose(subspace, SUBSPACES, "subspace") or ("tied" if documented else "pca")
-    preset = preset or ("default" if kind == "pca" else "reference")
-    if preset == "default" and kind != "pca":
-        raise OptionError(f"the default preset has subspaces in closed form, not {kind}")
-    scopes = _scopes(scope)
-    refuse_without_effect(
-        preset,
-        kind,
-        variance=variance,
-        rank=rank,
-        scope=scope,
-        score_layers=score_layers,
-        map_layers=map_layers,
-        standardise=standardise,
-        top=top,
-        smoothing=smoothing,
-        prior=prior,
-        overall=overall,
-    )
-    if prior is not None and scopes is not None and "position" not in scopes:
+    documented = _is_documented(preset, backbone)
+    if subspace is None and documented:
+        subspace = Autoencoder()
+    autoencoder = subspace if isinstance(subspace, Autoencoder) else None
+    if autoencoder is None and subspace not in (None, "pca"):
+        raise OptionError(f'subspace must be "pca" or an Autoencoder, not {subspace!r}')
+    kind: SubspaceKind = autoencoder.kind if autoencoder else "pca"
+    preset = _choose(preset or ("reference" if autoencoder else "default"), PRESETS, "preset")
+    if preset == "default" and autoencoder:
+        raise OptionError(f"the default preset fits its subspaces by PCA, not {kind} autoencoders")
+    method = method or Method()
+    refuse_without_effect(method.changed, preset=preset, kind=kind)
+    scopes, pools = method.scopes, method.pools
+    if "prior" in method.changed and scopes is not None and "position" not in scopes:
         raise OptionError(
-            f"prior has no effect with scope {', '.join(scopes)}: it is of subspaces per position; "
-            "leave it out"
+            f"prior has no effect with scope {', '.join(scopes)}: it weighs the neighbours of a "
+            "position; leave it out"
         )
-    if kind != "pca":
-        rank = LATENT_DIMENSION if rank is None else rank
-    pools = None if pool is None else (pool,) if isinstance(pool, int) else tuple(pool)
     if preset == "reference":
         pools = pools or (2,)
         if len(pools) != 1:
@@ -138,13 +234,19 @@ def resolve(
         backbone=backbone or (REFERENCE_BACKBONE if documented else default_backbone),
         pool=pools,
         subspace=kind,
-        variance=0.97 if variance is None else variance,
-        rank=rank,
+        variance=method.variance,
+        rank=autoencoder.rank if autoencoder else method.rank,
         scope=scopes,
-        score_layers=None if score_layers is None else tuple(score_layers),
-        map_layers=None if map_layers is None else tuple(map_layers),
-        reading=_reading(standardise, top, smoothing, prior, overall),
+        score_layers=None if method.score_layers is None else tuple(method.score_layers),
+        map_layers=None if method.map_layers is None else tuple(method.map_layers),
+        reading=method.reading,
+        autoencoder=autoencoder,
     )
+
+
+def _is_documented(preset: str | None, backbone: str | None) -> bool:
+    """Whether the reference preset is to be FRE as documented, with its own backbone."""
+    return preset == "reference" and backbone is None
 
 
 OF_DEFAULT = (
@@ -158,79 +260,137 @@ OF_DEFAULT = (
     "overall",
     "per_tile",
 )
-"""Settings that the default preset alone has."""
+"""Settings that only the default preset has."""
 
-OF_AUTOENCODER = ("epochs", "learning_rate", "batch_size", "plateau")
-"""Settings that autoencoders alone have."""
+OF_METHOD = tuple(field.name for field in fields(Method))
+"""Names of the method's settings."""
+
+OF_AUTOENCODER = tuple(field.name for field in fields(Autoencoder) if field.name != "kind")
+"""Names of an autoencoder's settings beside its kind."""
 
 
-def refuse_without_effect(preset: str, kind: str, **given: Any) -> None:
+def refuse_without_effect(
+    wanted: Iterable[str], *, preset: str, kind: str, tiles: bool = True, copies: bool = True
+) -> None:
     """Refuse settings that have no effect on a training.
 
     Args:
-        preset: its name.
-        kind: of its subspaces.
-        given: settings by name; ``None`` and ``False`` were not given.
+        wanted: names of the settings that were given.
+        preset: name of the preset.
+        kind: kind of the subspaces.
+        tiles: whether images are cut into tiles.
+        copies: whether the training makes copies of the images.
 
     Raises:
-        OptionError: a setting without effect was given; the message names what it would need.
+        OptionError: a setting has no effect; the message says what it would need.
     """
-    wanted = {name for name, value in given.items() if value is not None and value is not False}
-    if given.get("overall") is False:
-        wanted.add("overall")
+    names = set(wanted)
+    fixed = preset == "reference" and "rank" in names
+    autoencoder = kind != "pca"
+    only = tuple(name for name in OF_AUTOENCODER if name != "rank")
     rules = [
-        (preset != "default", OF_DEFAULT, "the reference preset", "it is of the default preset"),
-        (kind == "pca", OF_AUTOENCODER, "subspace pca", "it is of autoencoders, tied or plain"),
-        (kind != "pca", ("variance",), f"subspace {kind}", "an autoencoder has a rank"),
-        (
-            preset == "reference" and "rank" in wanted,
-            ("variance",),
-            "rank",
-            "the rank fixes the number of dimensions",
-        ),
-        (
-            given.get("tile", ()) is None,
-            ("overlap", "per_tile"),
-            "whole images",
-            "give a tile size",
-        ),
-        (not given.get("augment", 1), ("flip",), "no copies", "it mirrors copies: give augment"),
+        (preset != "default", OF_DEFAULT, "the reference preset", "only the default preset has it"),
+        (not autoencoder, only, "subspace pca", "only autoencoders, tied or plain, have it"),
+        (autoencoder, ("variance",), f"subspace {kind}", "an autoencoder has a rank"),
+        (autoencoder, ("rank",), f"subspace {kind}", "the autoencoder has a rank of its own"),
+        (fixed, ("variance",), "rank", "the rank fixes the number of dimensions"),
+        (not tiles, ("overlap", "per_tile"), "whole images", "give a tile size"),
+        (not copies, ("flip",), "no copies", "it mirrors copies: give augment"),
     ]
-    for applies, names, instead, why in rules:
-        for name in names:
-            if applies and name in wanted:
+    for applies, of_rule, instead, why in rules:
+        for name in of_rule:
+            if applies and name in names:
                 raise OptionError(
                     f"{name.replace('_', '-')} has no effect with {instead}: {why}; leave it out"
                 )
 
 
-def _scopes(asked: str | Sequence[str] | None) -> tuple[Scope, ...] | None:
-    if asked is None:
-        return None
-    names = [asked] if isinstance(asked, str) else list(asked)
-    return tuple(scope for name in names if (scope := _choose(name, SCOPES, "scope")))
+def group_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `fre.FRE` for flat parameters, as a model stores them.
+
+    Args:
+        parameters: values by name: parameters of `fre.FRE`, settings of `Method`, and settings of
+            `Autoencoder` where ``"subspace"`` is its kind. ``None`` stands for the default.
+
+    Raises:
+        OptionError: a value is out of range, or a setting has no effect.
+    """
+    rest = dict(parameters)
+    preset, backbone = rest.get("preset"), rest.get("backbone")
+    kind = rest.get("subspace") or ("tied" if _is_documented(preset, backbone) else "pca")
+    _choose(kind, SUBSPACES, "subspace")
+
+    def taken(names: Iterable[str]) -> dict[str, Any]:
+        found = {name: rest.pop(name) for name in names if name in rest}
+        return {name: value for name, value in found.items() if value is not None}
+
+    if kind != "pca":
+        rest["subspace"] = Autoencoder(_choose(kind, KINDS, "autoencoder"), **taken(OF_AUTOENCODER))
+    if method := taken(OF_METHOD):
+        rest["method"] = Method(**method)
+    refuse_without_effect(taken(OF_AUTOENCODER), preset=preset or "default", kind="pca")
+    return rest
 
 
-def _reading(
-    standardise: str | None,
-    top: float | None,
-    smoothing: float | None,
-    prior: float | None,
-    overall: bool | None,
-) -> Reading:
-    plain = Reading()
-    return Reading(
-        standardise=_choose(standardise, STANDARDS, "standard") or plain.standardise,
-        top=plain.top if top is None else top,
-        smoothing=plain.smoothing if smoothing is None else smoothing,
-        prior=plain.prior if prior is None else prior,
-        overall=overall,
-    )
+def flatten_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `fre.FRE` as flat parameters: the inverse of `group_parameters`."""
+    rest = dict(parameters)
+    method = asdict(rest.pop("method") or Method())
+    if isinstance(chosen := rest["subspace"], Autoencoder):
+        own = asdict(chosen)
+        return rest | method | {"subspace": own.pop("kind"), **own}
+    return rest | method
 
 
-def _choose(asked: str | None, choices: tuple[Choice, ...], what: str) -> Choice | None:
-    if asked is None:
-        return None
+def parse_settings(assignments: Iterable[str]) -> dict[str, Any]:
+    """Return the values of settings that were written as ``NAME=VALUE``, by name.
+
+    Args:
+        assignments: such as ``"top=0.1"``; several values are separated by commas.
+
+    Raises:
+        OptionError: no such setting, or a value of another type.
+    """
+    types = {field.name: str(field.type) for field in (*fields(Autoencoder), *fields(Method))}
+    del types["kind"]
+    found = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name = name.strip().replace("-", "_")
+        if name not in types:
+            names = ", ".join((*OF_METHOD, *(n for n in OF_AUTOENCODER if n not in OF_METHOD)))
+            raise OptionError(f"--set: no setting is called {name!r}; choose from: {names}")
+        if not equals:
+            raise OptionError(f"--set {name}: expected {name}=VALUE")
+        found[name] = _parse(name, text.strip(), types[name])
+    return found
+
+
+WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def _parse(name: str, text: str, type_: str) -> Any:
+    """Parse a value by the annotation of its field."""
+    if "Sequence" in type_ and ("," in text or "| Sequence" not in type_):
+        inner = "int" if "[int]" in type_ else "str"
+        return [_parse(name, part.strip(), inner) for part in text.split(",")]
+    try:
+        if type_.startswith("bool"):
+            return WORDS[text.lower()]
+        if type_.startswith("int"):
+            return int(text)
+        return float(text) if type_.startswith("float") else text
+    except (KeyError, ValueError):
+        expected = {"b": "true or false", "i": "a whole number", "f": "a number"}[type_[0]]
+        raise OptionError(f"--set {name}: expected {expected}, not {text!r}") from None
+
+
+def _check_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise OptionError(f"{name} must be at least {least}, not {value}")
+
+
+def _choose(asked: str, choices: tuple[Choice, ...], what: str) -> Choice:
     for choice in choices:
         if choice == asked:
             return choice
