@@ -35,18 +35,21 @@ for name in NEEDED:
     pytest.importorskip(name, reason="needs fre[serve]: pip install 'fre[test,serve]'")
 
 from fre.errors import ImageError, InternalError  # noqa: E402
-from fre.serve import connections  # noqa: E402
-from fre.serve.answers import answer, to_json  # noqa: E402
+from fre.serve import server  # noqa: E402
+from fre.serve.access import AccessControl  # noqa: E402
 from fre.serve.batching import Batcher, UnjudgedError  # noqa: E402
-from fre.serve.connections import Connection, most_connections  # noqa: E402
 from fre.serve.database import Database  # noqa: E402
-from fre.serve.events import Hub  # noqa: E402
-from fre.serve.gate import Access  # noqa: E402
+from fre.serve.events import EventBroadcaster  # noqa: E402
 from fre.serve.pictures import Pictures  # noqa: E402
-from fre.serve.problems import Problem  # noqa: E402
 from fre.serve.registry import Registry  # noqa: E402
+from fre.serve.responses import (  # noqa: E402
+    Problem,
+    json_response,
+    to_json,
+)
 from fre.serve.results import Filters, NewResult, Results  # noqa: E402
-from fre.serve.training import DiskBudget, Staging  # noqa: E402
+from fre.serve.server import Connection, most_connections  # noqa: E402
+from fre.serve.staging import DiskBudget, Staging  # noqa: E402
 
 SHAPE = (64, 128)
 NO_FILTERS = Filters()
@@ -239,10 +242,10 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from fre.serve import live
+    from fre.serve import watch as module
 
-    monkeypatch.setattr(live, "PATIENCE", 0.0)
-    monkeypatch.setattr(live, "SETTLE", 0.0)
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    monkeypatch.setattr(module, "SETTLE", 0.0)
     incoming = tmp_path / "incoming"
     incoming.mkdir()
     for seed in range(6):
@@ -263,7 +266,7 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     monkeypatch.setattr(entry.model, "predict_loaded", predict_loaded)
     batcher = make_batcher()
     entries: list[Any] = []
-    watch = live.FolderWatch(
+    watch = module.FolderWatch(
         incoming,
         batcher,
         batcher.results,
@@ -307,7 +310,7 @@ def test_answers_are_json_whatever_is_in_them() -> None:
         "name": "a\\udcff",
         "é": None,
     }
-    assert json.loads(answer(odd, status_code=202).body)["nan"] is None
+    assert json.loads(json_response(odd, status_code=202).body)["nan"] is None
     assert to_json({"name": "é"}) == '{"name":"é"}'
 
 
@@ -357,7 +360,7 @@ def test_failures_are_listed_and_lists_go_on(folder: Path) -> None:
         assert "not UTF-8" in errors["a\\udcff"]
         assert "rename it" in errors["a\\udcff"]
         assert server.client.get("/metrics").status_code == 200
-        assert server.client.get("/readyz").json() == {"status": "ready", "models": 1}
+        assert server.client.get("/readyz").json() == {"status": "ready", "models": 1, "note": None}
         problem(server.client.get("/v1/models/broken"), 404, "not_found")
 
 
@@ -504,7 +507,7 @@ def test_unfinished_heads_make_room() -> None:
 
 
 def test_heads_have_their_time_however_slowly_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
 
     async def run() -> None:
         async with served(100, hello) as port:
@@ -550,7 +553,7 @@ def test_one_more_than_can_be_answered_is_told_so() -> None:
 
 
 def test_a_client_that_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(server, "READ_SECONDS", 0.3)
     left = []
 
     async def run() -> None:
@@ -591,7 +594,7 @@ def test_connections_leave_files_for_the_rest() -> None:
 
 
 def test_a_body_that_trickles_is_ended() -> None:
-    from fre.serve.uploads import body_chunks
+    from fre.serve.bodies import body_chunks
 
     async def run() -> Problem:
         async def receive() -> Any:
@@ -609,7 +612,7 @@ def test_a_body_that_trickles_is_ended() -> None:
 
 
 def test_streams_of_events_are_counted_before_they_begin() -> None:
-    hub = Hub(2)
+    hub = EventBroadcaster(2)
     listeners = [hub.listen(None, None) for _ in range(2)]
     with pytest.raises(Problem) as refused:
         hub.listen(None, None)
@@ -625,7 +628,7 @@ def test_streams_of_events_are_counted_before_they_begin() -> None:
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "else"])
 def test_writes_from_other_sites_are_refused_without_an_origin(site: str) -> None:
-    access = Access(None, "127.0.0.1", ("https://line.example",))
+    access = AccessControl(None, "127.0.0.1", ("https://line.example",))
     own = {"host": "127.0.0.1:8000"}
     foreign = {**own, "sec-fetch-site": site}
     for method in ("POST", "PUT", "DELETE"):
@@ -697,7 +700,7 @@ STUCK = """
 import ctypes, sys, threading, time
 from pathlib import Path
 from fre.serve import batching
-from fre.serve.run import serve
+from fre.serve.server import serve
 from fre.serve.settings import Settings
 import fre.serve.jobs as jobs
 

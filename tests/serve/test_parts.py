@@ -103,7 +103,7 @@ def test_answers_are_sent_at_once() -> None:
     """A socket that does not name its protocol is left with Nagle's algorithm by asyncio."""
     import socket
 
-    from fre.serve.run import listen
+    from fre.serve.server import listen
 
     with listen("127.0.0.1", 0) as bound:
         assert bound.proto == socket.IPPROTO_TCP

@@ -399,8 +399,8 @@ def test_a_model_learns_more_from_uploads_and_from_marked_results(
 
 
 def test_an_update_does_not_undo_what_happened_meanwhile(models: Path) -> None:
-    from fre.serve.problems import Problem
     from fre.serve.registry import Registry
+    from fre.serve.responses import Problem
 
     registry = Registry(models)
     before = registry.get("weave").model

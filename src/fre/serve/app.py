@@ -17,11 +17,9 @@ from starlette.staticfiles import StaticFiles
 
 from fre.errors import FREError
 from fre.serve import schemas
-from fre.serve.answers import answer
-from fre.serve.gate import Access, App, Gate
-from fre.serve.problems import Problem, fault, from_error, problem_body
+from fre.serve.access import AccessControl, AccessMiddleware, App
+from fre.serve.responses import Problem, internal_problem, json_response, problem_body, problem_from
 from fre.serve.routes.jobs import JobRoutes
-from fre.serve.routes.live import LiveRoutes
 from fre.serve.routes.models import ModelRoutes
 from fre.serve.routes.predict import PredictRoutes
 from fre.serve.routes.results import ResultRoutes
@@ -74,11 +72,11 @@ def create_app(service: Service) -> App:
         service: is started and closed with the application.
     """
     settings = service.settings
-    access = Access(settings.token, settings.host, settings.cors)
+    access = AccessControl(settings.token, settings.host, settings.cors)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.hub.bind(asyncio.get_running_loop())
+        service.events.bind(asyncio.get_running_loop())
         service.start()
         yield
         await asyncio.to_thread(service.close)
@@ -110,7 +108,7 @@ def create_app(service: Service) -> App:
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Location", "Retry-After"],
         )
-    return Gate(
+    return AccessMiddleware(
         app,
         access=access,
         metrics=service.metrics,
@@ -119,10 +117,10 @@ def create_app(service: Service) -> App:
     )
 
 
-def _add_routes(api: FastAPI, service: Service, access: Access) -> None:
+def _add_routes(api: FastAPI, service: Service, access: AccessControl) -> None:
     site, models = SiteRoutes(service, access), ModelRoutes(service)
     predict, jobs = PredictRoutes(service), JobRoutes(service)
-    results, live = ResultRoutes(service), LiveRoutes(service)
+    results = ResultRoutes(service)
 
     def add(
         method: str,
@@ -195,8 +193,8 @@ def _add_routes(api: FastAPI, service: Service, access: Access) -> None:
         503,
         openapi_extra={"requestBody": IMAGE_BODY},
     )
-    add("GET", "/v1/models/{model}/rate", live.get_rate, schemas.RateBody, 404)
-    add("GET", "/v1/models/{model}/drift", live.get_drift, schemas.DriftBody, 404)
+    add("GET", "/v1/models/{model}/rate", models.get_rate, schemas.RateBody, 404)
+    add("GET", "/v1/models/{model}/drift", models.get_drift, schemas.DriftBody, 404)
     add(
         "POST",
         "/v1/train",
@@ -260,7 +258,7 @@ def _add_routes(api: FastAPI, service: Service, access: Access) -> None:
     add(
         "GET",
         "/v1/events",
-        live.events,
+        site.events,
         {"text/event-stream": {"schema": {"type": "string"}}},
         503,
     )
@@ -286,7 +284,7 @@ def _secure(api: FastAPI, needed: bool) -> None:
 
 
 def _problem_response(problem: Problem) -> Response:
-    return answer(
+    return json_response(
         problem_body(problem.code, problem.message),
         status_code=problem.status,
         headers=problem.headers(),
@@ -300,13 +298,13 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 
 async def _on_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, FREError)
-    return _problem_response(from_error(error))
+    return _problem_response(problem_from(error))
 
 
 async def _on_fault(_: Request, error: Exception) -> Response:
     # Starlette raises it again afterwards, and the gate logs it; without this handler Starlette
     # would have answered in plain text before.
-    return _problem_response(fault(error))
+    return _problem_response(internal_problem(error))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -316,7 +314,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not what {request.url.path} is for",
     }.get(error.status_code, str(error.detail))
     code = CODES.get(error.status_code, "bad_request")
-    response = answer(problem_body(code, message), status_code=error.status_code)
+    response = json_response(problem_body(code, message), status_code=error.status_code)
     for key, value in (error.headers or {}).items():
         response.headers[key] = value
     if error.status_code == 405:
@@ -338,4 +336,4 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-    return answer(problem_body("invalid", f"{where}: {first['msg']}"), status_code=422)
+    return json_response(problem_body("invalid", f"{where}: {first['msg']}"), status_code=422)

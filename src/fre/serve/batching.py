@@ -22,8 +22,8 @@ from fre.images.decode import decode_resized, probe
 from fre.images.loading import LoadedImage
 from fre.inference.prediction import Prediction
 from fre.parallel import available_cores
-from fre.serve.problems import Problem
 from fre.serve.registry import Entry
+from fre.serve.responses import Problem
 from fre.serve.results import NewResult, Results
 
 log = logging.getLogger("fre.serve")
@@ -60,7 +60,7 @@ class Outcome:
 
 
 @dataclass
-class Job:
+class PendingImage:
     """An image on its way.
 
     Attributes:
@@ -112,7 +112,7 @@ class Batcher:
         self.large_pixels = large_pixels
         self.observer = observer
         self._large = ThreadPoolExecutor(1, thread_name_prefix="fre-decode-large")
-        self._large_waiting: dict[str, deque[tuple[Job, _Lane]]] = {}
+        self._large_waiting: dict[str, deque[tuple[PendingImage, _Lane]]] = {}
         self._lanes: dict[str, _Lane] = {}
         self._lock = threading.Lock()
         self._closing = False
@@ -152,7 +152,7 @@ class Batcher:
         lane.reserve(len(images))
         began = time.perf_counter()
         jobs = [
-            Job(
+            PendingImage(
                 entry,
                 name,
                 source,
@@ -169,7 +169,7 @@ class Batcher:
             lane.decoders.submit(self._prepare, job, lane)
         return [job.future for job in jobs]
 
-    def _prepare(self, job: Job, lane: _Lane) -> None:
+    def _prepare(self, job: PendingImage, lane: _Lane) -> None:
         try:
             bits = job.entry.model.geometry.bits
             job.form, (height, width) = probe(job.data, name=job.name, bits=bits)
@@ -193,7 +193,7 @@ class Batcher:
                 self._large_waiting[name] = waiting  # behind the other models
         self._decode(job, lane)
 
-    def _decode(self, job: Job, lane: _Lane) -> None:
+    def _decode(self, job: PendingImage, lane: _Lane) -> None:
         model = job.entry.model
         try:
             pixels, original = decode_resized(job.data, model.geometry.preparation, name=job.name)
@@ -219,7 +219,7 @@ class Batcher:
             lane.close()
 
 
-def _failure(job: Job, error: Exception) -> FREError:
+def _failure(job: PendingImage, error: Exception) -> FREError:
     """Return what the client of one image is told, and log what is not the image's fault."""
     if isinstance(error, ImageError):
         return error
@@ -240,7 +240,7 @@ class _Lane:
         self.decoders = ThreadPoolExecutor(
             available_cores(), thread_name_prefix=f"fre-decode-{name}"
         )
-        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[PendingImage | None] = queue.SimpleQueue()
         self._undecoded = 0
         self._count = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"fre-score-{name}", daemon=True)
@@ -259,13 +259,13 @@ class _Lane:
             self.admitted += n
             self._undecoded += n
 
-    def give_up(self, job: Job, error: FREError) -> None:
+    def give_up(self, job: PendingImage, error: FREError) -> None:
         with self._count:
             self.admitted -= 1
             self._undecoded -= 1
         job.future.set_exception(error)
 
-    def put(self, job: Job) -> None:
+    def put(self, job: PendingImage) -> None:
         # Counted down after the job is in the queue: who sees no undecoded ones sees them all.
         self._waiting.put(job)
         with self._count:
@@ -276,7 +276,7 @@ class _Lane:
         self._thread.join()
 
     def _run(self) -> None:
-        left: Job | None = None
+        left: PendingImage | None = None
         while True:
             first = left if left is not None else self._waiting.get()
             if first is None:
@@ -286,7 +286,7 @@ class _Lane:
             if ended:
                 return
 
-    def _gather(self, first: Job) -> tuple[list[Job], Job | None, bool]:
+    def _gather(self, first: PendingImage) -> tuple[list[PendingImage], PendingImage | None, bool]:
         """A batch for one model; and what came next, if it is for another version of it."""
         batch = [first]
         deadline = time.perf_counter() + self.batcher.batch_wait
@@ -306,8 +306,8 @@ class _Lane:
             batch.append(job)
         return batch, None, False
 
-    def _score(self, batch: list[Job]) -> None:
-        done: list[tuple[Job, NewResult]] = []
+    def _score(self, batch: list[PendingImage]) -> None:
+        done: list[tuple[PendingImage, NewResult]] = []
         for job, result in zip(batch, _results(batch), strict=True):
             if isinstance(result, NewResult):
                 done.append((job, result))
@@ -321,7 +321,7 @@ class _Lane:
 
     def _answer(
         self,
-        done: list[tuple[Job, NewResult]],
+        done: list[tuple[PendingImage, NewResult]],
         written: Future[list[dict[str, Any]]],
     ) -> None:
         self._release(len(done))
@@ -347,7 +347,7 @@ class _Lane:
             self.admitted -= n
 
 
-def _results(batch: list[Job]) -> list[NewResult | FREError]:
+def _results(batch: list[PendingImage]) -> list[NewResult | FREError]:
     """Score images of one model together, or one by one if that fails.
 
     Returns:
@@ -369,7 +369,7 @@ def _results(batch: list[Job]) -> list[NewResult | FREError]:
     return [result for job in batch for result in _results([job])]
 
 
-def _new_result(job: Job, image: LoadedImage, prediction: Prediction) -> NewResult:
+def _new_result(job: PendingImage, image: LoadedImage, prediction: Prediction) -> NewResult:
     entry = job.entry
     return NewResult(
         model=entry.name,

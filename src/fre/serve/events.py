@@ -7,8 +7,7 @@ import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fre.serve.answers import to_json
-from fre.serve.problems import Problem
+from fre.serve.responses import Problem, to_json
 
 QUEUE = 256
 HEARTBEAT = 15.0
@@ -30,7 +29,7 @@ class Listener:
         return self.model in (None, data["model"]) and self.source in (None, data["source"])
 
 
-class Hub:
+class EventBroadcaster:
     """Passes events on to all listeners; slow ones lose events, and are told so.
 
     Args:

@@ -20,17 +20,18 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fre.parallel import available_cores
-from fre.serve.drawing import (
+from fre.serve.pictures import (
     BROWSER_TYPES,
-    Stored,
-    Wanted,
+    PictureRequest,
+    Pictures,
+    StoredImage,
     command,
     draw,
     media_type,
+    not_kept,
     wants_preview,
 )
-from fre.serve.pictures import Pictures, not_kept
-from fre.serve.problems import Problem
+from fre.serve.responses import Problem
 
 log = logging.getLogger("fre.serve")
 
@@ -65,13 +66,13 @@ class Gallery:
         self._threads = ThreadPoolExecutor(available_cores(), thread_name_prefix="fre-draw")
         self._busy = dict.fromkeys(LIMITS, 0)
         self._one: asyncio.Lock | None = None
-        self._drawing: dict[tuple[Stored, Wanted], _Drawing] = {}
+        self._drawing: dict[tuple[StoredImage, PictureRequest], _Drawing] = {}
 
     def close(self) -> None:
         """Draw no more; on any thread."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def answer(self, stored: Stored, wanted: Wanted, gone: Gone) -> Response:
+    async def answer(self, stored: StoredImage, wanted: PictureRequest, gone: Gone) -> Response:
         """Return a picture as an answer.
 
         Args:
@@ -96,7 +97,7 @@ class Gallery:
             release()
             raise
 
-    async def _shared(self, stored: Stored, wanted: Wanted, gone: Gone) -> bytes:
+    async def _shared(self, stored: StoredImage, wanted: PictureRequest, gone: Gone) -> bytes:
         """A small picture of a large image, drawn once for all who ask for it meanwhile."""
         key = (stored, wanted)
         drawing = self._drawing.get(key)
@@ -136,7 +137,7 @@ class Gallery:
 
         return release
 
-    def _lane(self, stored: Stored, wanted: Wanted) -> str:
+    def _lane(self, stored: StoredImage, wanted: PictureRequest) -> str:
         """The lane of a picture, by the work and the room that it takes."""
         if stored.pixels <= self.large_pixels or _as_sent(stored, wanted):
             return "ordinary"
@@ -146,21 +147,23 @@ class Gallery:
             return "whole"
         return "ordinary" if self._has_preview(stored, wanted) else "large"
 
-    def _has_large_map(self, stored: Stored) -> bool:
+    def _has_large_map(self, stored: StoredImage) -> bool:
         """Whether the map is as large as the image: a model with tiles made it."""
         try:
             return self.pictures.map_path(stored.identity).stat().st_size > 4 * self.large_pixels
         except OSError:
             return False
 
-    def _has_preview(self, stored: Stored, wanted: Wanted) -> bool:
+    def _has_preview(self, stored: StoredImage, wanted: PictureRequest) -> bool:
         if not wants_preview(stored, wanted):
             return False
         if wanted.kind == "overlay" and self._has_large_map(stored):
             return self.pictures.map_preview_path(stored.identity).exists()
         return self.pictures.preview_path(stored.identity).exists()
 
-    async def _file(self, stored: Stored, wanted: Wanted, lane: str, gone: Gone) -> IO[bytes]:
+    async def _file(
+        self, stored: StoredImage, wanted: PictureRequest, lane: str, gone: Gone
+    ) -> IO[bytes]:
         if _as_sent(stored, wanted):
             try:
                 sent: IO[bytes] = await self._run(
@@ -193,7 +196,7 @@ class Gallery:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def _draw_alone(
-        self, stored: Stored, wanted: Wanted, file: IO[bytes], gone: Gone
+        self, stored: StoredImage, wanted: PictureRequest, file: IO[bytes], gone: Gone
     ) -> None:
         """Draw in a process, once those before have ended."""
         if self._one is None:
@@ -236,7 +239,7 @@ class _Drawing:
         return True
 
 
-def _as_sent(stored: Stored, wanted: Wanted) -> bool:
+def _as_sent(stored: StoredImage, wanted: PictureRequest) -> bool:
     """Whether the picture is the image's own file."""
     return wanted.kind == "image" and wanted.size is None and stored.form in BROWSER_TYPES
 

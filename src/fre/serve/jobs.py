@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fre.errors import FREError
-from fre.serve.clock import now
-from fre.serve.database import Database
-from fre.serve.problems import Problem, from_error
+from fre.serve.database import Database, now
+from fre.serve.responses import Problem, problem_from
 from fre.types import Progress
 
 log = logging.getLogger("fre.serve")
@@ -41,7 +40,7 @@ class Work:
     clean_up: Callable[[], None]
 
 
-class Jobs:
+class JobQueue:
     """Jobs, one after another, on a thread of their own.
 
     Jobs that a crash cut short are marked as failed at the next start.
@@ -222,7 +221,7 @@ class Jobs:
         except Problem as problem:
             self._fail(identity, problem.code, problem.message)
         except FREError as error:
-            self._fail(identity, from_error(error).code, str(error))
+            self._fail(identity, problem_from(error).code, str(error))
         except Exception as error:  # a fault of ours: on the record, and the next job may run
             log.exception("job %d", identity)
             self._fail(identity, "internal", f"{type(error).__name__}: {error}")

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
+import sys
 import threading
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
+from PIL import Image
 
-from fre.serve.problems import Problem
-from fre.types import FloatArray
+from fre.errors import FREError, ImageError
+from fre.images.decode import decode_resized
+from fre.images.formats import pixel_limit, set_pixel_limit
+from fre.images.geometry import FULL_RANGE, Preparation
+from fre.images.resize import resize_map
+from fre.report.heatmaps import heat_layer, overlay, thumbnail
+from fre.report.prediction_files import write_map
+from fre.serve.responses import Problem, problem_from
+from fre.types import FloatArray, ImageArray
 
 
 class Pictures:
@@ -159,3 +171,216 @@ def not_kept(identity: int) -> Problem:
         "not_kept",
         f"the pictures of result {identity} were dropped to keep the disk bounded",
     )
+
+
+BROWSER_TYPES = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "BMP": "image/bmp",
+}
+"""Formats that browsers show; others are converted."""
+
+MAP_TYPES = {"png": "image/png", "npy": "application/octet-stream", "tiff": "image/tiff"}
+
+PREVIEW_SIDE = 640
+"""Longest side of a preview, in pixels: twice that of a card, for screens of high density."""
+PREVIEW_PIXELS = 1_000_000
+"""Smaller images are decoded faster than a preview is worth."""
+HEAT_SIDE = 2048
+"""Longest side at most of a heat layer, in pixels: maps of tiles are as large as their image."""
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A result whose pictures are kept.
+
+    Attributes:
+        identity: id of the result.
+        form: format of the image's file, by Pillow's name; ``"PNG:12"`` if its 16-bit values
+            were read by a range of 12 bits.
+        size: height and width of the image, upright.
+        scale: the model's range of the map when the image was judged.
+    """
+
+    identity: int
+    form: str
+    size: tuple[int, int]
+    scale: tuple[float, float]
+
+    @property
+    def bits(self) -> int:
+        """Range of 16-bit values that the image was scored by."""
+        return int(self.form.partition(":")[2] or FULL_RANGE)
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of the image."""
+        return self.size[0] * self.size[1]
+
+
+@dataclass(frozen=True)
+class PictureRequest:
+    """A picture that is asked for.
+
+    Attributes:
+        kind: ``"image"``, ``"overlay"``, ``"heat"`` or ``"map"``.
+        size: longest side at most of an image or overlay, in pixels; ``None`` keeps its size.
+        map_format: of a map: ``"png"``, ``"npy"`` or ``"tiff"``.
+    """
+
+    kind: str
+    size: int | None = None
+    map_format: str = "png"
+
+
+def media_type(stored: StoredImage, wanted: PictureRequest) -> str:
+    """Return the media type of a picture."""
+    if wanted.kind == "map":
+        return MAP_TYPES[wanted.map_format]
+    if wanted.kind == "heat":
+        return "image/png"
+    if wanted.size is None and wanted.kind == "image":
+        return BROWSER_TYPES.get(stored.form, "image/png")
+    return "image/jpeg"
+
+
+def wants_preview(stored: StoredImage, wanted: PictureRequest) -> bool:
+    """Whether a picture is drawn from the preview of its image."""
+    small = wanted.size is not None and wanted.size <= PREVIEW_SIDE
+    return small and wanted.kind in ("image", "overlay") and stored.pixels > PREVIEW_PIXELS
+
+
+def draw(pictures: Pictures, stored: StoredImage, wanted: PictureRequest, file: IO[bytes]) -> None:
+    """Write a picture of a result to an open file.
+
+    An image is decoded at the size that is asked for, never larger.
+
+    Args:
+        pictures: hold the image and its map.
+        stored: the result.
+        wanted: the picture.
+        file: open for writing.
+
+    Raises:
+        Problem: the pictures were dropped, or the image can't be decoded.
+        OptionError: the map or its range holds numbers that are not finite.
+    """
+    identity = stored.identity
+    if wanted.kind == "heat":
+        anomaly_map = pictures.anomaly_map(identity)
+        anomaly_map = resize_map(anomaly_map, fitted(anomaly_map.shape, HEAT_SIDE))
+        _encode(heat_layer(anomaly_map, stored.scale), "PNG", file)
+        return
+    if wanted.kind == "map":
+        anomaly_map = pictures.anomaly_map(identity)
+        write_map(file, anomaly_map, wanted.map_format, stored.scale, stored.size)
+        return
+    image = _reduced(pictures, stored, wanted)
+    if wanted.kind == "overlay":
+        anomaly_map = _reduced_map(pictures, stored, wanted)
+        image = overlay(image, resize_map(anomaly_map, image.shape[:2]), stored.scale)
+    _encode(image, "PNG" if wanted.size is None else "JPEG", file)
+
+
+def _reduced(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) -> ImageArray:
+    """The image with its longest side as it is asked for: uint8 (h, w, 3)."""
+    if not wants_preview(stored, wanted):
+        return _decode(pictures.image(stored.identity), wanted.size, stored.bits)
+    assert wanted.size is not None
+    known = pictures.preview(stored.identity)
+    if known is not None:
+        try:
+            return _decode(known, wanted.size)
+        except Problem:  # cut by a power failure: drawn anew
+            pass
+    image = _decode(pictures.image(stored.identity), PREVIEW_SIDE, stored.bits)
+    buffer = io.BytesIO()
+    _encode(image, "JPEG", buffer)
+    pictures.save_preview(stored.identity, buffer.getvalue())
+    return thumbnail(image, wanted.size)
+
+
+def _reduced_map(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) -> FloatArray:
+    """The map, or its preview if that will do: float32 (h, w)."""
+    if not wants_preview(stored, wanted):
+        return pictures.anomaly_map(stored.identity)
+    preview = pictures.map_preview(stored.identity)
+    if preview is not None:
+        return preview
+    anomaly_map = pictures.anomaly_map(stored.identity)
+    if anomaly_map.size > PREVIEW_PIXELS:  # of a model with tiles: as large as the image
+        anomaly_map = resize_map(anomaly_map, fitted(anomaly_map.shape, PREVIEW_SIDE))
+        pictures.save_map_preview(stored.identity, anomaly_map)
+    return anomaly_map
+
+
+def fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Return a height and width of the same proportions whose longer one is at most a bound."""
+    factor = min(1.0, longest / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _decode(data: bytes, longest: int | None, bits: int = FULL_RANGE) -> ImageArray:
+    def target(size: tuple[int, int]) -> tuple[int, int] | None:
+        return None if longest is None or max(size) <= longest else fitted(size, longest)
+
+    try:
+        return decode_resized(data, Preparation(target, bits), name="image")[0]
+    except ImageError as error:
+        raise Problem(422, "unreadable", str(error)) from error
+
+
+def _encode(image: ImageArray, form: str, file: IO[bytes]) -> None:
+    options = {"quality": 88} if form == "JPEG" else {"compress_level": 1}
+    Image.fromarray(np.ascontiguousarray(image)).save(file, form, **options)
+
+
+# A picture in a process of its own ------------------------------------------------------------
+
+# Modules are not looked for in the folder that the service happens to be started in.
+PROGRAM = (
+    "import sys; sys.path = [folder for folder in sys.path if folder]; "
+    "from fre.serve.pictures import main; sys.exit(main(sys.argv[1]))"
+)
+
+
+def command(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) -> list[str]:
+    """Return the command that draws a picture to its standard output, which must be a file.
+
+    The command exits with 0; or with 1 and an error as a line of JSON on standard error.
+    """
+    order = {
+        "folder": str(pictures.folder.absolute()),
+        "max_pixels": pixel_limit(),
+        "stored": asdict(stored),
+        "wanted": asdict(wanted),
+    }
+    return [sys.executable, "-c", PROGRAM, json.dumps(order)]
+
+
+def main(text: str) -> int:
+    """Draw the picture that `command` ordered."""
+    order: dict[str, Any] = json.loads(text)
+    set_pixel_limit(order["max_pixels"])
+    stored = StoredImage(
+        order["stored"]["identity"],
+        order["stored"]["form"],
+        tuple(order["stored"]["size"]),
+        tuple(order["stored"]["scale"]),
+    )
+    try:
+        pictures = Pictures(Path(order["folder"]), bound=0)
+        draw(pictures, stored, PictureRequest(**order["wanted"]), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return 0
+    except Problem as error:
+        problem = error
+    except FREError as error:
+        problem = problem_from(error)
+    except OSError as error:
+        reason = f"the picture can't be written: {error.strerror or error}"
+        problem = Problem(503, "busy", reason, retry_after=10)
+    print(json.dumps(vars(problem)), file=sys.stderr)
+    return 1

@@ -26,9 +26,8 @@ from fre.errors import FREError, ModelFileError
 from fre.evaluation.thresholds import with_calibration
 from fre.model import Model, load
 from fre.scoring.calibration import Calibration
-from fre.serve.answers import to_json
-from fre.serve.clock import now
-from fre.serve.problems import Problem
+from fre.serve.database import now
+from fre.serve.responses import Problem, to_json
 
 log = logging.getLogger("fre.serve")
 

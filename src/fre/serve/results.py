@@ -16,11 +16,9 @@ from typing import Any
 from fre.errors import InternalError
 from fre.inference.prediction import Prediction
 from fre.scoring.regions import Region
-from fre.serve.clock import now, stamp
-from fre.serve.database import Database
-from fre.serve.drawing import Stored
-from fre.serve.pictures import Pictures
-from fre.serve.problems import Problem
+from fre.serve.database import Database, now, stamp
+from fre.serve.pictures import Pictures, StoredImage
+from fre.serve.responses import Problem
 
 CSV_COLUMNS = (
     "id",
@@ -193,7 +191,7 @@ def _finite(value: Any) -> float | None:
 
 
 def _regions(text: str) -> tuple[list[dict[str, Any]], bool]:
-    """Stored regions, and whether all of their numbers are finite."""
+    """StoredImage regions, and whether all of their numbers are finite."""
     odd: list[str] = []
     try:
         regions = json.loads(text, parse_constant=odd.append)
@@ -330,7 +328,7 @@ class Results:
             raise Problem(404, "not_found", f"no result has the id {identity}")
         return row
 
-    def stored(self, identity: int) -> Stored:
+    def stored(self, identity: int) -> StoredImage:
         """Return what the pictures of a result are drawn by.
 
         Raises:
@@ -338,7 +336,7 @@ class Results:
         """
         row = self._row(identity)
         size, scale = (row["height"], row["width"]), (row["map_low"], row["map_high"])
-        return Stored(identity, row["form"], size, scale)
+        return StoredImage(identity, row["form"], size, scale)
 
     def page(
         self, filters: Filters, *, order: str, limit: int, cursor: str | None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fre.datasets.plates import KINDS, draw_plate
 from fre.errors import OutputError
-from fre.serve.problems import Problem
+from fre.serve.responses import Problem
 from fre.storage.files import write_atomic
 from fre.types import ImageArray, Progress
 

@@ -8,19 +8,19 @@ import sqlite3
 from fre.errors import OptionError, OutputError
 from fre.images.formats import set_pixel_limit
 from fre.serve.batching import Batcher, Outcome
-from fre.serve.events import Hub
+from fre.serve.bodies import Budget
+from fre.serve.database import open_history
+from fre.serve.events import EventBroadcaster
 from fre.serve.gallery import Gallery
-from fre.serve.history import open_history
-from fre.serve.jobs import Jobs
-from fre.serve.live import FolderWatch
+from fre.serve.jobs import JobQueue
 from fre.serve.metrics import Metrics
 from fre.serve.pictures import Pictures
 from fre.serve.registry import Entry, Registry
 from fre.serve.results import Results
 from fre.serve.samples import Samples
 from fre.serve.settings import Settings
-from fre.serve.training import DiskBudget
-from fre.serve.uploads import Budget
+from fre.serve.staging import DiskBudget
+from fre.serve.watch import FolderWatch
 
 
 class Service:
@@ -60,7 +60,7 @@ class Service:
         pictures = Pictures(settings.data / "pictures", limits.keep_bytes)
         self.results = Results(self.database, pictures)
         self.gallery = Gallery(pictures, limits.large_pixels, self.results.recount)
-        self.hub = Hub(limits.max_listeners)
+        self.events = EventBroadcaster(limits.max_listeners)
         self.batcher = Batcher(
             self.results,
             batch_size=settings.batch_size,
@@ -72,10 +72,10 @@ class Service:
         self.metrics = Metrics(self.batcher.depths, self.registry.entries)
         self.budget = Budget(limits.max_buffered_bytes)
         self.disk = DiskBudget(limits.max_staged_bytes)
-        self.jobs = Jobs(
+        self.jobs = JobQueue(
             self.database,
             max_waiting=limits.max_jobs,
-            publish=lambda job: self.hub.publish("job", job),
+            publish=lambda job: self.events.publish("job", job),
         )
         self.samples = Samples(settings.data / "samples")
         self.registry.changed = self._models_changed
@@ -116,7 +116,7 @@ class Service:
     def drain(self) -> None:
         """Say that it is about to end; on the event loop. What was admitted is finished."""
         self.draining = True
-        self.hub.close()
+        self.events.close()
 
     def close(self) -> None:
         """Finish what was admitted, cancel jobs, and stop."""
@@ -138,10 +138,10 @@ class Service:
     def _scored(self, model: str, outcomes: list[Outcome]) -> None:
         self.metrics.scored(model, outcomes)
         for outcome in outcomes:
-            self.hub.publish("result", outcome.result)
+            self.events.publish("result", outcome.result)
 
     def _models_changed(self) -> None:
-        self.hub.publish("models", {"models": self.registry.names()})
+        self.events.publish("models", {"models": self.registry.names()})
 
 
 def _lock(settings: Settings) -> sqlite3.Connection:

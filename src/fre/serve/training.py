@@ -3,176 +3,30 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+import numpy as np
 
 from fre.detector import FRE
-from fre.errors import DatasetError, ImageError
-from fre.images.decode import probe
-from fre.serve.archives import is_zip, unpack
+from fre.errors import AnomalousError, DatasetError, ImageError
+from fre.images.decode import read_image
+from fre.model import Model, load
 from fre.serve.jobs import Work
-from fre.serve.problems import Problem
-from fre.serve.registry import Registry
-from fre.serve.run_calibration import run_calibration
+from fre.serve.registry import Entry, Registry
+from fre.serve.responses import Problem
 from fre.serve.samples import draw_good
-from fre.serve.settings import Limits
-from fre.storage.files import read_regular
+from fre.serve.staging import Staging, unusable
 from fre.types import Progress
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
-class DiskBudget:
-    """Bytes on disk of all uploads for trainings that run, wait or arrive.
-
-    Args:
-        limit: number of bytes that may be taken at once.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.used = 0
-        self._lock = threading.Lock()
-
-    def take(self, n: int) -> None:
-        """Count bytes before they are written.
-
-        Raises:
-            Problem: there is no room for them.
-        """
-        with self._lock:
-            if self.used + n > self.limit:
-                raise Problem(
-                    507,
-                    "disk_full",
-                    f"uploads for trainings may take {self.limit:,} bytes of disk together, packed "
-                    f"and unpacked, and {self.used:,} are taken; wait until a training has ended, "
-                    "or restart the service with a larger --max-train-disk",
-                    retry_after=30,
-                )
-            self.used += n
-
-    def give_back(self, n: int) -> None:
-        """Count bytes that were deleted."""
-        with self._lock:
-            self.used -= n
-
-
-class FileSink:
-    """A file of an upload on the disk.
-
-    Args:
-        path: file to write.
-        count: called with the number of bytes before they are written.
-    """
-
-    def __init__(self, path: Path, count: Callable[[int], None]) -> None:
-        self.path = path
-        self.count = count
-        self._file: BinaryIO | None = path.open("wb")
-
-    def write(self, data: bytes) -> None:
-        """Take a piece.
-
-        Raises:
-            Problem: there is no room for it.
-        """
-        assert self._file is not None
-        self.count(len(data))
-        self._file.write(data)
-
-    def close(self) -> None:
-        """It was the last piece."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-@dataclass
-class Staging:
-    """A folder for the files of one upload.
-
-    Attributes:
-        folder: that is ours alone.
-        budget: bytes on disk that all uploads share.
-        files: what was uploaded, and the names that the client gave.
-        taken: bytes of the budget that this upload has.
-    """
-
-    folder: Path
-    budget: DiskBudget
-    files: list[tuple[Path, str]] = field(default_factory=list)
-    taken: int = 0
-
-    @classmethod
-    def make(cls, parent: Path, budget: DiskBudget) -> Staging:
-        """Make a new folder in ``parent``."""
-        parent.mkdir(parents=True, exist_ok=True)
-        return cls(Path(tempfile.mkdtemp(dir=parent, prefix="upload-")), budget)
-
-    def count(self, n: int) -> None:
-        """Count bytes before they are written to the folder.
-
-        Raises:
-            Problem: all uploads together have no room for them.
-        """
-        self.budget.take(n)
-        self.taken += n
-
-    def _discount(self, n: int) -> None:
-        self.budget.give_back(n)
-        self.taken -= n
-
-    def sink(self, name: str) -> FileSink:
-        """The place for one more file."""
-        path = self.folder / f"upload-{len(self.files):06d}"
-        self.files.append((path, name))
-        return FileSink(path, self.count)
-
-    def remove(self) -> None:
-        """Delete it all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._discount(self.taken)
-
-    def unpack(self, limits: Limits) -> list[tuple[Path, str]]:
-        """The images of the upload; zip files are opened.
-
-        Raises:
-            Problem: a zip file is not acceptable, there are too many images, or no room.
-        """
-        images: list[tuple[Path, str]] = []
-        room = limits.max_train_bytes
-        for path, name in self.files:
-            if is_zip(path):
-                found = unpack(
-                    path,
-                    self.folder,
-                    max_bytes=room,
-                    max_files=limits.max_train_images - len(images),
-                    first=len(images),
-                    count=self.count,
-                )
-                room -= sum(image.stat().st_size for image, _ in found)
-                packed = path.stat().st_size
-                path.unlink()
-                self._discount(packed)
-                images += found
-            else:
-                images.append((path, name))
-        if len(images) > limits.max_train_images:
-            raise Problem(
-                413, "too_many", f"more than {limits.max_train_images:,} images in one request"
-            )
-        return images
-
-
 @dataclass(frozen=True)
-class Training:
+class ModelTraining:
     """What is to be trained.
 
     Attributes:
@@ -273,10 +127,180 @@ class Training:
         }
 
 
-def unusable(path: Path, name: str) -> str | None:
-    """Why a file is not an image that strangers may send."""
+Images = list[tuple[Path, str]]
+
+
+@dataclass(frozen=True)
+class ModelUpdate:
+    """What is to be learnt.
+
+    Attributes:
+        name: of the model.
+        accept_anomalous: learn from uploads that the model calls anomalous, too.
+        results: ids of results that were good after all, whose images are learnt whatever the
+            model says of them: somebody has looked at them.
+        threads: of the network; 0 takes all cores.
+    """
+
+    name: str
+    accept_anomalous: bool
+    results: tuple[int, ...]
+    threads: int
+
+    def check(self, registry: Registry) -> Entry:
+        """Refuse what can't end well.
+
+        Returns:
+            The model as it is.
+
+        Raises:
+            Problem: there is no such model, or it can't learn more.
+        """
+        entry = registry.get(self.name)
+        if entry.error is not None:
+            raise Problem(409, "conflict", f"the file of {self.name} can't be read: {entry.error}")
+        if not entry.can_update:
+            raise Problem(
+                409,
+                "conflict",
+                f"the model {self.name} can't learn more: it was trained without what that needs; "
+                "train it again on all good images",
+            )
+        return entry
+
+    def work(
+        self,
+        registry: Registry,
+        staging: Staging,
+        uploads: Images,
+        marked: Images,
+        learnt: Callable[[Sequence[int]], None],
+    ) -> Work:
+        """The job.
+
+        Args:
+            registry: that has the model.
+            staging: holds the images, and is removed afterwards.
+            uploads: files and their names.
+            marked: those of the results.
+            learnt: is told the results once the model is saved.
+        """
+
+        def run(progress: Progress) -> dict[str, Any]:
+            result = self._update(registry, uploads, marked, progress)
+            learnt(self.results)
+            return result
+
+        return Work(run, staging.remove)
+
+    def _update(
+        self, registry: Registry, uploads: Images, marked: Images, progress: Progress
+    ) -> dict[str, Any]:
+        began = time.perf_counter()
+        before = self.check(registry).model.sha256
+        # A copy of its own: the one that serves goes on doing so.
+        model = load(registry.get(self.name).path, threads=self.threads)
+        if model.sha256 != before:
+            raise _changed(self.name)
+        threshold, steps = model.threshold, len(_history(model))
+        skipped: list[dict[str, str]] = []
+        for images, accept in ((uploads, self.accept_anomalous), (marked, True)):
+            readable = _readable(model, images, skipped, progress)
+            if readable:
+                model = _learn(model, readable, accept, progress)
+        history = _history(model)[steps:]
+        if not history:
+            raise Problem(422, "unreadable", f"none of the {len(skipped)} files can be read")
+        # The last chance to cancel, and to find that the file has changed meanwhile.
+        progress("Saving", 0, 1)
+        registry.replace(self.name, model, before=before)
+        return {
+            "model": self.name,
+            "n_images": model.metadata["provenance"]["n_images"],
+            "n_added": sum(step["n_added"] for step in history),
+            "n_accepted_anomalous": sum(step["n_accepted_anomalous"] for step in history),
+            "seconds": time.perf_counter() - began,
+            "threshold": model.threshold,
+            "previous_threshold": threshold,
+            "skipped": skipped,
+            "caveat": model.calibration.caveat(),
+            "near_duplicates": 0,
+            "calibration": run_calibration(model),
+        }
+
+
+def _history(model: Model) -> list[dict[str, Any]]:
+    history: list[dict[str, Any]] = model.metadata["provenance"].get("history", [])
+    return history
+
+
+def _readable(
+    model: Model, images: Images, skipped: list[dict[str, str]], progress: Progress
+) -> Images:
+    """The images that can be read to their end; the others are noted."""
+    readable = []
+    for place, (path, name) in enumerate(images):
+        progress("Reading", place, len(images))
+        reason = unusable(path, name)
+        if reason is None:
+            try:
+                read_image(path, model.geometry.bits)
+            except ImageError as error:
+                reason = error.reason
+        if reason is None:
+            readable.append((path, name))
+        else:
+            skipped.append({"name": name, "error": reason})
+    return readable
+
+
+def _learn(model: Model, images: Images, accept: bool, progress: Progress) -> Model:
+    names = dict(images)
     try:
-        probe(read_regular(path), name=name)
-    except ImageError as error:
-        return error.reason
-    return None
+        return model.update(list(names), accept_anomalous=accept, progress=progress)
+    except AnomalousError as error:
+        found = [
+            names[source] if isinstance(source, Path) else str(source) for source, _ in error.found
+        ]
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise Problem(
+            422,
+            "anomalous",
+            f"{len(found)} of {error.of} images are anomalous to the model: "
+            f"{', '.join(found[:3])}{more}; look at them, and leave out what is not good, or "
+            "accept all (accept_anomalous)",
+        ) from error
+
+
+def _changed(name: str) -> Problem:
+    return Problem(409, "conflict", f"the model {name} has changed meanwhile; update it again")
+
+
+MAX_SCORES = 200
+
+
+def run_calibration(model: Model) -> dict[str, Any]:
+    """Return the calibration of a model as it is now, to be kept with the run that made it.
+
+    The model's file may get another threshold, or be replaced; the record of the run stays.
+
+    Args:
+        model: as it was saved.
+
+    Returns:
+        Digest of the model, thresholds, range of the map, number of calibration scores, and the
+        scores in ascending order; of more than 200 only as many quantiles.
+    """
+    calibration = model.calibration
+    scores = np.sort(np.asarray(calibration.scores, np.float64))
+    shown = scores
+    if len(scores) > MAX_SCORES:
+        shown = np.quantile(scores, np.linspace(0, 1, MAX_SCORES))
+    return {
+        "sha256": model.sha256,
+        "n_scores": len(scores),
+        "scores": shown.tolist(),
+        "threshold": calibration.threshold,
+        "pixel_threshold": calibration.pixel_threshold,
+        "map_range": list(calibration.map_range),
+    }

@@ -11,14 +11,12 @@ from typing import Annotated, Any, Literal
 from fastapi import Query, Request, Response
 from pydantic import Field
 
-from fre.serve.answers import answer
-from fre.serve.problems import Problem
-from fre.serve.routes.bodies import RAW_TYPES, body_of, read_files, unsupported
-from fre.serve.routes.parameters import JobIdentity, Model
+from fre.serve.bodies import RAW_TYPES, body_of, exhaust, media_type, read_files, unsupported
+from fre.serve.responses import Problem, json_response
+from fre.serve.schemas import JobIdentity, Model
 from fre.serve.service import Service
-from fre.serve.training import NAME_PATTERN, Staging, Training
-from fre.serve.updating import Updating
-from fre.serve.uploads import exhaust, media_type
+from fre.serve.staging import Staging
+from fre.serve.training import NAME_PATTERN, ModelTraining, ModelUpdate
 
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
 MOST_RESULTS = 2000
@@ -64,7 +62,7 @@ class JobRoutes:
             parameters["backbone"] = "efficientnet_lite0"
         if size is not None:
             parameters["size"] = size
-        training = Training(name, overwrite, parameters, service.settings.threads)
+        training = ModelTraining(name, overwrite, parameters, service.settings.threads)
         training.check(service.registry)
         service.jobs.check_room()
         async with self._staged(request) as staging:
@@ -99,8 +97,8 @@ class JobRoutes:
         """Learn from more good images, zip files, or marked results: makes a job."""
         service = self.service
         marked = tuple(dict.fromkeys(results or ()))
-        updating = Updating(model, accept_anomalous, marked, service.settings.threads)
-        updating.check(service.registry)
+        update = ModelUpdate(model, accept_anomalous, marked, service.settings.threads)
+        update.check(service.registry)
         service.jobs.check_room()
         async with self._staged(request) as staging:
             uploads = await asyncio.to_thread(staging.unpack, service.settings.limits)
@@ -109,7 +107,7 @@ class JobRoutes:
                     422, "invalid", "an update needs 1 good image or more, or ids of results"
                 )
             parts = await asyncio.to_thread(self._marked, model, marked, staging)
-            work = updating.work(service.registry, staging, uploads, parts, self._learnt)
+            work = update.work(service.registry, staging, uploads, parts, self._learnt)
             job = await asyncio.to_thread(service.jobs.add, "update", model, work)
         return _accepted(job)
 
@@ -128,7 +126,7 @@ class JobRoutes:
 
     def _learnt(self, results: Sequence[int]) -> None:
         for found in self.service.results.set_learnt(results):
-            self.service.hub.publish("verdict", found)
+            self.service.events.publish("verdict", found)
 
     @asynccontextmanager
     async def _staged(self, request: Request) -> AsyncIterator[Staging]:
@@ -175,16 +173,18 @@ class JobRoutes:
 
     async def list_jobs(self) -> Response:
         """The last jobs, newest first."""
-        return answer({"jobs": await asyncio.to_thread(self.service.jobs.list)})
+        return json_response({"jobs": await asyncio.to_thread(self.service.jobs.list)})
 
     async def get_job(self, job: JobIdentity) -> Response:
         """One job: its state, its progress, its result."""
-        return answer({"job": await asyncio.to_thread(self.service.jobs.get, job)})
+        return json_response({"job": await asyncio.to_thread(self.service.jobs.get, job)})
 
     async def cancel_job(self, job: JobIdentity) -> Response:
         """End a job; it ends a moment later."""
-        return answer({"job": await asyncio.to_thread(self.service.jobs.cancel, job)})
+        return json_response({"job": await asyncio.to_thread(self.service.jobs.cancel, job)})
 
 
 def _accepted(job: dict[str, Any]) -> Response:
-    return answer({"job": job}, status_code=202, headers={"Location": f"/v1/jobs/{job['id']}"})
+    return json_response(
+        {"job": job}, status_code=202, headers={"Location": f"/v1/jobs/{job['id']}"}
+    )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from dataclasses import asdict, replace
 from typing import Annotated
 
-from fastapi import Body, Response
+from fastapi import Body, Query, Response
 
-from fre.serve.answers import answer
-from fre.serve.problems import Problem
-from fre.serve.routes.parameters import Model
-from fre.serve.schemas import ThresholdRequest
+from fre.serve.drift import SIGNIFICANCE, TEST, drift
+from fre.serve.responses import Problem, json_response
+from fre.serve.results import PAGE_SOURCE
+from fre.serve.schemas import Model, OneSource, ThresholdRequest
 from fre.serve.service import Service
 
 
@@ -27,7 +30,7 @@ class ModelRoutes:
     async def list_models(self) -> Response:
         """All models, by name; and the files that can't be loaded, with the reasons."""
         registry = self.service.registry
-        return answer(
+        return json_response(
             {
                 "models": [entry.summary() for entry in registry.entries()],
                 "errors": [
@@ -40,11 +43,11 @@ class ModelRoutes:
         """One model, and what its file says of itself."""
         entry = self.service.registry.get(model)
         metadata = {k: v for k, v in entry.model.metadata.items() if k != "calibration"}
-        return answer({"model": entry.summary(), "metadata": metadata})
+        return json_response({"model": entry.summary(), "metadata": metadata})
 
     async def get_calibration(self, model: Model) -> Response:
         """Scores of good images, and the threshold that follows from them."""
-        return answer(self.service.registry.get(model).calibration())
+        return json_response(self.service.registry.get(model).calibration())
 
     async def set_threshold(
         self,
@@ -62,4 +65,48 @@ class ModelRoutes:
             false_alarm_rate=body.false_alarm_rate,
             sha256=body.sha256,
         )
-        return answer(entry.calibration())
+        return json_response(entry.calibration())
+
+    async def get_rate(
+        self,
+        model: Model,
+        seconds: Annotated[
+            int, Query(ge=1, le=31_622_400, description="How far back, in seconds.")
+        ] = 3600,
+        buckets: Annotated[int, Query(ge=1, le=1000, description="Spans to divide it into.")] = 60,
+        source: OneSource = None,
+    ) -> Response:
+        """Anomalous rate over time."""
+        entry = self.service.registry.get(model)
+        span = max(1, math.ceil(seconds / buckets))
+        found = await asyncio.to_thread(
+            self.service.results.rate,
+            entry.name,
+            source,
+            end=time.time(),
+            seconds=span,
+            buckets=buckets,
+        )
+        return json_response({"model": entry.name, "bucket_seconds": span, "buckets": found})
+
+    async def get_drift(
+        self,
+        model: Model,
+        n: Annotated[int, Query(ge=30, le=10_000, description="Recent parts to look at.")] = 200,
+        source: OneSource = None,
+    ) -> Response:
+        """Whether recent parts still look like the good ones of the calibration."""
+        entry = self.service.registry.get(model)
+        p_values = await asyncio.to_thread(
+            self.service.results.recent_p_values,
+            entry.name,
+            entry.calibration_sha256,
+            source,
+            n,
+        )
+        found = drift(p_values, len(entry.model.calibration.scores))
+        if source == PAGE_SOURCE:
+            found = replace(found, message="Images that are uploaded on the page do not count.")
+        return json_response(
+            {"model": entry.name, "test": TEST, "significance": SIGNIFICANCE, **asdict(found)}
+        )

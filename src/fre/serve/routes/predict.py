@@ -10,14 +10,21 @@ from fastapi import Query, Request, Response
 
 from fre.errors import ImageError
 from fre.report.prediction_files import encode_map
-from fre.serve.answers import answer
 from fre.serve.batching import Outcome, UnjudgedError
-from fre.serve.problems import Problem
+from fre.serve.bodies import (
+    RAW_TYPES,
+    Lease,
+    MemorySink,
+    body_of,
+    clean_name,
+    media_type,
+    read_files,
+    unsupported,
+)
 from fre.serve.registry import Entry
-from fre.serve.routes.bodies import RAW_TYPES, body_of, read_files, unsupported
-from fre.serve.routes.parameters import Model, Source
+from fre.serve.responses import Problem, json_response
+from fre.serve.schemas import Model, Source
 from fre.serve.service import Service
-from fre.serve.uploads import Lease, MemorySink, clean_name, media_type
 
 
 class PredictRoutes:
@@ -72,7 +79,7 @@ class PredictRoutes:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             status, code = (500, "not_judged") if unjudged else (422, "unreadable")
             raise Problem(status, code, f"{images[0][0]}: {errors[0]}{more}")
-        return answer(
+        return json_response(
             {"model": entry.name, "model_sha256": entry.model.sha256, "predictions": items}
         )
 

@@ -9,12 +9,11 @@ from typing import Annotated, Literal
 from fastapi import Body, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from fre.serve.answers import answer
-from fre.serve.clock import stamp
-from fre.serve.drawing import Wanted
-from fre.serve.problems import Problem
+from fre.serve.database import stamp
+from fre.serve.pictures import PictureRequest
+from fre.serve.responses import Problem, json_response
 from fre.serve.results import Filters
-from fre.serve.routes.parameters import (
+from fre.serve.schemas import (
     After,
     Anomalous,
     Identity,
@@ -24,9 +23,9 @@ from fre.serve.routes.parameters import (
     Since,
     Until,
     Verdict,
+    VerdictRequest,
     Wrong,
 )
-from fre.serve.schemas import VerdictRequest
 from fre.serve.service import Service
 
 
@@ -90,7 +89,7 @@ class ResultRoutes:
         page = await asyncio.to_thread(
             self.service.results.page, filters, order=order, limit=limit, cursor=cursor
         )
-        return answer(page)
+        return json_response(page)
 
     async def export_results(self, filters: Filtered) -> Response:
         """The history as CSV, oldest first."""
@@ -102,7 +101,7 @@ class ResultRoutes:
 
     async def get_result(self, result: Identity) -> Response:
         """One result."""
-        return answer({"result": await asyncio.to_thread(self.service.results.get, result)})
+        return json_response({"result": await asyncio.to_thread(self.service.results.get, result)})
 
     async def set_verdict(
         self,
@@ -111,20 +110,20 @@ class ResultRoutes:
     ) -> Response:
         """Keep what a reviewer says of a part."""
         found = await asyncio.to_thread(self.service.results.set_verdict, result, body.verdict)
-        self.service.hub.publish("verdict", found)
-        return answer({"result": found})
+        self.service.events.publish("verdict", found)
+        return json_response({"result": found})
 
     async def get_image(self, request: Request, result: Identity, size: Side = None) -> Response:
         """The image, as it was sent where browsers show that, or smaller as JPEG."""
-        return await self._picture(request, result, Wanted("image", size))
+        return await self._picture(request, result, PictureRequest("image", size))
 
     async def get_overlay(self, request: Request, result: Identity, size: Side = 1024) -> Response:
         """The image under its heat map."""
-        return await self._picture(request, result, Wanted("overlay", size))
+        return await self._picture(request, result, PictureRequest("overlay", size))
 
     async def get_heat(self, request: Request, result: Identity) -> Response:
         """The heat colours with their opacity, at the size of the model's input."""
-        return await self._picture(request, result, Wanted("heat"))
+        return await self._picture(request, result, PictureRequest("heat"))
 
     async def get_map(
         self,
@@ -139,9 +138,9 @@ class ResultRoutes:
         ] = "png",
     ) -> Response:
         """The anomaly map at the size of the image."""
-        return await self._picture(request, result, Wanted("map", map_format=map_format))
+        return await self._picture(request, result, PictureRequest("map", map_format=map_format))
 
-    async def _picture(self, request: Request, result: int, wanted: Wanted) -> Response:
+    async def _picture(self, request: Request, result: int, wanted: PictureRequest) -> Response:
         async def gone() -> bool:
             # The first look takes in the end of the request, the second what came after it.
             return await request.is_disconnected() or await request.is_disconnected()

@@ -8,12 +8,11 @@ from typing import Annotated
 
 from fastapi import Body, Request, Response
 from fastapi import Path as InPath
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 
-from fre.serve.answers import answer
-from fre.serve.gate import COOKIE, Access
-from fre.serve.problems import Problem
-from fre.serve.schemas import SessionRequest
+from fre.serve.access import COOKIE, AccessControl
+from fre.serve.responses import Problem, json_response
+from fre.serve.schemas import OneModel, OneSource, SessionRequest
 from fre.serve.service import Service
 from fre.version import __version__
 
@@ -28,7 +27,7 @@ class SiteRoutes:
         access: who may ask.
     """
 
-    def __init__(self, service: Service, access: Access) -> None:
+    def __init__(self, service: Service, access: AccessControl) -> None:
         self.service = service
         self.access = access
 
@@ -41,7 +40,7 @@ class SiteRoutes:
 
     async def healthz(self) -> Response:
         """Whether the process answers."""
-        return answer({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def readyz(self) -> Response:
         """Whether it is worth sending images."""
@@ -56,7 +55,7 @@ class SiteRoutes:
                 "loaded before go on serving",
                 retry_after=5,
             )
-        return answer(
+        return json_response(
             {
                 "status": "ready",
                 "models": len(service.registry.names()),
@@ -80,7 +79,7 @@ class SiteRoutes:
                 "model": entry.name if entry else service.settings.watch_model,
                 "error": service.watch and service.watch.follower.away,
             }
-        return answer(
+        return json_response(
             {
                 "version": __version__,
                 "models_folder": service.registry.is_folder,
@@ -126,7 +125,7 @@ class SiteRoutes:
 
     async def list_samples(self) -> Response:
         """Images that the service draws itself."""
-        return answer({"samples": self.service.samples.list()})
+        return json_response({"samples": self.service.samples.list()})
 
     async def get_sample(
         self,
@@ -137,3 +136,9 @@ class SiteRoutes:
         """A drawn image."""
         data = await asyncio.to_thread(self.service.samples.png, sample)
         return Response(data, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+
+    async def events(self, model: OneModel = None, source: OneSource = None) -> Response:
+        """What happens, as it happens: server-sent events."""
+        hub = self.service.events
+        listener = hub.listen(model, source)
+        return StreamingResponse(hub.stream(listener), media_type="text/event-stream")

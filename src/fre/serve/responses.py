@@ -1,8 +1,12 @@
-"""What a client is told when something is wrong: one shape for every error."""
+"""JSON that every client can read, whatever a file or a database put into the values."""
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
+
+from starlette.responses import Response
 
 from fre.errors import (
     DatasetError,
@@ -12,6 +16,57 @@ from fre.errors import (
     OptionError,
     OutputError,
 )
+
+
+def to_json(content: Any) -> str:
+    """Return content as JSON text that can be encoded as UTF-8.
+
+    JSON has no NaN and no infinity: such numbers become null. A lone surrogate, which stands for
+    a byte of a file name that is not UTF-8, becomes its escape.
+
+    Args:
+        content: dictionaries, lists, text, numbers, booleans and None.
+    """
+    try:
+        text = _dumps(content)
+        text.encode()
+    except ValueError:  # of which UnicodeEncodeError is one
+        return _dumps(_plain(content))
+    return text
+
+
+def json_response(
+    content: Any, *, status_code: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Return an answer of HTTP with content as JSON.
+
+    Args:
+        content: as for `to_json`.
+        status_code: status of HTTP.
+        headers: more headers.
+    """
+    return Response(
+        to_json(content).encode(),
+        status_code=status_code,
+        headers=headers,
+        media_type="application/json",
+    )
+
+
+def _dumps(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {_plain(str(key)): _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    if isinstance(content, str):
+        return content.encode("utf-8", "backslashreplace").decode()
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
 
 
 class Problem(Exception):  # noqa: N818  (an answer, and not always to a mistake)
@@ -46,7 +101,7 @@ def problem_body(code: str, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": " ".join(message.split())}}
 
 
-def from_error(error: FREError) -> Problem:
+def problem_from(error: FREError) -> Problem:
     """An error of the library as an answer."""
     if isinstance(error, OutputError):
         return Problem(500, "internal", str(error))
@@ -57,6 +112,6 @@ def from_error(error: FREError) -> Problem:
     return Problem(500, "internal", str(error))
 
 
-def fault(error: Exception) -> Problem:
+def internal_problem(error: Exception) -> Problem:
     """What a client is told of a mistake of ours; whoever calls logs it."""
     return Problem(500, "internal", f"{type(error).__name__}: a fault of fre; its log has more")

@@ -11,8 +11,8 @@ from pathlib import Path
 from fre.errors import FREError, ImageError
 from fre.line.watch import Arrival, Follower, printable
 from fre.serve.batching import Batcher, Outcome, UnjudgedError
-from fre.serve.problems import Problem
 from fre.serve.registry import Entry
+from fre.serve.responses import Problem
 from fre.serve.results import Results
 
 SOURCE = "watch"

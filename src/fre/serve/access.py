@@ -12,9 +12,9 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
+from fre.serve.bodies import body_chunks
 from fre.serve.metrics import Metrics
-from fre.serve.problems import Problem, fault, problem_body
-from fre.serve.uploads import body_chunks
+from fre.serve.responses import Problem, internal_problem, problem_body
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -45,7 +45,7 @@ HEADERS = (
 log = logging.getLogger("fre.serve")
 
 
-class Access:
+class AccessControl:
     """Who may ask.
 
     Args:
@@ -133,7 +133,7 @@ def _cookie(header: str) -> str:
     return morsel.value if morsel else ""
 
 
-class Gate:
+class AccessMiddleware:
     """Wraps the application.
 
     Args:
@@ -149,7 +149,7 @@ class Gate:
         self,
         app: App,
         *,
-        access: Access,
+        access: AccessControl,
         metrics: Metrics,
         pause: float,
         is_upload: Callable[[str], bool],
@@ -196,7 +196,7 @@ class Gate:
         except Exception as error:  # a fault of ours: in the log, and one connection's alone
             log.exception("%s %s", scope["method"], scope["path"])
             if status == 0:
-                await _answer(watched_send, fault(error))
+                await _answer(watched_send, internal_problem(error))
         finally:
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in METHODS else "other"
