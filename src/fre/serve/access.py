@@ -1,4 +1,4 @@
-"""What every request passes: who may ask, from which page, how much, and how long it took."""
+"""Middleware of every request: access control, security headers, small bodies, and metrics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPEN = ("/", "/healthz", "/readyz", "/v1/session", "/favicon.ico")
 OPEN_BELOW = "/static/"
 SAFE = ("GET", "HEAD", "OPTIONS")
 OWN_SITES = ("same-origin", "none")
-"""Values of Sec-Fetch-Site of the service's own page, and of requests without a page."""
+"""Values of Sec-Fetch-Site for the service's own page and for requests without a page."""
 METHODS = (*SAFE, "POST", "PUT", "DELETE", "PATCH")
 LOCAL = ("localhost", "127.0.0.1", "::1")
 SMALL_BODY = 65536
@@ -46,13 +46,15 @@ log = logging.getLogger("fre.serve")
 
 
 class AccessControl:
-    """Who may ask.
+    """Decides whether a request is allowed.
+
+    Without a token, the service answers only to its local names. So no page on the web can reach it
+    by a DNS name of its own.
 
     Args:
-        token: that clients must present; ``None`` asks for none, and then the service answers
-            to its local names only, so that no page on the web can reach it by a name of its own.
-        host: the address that is bound.
-        cors: origins whose pages may call.
+        token: token that clients must present; ``None`` needs no token.
+        host: bound address.
+        cors: origins whose pages may call the service.
     """
 
     def __init__(self, token: str | None, host: str, cors: tuple[str, ...]) -> None:
@@ -61,16 +63,21 @@ class AccessControl:
         self.cors = cors
 
     def session(self) -> str:
-        """The value of the cookie: it proves the token without holding it."""
+        """Return the cookie value, which proves the token without containing it."""
         assert self.token is not None
         return hmac.new(self.token.encode(), b"fre session", hashlib.sha256).hexdigest()
 
     def is_token(self, given: str) -> bool:
-        """Whether it is the token, in a time that does not depend on where it differs."""
+        """Compare a text with the token in constant time."""
         return self.token is None or _equal(given, self.token)
 
     def check(self, method: str, path: str, headers: dict[str, str]) -> None:
-        """Refuse who may not ask.
+        """Refuse a request that is not allowed.
+
+        Args:
+            method: HTTP method.
+            path: path of the URL.
+            headers: request headers by lower-case name.
 
         Raises:
             Problem: the host, the origin or the token is not acceptable.
@@ -86,15 +93,15 @@ class AccessControl:
             and _authority(origin) != host
         ):
             raise Problem(403, "forbidden", f"pages of {origin!r} may not change anything here")
-        # Some requests of a page carry no Origin. Browsers then still say where they come from;
-        # same-site is another port of this machine, or another host of the same domain.
+        # Some page requests have no Origin, but browsers still send Sec-Fetch-Site. The value
+        # same-site means another port of this machine, or another host of the same domain.
         site = headers.get("sec-fetch-site", "none").strip().lower()
         if site not in OWN_SITES and method not in SAFE and origin not in self.cors:
             raise Problem(403, "forbidden", "pages of other origins may not change anything here")
         if self.token is None or path in OPEN or path.startswith(OPEN_BELOW):
             return
         if method == "OPTIONS" and origin in self.cors:
-            return  # a browser asks before it sends the token
+            return  # a preflight request has no token
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self.is_token(given.strip()):
             return
@@ -137,12 +144,12 @@ class AccessMiddleware:
     """Wraps the application.
 
     Args:
-        app: the application.
-        access: who may ask.
-        metrics: count and measure.
-        pause: seconds that a body may stall.
-        is_upload: whether a path takes bodies that its handler limits itself; other bodies are
-            read here.
+        app: ASGI application.
+        access: access control.
+        metrics: metrics of requests.
+        pause: longest pause of a body, in seconds.
+        is_upload: returns whether the handler of a path limits the body itself. The middleware
+            reads all other bodies, up to 64 KiB.
     """
 
     def __init__(
@@ -161,7 +168,7 @@ class AccessMiddleware:
         self.is_upload = is_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection of ASGI."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -193,7 +200,7 @@ class AccessMiddleware:
         except Problem as problem:
             if status == 0:
                 await _answer(watched_send, problem)
-        except Exception as error:  # a fault of ours: in the log, and one connection's alone
+        except Exception as error:  # a bug in fre must not affect other connections
             log.exception("%s %s", scope["method"], scope["path"])
             if status == 0:
                 await _answer(watched_send, internal_problem(error))

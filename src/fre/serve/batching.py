@@ -1,7 +1,7 @@
-"""Images of concurrent requests are scored together, a few to a run of the network.
+"""Score images of concurrent requests together, in batches.
 
-Each model decodes its images on threads of its own, so that a slow image holds up no other model.
-Very large images of all models take turns on one more thread, which bounds the memory.
+Each model decodes its images on threads of its own, so that a slow image delays no other model.
+Very large images of all models share one more thread, one at a time, which bounds the memory.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from fre.serve.results import NewResult, Results
 log = logging.getLogger("fre.serve")
 
 Observer = Callable[[str, list["Outcome"]], None]
-"""Called with a model's name, and what was scored in one batch."""
+"""Called with the name of a model and the outcomes of one batch."""
 
 
 class UnjudgedError(InternalError):
-    """An image that was not judged, though it can be read: fre or the model file is at fault.
+    """The image can be read but has no result: fre or the model file is at fault.
 
     Attributes:
         reason: what happened, without the name of the image.
@@ -46,12 +46,12 @@ class UnjudgedError(InternalError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A result that is safe on the disk.
+    """A result that is stored on the disk.
 
     Attributes:
-        result: the row, as the service shows it.
-        prediction: with its map.
-        seconds: from admission to the disk.
+        result: stored row, as the API shows it.
+        prediction: prediction with its map.
+        seconds: time from admission to the disk.
     """
 
     result: dict[str, Any]
@@ -61,15 +61,18 @@ class Outcome:
 
 @dataclass
 class PendingImage:
-    """An image on its way.
+    """An admitted image without a result yet.
 
     Attributes:
-        entry: the model that it was admitted for.
-        name: of the image.
-        source: what it belongs to.
-        data: its file.
-        watch_key: identity of a file of the watched folder.
-        future: gets the outcome; or an `ImageError` or `UnjudgedError`, if this image has none.
+        entry: model that was current at the admission.
+        name: name of the image.
+        source: source of the image, such as a camera.
+        data: content of the image file.
+        watch_key: key of a file in the watched folder, or ``None``.
+        future: gets the outcome, or an `ImageError` or `UnjudgedError`.
+        began: time of the admission, by ``time.perf_counter``.
+        image: decoded image, once decoded.
+        form: format of the image file, once known.
     """
 
     entry: Entry
@@ -84,15 +87,15 @@ class PendingImage:
 
 
 class Batcher:
-    """The way of images from bytes to stored results.
+    """Takes images from file content to stored results.
 
     Args:
-        results: where results go.
-        batch_size: images to a run of the network.
-        batch_wait: seconds that a batch waits for images that are being decoded.
-        max_queue: images of one model that may be on their way at once.
-        large_pixels: images of more than this have a lane for themselves.
-        observer: is told of everything that was scored, before clients are.
+        results: history of results.
+        batch_size: number of images per run of the network.
+        batch_wait: time that a batch waits for images in decoding, in seconds.
+        max_queue: number of pending images of one model.
+        large_pixels: number of pixels above which an image uses the thread for large images.
+        observer: called with scored images, before clients get their results.
     """
 
     def __init__(
@@ -118,7 +121,7 @@ class Batcher:
         self._closing = False
 
     def depths(self) -> dict[str, int]:
-        """For each model, how many images are on their way."""
+        """Return the number of pending images of each model."""
         return {name: lane.admitted for name, lane in list(self._lanes.items())}
 
     def admit(
@@ -129,19 +132,19 @@ class Batcher:
         source: str,
         watch_keys: list[str] | None = None,
     ) -> list[Future[Outcome]]:
-        """Take images in, all or none.
+        """Admit all of the images, or none.
 
         Args:
-            entry: the model that scores them.
-            images: name and file of each.
-            source: what they belong to.
-            watch_keys: identities of files of the watched folder.
+            entry: model that scores the images.
+            images: name and file content of each image.
+            source: source of the images.
+            watch_keys: keys of the files in the watched folder, or ``None``.
 
         Returns:
-            For each its outcome; or an `ImageError` or `UnjudgedError`, if it has none.
+            A future for each image, with its outcome, an `ImageError` or an `UnjudgedError`.
 
         Raises:
-            Problem: too many are on their way, or the service ends.
+            Problem: too many images are pending, or the service is ending.
         """
         with self._lock:
             if self._closing:
@@ -164,7 +167,7 @@ class Batcher:
             for index, (name, data) in enumerate(images)
         ]
         for job in jobs:
-            # From here on it can't be cancelled: nobody's leaving may break a batch of others.
+            # Not cancellable any more: a leaving client must not break the batch of others.
             job.future.set_running_or_notify_cancel()
             lane.decoders.submit(self._prepare, job, lane)
         return [job.future for job in jobs]
@@ -197,7 +200,7 @@ class Batcher:
         model = job.entry.model
         try:
             pixels, original = decode_resized(job.data, model.geometry.preparation, name=job.name)
-            # Here, so that one image that does not fit does not fail the batch of all.
+            # Checked before batching: an unfit image must not fail the batch of others.
             model.check(original, job.name)
             digest = hashlib.sha256(job.data).hexdigest()
             job.image = LoadedImage(pixels, pixels, original, digest)
@@ -207,11 +210,11 @@ class Batcher:
             lane.put(job)
 
     def close(self) -> None:
-        """Finish what was admitted, and stop."""
+        """Finish admitted images, and stop."""
         with self._lock:
             self._closing = True
             lanes = list(self._lanes.values())
-        # In this order: the first hand over to the second.
+        # In this order, because decoders feed the queues of the lanes.
         for lane in lanes:
             lane.decoders.shutdown(wait=True)
         self._large.shutdown(wait=True)
@@ -220,7 +223,7 @@ class Batcher:
 
 
 def _failure(job: PendingImage, error: Exception) -> FREError:
-    """Return what the client of one image is told, and log what is not the image's fault."""
+    """Return the error of one image for its client; log what is not the image's fault."""
     if isinstance(error, ImageError):
         return error
     if isinstance(error, FREError):
@@ -231,7 +234,7 @@ def _failure(job: PendingImage, error: Exception) -> FREError:
 
 
 class _Lane:
-    """The images of one model: threads that decode them, a queue, and a thread that scores."""
+    """The images of one model: decoding threads, a queue, and a scoring thread."""
 
     def __init__(self, batcher: Batcher, name: str) -> None:
         self.batcher = batcher
@@ -266,7 +269,7 @@ class _Lane:
         job.future.set_exception(error)
 
     def put(self, job: PendingImage) -> None:
-        # Counted down after the job is in the queue: who sees no undecoded ones sees them all.
+        # Counted down last: a reader that sees none undecoded finds all images in the queue.
         self._waiting.put(job)
         with self._count:
             self._undecoded -= 1
@@ -287,7 +290,11 @@ class _Lane:
                 return
 
     def _gather(self, first: PendingImage) -> tuple[list[PendingImage], PendingImage | None, bool]:
-        """A batch for one model; and what came next, if it is for another version of it."""
+        """Return a batch for one version of the model.
+
+        Returns:
+            The batch; the next image if it is for another version; and whether the lane ends.
+        """
         batch = [first]
         deadline = time.perf_counter() + self.batcher.batch_wait
         while len(batch) < self.batcher.batch_size:
@@ -337,7 +344,7 @@ class _Lane:
         ]
         try:
             self.batcher.observer(self.name, outcomes)
-        except Exception:  # clients wait, whatever becomes of the figures
+        except Exception:  # clients must get their results even if metrics fail
             log.exception("the figures of %s", self.name)
         for (job, _), outcome in zip(done, outcomes, strict=True):
             job.future.set_result(outcome)
@@ -351,7 +358,7 @@ def _results(batch: list[PendingImage]) -> list[NewResult | FREError]:
     """Score images of one model together, or one by one if that fails.
 
     Returns:
-        For each image its result, or why it has none: one image's failure is its own.
+        For each image its result or its error: one image's failure affects no other image.
     """
     entry = batch[0].entry
     try:
@@ -363,7 +370,7 @@ def _results(batch: list[PendingImage]) -> list[NewResult | FREError]:
             else _new_result(job, image, prediction)
             for job, image, prediction in zip(batch, images, predictions, strict=True)
         ]
-    except Exception as error:  # whoever waits must hear of it, and the thread must live
+    except Exception as error:  # the client must get it, and the thread must live
         if len(batch) == 1:
             return [_failure(batch[0], error)]
     return [result for job in batch for result in _results([job])]

@@ -1,4 +1,9 @@
-"""Times as the service writes them."""
+"""SQLite with one writer thread, and recovery of a damaged history.
+
+The writer commits all waiting operations together and then acknowledges them. The write-ahead log
+is flushed to the disk at each commit (``synchronous = FULL``). So acknowledged data survive a crash
+of the process or of the machine.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +21,13 @@ from fre.errors import InternalError, OutputError
 
 
 def stamp(seconds: float) -> str:
-    """Seconds since 1970 as ISO 8601, UTC, with milliseconds: sorts as text."""
+    """Return seconds since 1970 as ISO 8601 text, UTC, with milliseconds; it sorts as text."""
     moment = datetime.fromtimestamp(seconds, timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
 def now() -> str:
-    """The present."""
+    """Return the present time as `stamp` writes it."""
     return stamp(datetime.now(timezone.utc).timestamp())
 
 
@@ -77,7 +82,7 @@ CREATE TABLE jobs (
 );
 """
 
-# Layout 2 knew no pixel threshold, and accepted infinite numbers, which compare as good.
+# Layout 2 had no pixel threshold, and accepted infinite numbers, which compare as good.
 FROM_LAYOUT_2 = """
 ALTER TABLE results ADD COLUMN pixel_threshold REAL;
 UPDATE results SET anomalous = 1 WHERE anomalous = 0
@@ -86,7 +91,7 @@ UPDATE results SET anomalous = 1 WHERE anomalous = 0
 
 
 class DamagedDatabaseError(OutputError):
-    """A database file whose content can't be used, as opposed to one that can't be opened.
+    """The database file can be opened, but its content can't be used.
 
     Attributes:
         reason: what is wrong with the file, without its name.
@@ -98,16 +103,16 @@ class DamagedDatabaseError(OutputError):
 
 
 class Database:
-    """One SQLite file: writes in groups on a thread of its own, reads on the caller's.
+    """One SQLite file: a writer thread groups all writes; each thread reads by its own connection.
 
-    The file is checked as it is opened, so that damage is found before the first result is added.
+    Opening checks the file, so that damage is found before the first result is added.
 
     Args:
-        path: the file; it is made if it is missing.
+        path: database file; created if missing.
 
     Raises:
         DamagedDatabaseError: the file is no database of fre, or is damaged.
-        OutputError: the file can't be opened, or is of another version.
+        OutputError: the file can't be opened, or has another version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -124,7 +129,7 @@ class Database:
             self._prepare()
         except sqlite3.Error as error:
             self._writer.close()
-            # SQLite's word for damage; what the system refuses (access, locks) is a subclass.
+            # SQLite reports damage by this class; access and lock errors are subclasses.
             if type(error) is sqlite3.DatabaseError:
                 raise DamagedDatabaseError(path, str(error)) from error
             raise _unusable(path, error) from error
@@ -139,13 +144,13 @@ class Database:
             self.path, isolation_level=None, check_same_thread=False, timeout=30
         )
         connection.row_factory = sqlite3.Row
-        # One damaged name must not break every list that holds it.
+        # One damaged name must not break every list that contains it.
         connection.text_factory = lambda text: text.decode("utf-8", "replace")
         return connection
 
     def _prepare(self) -> None:
         connection = self._writer
-        # First of all: a file that can't be used is left exactly as it is.
+        # Check first: a file that can't be used must not be changed.
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise DamagedDatabaseError(self.path, " ".join(str(found).split()))
@@ -176,14 +181,14 @@ class Database:
         )
 
     def submit(self, operation: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Do something in the next transaction.
+        """Run an operation in the next transaction.
 
         Args:
-            operation: gets the connection, on the thread of the writer; if it raises, only what
-                it did itself is undone.
+            operation: called with the connection, on the writer thread. If it raises, only its own
+                changes are undone.
 
         Returns:
-            Its result, once it is committed and on the disk.
+            A future with the result of the operation, set once the transaction is on the disk.
         """
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
@@ -191,11 +196,11 @@ class Database:
         return future
 
     def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        """`submit`, and wait."""
+        """Run an operation in the next transaction, and wait for it."""
         return self.submit(operation).result()
 
     def read(self) -> sqlite3.Connection:
-        """A connection of the calling thread, for reading."""
+        """Return the read connection of the calling thread."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self.open_reader()
@@ -205,13 +210,13 @@ class Database:
         return connection
 
     def open_reader(self) -> sqlite3.Connection:
-        """Open a connection for reading on any thread; the caller closes it."""
+        """Open a read connection for any thread; the caller closes it."""
         connection = self._open()
         connection.execute("PRAGMA query_only = 1")
         return connection
 
     def close(self) -> None:
-        """Commit what waits, and close the file."""
+        """Commit waiting operations, and close the file."""
         self._pending.put(None)
         self._thread.join()
         with self._lock:
@@ -247,7 +252,7 @@ class Database:
                 connection.execute("SAVEPOINT operation")
                 try:
                     outcomes.append((future, operation(connection), None))
-                except Exception as error:  # goes to whoever waits for the result
+                except Exception as error:  # raised by the future
                     connection.execute("ROLLBACK TO operation")
                     outcomes.append((future, None, error))
                 connection.execute("RELEASE operation")
@@ -269,7 +274,7 @@ def _unusable(path: Path, error: sqlite3.Error) -> OutputError:
 
 
 def _columns(connection: sqlite3.Connection) -> set[str]:
-    """The columns of all tables, as ``table.column``."""
+    """Return the columns of all tables, as ``table.column``."""
     rows = connection.execute(
         "SELECT tables.name || '.' || columns.name "
         "FROM sqlite_master AS tables, pragma_table_info(tables.name) AS columns "
@@ -281,24 +286,24 @@ def _columns(connection: sqlite3.Connection) -> set[str]:
 FILE = "results.sqlite3"
 PICTURES = "pictures"
 COMPANIONS = ("", "-wal", "-shm")
-"""Suffixes of the files that make up one SQLite database."""
+"""Suffixes of the files of one SQLite database."""
 
 
 def open_history(data: Path) -> tuple[Database, str | None]:
-    """Open the history in a data folder, and say what is wrong with it.
+    """Open the history of results in a data folder.
 
-    A damaged, emptied or missing history is not repaired: its files are set aside as
-    ``history.damaged-TIME.sqlite``, its pictures as ``pictures.damaged-TIME``, and a new history
-    begins. Its ids follow those of the old pictures, so that no id ever means two results.
+    A damaged, emptied or missing history is not repaired. Its files are renamed to
+    ``history.damaged-TIME.sqlite``, its pictures to ``pictures.damaged-TIME``, and a new history
+    begins. New ids follow the ids of old pictures, so that no id ever means two results.
 
     Args:
-        data: data folder of the service; exists.
+        data: data folder of the service; must exist.
 
     Returns:
-        The database, and one sentence for people if earlier results are not in it.
+        The database, and one sentence for people if earlier results were lost.
 
     Raises:
-        OutputError: the history can't be opened, is of another version, or can't be set aside.
+        OutputError: the history can't be opened or renamed, or has another version.
     """
     path, pictures = data / FILE, data / PICTURES
     last = max(_picture_ids(pictures), default=0)
@@ -317,7 +322,7 @@ def open_history(data: Path) -> tuple[Database, str | None]:
 
 
 def _gone(path: Path, last: int) -> str | None:
-    """Why the history is lost although nothing is damaged; ``None`` if it is there or is new."""
+    """Return why an undamaged history is lost; ``None`` if the history is present or new."""
     try:
         size = path.stat().st_size
     except OSError:
@@ -329,7 +334,7 @@ def _gone(path: Path, last: int) -> str | None:
 
 
 def _emptied(database: Database, data: Path, last: int) -> str | None:
-    """A note if results were stored once and none is left; their pictures are set aside."""
+    """Return a note if all stored results were deleted; rename the folder of their pictures."""
     connection = database.read()
     if connection.execute("SELECT 1 FROM results LIMIT 1").fetchone() is not None:
         return None
@@ -344,7 +349,7 @@ def _emptied(database: Database, data: Path, last: int) -> str | None:
 
 
 def _picture_ids(pictures: Path) -> Iterator[int]:
-    """Ids of the results whose pictures are on the disk."""
+    """Yield the ids of results that have pictures on disk."""
     for path in pictures.glob("*/*"):
         name = path.name.partition(".")[0]
         if name.isdecimal() and name.isascii():
@@ -373,7 +378,7 @@ def _set_aside(data: Path, path: Path | None, pictures: Path) -> list[str]:
 
 
 def _continue_after(database: Database, last: int) -> None:
-    """Let the ids of new results follow those of old pictures, which browsers keep for ever."""
+    """Let new ids follow the ids of old pictures, which browsers cache for ever."""
 
     def move(connection: sqlite3.Connection) -> None:
         connection.execute("DELETE FROM sqlite_sequence WHERE name = 'results'")

@@ -1,8 +1,8 @@
-"""Answer requests for pictures without stalling anything else.
+"""Respond with pictures, without delaying anything else.
 
-Pictures have threads of their own, and those of large images a lane of their own: one process at
-a time, so that memory is bounded by one image. Pictures that may be large go through a file
-without a name to the client, never through memory as a whole.
+Pictures are drawn on threads of their own. Pictures of large images are drawn one at a time, in a
+process of their own, which bounds the memory to one image. Pictures that may be large go through an
+unnamed file to the client, never through memory as a whole.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ Gone: TypeAlias = "Callable[[], Awaitable[bool]]"
 
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 LIMITS = {"ordinary": 256, "large": 64, "whole": 8}
-"""Pictures that wait, are drawn or are sent at once: of ordinary images, small ones of large
-images, and those of large images at their full size."""
+"""Number of pictures that wait, are drawn or are sent: of ordinary images, small pictures of large
+images, and full-size pictures of large images."""
 DRAW_SECONDS = 120.0
-"""A drawing process that takes longer is ended."""
+"""Time after which a drawing process is killed, in seconds."""
 STALL_SECONDS = 60.0
-"""A client that takes nothing for so long is given up."""
+"""Time after which a client that reads nothing is disconnected, in seconds."""
 CHUNK = 256 * 1024
 
 
 class Gallery:
-    """Draws pictures of results, and answers with them.
+    """Draws pictures of results, and responds with them.
 
     Args:
-        pictures: hold the images and maps.
-        large_pixels: images of more pixels than this are drawn one at a time.
-        grown: is told the id of a result whose pictures take more room than before.
+        pictures: stored images and maps.
+        large_pixels: number of pixels above which images are drawn one at a time.
+        grown: called with the id of a result whose stored pictures have grown.
     """
 
     def __init__(
@@ -69,20 +69,20 @@ class Gallery:
         self._drawing: dict[tuple[StoredImage, PictureRequest], _Drawing] = {}
 
     def close(self) -> None:
-        """Draw no more; on any thread."""
+        """Stop drawing; callable from any thread."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, stored: StoredImage, wanted: PictureRequest, gone: Gone) -> Response:
-        """Return a picture as an answer.
+        """Return a picture as a response.
 
         Args:
             stored: the result.
-            wanted: the picture.
-            gone: says whether the client has left, so that nothing is drawn for nobody.
+            wanted: the requested picture.
+            gone: returns whether the client has left, so that its picture need not be drawn.
 
         Raises:
-            Problem: the pictures were dropped, the image can't be decoded, the client has left,
-                or too many pictures are asked for at once.
+            Problem: the pictures were deleted, the image can't be decoded, the client has left, or too
+                many pictures are requested.
         """
         lane = self._lane(stored, wanted)
         release = self._take(lane)
@@ -98,7 +98,7 @@ class Gallery:
             raise
 
     async def _shared(self, stored: StoredImage, wanted: PictureRequest, gone: Gone) -> bytes:
-        """A small picture of a large image, drawn once for all who ask for it meanwhile."""
+        """Draw a small picture of a large image once for all clients that request it meanwhile."""
         key = (stored, wanted)
         drawing = self._drawing.get(key)
         if drawing is None:
@@ -118,7 +118,7 @@ class Gallery:
         return await asyncio.shield(drawing.task)
 
     def _take(self, lane: str) -> Callable[[], None]:
-        """Take a place in a lane; return what gives it back."""
+        """Take a place in a lane; return the function that frees it."""
         limit = LIMITS[lane]
         if self._busy[lane] >= limit:
             raise Problem(
@@ -138,7 +138,7 @@ class Gallery:
         return release
 
     def _lane(self, stored: StoredImage, wanted: PictureRequest) -> str:
-        """The lane of a picture, by the work and the room that it takes."""
+        """Return the lane of a picture, by its cost in time and memory."""
         if stored.pixels <= self.large_pixels or _as_sent(stored, wanted):
             return "ordinary"
         if wanted.kind == "heat":
@@ -148,7 +148,7 @@ class Gallery:
         return "ordinary" if self._has_preview(stored, wanted) else "large"
 
     def _has_large_map(self, stored: StoredImage) -> bool:
-        """Whether the map is as large as the image: a model with tiles made it."""
+        """Return whether the map is as large as the image, because the model has tiles."""
         try:
             return self.pictures.map_path(stored.identity).stat().st_size > 4 * self.large_pixels
         except OSError:
@@ -175,7 +175,7 @@ class Gallery:
         seen = wants_preview(stored, wanted)
         known = self._has_preview(stored, wanted)
         whole = wanted.size is None and wanted.kind != "heat"
-        # A file without a name, closed by the answer: it may be larger than memory should hold.
+        # An unnamed file, closed by the response: the picture may be too large for memory.
         file: IO[bytes] = io.BytesIO()
         if whole or lane != "ordinary":
             folder = self.pictures.folder
@@ -198,7 +198,7 @@ class Gallery:
     async def _draw_alone(
         self, stored: StoredImage, wanted: PictureRequest, file: IO[bytes], gone: Gone
     ) -> None:
-        """Draw in a process, once those before have ended."""
+        """Draw in a process of its own, after earlier processes have ended."""
         if self._one is None:
             self._one = asyncio.Lock()
         async with self._one:
@@ -225,14 +225,14 @@ class Gallery:
 
 
 class _Drawing:
-    """A picture that is being drawn, and the clients that wait for it."""
+    """A picture in drawing, and the clients that wait for it."""
 
     def __init__(self) -> None:
         self.task: asyncio.Task[bytes] | None = None
         self.clients: list[Gone] = []
 
     async def is_deserted(self) -> bool:
-        """Whether all clients have left."""
+        """Return whether all clients have left."""
         for gone in list(self.clients):
             if not await gone():
                 return False
@@ -240,12 +240,12 @@ class _Drawing:
 
 
 def _as_sent(stored: StoredImage, wanted: PictureRequest) -> bool:
-    """Whether the picture is the image's own file."""
+    """Return whether the picture is the image file itself."""
     return wanted.kind == "image" and wanted.size is None and stored.form in BROWSER_TYPES
 
 
 def _told(text: str, code: int | None) -> Problem:
-    """The error that a drawing process ended with."""
+    """Return the error that a drawing process printed."""
     lines = text.strip().splitlines() or [""]
     try:
         values = json.loads(lines[-1])
@@ -261,13 +261,13 @@ def _told(text: str, code: int | None) -> Problem:
 
 
 class _FileAnswer(Response):
-    """An open file as an answer, sent in chunks and closed afterwards.
+    """A response with an open file, sent in chunks and closed afterwards.
 
     Args:
-        file: open for reading.
-        size: of the file, in bytes.
-        media: its media type.
-        release: is called once the file is closed.
+        file: file open for reading.
+        size: size of the file, in bytes.
+        media: media type.
+        release: called once the file is closed.
     """
 
     def __init__(self, file: IO[bytes], size: int, media: str, release: Callable[[], None]) -> None:
@@ -292,7 +292,7 @@ class _FileAnswer(Response):
                 part = {"type": "http.response.body", "body": chunk, "more_body": more}
                 await asyncio.wait_for(send(part), STALL_SECONDS)
         except asyncio.TimeoutError:
-            # The server closes the connection of an answer that is not complete.
+            # The server closes the connection of an incomplete response.
             log.warning("a picture was given up: its client took nothing for %d s", STALL_SECONDS)
         finally:
             self.file.close()

@@ -1,4 +1,4 @@
-"""Figures for Prometheus."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ RECENT = 1000
 
 
 def score_bounds(calibration: Calibration) -> list[float]:
-    """Bounds of a model's histogram of scores, rising: its scores have a scale of their own.
+    """Return rising bucket bounds for a model's score histogram: each model has its own scale.
 
-    Quantiles of the calibration scores, the threshold, and steps beyond it of half, one, two,
-    four and eight times the way from the median to the threshold.
+    The bounds are quantiles of the calibration scores, the threshold, and steps beyond it: half,
+    one, two, four and eight times the distance from the median to the threshold.
     """
     scores, threshold = calibration.scores, calibration.threshold
     quantiles: list[float] = []
@@ -38,7 +38,7 @@ def score_bounds(calibration: Calibration) -> list[float]:
 
 
 class _Scores:
-    """The histogram of one model's scores."""
+    """Score histogram of one model."""
 
     def __init__(self, bounds: list[float]) -> None:
         self.bounds = bounds
@@ -53,11 +53,11 @@ class _Scores:
 
 
 class Metrics:
-    """What the service counts and measures.
+    """Counters and histograms of the service.
 
     Args:
-        depths: gives for each model how many images are on their way.
-        entries: gives the models.
+        depths: returns the number of pending images of each model.
+        entries: returns the models.
     """
 
     def __init__(
@@ -125,12 +125,12 @@ class Metrics:
         self.registry.register(_Collector(self))
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count an answered request."""
+        """Count a request."""
         self.requests.labels(method, route, str(status)).inc()
         self.request_seconds.labels(route).observe(seconds)
 
     def scored(self, model: str, outcomes: list[Outcome]) -> None:
-        """Count images that were judged together."""
+        """Count images of one batch."""
         self.batch_images.labels(model).observe(len(outcomes))
         with self._lock:
             scores = self._scores.get(model) or self._new_scores(model)
@@ -151,14 +151,14 @@ class Metrics:
         return self._scores[model]
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Return all metrics in Prometheus text format."""
         from prometheus_client import generate_latest
 
         text: bytes = generate_latest(self.registry)
         return text
 
     def families(self) -> Iterator[Any]:
-        """What is computed when it is asked for."""
+        """Yield the metrics that are computed at each request."""
         from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
         depth = GaugeMetricFamily("fre_queue_depth", "Images on their way.", labels=["model"])

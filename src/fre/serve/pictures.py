@@ -1,4 +1,9 @@
-"""Images and anomaly maps of results, beside the database, within a bound."""
+"""Images and anomaly maps of results: stored within a bound, and drawn as pictures.
+
+`Pictures` stores files by the id of their result. `draw` makes small images, overlays, heat layers
+and full maps of them. Pictures of huge images are drawn in a process of their own (`command`),
+because decoders hold Python's global lock for seconds and a process returns all of its memory.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +32,12 @@ from fre.types import FloatArray, ImageArray
 class Pictures:
     """A folder of images and maps, by the id of their result.
 
-    A large image gets a preview, a small JPEG beside it, when a small picture of it is first
-    asked for, and so does a large map. Previews count towards the bound and go with their image.
+    The first request for a small picture of a large image writes a preview, a small JPEG beside it; the
+    same holds for a large map. Previews count towards the bound and are deleted with their image.
 
     Args:
-        folder: is made if it is missing.
-        bound: bytes that may be kept; 0 keeps nothing.
+        folder: folder; created if missing.
+        bound: largest size of all pictures, in bytes; 0 stores nothing.
     """
 
     def __init__(self, folder: Path, bound: int) -> None:
@@ -41,19 +46,19 @@ class Pictures:
         self._writing = threading.Lock()
 
     def image_path(self, identity: int) -> Path:
-        """Path of the image's file, as it was sent."""
+        """Return the path of the image file, as the client sent it."""
         return self.folder / f"{identity // 1000:06d}" / f"{identity}.image"
 
     def map_path(self, identity: int) -> Path:
-        """Path of the map at the model's size."""
+        """Return the path of the map at the model's size."""
         return self.image_path(identity).with_suffix(".npy")
 
     def preview_path(self, identity: int) -> Path:
-        """Path of the image's preview."""
+        """Return the path of the image preview."""
         return self.image_path(identity).with_suffix(".preview.jpg")
 
     def map_preview_path(self, identity: int) -> Path:
-        """Path of the map's preview."""
+        """Return the path of the map preview."""
         return self.image_path(identity).with_suffix(".preview.npy")
 
     def _kept_paths(self, identity: int) -> list[Path]:
@@ -64,18 +69,18 @@ class Pictures:
         return self.image_path(identity).with_suffix(".unfinished")
 
     def save(self, identity: int, data: bytes, anomaly_map: FloatArray) -> int:
-        """Keep the pictures of a result.
+        """Store the pictures of a result.
 
-        They are not flushed to the disk: after a power failure they may be missing, which is
-        noticed when they are asked for.
+        They are not flushed to the disk. After a power failure they may be missing; a request for them
+        then gets an error.
 
         Args:
             identity: id of the result.
-            data: the image's file.
+            data: content of the image file.
             anomaly_map: float32 (H, W) at the model's size.
 
         Returns:
-            The bytes that they take; 0 if they could not be kept.
+            Stored size in bytes; 0 if the pictures could not be stored.
         """
         if self.bound == 0:
             return 0
@@ -91,17 +96,17 @@ class Pictures:
         return len(data) + buffer.tell()
 
     def save_preview(self, identity: int, image: bytes) -> None:
-        """Keep the preview of an image, a JPEG file."""
+        """Store the preview of an image, a JPEG file."""
         self._save(identity, self.preview_path(identity), image)
 
     def save_map_preview(self, identity: int, anomaly_map: FloatArray) -> None:
-        """Keep the preview of a map, float32 (h, w)."""
+        """Store the preview of a map, float32 (h, w)."""
         buffer = io.BytesIO()
         np.save(buffer, anomaly_map, allow_pickle=False)
         self._save(identity, self.map_preview_path(identity), buffer.getvalue())
 
     def _save(self, identity: int, path: Path, data: bytes) -> None:
-        # Without room for a preview the next one who asks waits again.
+        # If the disk has no room, the next request draws the preview again.
         beside = self._unfinished_path(identity)
         with self._writing:
             try:
@@ -111,12 +116,12 @@ class Pictures:
                 beside.unlink(missing_ok=True)
 
     def size(self, identity: int) -> int:
-        """Return the bytes that the pictures of a result take on the disk."""
+        """Return the size of all pictures of a result, in bytes."""
         total = 0
         for path in self._kept_paths(identity):
             try:
                 total += path.stat().st_size
-            except OSError:  # noqa: PERF203  (a picture that is not there takes nothing)
+            except OSError:  # noqa: PERF203  (the picture does not exist)
                 continue
         return total
 
@@ -126,10 +131,10 @@ class Pictures:
             path.unlink(missing_ok=True)
 
     def image(self, identity: int) -> bytes:
-        """Return the image's file.
+        """Return the content of the image file.
 
         Raises:
-            Problem: it is not there any more.
+            Problem: the file does not exist any more.
         """
         try:
             return self.image_path(identity).read_bytes()
@@ -140,7 +145,7 @@ class Pictures:
         """Return the map at the model's size, float32 (H, W).
 
         Raises:
-            Problem: it is not there any more.
+            Problem: the file does not exist any more.
         """
         try:
             anomaly_map: FloatArray = np.load(self.map_path(identity), allow_pickle=False)
@@ -149,14 +154,14 @@ class Pictures:
         return anomaly_map
 
     def preview(self, identity: int) -> bytes | None:
-        """Return the preview of the image, or ``None`` if there is none yet."""
+        """Return the image preview, or ``None`` if there is none yet."""
         try:
             return self.preview_path(identity).read_bytes()
         except OSError:
             return None
 
     def map_preview(self, identity: int) -> FloatArray | None:
-        """Return the preview of the map, or ``None`` if there is none yet."""
+        """Return the map preview, or ``None`` if there is none yet."""
         try:
             preview: FloatArray = np.load(self.map_preview_path(identity), allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -165,7 +170,7 @@ class Pictures:
 
 
 def not_kept(identity: int) -> Problem:
-    """Return the answer to a request for pictures that were dropped."""
+    """Return the error for pictures that were deleted."""
     return Problem(
         404,
         "not_kept",
@@ -185,23 +190,22 @@ BROWSER_TYPES = {
 MAP_TYPES = {"png": "image/png", "npy": "application/octet-stream", "tiff": "image/tiff"}
 
 PREVIEW_SIDE = 640
-"""Longest side of a preview, in pixels: twice that of a card, for screens of high density."""
+"""Longest side of a preview, in pixels: twice that of a card, for high-density screens."""
 PREVIEW_PIXELS = 1_000_000
-"""Smaller images are decoded faster than a preview is worth."""
+"""Number of pixels up to which an image needs no preview."""
 HEAT_SIDE = 2048
-"""Longest side at most of a heat layer, in pixels: maps of tiles are as large as their image."""
+"""Longest side of a heat layer, in pixels: a map of tiles is as large as its image."""
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A result whose pictures are kept.
+    """A result with stored pictures.
 
     Attributes:
         identity: id of the result.
-        form: format of the image's file, by Pillow's name; ``"PNG:12"`` if its 16-bit values
-            were read by a range of 12 bits.
-        size: height and width of the image, upright.
-        scale: the model's range of the map when the image was judged.
+        form: Pillow's name of the image format; ``"PNG:12"`` if 16-bit values were read as 12 bits.
+        size: height and width of the upright image, in pixels.
+        scale: map range of the model at the time of the prediction.
     """
 
     identity: int
@@ -211,7 +215,7 @@ class StoredImage:
 
     @property
     def bits(self) -> int:
-        """Range of 16-bit values that the image was scored by."""
+        """Range of 16-bit values in bits, as used for the prediction."""
         return int(self.form.partition(":")[2] or FULL_RANGE)
 
     @property
@@ -222,12 +226,12 @@ class StoredImage:
 
 @dataclass(frozen=True)
 class PictureRequest:
-    """A picture that is asked for.
+    """A requested picture.
 
     Attributes:
         kind: ``"image"``, ``"overlay"``, ``"heat"`` or ``"map"``.
-        size: longest side at most of an image or overlay, in pixels; ``None`` keeps its size.
-        map_format: of a map: ``"png"``, ``"npy"`` or ``"tiff"``.
+        size: longest side of an image or overlay, in pixels; ``None`` keeps the full size.
+        map_format: format of a map: ``"png"``, ``"npy"`` or ``"tiff"``.
     """
 
     kind: str
@@ -247,25 +251,25 @@ def media_type(stored: StoredImage, wanted: PictureRequest) -> str:
 
 
 def wants_preview(stored: StoredImage, wanted: PictureRequest) -> bool:
-    """Whether a picture is drawn from the preview of its image."""
+    """Return whether a picture is drawn from the preview of its image."""
     small = wanted.size is not None and wanted.size <= PREVIEW_SIDE
     return small and wanted.kind in ("image", "overlay") and stored.pixels > PREVIEW_PIXELS
 
 
 def draw(pictures: Pictures, stored: StoredImage, wanted: PictureRequest, file: IO[bytes]) -> None:
-    """Write a picture of a result to an open file.
+    """Draw a picture of a result into an open file.
 
-    An image is decoded at the size that is asked for, never larger.
+    An image is decoded at the requested size, never larger.
 
     Args:
-        pictures: hold the image and its map.
+        pictures: stored images and maps.
         stored: the result.
-        wanted: the picture.
-        file: open for writing.
+        wanted: the requested picture.
+        file: file open for writing.
 
     Raises:
-        Problem: the pictures were dropped, or the image can't be decoded.
-        OptionError: the map or its range holds numbers that are not finite.
+        Problem: the pictures were deleted, or the image can't be decoded.
+        OptionError: the map or its range has numbers that are not finite.
     """
     identity = stored.identity
     if wanted.kind == "heat":
@@ -285,7 +289,7 @@ def draw(pictures: Pictures, stored: StoredImage, wanted: PictureRequest, file: 
 
 
 def _reduced(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) -> ImageArray:
-    """The image with its longest side as it is asked for: uint8 (h, w, 3)."""
+    """Return the image at the requested longest side: uint8 (h, w, 3)."""
     if not wants_preview(stored, wanted):
         return _decode(pictures.image(stored.identity), wanted.size, stored.bits)
     assert wanted.size is not None
@@ -293,7 +297,7 @@ def _reduced(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) ->
     if known is not None:
         try:
             return _decode(known, wanted.size)
-        except Problem:  # cut by a power failure: drawn anew
+        except Problem:  # truncated by a power failure: draw it again
             pass
     image = _decode(pictures.image(stored.identity), PREVIEW_SIDE, stored.bits)
     buffer = io.BytesIO()
@@ -303,21 +307,21 @@ def _reduced(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) ->
 
 
 def _reduced_map(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) -> FloatArray:
-    """The map, or its preview if that will do: float32 (h, w)."""
+    """Return the map, or its preview if that suffices: float32 (h, w)."""
     if not wants_preview(stored, wanted):
         return pictures.anomaly_map(stored.identity)
     preview = pictures.map_preview(stored.identity)
     if preview is not None:
         return preview
     anomaly_map = pictures.anomaly_map(stored.identity)
-    if anomaly_map.size > PREVIEW_PIXELS:  # of a model with tiles: as large as the image
+    if anomaly_map.size > PREVIEW_PIXELS:  # the model has tiles
         anomaly_map = resize_map(anomaly_map, fitted(anomaly_map.shape, PREVIEW_SIDE))
         pictures.save_map_preview(stored.identity, anomaly_map)
     return anomaly_map
 
 
 def fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """Return a height and width of the same proportions whose longer one is at most a bound."""
+    """Return height and width scaled down to a longest side, in pixels."""
     factor = min(1.0, longest / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
@@ -339,7 +343,7 @@ def _encode(image: ImageArray, form: str, file: IO[bytes]) -> None:
 
 # A picture in a process of its own ------------------------------------------------------------
 
-# Modules are not looked for in the folder that the service happens to be started in.
+# Without the working folder, which could contain modules of the same names.
 PROGRAM = (
     "import sys; sys.path = [folder for folder in sys.path if folder]; "
     "from fre.serve.pictures import main; sys.exit(main(sys.argv[1]))"
@@ -347,9 +351,9 @@ PROGRAM = (
 
 
 def command(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) -> list[str]:
-    """Return the command that draws a picture to its standard output, which must be a file.
+    """Return the command that draws a picture to standard output, which must be a file.
 
-    The command exits with 0; or with 1 and an error as a line of JSON on standard error.
+    It exits with 0; or with 1 and an error as a line of JSON on standard error.
     """
     order = {
         "folder": str(pictures.folder.absolute()),
@@ -361,7 +365,7 @@ def command(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) -> 
 
 
 def main(text: str) -> int:
-    """Draw the picture that `command` ordered."""
+    """Draw the picture of a `command`; return the exit code."""
     order: dict[str, Any] = json.loads(text)
     set_pixel_limit(order["max_pixels"])
     stored = StoredImage(

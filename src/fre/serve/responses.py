@@ -1,4 +1,4 @@
-"""JSON that every client can read, whatever a file or a database put into the values."""
+"""JSON responses, and the one shape of all errors."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from fre.errors import (
 def to_json(content: Any) -> str:
     """Return content as JSON text that can be encoded as UTF-8.
 
-    JSON has no NaN and no infinity: such numbers become null. A lone surrogate, which stands for
-    a byte of a file name that is not UTF-8, becomes its escape.
+    JSON has no NaN and no infinity: such numbers become null. A lone surrogate stands for a byte
+    of a file name that is not UTF-8, and becomes its escape.
 
     Args:
-        content: dictionaries, lists, text, numbers, booleans and None.
+        content: dictionaries, lists, texts, numbers, booleans and None.
     """
     try:
         text = _dumps(content)
         text.encode()
-    except ValueError:  # of which UnicodeEncodeError is one
+    except ValueError:  # includes UnicodeEncodeError
         return _dumps(_plain(content))
     return text
 
@@ -38,12 +38,12 @@ def to_json(content: Any) -> str:
 def json_response(
     content: Any, *, status_code: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    """Return an answer of HTTP with content as JSON.
+    """Return an HTTP response with a JSON body.
 
     Args:
         content: as for `to_json`.
-        status_code: status of HTTP.
-        headers: more headers.
+        status_code: HTTP status.
+        headers: additional headers.
     """
     return Response(
         to_json(content).encode(),
@@ -69,14 +69,14 @@ def _plain(content: Any) -> Any:
     return content
 
 
-class Problem(Exception):  # noqa: N818  (an answer, and not always to a mistake)
-    """An answer that is not the one asked for.
+class Problem(Exception):  # noqa: N818  (a response, not always to a mistake)
+    """An error response.
 
     Args:
-        status: of HTTP.
-        code: a word for machines.
-        message: a sentence for people.
-        retry_after: seconds after which to try again, if that makes sense.
+        status: HTTP status.
+        code: error code for programs.
+        message: one sentence for people.
+        retry_after: seconds after which the client may try again, or ``None``.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Problem(Exception):  # noqa: N818  (an answer, and not always to a mistake
         self.retry_after = retry_after
 
     def headers(self) -> dict[str, str]:
-        """Headers of the answer that follow from the problem."""
+        """Return the headers that belong to this error."""
         found = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.status == 401:
             found["WWW-Authenticate"] = "Bearer"
@@ -97,12 +97,12 @@ class Problem(Exception):  # noqa: N818  (an answer, and not always to a mistake
 
 
 def problem_body(code: str, message: str) -> dict[str, Any]:
-    """The body of every error."""
+    """Return the body of an error response."""
     return {"error": {"code": code, "message": " ".join(message.split())}}
 
 
 def problem_from(error: FREError) -> Problem:
-    """An error of the library as an answer."""
+    """Return the error response for an error of the library."""
     if isinstance(error, OutputError):
         return Problem(500, "internal", str(error))
     if isinstance(error, ImageError):
@@ -113,5 +113,5 @@ def problem_from(error: FREError) -> Problem:
 
 
 def internal_problem(error: Exception) -> Problem:
-    """What a client is told of a mistake of ours; whoever calls logs it."""
+    """Return the error response for a bug in fre; the caller logs the error."""
     return Problem(500, "internal", f"{type(error).__name__}: a fault of fre; its log has more")

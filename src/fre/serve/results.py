@@ -1,4 +1,4 @@
-"""The history of results: what was judged, how, and what a reviewer says of it."""
+"""The history of results: predictions, their pictures, and the verdicts of reviewers."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ CSV_COLUMNS = (
 )
 
 CSV_WINDOW = 1000
-"""Ids of results that are read in one transaction."""
+"""Number of ids that one transaction reads."""
 
 PAGE_SOURCE = "page"
-"""Source of images that people upload on the page."""
+"""Source of images uploaded on the page."""
 
 
 @dataclass(frozen=True)
 class NewResult:
-    """A prediction on its way into the history.
+    """A prediction to be stored.
 
     Attributes:
         model: name of the model.
-        model_sha256: digest of its file.
-        calibration_sha256: digest of its calibration scores; p-values of equal ones compare.
-        threshold: that the decision was made by.
-        map_range: the model's range of the map.
-        name: of the image, as the client gave it.
-        source: what the image belongs to.
-        image_sha256: digest of the image's file.
-        form: its format, by the name that Pillow has for it.
-        prediction: what the model said.
-        data: the image's file.
-        watch_key: identity of a file of the watched folder.
+        model_sha256: digest of the model file.
+        calibration_sha256: digest of the calibration scores; equal digests have comparable p-values.
+        threshold: threshold of the decision.
+        map_range: map range of the model.
+        name: name of the image, as the client gave it.
+        source: source of the image, such as a camera.
+        image_sha256: digest of the image file.
+        form: Pillow's name of the image format.
+        prediction: prediction of the model.
+        data: content of the image file.
+        watch_key: key of a file in the watched folder, or ``None``.
 
     Raises:
-        InternalError: a number is NaN or infinite. It compares with nothing, and JSON has no
-            word for it: such a result is no decision, and never becomes a row.
+        InternalError: a number is NaN or infinite. Such a result is no decision: NaN compares with
+            nothing, and JSON can't express it.
     """
 
     model: str
@@ -86,7 +86,7 @@ class NewResult:
             "p-value": [prediction.p_value],
             "threshold": [self.threshold],
             "range of the map": self.map_range,
-            # The extremes of an array are NaN if any of it is.
+            # The extremes of an array with a NaN are NaN.
             "anomaly map": [
                 float(prediction.input_map.min(initial=0)),
                 float(prediction.input_map.max(initial=0)),
@@ -105,7 +105,18 @@ def _numbers(region: Region) -> Iterator[float]:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which results are wanted; ``None`` does not filter."""
+    """Conditions on results; ``None`` sets no condition.
+
+    Attributes:
+        model: name of the model.
+        source: source of the image.
+        anomalous: the decision.
+        verdict: ``"good"``, ``"defect"``, ``"none"`` or ``"any"``.
+        wrong: whether the verdict contradicts the decision.
+        since: earliest time.
+        until: time after the latest.
+        after: id before the first.
+    """
 
     model: str | None = None
     source: str | None = None
@@ -117,7 +128,7 @@ class Filters:
     after: int | None = None
 
     def where(self) -> tuple[str, list[Any]]:
-        """The condition in SQL, and its values."""
+        """Return the condition in SQL, and its values."""
         clauses, values = ["1"], list[Any]()
         for column, value in (("model", self.model), ("source", self.source)):
             if value is not None:
@@ -147,10 +158,10 @@ class Filters:
 
 
 def to_result(row: sqlite3.Row) -> dict[str, Any]:
-    """A row as the service shows it.
+    """Return a row as the API shows it.
 
-    Numbers that are not finite, which earlier versions stored, are shown as ``None``: JSON has
-    no word for them. A result with such a number is no decision, and counts as anomalous.
+    Earlier versions stored numbers that are not finite; they become ``None``. A result with such a
+    number is no decision, and counts as anomalous.
     """
     regions, readable = _regions(row["regions"])
     numbers = ("score", "p_value", "threshold", "pixel_threshold", "map_low", "map_high")
@@ -191,7 +202,7 @@ def _finite(value: Any) -> float | None:
 
 
 def _regions(text: str) -> tuple[list[dict[str, Any]], bool]:
-    """StoredImage regions, and whether all of their numbers are finite."""
+    """Return the stored regions, and whether all of their numbers are finite."""
     odd: list[str] = []
     try:
         regions = json.loads(text, parse_constant=odd.append)
@@ -206,8 +217,8 @@ class Results:
     """The history of results and their pictures.
 
     Args:
-        database: that holds the rows.
-        pictures: that hold the images and maps.
+        database: stores the rows.
+        pictures: stores images and maps.
     """
 
     def __init__(self, database: Database, pictures: Pictures) -> None:
@@ -217,7 +228,7 @@ class Results:
         self._kept = int(kept)
 
     def add(self, new: Sequence[NewResult]) -> Future[list[dict[str, Any]]]:
-        """Write results; the future has them once they are safe."""
+        """Store results; the future has their rows once they are on the disk."""
         return self.database.submit(lambda connection: self._add(connection, new))
 
     def _add(
@@ -275,14 +286,14 @@ class Results:
         return added
 
     def recount(self, identity: int) -> Future[None]:
-        """Count the pictures of a result anew, after a preview joined them."""
+        """Update the size of a result's pictures, after a preview was added."""
 
         def count(connection: sqlite3.Connection) -> None:
             row = connection.execute(
                 "SELECT kept_bytes FROM results WHERE id = ?", (identity,)
             ).fetchone()
             if row is None or row["kept_bytes"] == 0:
-                self.pictures.drop(identity)  # they were dropped while the preview was drawn
+                self.pictures.drop(identity)  # deleted while the preview was drawn
                 return
             size = self.pictures.size(identity)
             connection.execute("UPDATE results SET kept_bytes = ? WHERE id = ?", (size, identity))
@@ -292,7 +303,7 @@ class Results:
         return self.database.submit(count)
 
     def _make_room(self, connection: sqlite3.Connection) -> None:
-        """Drop the oldest pictures until nine tenths of the bound are left."""
+        """Delete the oldest pictures until nine tenths of the bound are left."""
         if self._kept <= self.pictures.bound:
             return
         rows = connection.execute(
@@ -309,10 +320,10 @@ class Results:
         connection.executemany("UPDATE results SET kept_bytes = 0 WHERE id = ?", dropped)
 
     def get(self, identity: int) -> dict[str, Any]:
-        """One result.
+        """Return one result.
 
         Raises:
-            Problem: there is none.
+            Problem: no result has this id.
         """
         return to_result(self._row(identity))
 
@@ -329,10 +340,10 @@ class Results:
         return row
 
     def stored(self, identity: int) -> StoredImage:
-        """Return what the pictures of a result are drawn by.
+        """Return the data that pictures of a result are drawn from.
 
         Raises:
-            Problem: there is no such result.
+            Problem: no result has this id.
         """
         row = self._row(identity)
         size, scale = (row["height"], row["width"]), (row["map_low"], row["map_high"])
@@ -341,10 +352,16 @@ class Results:
     def page(
         self, filters: Filters, *, order: str, limit: int, cursor: str | None
     ) -> dict[str, Any]:
-        """A page of results, and where the next one begins.
+        """Return a page of results, and the cursor of the next page.
+
+        Args:
+            filters: conditions on the results.
+            order: ``"worst"`` for the highest score first, else newest first.
+            limit: number of results on the page.
+            cursor: cursor of the page, or ``None`` for the first page.
 
         Raises:
-            Problem: the cursor is not one of ours.
+            Problem: the cursor is invalid.
         """
         where, values = filters.where()
         connection = self.database.read()
@@ -374,14 +391,13 @@ class Results:
         }
 
     def csv(self, filters: Filters) -> Iterator[str]:
-        """Yield the results as CSV, oldest first, a piece at a time.
+        """Yield the results as CSV text, oldest first.
 
-        No transaction is open between two pieces: a client that stops reading would otherwise
-        keep the write-ahead log from being emptied, and the log would grow without bound.
-        Results that are added meanwhile are left out.
+        No transaction is open between two pieces. A client that stops reading would otherwise keep the
+        write-ahead log from being emptied. Results added meanwhile are left out.
         """
         where, values = filters.where()
-        # A connection of its own: the pieces are made on whatever thread is free.
+        # A separate connection, because the pieces are made on changing threads.
         connection = self.database.open_reader()
         try:
             (last,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM results").fetchone()
@@ -405,10 +421,10 @@ class Results:
             connection.close()
 
     def set_verdict(self, identity: int, verdict: str | None) -> dict[str, Any]:
-        """Keep what a reviewer says of a part.
+        """Store the verdict of a reviewer.
 
         Raises:
-            Problem: there is no such result.
+            Problem: no result has this id.
         """
         self._row(identity)
         moment = None if verdict is None else now()
@@ -421,7 +437,7 @@ class Results:
         return self.get(identity)
 
     def set_learnt(self, identities: Sequence[int]) -> list[dict[str, Any]]:
-        """Remember that a model has learnt from these."""
+        """Record that a model was updated with the images of these results."""
         moment = now()
         self.database.write(
             lambda connection: connection.executemany(
@@ -432,11 +448,11 @@ class Results:
         return [self.get(identity) for identity in identities]
 
     def image_of_good_part(self, identity: int, model: str) -> tuple[str, bytes]:
-        """Name and file of an image that a reviewer has called good.
+        """Return name and file content of an image that a reviewer called good.
 
         Raises:
-            Problem: there is no such result, it is of another model, nobody has called it good,
-                or its image was dropped.
+            Problem: no result has this id, the result belongs to another model or is not marked as good,
+                or its image was deleted.
         """
         row = self._row(identity)
         if row["model"] != model:
@@ -446,20 +462,20 @@ class Results:
         return row["name"], self.pictures.image(identity)
 
     def count(self) -> int:
-        """How many results there are."""
+        """Return the number of results."""
         (total,) = self.database.read().execute("SELECT COUNT(*) FROM results").fetchone()
         return int(total)
 
     def rate(
         self, model: str, source: str | None, *, end: float, seconds: int, buckets: int
     ) -> list[dict[str, Any]]:
-        """How many images were judged, and how many of them anomalous, in each span of time.
+        """Return the number of images and of anomalous images in each time span.
 
         Args:
             model: name of the model.
-            source: of the images, or all.
-            end: seconds since 1970; the last span holds it.
-            seconds: length of a span.
+            source: source of the images, or ``None`` for all.
+            end: time in the last span, in seconds since 1970.
+            seconds: length of a span, in seconds.
             buckets: number of spans.
         """
         first = (int(end) // seconds - buckets + 1) * seconds
@@ -488,14 +504,14 @@ class Results:
     ) -> list[float]:
         """Return p-values of the last parts that are not known defects, newest first.
 
-        Images that people uploaded on the page are left out: they choose them, often defects, so
-        that such images say nothing of the parts that a line produces.
+        Images uploaded on the page are left out. People choose them, often defects, so they say nothing
+        about the parts of a line.
 
         Args:
             model: name of the model.
-            calibration_sha256: digest of its calibration; p-values by others do not compare.
-            source: only of this source, or of all but the page.
-            n: number of p-values at most.
+            calibration_sha256: digest of its calibration; other p-values are not comparable.
+            source: source of the images; ``None`` for all but the page.
+            n: largest number of p-values.
         """
         where, values = Filters(model=model, source=source).where()
         rows = self.database.read().execute(
@@ -507,7 +523,7 @@ class Results:
         return [p_value for (p_value,) in rows]
 
     def watched(self) -> set[str]:
-        """Files of the watched folder that are done."""
+        """Return the keys of files in the watched folder that are done."""
         rows = self.database.read().execute(
             "SELECT watch_key FROM results WHERE watch_key IS NOT NULL "
             "UNION SELECT watch_key FROM unreadable"
@@ -515,7 +531,7 @@ class Results:
         return {key for (key,) in rows}
 
     def add_unreadable(self, watch_key: str, error: str) -> None:
-        """Remember that a file of the watched folder can't be read."""
+        """Record that a file of the watched folder can't be read."""
         self.database.write(
             lambda connection: connection.execute(
                 "INSERT OR IGNORE INTO unreadable VALUES (?, ?)", (watch_key, error)
@@ -524,7 +540,7 @@ class Results:
 
 
 def _cell(value: Any) -> Any:
-    """A value for a spreadsheet, which would run a text that begins like a formula."""
+    """Return a value for a spreadsheet, which would execute a text that looks like a formula."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""Connections of HTTP within limits: their number, and how long a client may take.
+"""How the service listens, runs and ends, and limits for its connections.
 
 uvicorn waits for ever for the head of a first request, and for a client that does not read its
-answer. Some thousand such connections would use up the files that a process may open.
+response. A thousand such connections would use up the files that a process may open.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from fre.serve.service import Service
 from fre.serve.settings import Settings
 
 HEAD_SECONDS = 20.0
-"""Time for the head of a request, from the connection or from the head's first byte."""
+"""Time for the head of a request in seconds, from the connection or the head's first byte."""
 READ_SECONDS = 60.0
-"""Time that a client may leave a full buffer of its answer unread."""
+"""Time in seconds that a client may leave a full response buffer unread."""
 CLOSE_SECONDS = 10.0
-"""Time for the rest of an answer once a connection is being closed."""
+"""Time in seconds for the rest of a response once the connection is being closed."""
 
 
 def most_connections(wanted: int) -> int:
-    """Return how many connections may be open: half of the files that the process may open.
+    """Return the number of connections that may be open: half of the files that the process may open.
 
     Args:
-        wanted: number of connections that is enough in any case.
+        wanted: largest number of connections.
     """
     try:
         import resource
@@ -53,11 +53,11 @@ def most_connections(wanted: int) -> int:
 
 
 class Connection(H11Protocol):
-    """One connection of a client.
+    """One client connection.
 
     Args:
-        most: number of connections that may be open. Beyond it, a connection that waits for its
-            client makes room for a new one. If all are being answered, the new one is refused.
+        most: number of open connections. Beyond it, an idle connection is closed for a new one. If no
+            connection is idle, the new one is refused.
     """
 
     def __init__(self, *arguments: Any, most: int, **options: Any) -> None:
@@ -69,24 +69,24 @@ class Connection(H11Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no request is being answered."""
+        """Whether the connection is idle: no response is under way."""
         return self.cycle is None or self.cycle.response_complete
 
     def connection_made(self, transport: Any) -> None:
-        """Start the time for the first head, and make room where that is needed."""
+        """Start the timer for the first head, and make room if needed."""
         super().connection_made(transport)
         self._expect_head()
         if len(self.connections) > self.most:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clocks."""
+        """Stop the timers."""
         self._head_arrived()
         self._answer_read()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of a client. The time for a head does not start anew with each of them."""
+        """Take bytes from the client; more bytes do not restart the timer for a head."""
         super().data_received(data)
         if self.is_waiting:
             self._expect_head()
@@ -94,18 +94,18 @@ class Connection(H11Protocol):
             self._head_arrived()
 
     def pause_writing(self) -> None:
-        """Start the time for reading: the buffer of the answer is full."""
+        """Start the timer for reading, because the response buffer is full."""
         super().pause_writing()
         self._answer_read()
         self._read_timer = self.loop.call_later(READ_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Stop the time for reading."""
+        """Stop the timer for reading."""
         super().resume_writing()
         self._answer_read()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that was not used again."""
+        """Close a connection that stayed idle."""
         super().timeout_keep_alive_handler()
         self._close()
 
@@ -125,7 +125,7 @@ class Connection(H11Protocol):
 
     def _close(self) -> None:
         self.transport.close()
-        # A client that does not read would keep it open for ever.
+        # A client that does not read would keep the connection open for ever.
         self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
     def _make_room(self) -> None:
@@ -137,7 +137,7 @@ class Connection(H11Protocol):
         if not waiting:
             self._refuse()
             return
-        # Clients that were answered before come last: they sent a request of their own.
+        # New connections without a request close first.
         first = min(waiting, key=lambda other: (other.cycle is not None, other._opened))
         self.connections.discard(first)
         if first.cycle is None:
@@ -160,22 +160,22 @@ class Connection(H11Protocol):
 log = logging.getLogger("fre.serve")
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than common clients keep a connection, so that it is they who close it."""
+"""Longer than common clients keep a connection, so that the client closes it."""
 GUARD_SECONDS = 3.0
-"""Time by which the end by force from outside comes later than the one from inside."""
+"""Time in seconds that the guard process waits longer than the deadline thread."""
 ANSWER_SHARE = 0.6
-"""Share of the time for ending in which requests are answered; the rest is for the work behind."""
+"""Share of the shutdown time for open requests; the rest is for jobs and storage."""
 
 
 class _Deadline:
-    """Ends the process by force if it has not ended some time after it was told to.
+    """Ends the process by force if it has not ended in time.
 
-    No thread of Python can be stopped from outside: a decoder, a runtime or a training may keep
-    its thread for hours, and Python waits for it.
+    No Python thread can be stopped from outside. A decoder, a runtime or a training may keep its
+    thread for hours, and Python waits for it.
 
     Args:
         seconds: time from `begin` to the end by force.
-        left: says what is not finished.
+        left: returns a description of unfinished work.
     """
 
     def __init__(self, seconds: float, left: Callable[[], str]) -> None:
@@ -190,7 +190,7 @@ class _Deadline:
         self._begun.set()
 
     def meet(self) -> None:
-        """Say that everything has ended."""
+        """Stop the clock, because everything has ended."""
         self._met.set()
         self._begun.set()
 
@@ -206,7 +206,7 @@ class _Deadline:
             f"fre: ended by force after {self.seconds:g} seconds; not finished: {left}; "
             "every result that was answered is kept\n"
         )
-        # Past Python's own buffers: a stuck thread may hold their locks.
+        # Not by print: a stuck thread may hold the locks of Python's buffers.
         os.write(2, line.encode("utf-8", "backslashreplace"))
         os._exit(1)
 
@@ -224,7 +224,7 @@ def _guard(seconds: float) -> Guard | None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, but a request to end is not an interruption: it drains and returns."""
+    """uvicorn's server, except that a signal is no interruption: the server drains and returns."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -232,7 +232,7 @@ class _Server(uvicorn.Server):
         self.deadline = _Deadline(service.settings.shutdown_seconds, self._left)
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Run until a signal, and until everything has ended."""
+        """Run until a signal arrives and everything has ended."""
         try:
             super().run(sockets)
         finally:
@@ -254,7 +254,7 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # A second signal changes nothing: wrappers send two, and the time is bounded anyway.
+        # A second signal changes nothing: wrappers send two, and the deadline is set already.
         if not self.should_exit:
             self.should_exit = True
             self.service.draining = True
@@ -271,18 +271,18 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Return a listening socket.
 
     Raises:
-        OptionError: the address is not ours, or in use.
+        OptionError: the address belongs to another machine, or is in use.
     """
     bound: socket.socket | None = None
     try:
         family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # asyncio sends at once (TCP_NODELAY) only where the protocol is named: without it an
-        # answer waits 40 ms for the client's acknowledgement of its first packet.
+        # asyncio sets TCP_NODELAY only if the protocol is named. Without TCP_NODELAY, a response
+        # waits 40 ms for the client's acknowledgement of its first packet.
         bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if os.name == "posix":
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -301,18 +301,18 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(settings: Settings, started: Callable[[str, Service], None]) -> None:
     """Run the service until SIGINT or SIGTERM; then finish what was begun.
 
-    If that takes longer than ``settings.shutdown_seconds``, the process ends at once with exit
-    code 1 and a line that says what was left.
+    If that takes longer than ``settings.shutdown_seconds``, the process ends with exit code 1 and
+    prints a line about unfinished work.
 
     Args:
-        settings: what it is told.
-        started: is called with the address of the page once it listens.
+        settings: settings of the service.
+        started: called with the address of the page, and the service, once it listens.
 
     Raises:
-        OptionError: it can't listen there.
+        OptionError: the address can't be used.
         FREError: as for `Service`.
     """
-    # Images are refused by their size in any case; Pillow would print as well.
+    # Large images are refused anyway; Pillow's warning would be printed in addition.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     with listen(settings.host, settings.port) as bound:
         service = Service(settings)
@@ -322,7 +322,7 @@ def serve(settings: Settings, started: Callable[[str, Service], None]) -> None:
             create_app(service),
             http=http,
             ws="none",
-            # So many are accepted before any can make room for another.
+            # Bounds how many connections are accepted before one can make room.
             backlog=max(16, most // 4),
             log_level="warning",
             access_log=False,

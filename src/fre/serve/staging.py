@@ -1,4 +1,4 @@
-"""Zip files from strangers: unpacked into a folder of ours, by names of ours, within limits."""
+"""Uploads for trainings: written to a folder of their own, and unpacked within limits."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class DiskBudget:
-    """Bytes on disk of all uploads for trainings that run, wait or arrive.
+    """Disk space of all uploads for trainings that arrive, wait or run.
 
     Args:
-        limit: number of bytes that may be taken at once.
+        limit: number of bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -41,7 +41,7 @@ class DiskBudget:
         """Count bytes before they are written.
 
         Raises:
-            Problem: there is no room for them.
+            Problem: the limit would be exceeded.
         """
         with self._lock:
             if self.used + n > self.limit:
@@ -56,17 +56,17 @@ class DiskBudget:
             self.used += n
 
     def give_back(self, n: int) -> None:
-        """Count bytes that were deleted."""
+        """Count deleted bytes."""
         with self._lock:
             self.used -= n
 
 
 class FileSink:
-    """A file of an upload on the disk.
+    """A file of an upload on disk.
 
     Args:
         path: file to write.
-        count: called with the number of bytes before they are written.
+        count: called with a number of bytes before they are written.
     """
 
     def __init__(self, path: Path, count: Callable[[int], None]) -> None:
@@ -75,17 +75,17 @@ class FileSink:
         self._file: BinaryIO | None = path.open("wb")
 
     def write(self, data: bytes) -> None:
-        """Take a piece.
+        """Write a piece.
 
         Raises:
-            Problem: there is no room for it.
+            Problem: the disk budget is exhausted.
         """
         assert self._file is not None
         self.count(len(data))
         self._file.write(data)
 
     def close(self) -> None:
-        """It was the last piece."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -96,10 +96,10 @@ class Staging:
     """A folder for the files of one upload.
 
     Attributes:
-        folder: that is ours alone.
-        budget: bytes on disk that all uploads share.
-        files: what was uploaded, and the names that the client gave.
-        taken: bytes of the budget that this upload has.
+        folder: folder that belongs to this upload alone.
+        budget: disk space that all uploads share.
+        files: path and client's name of each uploaded file.
+        taken: number of bytes of the budget that this upload uses.
     """
 
     folder: Path
@@ -117,7 +117,7 @@ class Staging:
         """Count bytes before they are written to the folder.
 
         Raises:
-            Problem: all uploads together have no room for them.
+            Problem: the disk budget is exhausted.
         """
         self.budget.take(n)
         self.taken += n
@@ -127,21 +127,22 @@ class Staging:
         self.taken -= n
 
     def sink(self, name: str) -> FileSink:
-        """The place for one more file."""
+        """Open the next file."""
         path = self.folder / f"upload-{len(self.files):06d}"
         self.files.append((path, name))
         return FileSink(path, self.count)
 
     def remove(self) -> None:
-        """Delete it all."""
+        """Delete the folder, and give its bytes back."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._discount(self.taken)
 
     def unpack(self, limits: Limits) -> list[tuple[Path, str]]:
-        """The images of the upload; zip files are opened.
+        """Return path and name of each image; zip files are unpacked.
 
         Raises:
-            Problem: a zip file is not acceptable, there are too many images, or no room.
+            Problem: a zip file is not acceptable, there are too many images, or the disk budget is
+                exhausted.
         """
         images: list[tuple[Path, str]] = []
         room = limits.max_train_bytes
@@ -170,7 +171,7 @@ class Staging:
 
 
 def unusable(path: Path, name: str) -> str | None:
-    """Why a file is not an image that strangers may send."""
+    """Return why a file is not an acceptable image, or ``None`` if it is."""
     try:
         probe(read_regular(path), name=name)
     except ImageError as error:
@@ -179,7 +180,7 @@ def unusable(path: Path, name: str) -> str | None:
 
 
 def is_zip(path: Path) -> bool:
-    """Whether a file begins as a zip file does."""
+    """Return whether a file begins like a zip file."""
     with path.open("rb") as file:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
@@ -193,25 +194,24 @@ def unpack(
     first: int,
     count: Callable[[int], None],
 ) -> list[tuple[Path, str]]:
-    """Unpack the images of a zip file.
+    """Unpack the images of a zip file, by names of our own.
 
-    Names in the archive are for people to read only. Hidden files and files without the name of
-    an image are left out.
+    Names in the archive are for people to read only. Hidden files and files without an image suffix
+    are left out.
 
     Args:
-        path: the archive.
-        folder: where the images go, as ``<number>``.
-        max_bytes: of all images together, as they are, whatever the archive claims.
-        max_files: images.
-        first: number of the first.
-        count: called with the number of bytes before they are written.
+        path: zip file.
+        folder: folder for the images, named ``<number>``.
+        max_bytes: unpacked size of all images, whatever the archive declares.
+        max_files: number of images.
+        first: number of the first image.
+        count: called with a number of bytes before they are written.
 
     Returns:
-        The images and their names in the archive.
+        Path of each image and its name in the archive.
 
     Raises:
-        Problem: the archive is damaged, encrypted, larger than allowed, or plays tricks; or what
-            ``count`` raises.
+        Problem: the archive is damaged, encrypted, too large or malicious; or raised by ``count``.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -262,7 +262,7 @@ def _unpack(
 
 def _check(entry: zipfile.ZipInfo) -> None:
     shown = clean_name(entry.filename)
-    # zipfile itself cuts a name at a NUL, and turns the system's separator into a slash.
+    # zipfile cuts a name at a NUL, and replaces the system's separator by a slash.
     original = entry.orig_filename
     parts = original.replace("\\", "/").split("/")
     if (

@@ -1,4 +1,4 @@
-"""Training from uploads: files into a folder of ours, then a model beside the others."""
+"""Train a model from uploads, or update one from uploads and from reviewed results."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 @dataclass(frozen=True)
 class ModelTraining:
-    """What is to be trained.
+    """Parameters of a training.
 
     Attributes:
-        name: of the model.
-        overwrite: whether one of that name may be replaced.
-        parameters: of `fre.FRE`.
-        threads: of the network; 0 takes all cores.
+        name: name of the model.
+        overwrite: whether the training may replace a model of that name.
+        parameters: keyword arguments of `fre.FRE`.
+        threads: number of threads of the network, 0 for all cores.
     """
 
     name: str
@@ -42,10 +42,10 @@ class ModelTraining:
     threads: int
 
     def check(self, registry: Registry) -> None:
-        """Refuse what can't end well.
+        """Refuse a training that can't succeed.
 
         Raises:
-            Problem: the name is not acceptable or taken, or no model can be added.
+            Problem: the name is not acceptable or is taken, or no model can be added.
         """
         if not re.match(NAME_PATTERN, self.name):
             raise Problem(
@@ -72,13 +72,13 @@ class ModelTraining:
         images: list[tuple[Path, str]],
         samples: int,
     ) -> Work:
-        """The job.
+        """Return the work of the job.
 
         Args:
-            registry: that the model joins.
-            staging: holds the images, and is removed afterwards.
-            images: files and their names.
-            samples: good plates to draw, if there are no images.
+            registry: models, which the new model joins.
+            staging: folder of the images; removed afterwards.
+            images: path and name of each image.
+            samples: number of good plates to draw if there are no images.
         """
 
         def run(progress: Progress) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class ModelTraining:
             {"name": names[left_out.path] if left_out.path else "image", "error": left_out.reason}
             for left_out in detector.skipped_
         ]
-        # The last chance to cancel, and to find that somebody else took the name.
+        # Last chance to cancel; and another job may have taken the name.
         progress("Saving", 0, 1)
         self.check(registry)
         model.save(registry.path(self.name))
@@ -132,14 +132,13 @@ Images = list[tuple[Path, str]]
 
 @dataclass(frozen=True)
 class ModelUpdate:
-    """What is to be learnt.
+    """Parameters of an update.
 
     Attributes:
-        name: of the model.
-        accept_anomalous: learn from uploads that the model calls anomalous, too.
-        results: ids of results that were good after all, whose images are learnt whatever the
-            model says of them: somebody has looked at them.
-        threads: of the network; 0 takes all cores.
+        name: name of the model.
+        accept_anomalous: whether to fit uploads that the model calls anomalous, too.
+        results: ids of results that a reviewer called good. Their images are always accepted.
+        threads: number of threads of the network, 0 for all cores.
     """
 
     name: str
@@ -148,13 +147,13 @@ class ModelUpdate:
     threads: int
 
     def check(self, registry: Registry) -> Entry:
-        """Refuse what can't end well.
+        """Refuse an update that can't succeed.
 
         Returns:
-            The model as it is.
+            The present model.
 
         Raises:
-            Problem: there is no such model, or it can't learn more.
+            Problem: no model has this name, or the model can't be updated.
         """
         entry = registry.get(self.name)
         if entry.error is not None:
@@ -176,14 +175,14 @@ class ModelUpdate:
         marked: Images,
         learnt: Callable[[Sequence[int]], None],
     ) -> Work:
-        """The job.
+        """Return the work of the job.
 
         Args:
-            registry: that has the model.
-            staging: holds the images, and is removed afterwards.
-            uploads: files and their names.
-            marked: those of the results.
-            learnt: is told the results once the model is saved.
+            registry: models, with the one to update.
+            staging: folder of the images; removed afterwards.
+            uploads: path and name of each uploaded image.
+            marked: path and name of each image of ``results``.
+            learnt: called with ``results`` once the model is saved.
         """
 
         def run(progress: Progress) -> dict[str, Any]:
@@ -198,7 +197,7 @@ class ModelUpdate:
     ) -> dict[str, Any]:
         began = time.perf_counter()
         before = self.check(registry).model.sha256
-        # A copy of its own: the one that serves goes on doing so.
+        # A copy: the loaded model stays in use.
         model = load(registry.get(self.name).path, threads=self.threads)
         if model.sha256 != before:
             raise _changed(self.name)
@@ -211,7 +210,7 @@ class ModelUpdate:
         history = _history(model)[steps:]
         if not history:
             raise Problem(422, "unreadable", f"none of the {len(skipped)} files can be read")
-        # The last chance to cancel, and to find that the file has changed meanwhile.
+        # Last chance to cancel; and the file may have changed.
         progress("Saving", 0, 1)
         registry.replace(self.name, model, before=before)
         return {
@@ -237,7 +236,7 @@ def _history(model: Model) -> list[dict[str, Any]]:
 def _readable(
     model: Model, images: Images, skipped: list[dict[str, str]], progress: Progress
 ) -> Images:
-    """The images that can be read to their end; the others are noted."""
+    """Return the images that can be decoded; note the others in ``skipped``."""
     readable = []
     for place, (path, name) in enumerate(images):
         progress("Reading", place, len(images))
@@ -280,16 +279,16 @@ MAX_SCORES = 200
 
 
 def run_calibration(model: Model) -> dict[str, Any]:
-    """Return the calibration of a model as it is now, to be kept with the run that made it.
+    """Return the calibration of a model for the record of the job that made it.
 
-    The model's file may get another threshold, or be replaced; the record of the run stays.
+    The model file may get another threshold or be replaced later; the record stays.
 
     Args:
-        model: as it was saved.
+        model: model as saved.
 
     Returns:
-        Digest of the model, thresholds, range of the map, number of calibration scores, and the
-        scores in ascending order; of more than 200 only as many quantiles.
+        Digest of the model, thresholds, map range, number of calibration scores, and the scores in
+        ascending order; at most 200 quantiles of the scores.
     """
     calibration = model.calibration
     scores = np.sort(np.asarray(calibration.scores, np.float64))

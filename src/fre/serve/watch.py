@@ -1,16 +1,16 @@
-"""The watched folder of a service: what arrives there is judged like any upload."""
+"""The watched folder of a service: arriving files are scored like uploads."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 from fre.errors import FREError, ImageError
-from fre.line.watch import Arrival, Follower, printable
-from fre.serve.batching import Batcher, Outcome, UnjudgedError
+from fre.line.follower import Arrival, BatchLimits, Follower, printable, score_arrivals
+from fre.serve.batching import Batcher, UnjudgedError
 from fre.serve.registry import Entry
 from fre.serve.responses import Problem
 from fre.serve.results import Results
@@ -26,16 +26,16 @@ log = logging.getLogger("fre.serve")
 class FolderWatch:
     """Follows a folder on a thread of its own.
 
-    The database knows which files are done: a file's result and the mark that it is done are one
-    row, so that each is judged once whenever the service ends.
+    The results are the journal: the row of a result also marks its file as done. So each file
+    has one result, whenever the service ends.
 
     Args:
-        folder: to follow.
-        batcher: that judges.
-        results: the history.
-        entry: gives the model, or `None` while there is none.
-        chunk: files that are taken at once.
-        max_bytes: of one file.
+        folder: folder to follow.
+        batcher: scores the files.
+        results: history of results.
+        entry: returns the model, or ``None`` while there is none.
+        chunk: number of files that are admitted at once.
+        max_bytes: largest size of a file, in bytes.
     """
 
     def __init__(
@@ -48,38 +48,33 @@ class FolderWatch:
         chunk: int,
         max_bytes: int,
     ) -> None:
-        self.follower = Follower(
-            folder,
-            settle=SETTLE,
-            done=results.watched(),
-            warn=lambda text: log.warning("watched folder: %s", text),
-        )
+        self.follower = Follower(folder, settle=SETTLE, done=results.watched(), warn=_warn)
+        self.limits = BatchLimits(chunk, max_bytes, PATIENCE)
         self.batcher = batcher
         self.results = results
         self.entry = entry
-        self.chunk = chunk
         self.max_bytes = max_bytes
         self._told = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fre-watch", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start following."""
         self._thread.start()
 
     def close(self) -> None:
-        """Finish what was taken, and stop."""
+        """Finish the admitted files, and stop."""
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(INTERVAL):
+        while not self._stop.wait(max(INTERVAL, 4 * self.follower.listing_seconds)):
             try:
                 self._step()
             except FREError as error:  # noqa: PERF203  (the thread must live)
-                log.warning("watched folder: %s", error)
+                _warn(str(error))
                 self._stop.wait(1.0)
-            except Exception:  # whatever is wrong with the folder may pass: logged, tried again
+            except Exception:  # whatever is wrong with the folder may pass: log it, try again
                 log.exception("watched folder")
                 self._stop.wait(1.0)
 
@@ -87,73 +82,56 @@ class FolderWatch:
         entry = self.entry()
         if entry is None:
             if not self._told:
-                log.warning("watched folder: no model is loaded to judge it; its files wait")
+                _warn("no model is loaded to judge it; its files wait")
             self._told = True
             return
         self._told = False
-        chunk: list[Arrival] = []
-        for arrival in self.follower.poll():
-            chunk.append(arrival)
-            if len(chunk) == self.chunk or sum(each.size for each in chunk) > self.max_bytes:
-                self._judge(entry, chunk)
-                chunk = []
+        for batch in score_arrivals(self.follower, lambda a: self._score(entry, a), self.limits):
+            for arrival, result in batch:
+                if isinstance(result, ImageError):
+                    _warn(f"{arrival.name}: {result.reason}")
+                    self.results.add_unreadable(arrival.key, result.reason)
             if self._stop.is_set():
                 return
-        self._judge(entry, chunk)
 
-    def _judge(self, entry: Entry, arrivals: list[Arrival]) -> None:
-        taken: list[tuple[Arrival, bytes]] = []
-        for arrival in arrivals:
-            data = self._read(arrival)
-            if data is not None:
-                taken.append((arrival, data))
-        futures: list[Future[Outcome]] = []
-        while taken and not futures:
+    def _score(self, entry: Entry, arrivals: list[Arrival]) -> list[Any]:
+        """Return a stored result, an `ImageError` or ``None`` (try again) for each file."""
+        results = [self._read(arrival) for arrival in arrivals]
+        taken = [place for place, data in enumerate(results) if isinstance(data, bytes)]
+        futures = self._admit(entry, [(arrivals[place], results[place]) for place in taken])
+        if not futures:
+            return [result if isinstance(result, ImageError) else None for result in results]
+        for place, future in zip(taken, futures, strict=True):
             try:
-                futures = self.batcher.admit(
-                    entry,
-                    [(self._name(arrival), data) for arrival, data in taken],
-                    source=SOURCE,
-                    watch_keys=[arrival.key for arrival, _ in taken],
-                )
-            except Problem as problem:  # noqa: PERF203  (that there is room is what it waits for)
+                results[place] = future.result()
+            except (ImageError, UnjudgedError) as error:  # noqa: PERF203
+                results[place] = ImageError(None, error.reason)
+        return results
+
+    def _read(self, arrival: Arrival) -> Any:
+        if arrival.size > self.max_bytes:
+            return ImageError(None, f"{arrival.size:,} bytes is more than {self.max_bytes:,}")
+        try:
+            data = arrival.read()
+        except OSError as error:
+            return ImageError(None, error.strerror or "can't be read")
+        return data if arrival.unchanged() else None
+
+    def _admit(self, entry: Entry, files: list[tuple[Arrival, Any]]) -> list[Any]:
+        """Wait for room in the queue, and admit files; return no futures if the service ends."""
+        images = [(self._name(arrival), data) for arrival, data in files]
+        keys = [arrival.key for arrival, _ in files]
+        while images:
+            try:
+                return self.batcher.admit(entry, images, source=SOURCE, watch_keys=keys)
+            except Problem as problem:  # noqa: PERF203  (waits for room)
                 if problem.code != "queue_full" or self._stop.wait(0.1):
-                    return
-        for (arrival, _), future in zip(taken, futures, strict=True):
-            try:
-                future.result()
-            except (ImageError, UnjudgedError) as error:
-                self._unreadable(arrival, error.reason)
-                continue
-            self.follower.finish(arrival)
+                    break
+        return []
 
     def _name(self, arrival: Arrival) -> str:
         return printable(arrival.path.relative_to(self.follower.folder).as_posix())
 
-    def _read(self, arrival: Arrival) -> bytes | None:
-        if arrival.fault is not None:
-            self._unreadable(arrival, arrival.fault)
-            return None
-        if arrival.size > self.max_bytes:
-            self._give_up(arrival, f"{arrival.size:,} bytes is more than {self.max_bytes:,}")
-            return None
-        try:
-            data = arrival.read()
-        except OSError as error:
-            self._unreadable(arrival, error.strerror or "can't be read")
-            return None
-        if not arrival.unchanged():
-            self.follower.postpone(arrival)
-            return None
-        return data
 
-    def _unreadable(self, arrival: Arrival, reason: str) -> None:
-        if arrival.age < PATIENCE:
-            self.follower.postpone(arrival)
-        else:
-            self._give_up(arrival, reason)
-
-    def _give_up(self, arrival: Arrival, reason: str) -> None:
-        log.warning("watched folder: %s: %s", arrival.name, reason)
-        self.results.add_unreadable(arrival.key, reason)
-        self.follower.finish(arrival)
+def _warn(text: str) -> None:
+    log.warning("watched folder: %s", text)
