@@ -1,4 +1,4 @@
-"""The application: which handler answers where, and what its documentation says."""
+"""The FastAPI application: its routes, its error handlers, and its documentation."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from fre.version import __version__
 
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 MESSAGES = {
-    400: "the request can't be understood",
+    400: "the request is malformed",
     401: "the token is missing or wrong",
-    403: "the request comes from a page or for a name that is not allowed",
-    404: "there is no such thing",
+    403: "the page or the host name of the request is not allowed",
+    404: "the resource does not exist",
     408: "the body stalled",
-    409: "it can't be done as things are",
-    413: "the body is too large, or holds too many images",
-    415: "a body of another type is expected",
-    422: "a parameter is not acceptable, or no image can be read",
+    409: "the present state does not allow the request",
+    413: "the body is too large, or has too many images",
+    415: "the body has an unexpected media type",
+    422: "a parameter is invalid, or no image can be read",
     429: "too many jobs wait",
-    503: "too much is waiting, or the service is ending",
-    507: "uploads for trainings have no room on disk",
+    503: "too many requests wait, or the service is ending",
+    507: "the disk space for uploads is exhausted",
 }
 
 BINARY = {"type": "string", "format": "binary"}
@@ -66,10 +66,10 @@ TRAIN_BODY = {
 
 
 def create_app(service: Service) -> App:
-    """The application of a service, with everything around it.
+    """Return the ASGI application of a service.
 
     Args:
-        service: is started and closed with the application.
+        service: service; the application starts and closes it.
     """
     settings = service.settings
     access = AccessControl(settings.token, settings.host, settings.cors)
@@ -84,9 +84,9 @@ def create_app(service: Service) -> App:
     api = FastAPI(
         title="fre",
         version=__version__,
-        description="Visual anomaly detection from good images alone. Every error has the shape "
-        'of {"error": {"code": ..., "message": ...}}.',
-        docs_url=None,  # those pages load scripts from other hosts
+        description="Visual anomaly detection from good images alone. The body of every error is "
+        '{"error": {"code": ..., "message": ...}}.',
+        docs_url=None,  # these pages load scripts from other hosts
         redoc_url=None,
         lifespan=lifespan,
     )
@@ -265,7 +265,7 @@ def _add_routes(api: FastAPI, service: Service, access: AccessControl) -> None:
 
 
 def _secure(api: FastAPI, needed: bool) -> None:
-    """Say in the documentation how to present the token."""
+    """Document the bearer token in the OpenAPI schema."""
     make = api.openapi
 
     def openapi() -> dict[str, Any]:
@@ -280,7 +280,7 @@ def _secure(api: FastAPI, needed: bool) -> None:
                     operation["security"] = []
         return document
 
-    setattr(api, "openapi", openapi)  # noqa: B010  (a method of the library, replaced as it says)
+    setattr(api, "openapi", openapi)  # noqa: B010  (as FastAPI documents it)
 
 
 def _problem_response(problem: Problem) -> Response:
@@ -302,8 +302,8 @@ async def _on_error(_: Request, error: Exception) -> Response:
 
 
 async def _on_fault(_: Request, error: Exception) -> Response:
-    # Starlette raises it again afterwards, and the gate logs it; without this handler Starlette
-    # would have answered in plain text before.
+    # Starlette raises the error again, and the middleware logs it. Without this handler, Starlette
+    # would respond in plain text.
     return _problem_response(internal_problem(error))
 
 
@@ -323,7 +323,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> list[str]:
-    """All methods of a path, each of which is a route of its own."""
+    """Return all methods of a path, each of which is a route of its own."""
     methods: set[str] = set()
     for route in request.app.routes:
         match, _ = route.matches(request.scope)

@@ -36,7 +36,7 @@ class UnjudgedError(InternalError):
     """The image can be read but has no result: fre or the model file is at fault.
 
     Attributes:
-        reason: what happened, without the name of the image.
+        reason: description of the fault, without the name of the image.
     """
 
     def __init__(self, name: str, reason: str) -> None:

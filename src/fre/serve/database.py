@@ -94,7 +94,7 @@ class DamagedDatabaseError(OutputError):
     """The database file can be opened, but its content can't be used.
 
     Attributes:
-        reason: what is wrong with the file, without its name.
+        reason: description of the damage, without the file's name.
     """
 
     def __init__(self, path: Path, reason: str) -> None:

@@ -81,8 +81,8 @@ class Gallery:
             gone: returns whether the client has left, so that its picture need not be drawn.
 
         Raises:
-            Problem: the pictures were deleted, the image can't be decoded, the client has left, or too
-                many pictures are requested.
+            Problem: the pictures were deleted, the image can't be decoded, the client has left, or
+                too many pictures are requested.
         """
         lane = self._lane(stored, wanted)
         release = self._take(lane)

@@ -32,8 +32,9 @@ from fre.types import FloatArray, ImageArray
 class Pictures:
     """A folder of images and maps, by the id of their result.
 
-    The first request for a small picture of a large image writes a preview, a small JPEG beside it; the
-    same holds for a large map. Previews count towards the bound and are deleted with their image.
+    The first request for a small picture of a large image writes a preview, a small JPEG beside
+    it; the same holds for a large map. Previews count towards the bound and are deleted with their
+    image.
 
     Args:
         folder: folder; created if missing.
@@ -71,8 +72,8 @@ class Pictures:
     def save(self, identity: int, data: bytes, anomaly_map: FloatArray) -> int:
         """Store the pictures of a result.
 
-        They are not flushed to the disk. After a power failure they may be missing; a request for them
-        then gets an error.
+        They are not flushed to the disk. After a power failure they may be missing; a request for
+        them then gets an error.
 
         Args:
             identity: id of the result.

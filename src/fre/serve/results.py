@@ -50,7 +50,7 @@ class NewResult:
     Attributes:
         model: name of the model.
         model_sha256: digest of the model file.
-        calibration_sha256: digest of the calibration scores; equal digests have comparable p-values.
+        calibration_sha256: digest of the calibration scores; p-values of equal digests compare.
         threshold: threshold of the decision.
         map_range: map range of the model.
         name: name of the image, as the client gave it.
@@ -393,8 +393,8 @@ class Results:
     def csv(self, filters: Filters) -> Iterator[str]:
         """Yield the results as CSV text, oldest first.
 
-        No transaction is open between two pieces. A client that stops reading would otherwise keep the
-        write-ahead log from being emptied. Results added meanwhile are left out.
+        No transaction is open between two pieces. A client that stops reading would otherwise keep
+        the write-ahead log from being emptied. Results added meanwhile are left out.
         """
         where, values = filters.where()
         # A separate connection, because the pieces are made on changing threads.
@@ -451,8 +451,8 @@ class Results:
         """Return name and file content of an image that a reviewer called good.
 
         Raises:
-            Problem: no result has this id, the result belongs to another model or is not marked as good,
-                or its image was deleted.
+            Problem: no result has this id, the result belongs to another model or is not marked as
+                good, or its image was deleted.
         """
         row = self._row(identity)
         if row["model"] != model:

@@ -1,7 +1,7 @@
-"""The shapes of bodies and answers: checked on the way in, documented on the way out.
+"""Parameters, request bodies and response bodies of the API, with their documentation.
 
-Plain dataclasses, which FastAPI understands. Answers are built as dictionaries; the tests compare
-them with these.
+The bodies are plain dataclasses, which FastAPI understands. Responses are built as dictionaries;
+the tests compare them with these dataclasses.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fastapi import Path, Query
 
 @dataclass
 class ErrorDetail:
-    """What is wrong: a word for machines, a sentence for people."""
+    """An error code for programs, and a sentence for people."""
 
     code: str
     message: str
@@ -22,14 +22,14 @@ class ErrorDetail:
 
 @dataclass
 class ErrorBody:
-    """Every error has this shape."""
+    """The body of every error."""
 
     error: ErrorDetail
 
 
 @dataclass
 class StatusBody:
-    """Whether the service is there."""
+    """State of the service."""
 
     status: str
     models: int | None = None
@@ -38,7 +38,7 @@ class StatusBody:
 
 @dataclass
 class LimitsBody:
-    """What the service refuses."""
+    """Limits for requests."""
 
     max_upload_bytes: int
     max_train_bytes: int
@@ -50,7 +50,7 @@ class LimitsBody:
 
 @dataclass
 class WatchInfo:
-    """The folder that is followed, the model that judges, and why it can't be listed just now."""
+    """The watched folder, its model, and the reason why the folder can't be listed at present."""
 
     folder: str
     model: str | None
@@ -59,7 +59,7 @@ class WatchInfo:
 
 @dataclass
 class ServiceBody:
-    """What the service is and can."""
+    """Version, features and limits of the service."""
 
     version: str
     models_folder: bool
@@ -72,7 +72,7 @@ class ServiceBody:
 
 @dataclass
 class ModelSummary:
-    """A model that serves."""
+    """A loaded model."""
 
     name: str
     sha256: str
@@ -92,7 +92,7 @@ class ModelSummary:
 
 @dataclass
 class ModelFailure:
-    """A model file that can't be loaded, and why."""
+    """A model file that can't be loaded, and the reason."""
 
     name: str
     error: str
@@ -100,7 +100,7 @@ class ModelFailure:
 
 @dataclass
 class ModelsBody:
-    """All models, by name, and the files that can't be loaded."""
+    """All models by name, and the files that can't be loaded."""
 
     models: list[ModelSummary]
     errors: list[ModelFailure]
@@ -108,7 +108,7 @@ class ModelsBody:
 
 @dataclass
 class ModelBody:
-    """A model, and what its file says of itself."""
+    """A model and the metadata of its file."""
 
     model: ModelSummary
     metadata: dict[str, Any]
@@ -116,7 +116,7 @@ class ModelBody:
 
 @dataclass
 class CalibrationBody:
-    """Scores of good images, and the decision that is made by them."""
+    """Scores of good images, and the thresholds that follow from them."""
 
     model: str
     sha256: str
@@ -132,7 +132,7 @@ class CalibrationBody:
 
 @dataclass
 class ThresholdRequest:
-    """Exactly one of the two, and optionally the digest of the file that it was chosen for."""
+    """Either a threshold or a false-alarm rate; and optionally the digest of the model it is for."""
 
     threshold: float | None = None
     false_alarm_rate: float | None = None
@@ -141,7 +141,7 @@ class ThresholdRequest:
 
 @dataclass
 class RegionBody:
-    """A part of the map above the pixel threshold; pixels of the original image."""
+    """A region of the anomaly map above the pixel threshold, in pixels of the original image."""
 
     bbox: list[int]
     area: int
@@ -153,7 +153,7 @@ class RegionBody:
 
 @dataclass
 class MapBody:
-    """An anomaly map at the size of the image, as a file in base64."""
+    """An anomaly map at the size of the image, as a base64 file."""
 
     format: Literal["png", "npy"]
     data: str
@@ -162,7 +162,7 @@ class MapBody:
 
 @dataclass
 class PredictionItem:
-    """What the model says of one image."""
+    """Prediction for one image."""
 
     id: int
     name: str
@@ -188,7 +188,7 @@ class UnreadableItem:
 
 @dataclass
 class PredictBody:
-    """An item for each image, in order."""
+    """One item for each image, in order."""
 
     model: str
     model_sha256: str
@@ -197,7 +197,7 @@ class PredictBody:
 
 @dataclass
 class ResultInfo:
-    """A result, with the thresholds and the range of the map that it was judged and drawn by.
+    """A stored result, with the thresholds and the map range of its prediction.
 
     A number of an old result that is not finite is null, and ``note`` says so.
     """
@@ -233,7 +233,7 @@ class ResultBody:
 
 @dataclass
 class ResultsBody:
-    """A page of results; ``next`` is the cursor of the next one."""
+    """A page of results; ``next`` is the cursor of the next page."""
 
     results: list[ResultInfo]
     next: str | None
@@ -242,14 +242,14 @@ class ResultsBody:
 
 @dataclass
 class VerdictRequest:
-    """What the part is, by a reviewer; null takes it back."""
+    """Verdict of a reviewer; null removes it."""
 
     verdict: Literal["good", "defect"] | None
 
 
 @dataclass
 class Bucket:
-    """A span of time."""
+    """A time span."""
 
     start: str
     n: int
@@ -259,7 +259,7 @@ class Bucket:
 
 @dataclass
 class RateBody:
-    """Anomalous rate over time, oldest first."""
+    """Anomalous rate over time, oldest span first."""
 
     model: str
     bucket_seconds: int
@@ -268,7 +268,7 @@ class RateBody:
 
 @dataclass
 class DriftBody:
-    """Whether recent parts still look like the good ones."""
+    """Result of the test whether recent parts still look like the good images."""
 
     model: str
     test: str
@@ -285,7 +285,7 @@ class DriftBody:
 
 @dataclass
 class JobProgress:
-    """How far a job is with one of its tasks."""
+    """Progress of a job in its present task."""
 
     task: str
     done: int
@@ -294,7 +294,7 @@ class JobProgress:
 
 @dataclass
 class SkippedImage:
-    """An image that was left out."""
+    """An image that was left out, and the reason."""
 
     name: str
     error: str
@@ -302,7 +302,7 @@ class SkippedImage:
 
 @dataclass
 class RunCalibration:
-    """Calibration of the model that a training or update made, as it was at its end.
+    """Calibration of the model that a training or update made, as it was at the end of the job.
 
     ``scores`` are at most 200 quantiles of the ``n_scores`` calibration scores.
     """
@@ -317,7 +317,7 @@ class RunCalibration:
 
 @dataclass
 class JobResult:
-    """What a training made, or an update, which alone has the last three."""
+    """Result of a training or an update; only updates have the last three fields."""
 
     model: str
     n_images: int
@@ -380,7 +380,7 @@ class SamplesBody:
 
 @dataclass
 class SessionRequest:
-    """The token, for a cookie."""
+    """The token, in exchange for a cookie."""
 
     token: str
 
@@ -391,27 +391,28 @@ SOURCE_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 Model = Annotated[str, Path(description="Name of the model.", examples=["plate"])]
 Identity = Annotated[int, Path(description="Id of the result.", ge=1, examples=[1])]
 JobIdentity = Annotated[int, Path(description="Id of the job.", ge=1, examples=[1])]
-OneModel = Annotated[str | None, Query(description="Only of this model.", max_length=200)]
-OneSource = Annotated[str | None, Query(description="Only of this source.", max_length=64)]
+OneModel = Annotated[str | None, Query(description="Only results of this model.", max_length=200)]
+OneSource = Annotated[str | None, Query(description="Only results of this source.", max_length=64)]
 Source = Annotated[
     str,
-    Query(description="A word that groups results, such as a camera.", pattern=SOURCE_PATTERN),
+    Query(description="Source of the images, such as a camera.", pattern=SOURCE_PATTERN),
 ]
 Side = Annotated[
-    int | None, Query(ge=32, le=2048, description="The longest side at most, in pixels.")
+    int | None, Query(ge=32, le=2048, description="Longest side of the picture, in pixels.")
 ]
-Anomalous = Annotated[bool | None, Query(description="Only those that were, or were not.")]
+Anomalous = Annotated[bool | None, Query(description="Only anomalous results, or only others.")]
 Verdict = Annotated[
     Literal["good", "defect", "none", "any"] | None,
-    Query(description="Only those with this verdict of a reviewer, with none, or with any."),
+    Query(description="Only results with this verdict of a reviewer, without one, or with any."),
 ]
 Wrong = Annotated[
-    bool | None, Query(description="Only those whose verdict contradicts the decision, or not.")
+    bool | None,
+    Query(description="Only results whose verdict contradicts the decision, or only others."),
 ]
 Since = Annotated[
     str | None,
     Query(
-        description="RFC 3339; from then on.",
+        description="Earliest time, RFC 3339.",
         pattern=TIME_PATTERN,
         examples=["2026-01-31T08:00:00Z"],
     ),
@@ -419,9 +420,9 @@ Since = Annotated[
 Until = Annotated[
     str | None,
     Query(
-        description="RFC 3339; before then.",
+        description="Time after the latest result, RFC 3339.",
         pattern=TIME_PATTERN,
         examples=["2126-01-31T08:00:00Z"],
     ),
 ]
-After = Annotated[int | None, Query(description="Only ids above this one.", ge=0, lt=2**63)]
+After = Annotated[int | None, Query(description="Only results with a higher id.", ge=0, lt=2**63)]

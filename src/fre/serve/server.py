@@ -299,7 +299,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(settings: Settings, started: Callable[[str, Service], None]) -> None:
-    """Run the service until SIGINT or SIGTERM; then finish what was begun.
+    """Run the service until SIGINT or SIGTERM; then finish open requests and stop.
 
     If that takes longer than ``settings.shutdown_seconds``, the process ends with exit code 1 and
     prints a line about unfinished work.

@@ -1,1 +1,1 @@
-"""What the service answers: thin, the work is done elsewhere."""
+"""Handlers of HTTP requests. They check and translate; other modules do the work."""

@@ -1,4 +1,4 @@
-"""Models are trained and learn more, as jobs."""
+"""Handlers of trainings, updates and jobs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ MOST_RESULTS = 2000
 
 
 class JobRoutes:
-    """Training, updates, and the jobs that both are.
+    """Handlers of trainings, updates and jobs.
 
     Args:
-        service: that does the work.
+        service: the running service.
     """
 
     def __init__(self, service: Service) -> None:
@@ -37,27 +37,30 @@ class JobRoutes:
         request: Request,
         name: Annotated[
             str,
-            Query(description="Of the model.", pattern=NAME_PATTERN, examples=["plate-2"]),
+            Query(description="Name of the new model.", pattern=NAME_PATTERN, examples=["plate-2"]),
         ],
         preset: Annotated[
-            Literal["default", "reference"] | None, Query(description="As for fre train.")
+            Literal["default", "reference"] | None, Query(description="Preset, as for fre train.")
         ] = None,
         false_alarm_rate: Annotated[
-            float, Query(gt=0, lt=1, description="Share of good images that may be anomalous.")
+            float,
+            Query(gt=0, lt=1, description="Accepted share of false alarms among good images."),
         ] = 0.01,
         size: Annotated[
-            int | None, Query(ge=32, le=1024, description="Of the input, in pixels.")
+            int | None, Query(ge=32, le=1024, description="Side of the model's input, in pixels.")
         ] = None,
-        overwrite: Annotated[bool, Query(description="Replace a model of that name.")] = False,
+        overwrite: Annotated[
+            bool, Query(description="Replace an existing model of this name.")
+        ] = False,
         samples: Annotated[
             int | None,
-            Query(ge=10, le=200, description="Draw so many good images, instead of a body."),
+            Query(ge=10, le=200, description="Number of good images to draw, instead of a body."),
         ] = None,
     ) -> Response:
-        """Learn what good parts look like, from images, zip files or samples: makes a job."""
+        """Train a model on good images, zip files or samples, as a job."""
         service = self.service
         parameters: dict[str, Any] = {"preset": preset, "false_alarm_rate": false_alarm_rate}
-        # The reference by itself is another network, which needs PyTorch: as fre train has it.
+        # The default network of the reference preset needs PyTorch, which a service may lack.
         if preset == "reference":
             parameters["backbone"] = "efficientnet_lite0"
         if size is not None:
@@ -86,15 +89,15 @@ class JobRoutes:
         results: Annotated[
             list[Annotated[int, Field(ge=1)]] | None,
             Query(
-                description="Ids of results that are marked as good; their images are learnt.",
+                description="Ids of results marked as good, whose images are added.",
                 max_length=MOST_RESULTS,
             ),
         ] = None,
         accept_anomalous: Annotated[
-            bool, Query(description="Learn from uploads that the model calls anomalous, too.")
+            bool, Query(description="Also add uploads that the model calls anomalous.")
         ] = False,
     ) -> Response:
-        """Learn from more good images, zip files, or marked results: makes a job."""
+        """Update a model with good images, zip files or marked results, as a job."""
         service = self.service
         marked = tuple(dict.fromkeys(results or ()))
         update = ModelUpdate(model, accept_anomalous, marked, service.settings.threads)
@@ -114,7 +117,7 @@ class JobRoutes:
     def _marked(
         self, model: str, results: tuple[int, ...], staging: Staging
     ) -> list[tuple[Path, str]]:
-        """Copies of the images of results: those that are kept may be dropped meanwhile."""
+        """Copy the images of results, as the stored ones may be deleted meanwhile."""
         found = []
         for identity in results:
             name, data = self.service.results.image_of_good_part(identity, model)
@@ -130,14 +133,14 @@ class JobRoutes:
 
     @asynccontextmanager
     async def _staged(self, request: Request) -> AsyncIterator[Staging]:
-        """The files of a body, in a folder that a job will own and remove."""
+        """Yield the files of a body, in a folder that a job will own and remove."""
         staging = await asyncio.to_thread(
             Staging.make, self.service.settings.data / "uploads", self.service.disk
         )
         try:
             await self._stage(request, staging)
             yield staging
-        except BaseException:  # also if the client goes: then there is no job to remove it
+        except BaseException:  # also if the client leaves: no job would remove the folder
             await asyncio.to_thread(staging.remove)
             raise
 
@@ -172,15 +175,15 @@ class JobRoutes:
                 sink.close()
 
     async def list_jobs(self) -> Response:
-        """The last jobs, newest first."""
+        """List the last jobs, newest first."""
         return json_response({"jobs": await asyncio.to_thread(self.service.jobs.list)})
 
     async def get_job(self, job: JobIdentity) -> Response:
-        """One job: its state, its progress, its result."""
+        """Return the state, progress and result of a job."""
         return json_response({"job": await asyncio.to_thread(self.service.jobs.get, job)})
 
     async def cancel_job(self, job: JobIdentity) -> Response:
-        """End a job; it ends a moment later."""
+        """Cancel a job; it ends a moment later."""
         return json_response({"job": await asyncio.to_thread(self.service.jobs.cancel, job)})
 
 

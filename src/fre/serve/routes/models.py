@@ -1,4 +1,4 @@
-"""The models: what they are, and the threshold they decide by."""
+"""Handlers of models: calibration, threshold, anomalous rate and drift."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from fre.serve.service import Service
 
 
 class ModelRoutes:
-    """Models and their calibration.
+    """Handlers of models and their calibration.
 
     Args:
-        service: that does the work.
+        service: the running service.
     """
 
     def __init__(self, service: Service) -> None:
         self.service = service
 
     async def list_models(self) -> Response:
-        """All models, by name; and the files that can't be loaded, with the reasons."""
+        """List all models by name, and the files that can't be loaded."""
         registry = self.service.registry
         return json_response(
             {
@@ -40,13 +40,13 @@ class ModelRoutes:
         )
 
     async def get_model(self, model: Model) -> Response:
-        """One model, and what its file says of itself."""
+        """Return a model and the metadata of its file."""
         entry = self.service.registry.get(model)
         metadata = {k: v for k, v in entry.model.metadata.items() if k != "calibration"}
         return json_response({"model": entry.summary(), "metadata": metadata})
 
     async def get_calibration(self, model: Model) -> Response:
-        """Scores of good images, and the threshold that follows from them."""
+        """Return the scores of good images, and the thresholds that follow from them."""
         return json_response(self.service.registry.get(model).calibration())
 
     async def set_threshold(
@@ -54,7 +54,7 @@ class ModelRoutes:
         model: Model,
         body: Annotated[ThresholdRequest, Body(examples=[{"false_alarm_rate": 0.05}])],
     ) -> Response:
-        """Decide by another threshold from now on; it is written into the model's file."""
+        """Set another threshold, and write it into the model file."""
         self.service.registry.get(model)
         if (body.threshold is None) == (body.false_alarm_rate is None):
             raise Problem(422, "invalid", "give one of threshold and false_alarm_rate")
@@ -71,12 +71,14 @@ class ModelRoutes:
         self,
         model: Model,
         seconds: Annotated[
-            int, Query(ge=1, le=31_622_400, description="How far back, in seconds.")
+            int, Query(ge=1, le=31_622_400, description="Length of the whole period, in seconds.")
         ] = 3600,
-        buckets: Annotated[int, Query(ge=1, le=1000, description="Spans to divide it into.")] = 60,
+        buckets: Annotated[
+            int, Query(ge=1, le=1000, description="Number of time spans in the period.")
+        ] = 60,
         source: OneSource = None,
     ) -> Response:
-        """Anomalous rate over time."""
+        """Return the anomalous rate over time."""
         entry = self.service.registry.get(model)
         span = max(1, math.ceil(seconds / buckets))
         found = await asyncio.to_thread(
@@ -92,10 +94,12 @@ class ModelRoutes:
     async def get_drift(
         self,
         model: Model,
-        n: Annotated[int, Query(ge=30, le=10_000, description="Recent parts to look at.")] = 200,
+        n: Annotated[
+            int, Query(ge=30, le=10_000, description="Number of recent parts to test.")
+        ] = 200,
         source: OneSource = None,
     ) -> Response:
-        """Whether recent parts still look like the good ones of the calibration."""
+        """Test whether recent parts still look like the good images of the calibration."""
         entry = self.service.registry.get(model)
         p_values = await asyncio.to_thread(
             self.service.results.recent_p_values,
@@ -106,7 +110,7 @@ class ModelRoutes:
         )
         found = drift(p_values, len(entry.model.calibration.scores))
         if source == PAGE_SOURCE:
-            found = replace(found, message="Images that are uploaded on the page do not count.")
+            found = replace(found, message="Images uploaded on the page do not count.")
         return json_response(
             {"model": entry.name, "test": TEST, "significance": SIGNIFICANCE, **asdict(found)}
         )

@@ -1,4 +1,4 @@
-"""Images are judged."""
+"""Handler of predictions."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from fre.serve.service import Service
 
 
 class PredictRoutes:
-    """Images in, decisions out.
+    """Handler of predictions.
 
     Args:
-        service: that does the work.
+        service: the running service.
     """
 
     def __init__(self, service: Service) -> None:
@@ -45,15 +45,15 @@ class PredictRoutes:
             Literal["none", "png", "npy"],
             Query(
                 alias="map",
-                description="Whether to give the anomaly map, and how: 16-bit grey or float32.",
+                description="Format of the anomaly map: none, 16-bit grey PNG, or float32 npy.",
             ),
         ] = "none",
         source: Source = "api",
         name: Annotated[
-            str, Query(description="What to call an image that is sent by itself.", max_length=1024)
+            str, Query(description="Name of an image that is the whole body.", max_length=1024)
         ] = "image",
     ) -> Response:
-        """Judge images: several as a form, or one as it is."""
+        """Score images: several in a form, or one as the whole body."""
         service = self.service
         entry = service.registry.get(model)
         with service.budget.lease() as lease:
@@ -84,7 +84,7 @@ class PredictRoutes:
         )
 
     async def _images(self, request: Request, name: str, lease: Lease) -> list[tuple[str, bytes]]:
-        """Names and files of the images in a body."""
+        """Return names and file contents of the images in a body."""
         limits = self.service.settings.limits
         chunks = lease.count(body_of(request, limits, max_bytes=limits.max_upload_bytes))
         kind, options = media_type(request.headers)

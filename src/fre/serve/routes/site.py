@@ -1,4 +1,4 @@
-"""The service itself: its page, its state, its sessions and samples."""
+"""Handlers of the service itself: page, state, metrics, sessions, samples and events."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ PAGE = Path(__file__).parents[1] / "page"
 
 
 class SiteRoutes:
-    """The page, the state of the service, sessions and samples.
+    """Handlers of the page, the state, sessions, samples and events.
 
     Args:
-        service: that does the work.
-        access: who may ask.
+        service: the running service.
+        access: access control.
     """
 
     def __init__(self, service: Service, access: AccessControl) -> None:
@@ -39,11 +39,11 @@ class SiteRoutes:
         return FileResponse(index, media_type="text/html", headers={"Cache-Control": "no-cache"})
 
     async def healthz(self) -> Response:
-        """Whether the process answers."""
+        """Check that the process responds."""
         return json_response({"status": "ok"})
 
     async def readyz(self) -> Response:
-        """Whether it is worth sending images."""
+        """Check that the service accepts images."""
         service = self.service
         if service.draining:
             raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
@@ -64,12 +64,12 @@ class SiteRoutes:
         )
 
     async def metrics(self) -> Response:
-        """Figures for Prometheus."""
+        """Metrics for Prometheus."""
         text = await asyncio.to_thread(self.service.metrics.text)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def describe(self) -> Response:
-        """What the service is and can."""
+        """Version, features and limits of the service."""
         service, limits = self.service, self.service.settings.limits
         watch = None
         if service.settings.watch is not None:
@@ -118,13 +118,13 @@ class SiteRoutes:
         return response
 
     async def close_session(self) -> Response:
-        """Forget the cookie."""
+        """Delete the cookie."""
         response = Response(status_code=204)
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response
 
     async def list_samples(self) -> Response:
-        """Images that the service draws itself."""
+        """List the images that the service draws."""
         return json_response({"samples": self.service.samples.list()})
 
     async def get_sample(
@@ -133,12 +133,12 @@ class SiteRoutes:
             str, InPath(description="Id of the sample.", max_length=64, examples=["scratch-1"])
         ],
     ) -> Response:
-        """A drawn image."""
+        """Return a drawn image."""
         data = await asyncio.to_thread(self.service.samples.png, sample)
         return Response(data, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
     async def events(self, model: OneModel = None, source: OneSource = None) -> Response:
-        """What happens, as it happens: server-sent events."""
+        """Stream results, verdicts, jobs and model changes as server-sent events."""
         hub = self.service.events
         listener = hub.listen(model, source)
         return StreamingResponse(hub.stream(listener), media_type="text/event-stream")
