@@ -21,9 +21,10 @@ from fre.errors import OutputError
 from fre.images.resize import resize_map, resized_bands
 from fre.inference.prediction import Prediction
 from fre.serve.database import FROM_LAYOUT_2, SCHEMA, Database, open_history
-from fre.serve.pictures import PictureRequest, Pictures, StoredImage, draw
+from fre.serve.pictures import IMAGE, PREVIEW, PictureRequest, Pictures, StoredImage, draw
 from fre.serve.responses import Problem
-from fre.serve.results import Filters, NewResult, Results
+from fre.serve.result_rows import Filters, NewResult
+from fre.serve.results import Results
 from serving import needs_serve
 
 MAP = np.linspace(0, 9, 64, dtype=np.float32).reshape(8, 8)
@@ -288,18 +289,18 @@ def test_a_small_picture_of_a_large_image_is_decoded_once(results: Results) -> N
     before = results.pictures.size(1)
     first = picture(results, 1, PictureRequest("overlay", 320))
     assert first.size == (320, 240)
-    preview = results.pictures.preview_path(1)
+    preview = results.pictures.path(1, PREVIEW)
     assert 0 < preview.stat().st_size < 1 << 18
     # From now on the image itself is not needed for that.
-    results.pictures.image_path(1).write_bytes(b"changed")
+    results.pictures.path(1, IMAGE).write_bytes(b"changed")
     assert picture(results, 1, PictureRequest("overlay", 320)).size == (320, 240)
     assert picture(results, 1, PictureRequest("image", 200)).size == (200, 150)
     with pytest.raises(Problem, match="not a readable image"):
         picture(results, 1, PictureRequest("image", 1000))
     # Small images need no preview, and damaged previews are drawn anew.
     assert picture(results, 2, PictureRequest("image", 32)).size == (32, 21)
-    assert not results.pictures.preview_path(2).exists()
-    results.pictures.image_path(1).write_bytes(image_file(size))
+    assert not results.pictures.path(2, PREVIEW).exists()
+    results.pictures.path(1, IMAGE).write_bytes(image_file(size))
     preview.write_bytes(b"cut")
     assert picture(results, 1, PictureRequest("image", 200)).size == (200, 150)
     assert results.pictures.size(1) > before

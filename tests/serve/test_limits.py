@@ -47,7 +47,8 @@ from fre.serve.responses import (  # noqa: E402
     json_response,
     to_json,
 )
-from fre.serve.results import Filters, NewResult, Results  # noqa: E402
+from fre.serve.result_rows import Filters, NewResult  # noqa: E402
+from fre.serve.results import Results  # noqa: E402
 from fre.serve.server import Connection, most_connections  # noqa: E402
 from fre.serve.staging import DiskBudget, Staging  # noqa: E402
 

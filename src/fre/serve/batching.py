@@ -24,7 +24,8 @@ from fre.inference.prediction import Prediction
 from fre.parallel import available_cores
 from fre.serve.registry import Entry
 from fre.serve.responses import Problem
-from fre.serve.results import NewResult, Results
+from fre.serve.result_rows import NewResult
+from fre.serve.results import Results
 
 log = logging.getLogger("fre.serve")
 

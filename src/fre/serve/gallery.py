@@ -22,6 +22,10 @@ from starlette.types import Receive, Scope, Send
 from fre.parallel import available_cores
 from fre.serve.pictures import (
     BROWSER_TYPES,
+    IMAGE,
+    MAP,
+    MAP_PREVIEW,
+    PREVIEW,
     PictureRequest,
     Pictures,
     StoredImage,
@@ -150,7 +154,7 @@ class Gallery:
     def _has_large_map(self, stored: StoredImage) -> bool:
         """Return whether the map is as large as the image, because the model has tiles."""
         try:
-            return self.pictures.map_path(stored.identity).stat().st_size > 4 * self.large_pixels
+            return self.pictures.path(stored.identity, MAP).stat().st_size > 4 * self.large_pixels
         except OSError:
             return False
 
@@ -158,8 +162,8 @@ class Gallery:
         if not wants_preview(stored, wanted):
             return False
         if wanted.kind == "overlay" and self._has_large_map(stored):
-            return self.pictures.map_preview_path(stored.identity).exists()
-        return self.pictures.preview_path(stored.identity).exists()
+            return self.pictures.path(stored.identity, MAP_PREVIEW).exists()
+        return self.pictures.path(stored.identity, PREVIEW).exists()
 
     async def _file(
         self, stored: StoredImage, wanted: PictureRequest, lane: str, gone: Gone
@@ -167,7 +171,7 @@ class Gallery:
         if _as_sent(stored, wanted):
             try:
                 sent: IO[bytes] = await self._run(
-                    self.pictures.image_path(stored.identity).open, "rb"
+                    self.pictures.path(stored.identity, IMAGE).open, "rb"
                 )
                 return sent
             except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,57 +70,38 @@ class Metrics:
         self._scores: dict[str, _Scores] = {}
         self._lock = threading.Lock()
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "fre_http_requests",
-            "Answered requests.",
-            ["method", "route", "status"],
-            registry=self.registry,
-        )
-        self.request_seconds = Histogram(
+
+        def counter(name: str, help_text: str, *labels: str) -> Any:
+            return Counter(name, help_text, labels, registry=self.registry)
+
+        def histogram(name: str, help_text: str, label: str, buckets: Sequence[float]) -> Any:
+            return Histogram(name, help_text, [label], buckets=buckets, registry=self.registry)
+
+        self.requests = counter("fre_http_requests", "Requests.", "method", "route", "status")
+        self.request_seconds = histogram(
             "fre_http_request_seconds",
-            "From the first byte of a request to the last of its answer.",
-            ["route"],
-            buckets=SECONDS,
-            registry=self.registry,
+            "Time from the first byte of a request to the last byte of its response.",
+            "route",
+            SECONDS,
         )
-        self.predictions = Counter(
-            "fre_predictions",
-            "Images judged.",
-            ["model", "decision"],
-            registry=self.registry,
-        )
-        self.unreadable = Counter(
-            "fre_unreadable_images",
-            "Images that could not be read.",
-            ["model"],
-            registry=self.registry,
-        )
-        self.unjudged = Counter(
+        self.predictions = counter("fre_predictions", "Scored images.", "model", "decision")
+        self.unreadable = counter("fre_unreadable_images", "Unreadable images.", "model")
+        self.unjudged = counter(
             "fre_unjudged_images",
-            "Images without a result through a fault of the model file or of fre.",
-            ["model"],
-            registry=self.registry,
+            "Images without a result, because the model file or fre is at fault.",
+            "model",
         )
-        self.prediction_seconds = Histogram(
+        self.prediction_seconds = histogram(
             "fre_prediction_seconds",
-            "From the admission of an image to its result on the disk.",
-            ["model"],
-            buckets=SECONDS,
-            registry=self.registry,
+            "Time from the admission of an image to its result on the disk.",
+            "model",
+            SECONDS,
         )
-        self.batch_images = Histogram(
-            "fre_batch_images",
-            "Images to a run of the network.",
-            ["model"],
-            buckets=BATCHES,
-            registry=self.registry,
+        self.batch_images = histogram(
+            "fre_batch_images", "Images per run of the network.", "model", BATCHES
         )
-        self.p_values = Histogram(
-            "fre_p_value",
-            "Conformal p-values of the images judged.",
-            ["model"],
-            buckets=P_VALUES,
-            registry=self.registry,
+        self.p_values = histogram(
+            "fre_p_value", "Conformal p-values of scored images.", "model", P_VALUES
         )
         self.registry.register(_Collector(self))
 
@@ -161,20 +142,20 @@ class Metrics:
         """Yield the metrics that are computed at each request."""
         from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
-        depth = GaugeMetricFamily("fre_queue_depth", "Images on their way.", labels=["model"])
+        depth = GaugeMetricFamily("fre_queue_depth", "Pending images.", labels=["model"])
         for model, images in sorted(self._depths().items()):
             depth.add_metric([model], images)
         yield depth
-        loaded = GaugeMetricFamily("fre_model", "Models that serve.", labels=["model", "sha256"])
+        loaded = GaugeMetricFamily("fre_model", "Loaded models.", labels=["model", "sha256"])
         for entry in self._entries():
             loaded.add_metric([entry.name, entry.model.sha256], 1)
         yield loaded
         histogram = HistogramMetricFamily(
-            "fre_score", "Scores of the images judged, on the model's own scale.", labels=["model"]
+            "fre_score", "Scores of images, on the scale of their model.", labels=["model"]
         )
         rate = GaugeMetricFamily(
             "fre_anomalous_rate",
-            f"Share of the last {RECENT} images that were anomalous.",
+            f"Share of anomalous images among the last {RECENT}.",
             labels=["model"],
         )
         with self._lock:

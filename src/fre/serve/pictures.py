@@ -28,6 +28,12 @@ from fre.report.prediction_files import write_map
 from fre.serve.responses import Problem, problem_from
 from fre.types import FloatArray, ImageArray
 
+IMAGE, MAP = ".image", ".npy"
+"""Suffixes of an image file as the client sent it, and of a map at the model's size."""
+PREVIEW, MAP_PREVIEW = ".preview.jpg", ".preview.npy"
+UNFINISHED = ".unfinished"
+KEPT = (IMAGE, MAP, PREVIEW, MAP_PREVIEW)
+
 
 class Pictures:
     """A folder of images and maps, by the id of their result.
@@ -46,28 +52,14 @@ class Pictures:
         self.bound = bound
         self._writing = threading.Lock()
 
-    def image_path(self, identity: int) -> Path:
-        """Return the path of the image file, as the client sent it."""
-        return self.folder / f"{identity // 1000:06d}" / f"{identity}.image"
+    def path(self, identity: int, suffix: str) -> Path:
+        """Return the path of a file of a result.
 
-    def map_path(self, identity: int) -> Path:
-        """Return the path of the map at the model's size."""
-        return self.image_path(identity).with_suffix(".npy")
-
-    def preview_path(self, identity: int) -> Path:
-        """Return the path of the image preview."""
-        return self.image_path(identity).with_suffix(".preview.jpg")
-
-    def map_preview_path(self, identity: int) -> Path:
-        """Return the path of the map preview."""
-        return self.image_path(identity).with_suffix(".preview.npy")
-
-    def _kept_paths(self, identity: int) -> list[Path]:
-        paths = (self.image_path, self.map_path, self.preview_path, self.map_preview_path)
-        return [path(identity) for path in paths]
-
-    def _unfinished_path(self, identity: int) -> Path:
-        return self.image_path(identity).with_suffix(".unfinished")
+        Args:
+            identity: id of the result.
+            suffix: `IMAGE`, `MAP`, `PREVIEW` or `MAP_PREVIEW`.
+        """
+        return self.folder / f"{identity // 1000:06d}" / f"{identity}{suffix}"
 
     def save(self, identity: int, data: bytes, anomaly_map: FloatArray) -> int:
         """Store the pictures of a result.
@@ -88,9 +80,9 @@ class Pictures:
         buffer = io.BytesIO()
         np.save(buffer, anomaly_map, allow_pickle=False)
         try:
-            self.image_path(identity).parent.mkdir(parents=True, exist_ok=True)
-            self.image_path(identity).write_bytes(data)
-            self.map_path(identity).write_bytes(buffer.getbuffer())
+            self.path(identity, IMAGE).parent.mkdir(parents=True, exist_ok=True)
+            self.path(identity, IMAGE).write_bytes(data)
+            self.path(identity, MAP).write_bytes(buffer.getbuffer())
         except OSError:
             self.drop(identity)
             return 0
@@ -98,17 +90,17 @@ class Pictures:
 
     def save_preview(self, identity: int, image: bytes) -> None:
         """Store the preview of an image, a JPEG file."""
-        self._save(identity, self.preview_path(identity), image)
+        self._save(identity, self.path(identity, PREVIEW), image)
 
     def save_map_preview(self, identity: int, anomaly_map: FloatArray) -> None:
         """Store the preview of a map, float32 (h, w)."""
         buffer = io.BytesIO()
         np.save(buffer, anomaly_map, allow_pickle=False)
-        self._save(identity, self.map_preview_path(identity), buffer.getvalue())
+        self._save(identity, self.path(identity, MAP_PREVIEW), buffer.getvalue())
 
     def _save(self, identity: int, path: Path, data: bytes) -> None:
         # If the disk has no room, the next request draws the preview again.
-        beside = self._unfinished_path(identity)
+        beside = self.path(identity, UNFINISHED)
         with self._writing:
             try:
                 beside.write_bytes(data)
@@ -119,17 +111,17 @@ class Pictures:
     def size(self, identity: int) -> int:
         """Return the size of all pictures of a result, in bytes."""
         total = 0
-        for path in self._kept_paths(identity):
+        for suffix in KEPT:
             try:
-                total += path.stat().st_size
+                total += self.path(identity, suffix).stat().st_size
             except OSError:  # noqa: PERF203  (the picture does not exist)
                 continue
         return total
 
     def drop(self, identity: int) -> None:
         """Delete the pictures of a result."""
-        for path in (*self._kept_paths(identity), self._unfinished_path(identity)):
-            path.unlink(missing_ok=True)
+        for suffix in (*KEPT, UNFINISHED):
+            self.path(identity, suffix).unlink(missing_ok=True)
 
     def image(self, identity: int) -> bytes:
         """Return the content of the image file.
@@ -138,7 +130,7 @@ class Pictures:
             Problem: the file does not exist any more.
         """
         try:
-            return self.image_path(identity).read_bytes()
+            return self.path(identity, IMAGE).read_bytes()
         except OSError as error:
             raise not_kept(identity) from error
 
@@ -149,7 +141,7 @@ class Pictures:
             Problem: the file does not exist any more.
         """
         try:
-            anomaly_map: FloatArray = np.load(self.map_path(identity), allow_pickle=False)
+            anomaly_map: FloatArray = np.load(self.path(identity, MAP), allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise not_kept(identity) from error
         return anomaly_map
@@ -157,14 +149,14 @@ class Pictures:
     def preview(self, identity: int) -> bytes | None:
         """Return the image preview, or ``None`` if there is none yet."""
         try:
-            return self.preview_path(identity).read_bytes()
+            return self.path(identity, PREVIEW).read_bytes()
         except OSError:
             return None
 
     def map_preview(self, identity: int) -> FloatArray | None:
         """Return the map preview, or ``None`` if there is none yet."""
         try:
-            preview: FloatArray = np.load(self.map_preview_path(identity), allow_pickle=False)
+            preview: FloatArray = np.load(self.path(identity, MAP_PREVIEW), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
         return preview

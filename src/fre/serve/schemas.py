@@ -132,7 +132,7 @@ class CalibrationBody:
 
 @dataclass
 class ThresholdRequest:
-    """Either a threshold or a false-alarm rate; and optionally the digest of the model it is for."""
+    """Either a threshold or a false-alarm rate; optionally the digest of its model."""
 
     threshold: float | None = None
     false_alarm_rate: float | None = None

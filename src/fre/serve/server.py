@@ -39,7 +39,7 @@ CLOSE_SECONDS = 10.0
 
 
 def most_connections(wanted: int) -> int:
-    """Return the number of connections that may be open: half of the files that the process may open.
+    """Return the allowed number of open connections: half of the files that the process may open.
 
     Args:
         wanted: largest number of connections.
@@ -56,8 +56,8 @@ class Connection(H11Protocol):
     """One client connection.
 
     Args:
-        most: number of open connections. Beyond it, an idle connection is closed for a new one. If no
-            connection is idle, the new one is refused.
+        most: number of open connections. Beyond it, an idle connection is closed for a new one.
+            If no connection is idle, the new one is refused.
     """
 
     def __init__(self, *arguments: Any, most: int, **options: Any) -> None:

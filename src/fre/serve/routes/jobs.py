@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,15 +23,11 @@ ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
 MOST_RESULTS = 2000
 
 
+@dataclass
 class JobRoutes:
-    """Handlers of trainings, updates and jobs.
+    """Handlers of trainings, updates and jobs."""
 
-    Args:
-        service: the running service.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    service: Service
 
     async def train(
         self,

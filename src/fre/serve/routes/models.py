@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 from fastapi import Body, Query, Response
@@ -17,15 +17,11 @@ from fre.serve.schemas import Model, OneSource, ThresholdRequest
 from fre.serve.service import Service
 
 
+@dataclass
 class ModelRoutes:
-    """Handlers of models and their calibration.
+    """Handlers of models and their calibration."""
 
-    Args:
-        service: the running service.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    service: Service
 
     async def list_models(self) -> Response:
         """List all models by name, and the files that can't be loaded."""

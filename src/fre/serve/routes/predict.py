@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
@@ -27,15 +28,11 @@ from fre.serve.schemas import Model, Source
 from fre.serve.service import Service
 
 
+@dataclass
 class PredictRoutes:
-    """Handler of predictions.
+    """Handler of predictions."""
 
-    Args:
-        service: the running service.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    service: Service
 
     async def predict(
         self,

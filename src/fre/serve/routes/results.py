@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -12,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from fre.serve.database import stamp
 from fre.serve.pictures import PictureRequest
 from fre.serve.responses import Problem, json_response
-from fre.serve.results import Filters
+from fre.serve.result_rows import Filters
 from fre.serve.schemas import (
     After,
     Anomalous,
@@ -64,15 +65,11 @@ Filtered = Annotated[Filters, Depends(_filters)]
 """Conditions on results, from the query parameters."""
 
 
+@dataclass
 class ResultRoutes:
-    """Handlers of the history of results.
+    """Handlers of the history of results."""
 
-    Args:
-        service: the running service.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    service: Service
 
     async def list_results(
         self,

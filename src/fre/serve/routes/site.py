@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -19,17 +20,12 @@ from fre.version import __version__
 PAGE = Path(__file__).parents[1] / "page"
 
 
+@dataclass
 class SiteRoutes:
-    """Handlers of the page, the state, sessions, samples and events.
+    """Handlers of the page, the state, sessions, samples and events."""
 
-    Args:
-        service: the running service.
-        access: access control.
-    """
-
-    def __init__(self, service: Service, access: AccessControl) -> None:
-        self.service = service
-        self.access = access
+    service: Service
+    access: AccessControl
 
     async def page(self) -> Response:
         """The page for people."""
