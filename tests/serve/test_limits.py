@@ -427,7 +427,7 @@ def test_readiness_says_that_the_folder_is_away(folder: Path, tmp_path: Path) ->
                 break
             time.sleep(0.05)
         message = problem(answered, 503, "models_away")
-        assert "1 models that were loaded before go on serving" in message
+        assert "1 loaded models stay in use" in message
         assert server.client.get("/healthz").status_code == 200
         assert len(server.client.get("/v1/models").json()["models"]) == 1
         (tmp_path / "gone").rename(folder)

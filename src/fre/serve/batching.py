@@ -23,7 +23,7 @@ from fre.images.loading import LoadedImage
 from fre.inference.prediction import Prediction
 from fre.parallel import available_cores
 from fre.serve.registry import Entry
-from fre.serve.responses import Problem
+from fre.serve.responses import Problem, shutting_down
 from fre.serve.result_rows import NewResult
 from fre.serve.results import Results
 
@@ -149,7 +149,7 @@ class Batcher:
         """
         with self._lock:
             if self._closing:
-                raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
+                raise shutting_down()
             lane = self._lanes.get(entry.name)
             if lane is None:
                 lane = self._lanes[entry.name] = _Lane(self, entry.name)
@@ -346,7 +346,7 @@ class _Lane:
         try:
             self.batcher.observer(self.name, outcomes)
         except Exception:  # clients must get their results even if metrics fail
-            log.exception("the figures of %s", self.name)
+            log.exception("the metrics of %s", self.name)
         for (job, _), outcome in zip(done, outcomes, strict=True):
             job.future.set_result(outcome)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi import Request
 
-from fre.serve.responses import Problem
+from fre.serve.responses import Problem, bad_request, invalid
 from fre.serve.settings import Limits
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def declared_length(headers: Any) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal()):
-        raise Problem(400, "bad_request", "Content-Length: expected a number")
+        raise bad_request("Content-Length: expected a number")
     return int(text)
 
 
@@ -141,7 +141,7 @@ async def body_chunks(
                 408, "timeout", f"the request's body stalled for {pause:g} seconds"
             ) from None
         if message["type"] == "http.disconnect":
-            raise Problem(400, "bad_request", "the request's body ended too early")
+            raise bad_request("the request's body ended too early")
         chunk = message.get("body", b"")
         total += len(chunk)
         waited += time.monotonic() - began
@@ -264,14 +264,14 @@ class _Collector:
 
     def _check_header(self) -> None:
         if len(self._name) + len(self._value) > MAX_HEADER_BYTES:
-            raise Problem(400, "bad_request", "a part of the form has too long a header")
+            raise bad_request("a part of the form has too long a header")
 
     def _header_end(self) -> None:
         self._headers[bytes(self._name).lower()] = bytes(self._value)
         self._name.clear()
         self._value.clear()
         if len(self._headers) > MAX_HEADERS:
-            raise Problem(400, "bad_request", "a part of the form has too many headers")
+            raise bad_request("a part of the form has too many headers")
 
     def _headers_finished(self) -> None:
         from python_multipart.multipart import parse_options_header
@@ -279,13 +279,11 @@ class _Collector:
         disposition = self._headers.get(b"content-disposition", b"")
         _, options = parse_options_header(disposition)
         if b"name" not in options:
-            raise Problem(
-                400, "bad_request", "a part of the form lacks a name in its Content-Disposition"
-            )
+            raise bad_request("a part of the form lacks a name in its Content-Disposition")
         name = options[b"name"].decode("utf-8", "replace")
         if b"filename" not in options:
             if len(self.parts) - self._files >= MAX_HEADERS:
-                raise Problem(400, "bad_request", "the form has too many fields")
+                raise bad_request("the form has too many fields")
             self._current = Part(name, None)
         else:
             self._files += 1
@@ -341,7 +339,7 @@ async def read_multipart(
     collector = _Collector(open_sink, max_files)
     try:
         if not boundary or len(boundary) > 200:
-            raise Problem(400, "bad_request", "multipart/form-data needs a boundary")
+            raise bad_request("multipart/form-data needs a boundary")
         parser = MultipartParser(boundary.encode("latin-1"), collector.callbacks())
         async for chunk in chunks:
             if threaded:
@@ -350,10 +348,10 @@ async def read_multipart(
                 parser.write(chunk)
         parser.finalize()
         if not collector.ended:
-            raise Problem(400, "bad_request", "the multipart body ends before its last boundary")
+            raise bad_request("the multipart body ends before its last boundary")
     except (FormParserError, UnicodeError) as error:
         await exhaust(chunks)
-        raise Problem(400, "bad_request", f"the multipart body is damaged: {error}") from error
+        raise bad_request(f"the multipart body is damaged: {error}") from error
     except Problem:
         await exhaust(chunks)
         raise
@@ -396,11 +394,9 @@ async def read_files(
     )
     for part in parts:
         if part.filename is None:
-            raise Problem(
-                422, "invalid", f"field {clean_name(part.key)!r} of the form is not a file"
-            )
+            raise invalid(f"field {clean_name(part.key)!r} of the form is not a file")
     if not parts:
-        raise Problem(422, "invalid", "the form has no files; their field is called files")
+        raise invalid("the form has no files; their field is called files")
     return parts
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -50,7 +51,7 @@ class Drift:
     statistic: float | None
     p_value: float | None
     warning: bool
-    direction: str | None
+    direction: Literal["higher", "lower"] | None
     message: str
 
 
@@ -102,8 +103,9 @@ def drift(p_values: ArrayLike, m: int) -> Drift:
     root = math.sqrt(n * m / (n + m))
     chance = kolmogorov_survival((root + 0.12 + 0.11 / root) * statistic)
     warning = chance < SIGNIFICANCE
-    direction = ("higher" if above >= below else "lower") if warning else None
+    direction: Literal["higher", "lower"] | None = None
     if warning:
+        direction = "higher" if above >= below else "lower"
         message = (
             f"The last {n} parts score {direction} than the good images that the model was "
             f"calibrated on (p = {chance:.2g}): look at light, camera and parts, and train again "

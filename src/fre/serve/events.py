@@ -7,7 +7,7 @@ import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fre.serve.responses import Problem, to_json
+from fre.serve.responses import Problem, shutting_down, to_json
 
 QUEUE = 256
 HEARTBEAT = 15.0
@@ -73,7 +73,7 @@ class EventBroadcaster:
             Problem: too many streams are open, or the service is ending.
         """
         if self._closed:
-            raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
+            raise shutting_down()
         if len(self._listeners) >= self.max_listeners:
             raise Problem(
                 503, "queue_full", f"more than {self.max_listeners} listeners", retry_after=10

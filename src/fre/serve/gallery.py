@@ -297,7 +297,7 @@ class _FileAnswer(Response):
                 await asyncio.wait_for(send(part), STALL_SECONDS)
         except asyncio.TimeoutError:
             # The server closes the connection of an incomplete response.
-            log.warning("a picture was given up: its client took nothing for %d s", STALL_SECONDS)
+            log.warning("a picture was not sent: its client read nothing for %d s", STALL_SECONDS)
         finally:
             self.file.close()
             self.release()

@@ -14,7 +14,7 @@ from typing import Any
 
 from fre.errors import FREError
 from fre.serve.database import Database, now
-from fre.serve.responses import Problem, problem_from
+from fre.serve.responses import Problem, conflict, not_found, problem_from, shutting_down
 from fre.types import Progress
 
 log = logging.getLogger("fre.serve")
@@ -78,7 +78,7 @@ class JobQueue:
             Problem: too many jobs wait.
         """
         if self._closing:
-            raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
+            raise shutting_down()
         if len(self._live) > self.max_waiting:
             raise Problem(
                 429,
@@ -124,7 +124,7 @@ class JobQueue:
                 .fetchone()
             )
         if row is None:
-            raise Problem(404, "not_found", f"no job has the id {identity}")
+            raise not_found(f"no job has the id {identity}")
         return self._shown(row)
 
     def list(self) -> list[dict[str, Any]]:
@@ -140,7 +140,7 @@ class JobQueue:
         """
         job = self.get(identity)
         if identity not in self._live:
-            raise Problem(409, "conflict", f"job {identity} has ended already: {job['state']}")
+            raise conflict(f"job {identity} has ended already: {job['state']}")
         self._to_cancel.add(identity)
         return job
 

@@ -167,7 +167,7 @@ def not_kept(identity: int) -> Problem:
     return Problem(
         404,
         "not_kept",
-        f"the pictures of result {identity} were dropped to keep the disk bounded",
+        f"the pictures of result {identity} were deleted to limit the disk space",
     )
 
 

@@ -27,7 +27,7 @@ from fre.evaluation.thresholds import with_calibration
 from fre.model import Model, load
 from fre.scoring.calibration import Calibration
 from fre.serve.database import now
-from fre.serve.responses import Problem, to_json
+from fre.serve.responses import conflict, not_found, to_json
 
 log = logging.getLogger("fre.serve")
 
@@ -169,11 +169,7 @@ class Registry:
         if entry is None:
             reason = self._broken.get(name)
             known = ", ".join(self.names()) or "none yet"
-            raise Problem(
-                404,
-                "not_found",
-                f"{reason}" if reason else f"no model is called {name!r}; there are: {known}",
-            )
+            raise not_found(reason or f"no model is called {name!r}; there are: {known}")
         return entry
 
     def path(self, name: str) -> Path:
@@ -317,13 +313,9 @@ class Registry:
             self.refresh()
             entry = self.get(name)
             if sha256 is not None and sha256 != entry.model.sha256:
-                raise Problem(
-                    409,
-                    "conflict",
-                    f"the model {name} has changed since; look at its calibration again",
-                )
+                raise conflict(f"the model {name} has changed since; look at its calibration again")
             if entry.error is not None:
-                raise Problem(409, "conflict", f"the file of {name} can't be read: {entry.error}")
+                raise conflict(f"the file of {name} can't be read: {entry.error}")
             before = entry.model.calibration
             if false_alarm_rate is not None:
                 after, chosen = before.at_rate(false_alarm_rate), None
@@ -350,9 +342,7 @@ class Registry:
             self.refresh()
             entry = self.get(name)
             if entry.error is not None or entry.model.sha256 != before:
-                raise Problem(
-                    409, "conflict", f"the model {name} has changed meanwhile; update it again"
-                )
+                raise conflict(f"the model {name} has changed meanwhile; update it again")
             model.save(entry.path)
             self.refresh()
 

@@ -96,6 +96,31 @@ class Problem(Exception):  # noqa: N818  (a response, not always to a mistake)
         return found
 
 
+def bad_request(message: str) -> Problem:
+    """Return the error for a malformed request."""
+    return Problem(400, "bad_request", message)
+
+
+def not_found(message: str) -> Problem:
+    """Return the error for a resource that does not exist."""
+    return Problem(404, "not_found", message)
+
+
+def conflict(message: str) -> Problem:
+    """Return the error for a request that the present state does not allow."""
+    return Problem(409, "conflict", message)
+
+
+def invalid(message: str) -> Problem:
+    """Return the error for an invalid parameter or file."""
+    return Problem(422, "invalid", message)
+
+
+def shutting_down() -> Problem:
+    """Return the error for a request to a service that is ending."""
+    return Problem(503, "shutting_down", "the service is ending", retry_after=5)
+
+
 def problem_body(code: str, message: str) -> dict[str, Any]:
     """Return the body of an error response."""
     return {"error": {"code": code, "message": " ".join(message.split())}}

@@ -13,7 +13,7 @@ from typing import Any
 from fre.errors import InternalError
 from fre.inference.prediction import Prediction
 from fre.scoring.regions import Region
-from fre.serve.responses import Problem
+from fre.serve.responses import invalid
 
 
 @dataclass(frozen=True)
@@ -207,9 +207,7 @@ def parse_cursor(cursor: str) -> tuple[float, int]:
         score, identity = base64.urlsafe_b64decode(padded.encode("ascii")).decode().split(":")
         found = float(score), int(identity)
     except ValueError as error:
-        raise Problem(
-            422, "invalid", "cursor: expected the value of 'next' of the page before"
-        ) from error
+        raise invalid("cursor: expected the value of 'next' of the previous page") from error
     if not 0 <= found[1] < 2**63:
-        raise Problem(422, "invalid", "cursor: expected the value of 'next' of the page before")
+        raise invalid("cursor: expected the value of 'next' of the previous page")
     return found

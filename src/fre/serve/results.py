@@ -12,7 +12,7 @@ from typing import Any
 
 from fre.serve.database import Database, now, stamp
 from fre.serve.pictures import Pictures, StoredImage
-from fre.serve.responses import Problem
+from fre.serve.responses import invalid, not_found
 from fre.serve.result_rows import Filters, NewResult, csv_cell, parse_cursor, to_cursor, to_result
 
 CSV_COLUMNS = (
@@ -61,7 +61,7 @@ class Results:
     ) -> list[dict[str, Any]]:
         added = []
         for item in new:
-            prediction = item.prediction
+            prediction, shown = item.prediction, item.prediction.to_dict()
             values: dict[str, Any] = {
                 "model": item.model,
                 "model_sha256": item.model_sha256,
@@ -71,11 +71,11 @@ class Results:
                 "image_sha256": item.image_sha256,
                 "height": prediction.image_size[0],
                 "width": prediction.image_size[1],
-                "score": prediction.score,
-                "p_value": prediction.p_value,
-                "anomalous": int(prediction.anomalous),
+                "score": shown["score"],
+                "p_value": shown["p_value"],
+                "anomalous": int(shown["anomalous"]),
                 "threshold": item.threshold,
-                "regions": json.dumps([region.to_dict() for region in prediction.regions]),
+                "regions": json.dumps(shown["regions"]),
                 "created": now(),
                 "form": item.form,
                 "map_low": item.map_range[0],
@@ -161,7 +161,7 @@ class Results:
                 .fetchone()
             )
         if row is None:
-            raise Problem(404, "not_found", f"no result has the id {identity}")
+            raise not_found(f"no result has the id {identity}")
         return row
 
     def stored(self, identity: int) -> StoredImage:
@@ -281,9 +281,9 @@ class Results:
         """
         row = self._row(identity)
         if row["model"] != model:
-            raise Problem(422, "invalid", f"result {identity} is of {row['model']}, not {model}")
+            raise invalid(f"result {identity} is of {row['model']}, not {model}")
         if row["verdict"] != "good":
-            raise Problem(422, "invalid", f"result {identity} is not marked as good")
+            raise invalid(f"result {identity} is not marked as good")
         return row["name"], self.pictures.image(identity)
 
     def count(self) -> int:

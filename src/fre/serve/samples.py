@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fre.datasets.plates import KINDS, draw_plate
 from fre.errors import OutputError
-from fre.serve.responses import Problem
+from fre.serve.responses import not_found
 from fre.storage.files import write_atomic
 from fre.types import ImageArray, Progress
 
@@ -48,7 +48,7 @@ class Samples:
             Problem: no sample has this id.
         """
         if identity not in self._seeds:
-            raise Problem(404, "not_found", f"no sample is called {identity!r}")
+            raise not_found(f"no sample is called {identity!r}")
         path = self.folder / f"{identity}.png"
         with self._lock:
             try:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query
 
+from fre.serve.drift import Drift
+
 
 @dataclass
 class ErrorDetail:
@@ -266,21 +268,13 @@ class RateBody:
     buckets: list[Bucket]
 
 
-@dataclass
-class DriftBody:
+@dataclass(frozen=True)
+class DriftBody(Drift):
     """Result of the test whether recent parts still look like the good images."""
 
     model: str
     test: str
-    n: int
-    n_calibration: int
-    enough: bool
-    statistic: float | None
-    p_value: float | None
     significance: float
-    warning: bool
-    direction: Literal["higher", "lower"] | None
-    message: str
 
 
 @dataclass

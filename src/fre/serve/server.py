@@ -217,9 +217,7 @@ def _guard(seconds: float) -> Guard | None:
     try:
         return Guard(seconds)
     except OSError as error:
-        log.warning(
-            "no process can be started that would end this one if Python itself is stuck: %s", error
-        )
+        log.warning("the guard process that ends a stuck interpreter can't be started: %s", error)
         return None
 
 

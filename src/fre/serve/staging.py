@@ -16,7 +16,7 @@ from typing import BinaryIO
 from fre.errors import ImageError
 from fre.images.decode import probe
 from fre.serve.bodies import clean_name
-from fre.serve.responses import Problem
+from fre.serve.responses import Problem, invalid
 from fre.serve.settings import Limits
 from fre.storage.files import read_regular
 from fre.storage.listing import SUFFIXES, suffix
@@ -221,7 +221,7 @@ def unpack(
 
 
 def _refused(reason: str) -> Problem:
-    return Problem(422, "invalid", f"the zip file can't be used: {reason}")
+    return invalid(f"the zip file can't be used: {reason}")
 
 
 def _unpack(

@@ -17,7 +17,7 @@ from fre.images.decode import read_image
 from fre.model import Model, load
 from fre.serve.jobs import Work
 from fre.serve.registry import Entry, Registry
-from fre.serve.responses import Problem
+from fre.serve.responses import Problem, conflict, invalid
 from fre.serve.samples import draw_good
 from fre.serve.staging import Staging, unusable
 from fre.types import Progress
@@ -48,22 +48,16 @@ class ModelTraining:
             Problem: the name is not acceptable or is taken, or no model can be added.
         """
         if not re.match(NAME_PATTERN, self.name):
-            raise Problem(
-                422,
-                "invalid",
+            raise invalid(
                 "name: expected 1 to 64 letters, digits, dots, dashes or underscores, the first "
-                f"a letter or digit, not {self.name!r}",
+                f"a letter or digit, not {self.name!r}"
             )
         if not registry.is_folder:
-            raise Problem(
-                409,
-                "conflict",
-                "the service was started with one model file; start it with a folder to train",
+            raise conflict(
+                "the service was started with one model file; start it with a folder to train"
             )
         if not self.overwrite and registry.path(self.name).exists():
-            raise Problem(
-                409, "conflict", f"a model called {self.name} exists; choose another name"
-            )
+            raise conflict(f"a model called {self.name} exists; choose another name")
 
     def work(
         self,
@@ -157,13 +151,11 @@ class ModelUpdate:
         """
         entry = registry.get(self.name)
         if entry.error is not None:
-            raise Problem(409, "conflict", f"the file of {self.name} can't be read: {entry.error}")
+            raise conflict(f"the file of {self.name} can't be read: {entry.error}")
         if not entry.can_update:
-            raise Problem(
-                409,
-                "conflict",
-                f"the model {self.name} can't learn more: it was trained without what that needs; "
-                "train it again on all good images",
+            raise conflict(
+                f"the model {self.name} can't be updated: its file lacks the statistics for that; "
+                "train it again on all good images"
             )
         return entry
 
@@ -272,7 +264,7 @@ def _learn(model: Model, images: Images, accept: bool, progress: Progress) -> Mo
 
 
 def _changed(name: str) -> Problem:
-    return Problem(409, "conflict", f"the model {name} has changed meanwhile; update it again")
+    return conflict(f"the model {name} has changed meanwhile; update it again")
 
 
 MAX_SCORES = 200

@@ -13,7 +13,7 @@ from fastapi import Query, Request, Response
 from pydantic import Field
 
 from fre.serve.bodies import RAW_TYPES, body_of, exhaust, media_type, read_files, unsupported
-from fre.serve.responses import Problem, json_response
+from fre.serve.responses import Problem, invalid, json_response
 from fre.serve.schemas import JobIdentity, Model
 from fre.serve.service import Service
 from fre.serve.staging import Staging
@@ -68,12 +68,10 @@ class JobRoutes:
         async with self._staged(request) as staging:
             images = await asyncio.to_thread(staging.unpack, service.settings.limits)
             if samples is not None and images:
-                raise Problem(422, "invalid", "give images or samples, not both")
+                raise invalid("give images or samples, not both")
             if samples is None and len(images) < 3:
-                raise Problem(
-                    422,
-                    "invalid",
-                    f"training needs 3 good images or more, found {len(images)} in the request",
+                raise invalid(
+                    f"training needs 3 good images or more, found {len(images)} in the request"
                 )
             work = training.work(service.registry, staging, images, samples or 0)
             job = await asyncio.to_thread(service.jobs.add, "train", name, work)
@@ -103,9 +101,7 @@ class JobRoutes:
         async with self._staged(request) as staging:
             uploads = await asyncio.to_thread(staging.unpack, service.settings.limits)
             if not uploads and not marked:
-                raise Problem(
-                    422, "invalid", "an update needs 1 good image or more, or ids of results"
-                )
+                raise invalid("an update needs 1 good image or more, or ids of results")
             parts = await asyncio.to_thread(self._marked, model, marked, staging)
             work = update.work(service.registry, staging, uploads, parts, self._learnt)
             job = await asyncio.to_thread(service.jobs.add, "update", model, work)

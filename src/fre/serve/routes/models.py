@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import Body, Query, Response
 
 from fre.serve.drift import SIGNIFICANCE, TEST, drift
-from fre.serve.responses import Problem, json_response
+from fre.serve.responses import invalid, json_response
 from fre.serve.results import PAGE_SOURCE
 from fre.serve.schemas import Model, OneSource, ThresholdRequest
 from fre.serve.service import Service
@@ -53,7 +53,7 @@ class ModelRoutes:
         """Set another threshold, and write it into the model file."""
         self.service.registry.get(model)
         if (body.threshold is None) == (body.false_alarm_rate is None):
-            raise Problem(422, "invalid", "give one of threshold and false_alarm_rate")
+            raise invalid("give one of threshold and false_alarm_rate")
         entry = await asyncio.to_thread(
             self.service.registry.set_threshold,
             model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
@@ -23,9 +23,12 @@ from fre.serve.bodies import (
     unsupported,
 )
 from fre.serve.registry import Entry
-from fre.serve.responses import Problem, json_response
-from fre.serve.schemas import Model, Source
+from fre.serve.responses import Problem, invalid, json_response
+from fre.serve.schemas import Model, PredictionItem, Source
 from fre.serve.service import Service
+
+ITEM_KEYS = [key.name for key in fields(PredictionItem) if key.name not in ("reason", "map")]
+"""Keys of a stored result that a response repeats."""
 
 
 @dataclass
@@ -56,9 +59,7 @@ class PredictRoutes:
         with service.budget.lease() as lease:
             images = await self._images(request, name, lease)
             if not images:
-                raise Problem(
-                    422, "invalid", "no image in the request: send files of a form, or one image"
-                )
+                raise invalid("no image in the request: send files of a form, or one image")
             futures = service.batcher.admit(entry, images, source=source)
             outcomes = await asyncio.gather(
                 *(asyncio.wrap_future(future) for future in futures), return_exceptions=True
@@ -112,21 +113,7 @@ class PredictRoutes:
         if isinstance(outcome, BaseException):
             raise outcome
         result = outcome.result
-        item = {
-            key: result[key]
-            for key in (
-                "id",
-                "name",
-                "score",
-                "p_value",
-                "anomalous",
-                "regions",
-                "image_sha256",
-                "image_size",
-                "threshold",
-                "created",
-            )
-        }
+        item = {key: result[key] for key in ITEM_KEYS}
         if outcome.prediction.reason is not None:
             item["reason"] = outcome.prediction.reason
         if form != "none":

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from fre.serve.database import stamp
 from fre.serve.pictures import PictureRequest
-from fre.serve.responses import Problem, json_response
+from fre.serve.responses import invalid, json_response
 from fre.serve.result_rows import Filters
 from fre.serve.schemas import (
     After,
@@ -58,7 +58,7 @@ def _moment(name: str, text: str | None) -> str | None:
     try:
         return stamp(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
     except (ValueError, OverflowError, OSError) as error:
-        raise Problem(422, "invalid", f"{name}: {text} is not a time") from error
+        raise invalid(f"{name}: {text} is not a time") from error
 
 
 Filtered = Annotated[Filters, Depends(_filters)]

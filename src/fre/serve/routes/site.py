@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +12,8 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
 
 from fre.serve.access import COOKIE, AccessControl
-from fre.serve.responses import Problem, json_response
-from fre.serve.schemas import OneModel, OneSource, SessionRequest
+from fre.serve.responses import Problem, json_response, not_found, shutting_down
+from fre.serve.schemas import LimitsBody, OneModel, OneSource, SessionRequest
 from fre.serve.service import Service
 from fre.version import __version__
 
@@ -31,7 +31,7 @@ class SiteRoutes:
         """The page for people."""
         index = PAGE / "index.html"
         if not index.is_file():
-            raise Problem(404, "not_found", "this installation has no page; /openapi.json has more")
+            raise not_found("this installation has no page; /openapi.json has more")
         return FileResponse(index, media_type="text/html", headers={"Cache-Control": "no-cache"})
 
     async def healthz(self) -> Response:
@@ -42,13 +42,13 @@ class SiteRoutes:
         """Check that the service accepts images."""
         service = self.service
         if service.draining:
-            raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
+            raise shutting_down()
         if service.registry.away is not None:
             raise Problem(
                 503,
                 "models_away",
-                f"{service.registry.away}; {len(service.registry.names())} models that were "
-                "loaded before go on serving",
+                f"{service.registry.away}; {len(service.registry.names())} loaded models "
+                "stay in use",
                 retry_after=5,
             )
         return json_response(
@@ -80,14 +80,7 @@ class SiteRoutes:
                 "version": __version__,
                 "models_folder": service.registry.is_folder,
                 "can_train": service.registry.is_folder,
-                "limits": {
-                    "max_upload_bytes": limits.max_upload_bytes,
-                    "max_train_bytes": limits.max_train_bytes,
-                    "max_staged_bytes": limits.max_staged_bytes,
-                    "max_pixels": limits.max_pixels,
-                    "max_batch": limits.max_batch,
-                    "max_queue": limits.max_queue,
-                },
+                "limits": {key.name: getattr(limits, key.name) for key in fields(LimitsBody)},
                 "watch": watch,
                 "n_results": await asyncio.to_thread(service.results.count),
                 "note": service.history_note,
