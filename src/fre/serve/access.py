@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 from fre.serve.bodies import body_chunks
 from fre.serve.metrics import Metrics
-from fre.serve.responses import Problem, internal_problem, problem_body
+from fre.serve.responses import Problem, internal_problem, problem_response
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -199,11 +198,11 @@ class AccessMiddleware:
             await self.app(scope, receive, watched_send)
         except Problem as problem:
             if status == 0:
-                await _answer(watched_send, problem)
+                await problem_response(problem)(scope, receive, watched_send)
         except Exception as error:  # a bug in fre must not affect other connections
             log.exception("%s %s", scope["method"], scope["path"])
             if status == 0:
-                await _answer(watched_send, internal_problem(error))
+                await problem_response(internal_problem(error))(scope, receive, watched_send)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in METHODS else "other"
@@ -224,17 +223,3 @@ class AccessMiddleware:
             return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         return replay
-
-
-async def _answer(send: Send, problem: Problem) -> None:
-    body = json.dumps(problem_body(problem.code, problem.message)).encode()
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-    headers.update(problem.headers())
-    await send(
-        {
-            "type": "http.response.start",
-            "status": problem.status,
-            "headers": [(key.lower().encode(), value.encode()) for key, value in headers.items()],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})

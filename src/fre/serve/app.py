@@ -18,7 +18,14 @@ from starlette.staticfiles import StaticFiles
 from fre.errors import FREError
 from fre.serve import schemas
 from fre.serve.access import AccessControl, AccessMiddleware, App
-from fre.serve.responses import Problem, internal_problem, json_response, problem_body, problem_from
+from fre.serve.responses import (
+    Problem,
+    internal_problem,
+    json_response,
+    problem_body,
+    problem_from,
+    problem_response,
+)
 from fre.serve.routes.jobs import JobRoutes
 from fre.serve.routes.models import ModelRoutes
 from fre.serve.routes.predict import PredictRoutes
@@ -256,28 +263,20 @@ def _secure(api: FastAPI, needed: bool) -> None:
     setattr(api, "openapi", openapi)  # noqa: B010  (as FastAPI documents it)
 
 
-def _problem_response(problem: Problem) -> Response:
-    return json_response(
-        problem_body(problem.code, problem.message),
-        status_code=problem.status,
-        headers=problem.headers(),
-    )
-
-
 async def _on_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return _problem_response(error)
+    return problem_response(error)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, FREError)
-    return _problem_response(problem_from(error))
+    return problem_response(problem_from(error))
 
 
 async def _on_fault(_: Request, error: Exception) -> Response:
     # Starlette raises the error again, and the middleware logs it. Without this handler, Starlette
     # would respond in plain text.
-    return _problem_response(internal_problem(error))
+    return problem_response(internal_problem(error))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

@@ -103,7 +103,7 @@ class Metrics:
         self.p_values = histogram(
             "fre_p_value", "Conformal p-values of scored images.", "model", P_VALUES
         )
-        self.registry.register(_Collector(self))
+        self.registry.register(self)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -138,7 +138,7 @@ class Metrics:
         text: bytes = generate_latest(self.registry)
         return text
 
-    def families(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Any]:
         """Yield the metrics that are computed at each request."""
         from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
@@ -170,11 +170,3 @@ class Metrics:
                 rate.add_metric([model], sum(scores.recent) / len(scores.recent))
         yield histogram
         yield rate
-
-
-class _Collector:
-    def __init__(self, metrics: Metrics) -> None:
-        self.metrics = metrics
-
-    def collect(self) -> Iterator[Any]:
-        return self.metrics.families()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
-
-from starlette.responses import Response
+from typing import TYPE_CHECKING, Any
 
 from fre.errors import (
     DatasetError,
@@ -16,6 +14,9 @@ from fre.errors import (
     OptionError,
     OutputError,
 )
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
 
 
 def to_json(content: Any) -> str:
@@ -45,6 +46,9 @@ def json_response(
         status_code: HTTP status.
         headers: additional headers.
     """
+    # Imported here, because the history must be readable without fre[serve].
+    from starlette.responses import Response
+
     return Response(
         to_json(content).encode(),
         status_code=status_code,
@@ -140,3 +144,12 @@ def problem_from(error: FREError) -> Problem:
 def internal_problem(error: Exception) -> Problem:
     """Return the error response for a bug in fre; the caller logs the error."""
     return Problem(500, "internal", f"{type(error).__name__}: a fault of fre; its log has more")
+
+
+def problem_response(problem: Problem) -> Response:
+    """Return an error as an HTTP response."""
+    return json_response(
+        problem_body(problem.code, problem.message),
+        status_code=problem.status,
+        headers=problem.headers(),
+    )
