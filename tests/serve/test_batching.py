@@ -14,12 +14,12 @@ def test_a_client_that_leaves_and_a_fault_elsewhere_do_not_break_a_batch(tmp_pat
     from fre.serve.batching import Batcher
     from fre.serve.database import Database
     from fre.serve.pictures import Pictures
-    from fre.serve.registry import Registry
+    from fre.serve.registry import ModelRegistry
     from fre.serve.results import Results
     from serving import write_images
 
     fre.FRE(size=64).fit([texture(seed) for seed in range(20)]).save(tmp_path / "weave.onnx")
-    registry = Registry(tmp_path / "weave.onnx")
+    registry = ModelRegistry(tmp_path / "weave.onnx")
 
     def observer(*_: object) -> None:
         raise ZeroDivisionError

@@ -41,7 +41,7 @@ from fre.serve.batching import Batcher, UnjudgedError  # noqa: E402
 from fre.serve.database import Database  # noqa: E402
 from fre.serve.events import EventBroadcaster  # noqa: E402
 from fre.serve.pictures import Pictures  # noqa: E402
-from fre.serve.registry import Registry  # noqa: E402
+from fre.serve.registry import ModelRegistry  # noqa: E402
 from fre.serve.responses import (  # noqa: E402
     Problem,
     json_response,
@@ -112,7 +112,7 @@ def png(seed: int, shape: tuple[int, int] = SHAPE) -> bytes:
 def test_an_image_that_the_mask_does_not_fit_fails_alone(
     folder: Path, make_batcher: Callable[..., Batcher]
 ) -> None:
-    entry = Registry(folder).get("weave")
+    entry = ModelRegistry(folder).get("weave")
     images = [("a.png", png(1)), ("square.png", png(2, (64, 64))), ("b.png", png(3))]
     first, square, last = make_batcher().admit(entry, images, source="test")
     with pytest.raises(ImageError, match=r"64 x 64 pixels, where the mask .* 128 x 64"):
@@ -126,7 +126,7 @@ def test_an_image_that_the_mask_does_not_fit_fails_alone(
 def test_a_score_that_is_not_finite_fails_alone_and_is_no_row(
     folder: Path, make_batcher: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = Registry(folder).get("weave")
+    entry = ModelRegistry(folder).get("weave")
     judge = entry.model.predict_loaded
     poisoned = {png(2): float("nan"), png(4): float("inf")}
     digests = {hashlib.sha256(data).hexdigest(): x for data, x in poisoned.items()}
@@ -190,7 +190,7 @@ def test_a_slow_image_stops_no_other_model(
     from fre.serve import batching
 
     (folder / "other.onnx").write_bytes((folder / "weave.onnx").read_bytes())
-    registry, released = Registry(folder), threading.Event()
+    registry, released = ModelRegistry(folder), threading.Event()
     decode = batching.decode_resized
 
     def slow(data: bytes, target: Any, *, name: str) -> Any:
@@ -214,7 +214,7 @@ def test_large_images_of_models_take_turns(
     from fre.serve import batching
 
     (folder / "other.onnx").write_bytes((folder / "weave.onnx").read_bytes())
-    registry, order, begun = Registry(folder), [], threading.Event()
+    registry, order, begun = ModelRegistry(folder), [], threading.Event()
     decode = batching.decode_resized
 
     def recorded(data: bytes, target: Any, *, name: str) -> Any:
@@ -256,7 +256,7 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     (incoming / "large.png").write_bytes(b"x" * 100_001)
     (incoming / os.fsdecode(b"a\xff.png")).write_bytes(png(7))
     (incoming / "a\\udcff.png").write_bytes(png(8))
-    entry = Registry(folder).get("weave")
+    entry = ModelRegistry(folder).get("weave")
     judge, poison = entry.model.predict_loaded, hashlib.sha256(png(3)).hexdigest()
 
     def predict_loaded(batch: Any) -> Any:
@@ -333,7 +333,7 @@ def test_a_file_that_raises_anything_is_its_own_failure(
 
     monkeypatch.setattr(module, "load", fails)
     (folder / "bad.onnx").write_bytes(b"whatever")
-    registry = Registry(folder)
+    registry = ModelRegistry(folder)
     assert registry.names() == ["weave"]
     (reason,) = registry.broken().values()
     assert error.__name__ in reason
@@ -370,7 +370,7 @@ def test_models_stay_while_their_folder_is_away(
 ) -> None:
     from fre.serve import registry as module
 
-    registry = Registry(folder)
+    registry = ModelRegistry(folder)
     entry = registry.get("weave")
     folder.rename(folder.with_name("gone"))
     assert not registry.refresh()
@@ -409,7 +409,7 @@ def test_a_file_that_can_not_be_read_just_now_is_tried_again(
         return load(path, **options)
 
     monkeypatch.setattr(module, "load", flaky)
-    registry = Registry(folder)
+    registry = ModelRegistry(folder)
     assert list(registry.broken()) == ["weave"]
     assert not registry.refresh()
     failing[0] = False

@@ -22,7 +22,7 @@ from fre.images.decode import decode_resized, probe
 from fre.images.loading import LoadedImage
 from fre.inference.prediction import Prediction
 from fre.parallel import available_cores
-from fre.serve.registry import Entry
+from fre.serve.registry import LoadedModel
 from fre.serve.responses import Problem, shutting_down
 from fre.serve.result_rows import NewResult
 from fre.serve.results import Results
@@ -76,7 +76,7 @@ class PendingImage:
         form: format of the image file, once known.
     """
 
-    entry: Entry
+    entry: LoadedModel
     name: str
     source: str
     data: bytes
@@ -127,7 +127,7 @@ class Batcher:
 
     def admit(
         self,
-        entry: Entry,
+        entry: LoadedModel,
         images: list[tuple[str, bytes]],
         *,
         source: str,

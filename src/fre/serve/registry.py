@@ -40,7 +40,7 @@ Identity = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Entry:
+class LoadedModel:
     """A loaded model.
 
     Attributes:
@@ -102,7 +102,7 @@ class Entry:
         }
 
 
-class Registry:
+class ModelRegistry:
     """All loaded models.
 
     Args:
@@ -125,7 +125,7 @@ class Registry:
         self.runtime = runtime
         self.threads = threads
         self.changed: Callable[[], None] = lambda: None
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, LoadedModel] = {}
         self._seen: dict[str, Identity] = {}
         self._broken: dict[str, str] = {}
         self._empty_since: float | None = None
@@ -150,7 +150,7 @@ class Registry:
         """Return the names of the models, sorted."""
         return sorted(self._entries)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LoadedModel]:
         """Return the models, sorted by name."""
         entries = self._entries
         return [entries[name] for name in sorted(entries)]
@@ -159,7 +159,7 @@ class Registry:
         """Return the reasons why files can't be loaded, by model name."""
         return {name: self._broken[name] for name in sorted(self._broken)}
 
-    def get(self, name: str) -> Entry:
+    def get(self, name: str) -> LoadedModel:
         """Return one model.
 
         Raises:
@@ -268,7 +268,7 @@ class Registry:
             log.warning("model left out: %s", reason)
         return True
 
-    def _loaded(self, name: str, path: Path) -> Entry:
+    def _loaded(self, name: str, path: Path) -> LoadedModel:
         if not _is_utf8(name):
             raise ModelFileError(
                 f"{path}: the name is not UTF-8, so that no request can name the model; rename it"
@@ -278,12 +278,12 @@ class Registry:
         if before is not None and before.model.sha256 == model.sha256:
             return replace(before, error=None)
         model.open()
-        entry = Entry(name, path, model, _digest(model.calibration), now())
+        entry = LoadedModel(name, path, model, _digest(model.calibration), now())
         # Fail here, not in a list of all models.
         to_json([entry.summary(), entry.calibration(), model.metadata])
         return entry
 
-    def _put(self, entry: Entry) -> None:
+    def _put(self, entry: LoadedModel) -> None:
         self._broken.pop(entry.name, None)
         # A new dictionary, so that readers need no lock.
         self._entries = {**self._entries, entry.name: entry}
@@ -295,7 +295,7 @@ class Registry:
         threshold: float | None,
         false_alarm_rate: float | None,
         sha256: str | None,
-    ) -> Entry:
+    ) -> LoadedModel:
         """Write another threshold into a model file, and use it.
 
         Args:

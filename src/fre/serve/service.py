@@ -15,7 +15,7 @@ from fre.serve.gallery import Gallery
 from fre.serve.jobs import JobQueue
 from fre.serve.metrics import Metrics
 from fre.serve.pictures import Pictures
-from fre.serve.registry import Entry, Registry
+from fre.serve.registry import LoadedModel, ModelRegistry
 from fre.serve.results import Results
 from fre.serve.samples import Samples
 from fre.serve.settings import Settings
@@ -45,7 +45,7 @@ class Service:
         self.settings = settings
         self.draining = False
         set_pixel_limit(limits.max_pixels)
-        self.registry = Registry(
+        self.registry = ModelRegistry(
             settings.models, runtime=settings.runtime, threads=settings.threads
         )
         self._check_watch()
@@ -100,7 +100,7 @@ class Service:
                 f"with --watch-model: {', '.join(names)}"
             )
 
-    def watch_entry(self) -> Entry | None:
+    def watch_entry(self) -> LoadedModel | None:
         """Return the model for the watched folder, or ``None`` if it is not loaded."""
         name, entries = self.settings.watch_model, self.registry.entries()
         if name is None:

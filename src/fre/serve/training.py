@@ -16,7 +16,7 @@ from fre.errors import AnomalousError, DatasetError, ImageError
 from fre.images.decode import read_image
 from fre.model import Model, load
 from fre.serve.jobs import Work
-from fre.serve.registry import Entry, Registry
+from fre.serve.registry import LoadedModel, ModelRegistry
 from fre.serve.responses import Problem, conflict, invalid
 from fre.serve.samples import draw_good
 from fre.serve.staging import Staging, unusable
@@ -41,7 +41,7 @@ class ModelTraining:
     parameters: dict[str, Any]
     threads: int
 
-    def check(self, registry: Registry) -> None:
+    def check(self, registry: ModelRegistry) -> None:
         """Refuse a training that can't succeed.
 
         Raises:
@@ -61,7 +61,7 @@ class ModelTraining:
 
     def work(
         self,
-        registry: Registry,
+        registry: ModelRegistry,
         staging: Staging,
         images: list[tuple[Path, str]],
         samples: int,
@@ -82,7 +82,7 @@ class ModelTraining:
         return Work(run, staging.remove)
 
     def _train(
-        self, registry: Registry, images: list[tuple[Path, str]], progress: Progress
+        self, registry: ModelRegistry, images: list[tuple[Path, str]], progress: Progress
     ) -> dict[str, Any]:
         usable, skipped = [], []
         for path, name in images:
@@ -140,7 +140,7 @@ class ModelUpdate:
     results: tuple[int, ...]
     threads: int
 
-    def check(self, registry: Registry) -> Entry:
+    def check(self, registry: ModelRegistry) -> LoadedModel:
         """Refuse an update that can't succeed.
 
         Returns:
@@ -161,7 +161,7 @@ class ModelUpdate:
 
     def work(
         self,
-        registry: Registry,
+        registry: ModelRegistry,
         staging: Staging,
         uploads: Images,
         marked: Images,
@@ -185,7 +185,7 @@ class ModelUpdate:
         return Work(run, staging.remove)
 
     def _update(
-        self, registry: Registry, uploads: Images, marked: Images, progress: Progress
+        self, registry: ModelRegistry, uploads: Images, marked: Images, progress: Progress
     ) -> dict[str, Any]:
         began = time.perf_counter()
         before = self.check(registry).model.sha256

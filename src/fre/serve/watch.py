@@ -11,7 +11,7 @@ from typing import Any
 from fre.errors import FREError, ImageError
 from fre.line.follower import Arrival, BatchLimits, Follower, printable, score_arrivals
 from fre.serve.batching import Batcher, UnjudgedError
-from fre.serve.registry import Entry
+from fre.serve.registry import LoadedModel
 from fre.serve.responses import Problem
 from fre.serve.results import Results
 
@@ -43,7 +43,7 @@ class FolderWatch:
         folder: Path,
         batcher: Batcher,
         results: Results,
-        entry: Callable[[], Entry | None],
+        entry: Callable[[], LoadedModel | None],
         *,
         chunk: int,
         max_bytes: int,
@@ -94,7 +94,7 @@ class FolderWatch:
             if self._stop.is_set():
                 return
 
-    def _score(self, entry: Entry, arrivals: list[Arrival]) -> list[Any]:
+    def _score(self, entry: LoadedModel, arrivals: list[Arrival]) -> list[Any]:
         """Return a stored result, an `ImageError` or ``None`` (try again) for each file."""
         results = [self._read(arrival) for arrival in arrivals]
         taken = [place for place, data in enumerate(results) if isinstance(data, bytes)]
@@ -117,7 +117,7 @@ class FolderWatch:
             return ImageError(None, error.strerror or "can't be read")
         return data if arrival.unchanged() else None
 
-    def _admit(self, entry: Entry, files: list[tuple[Arrival, Any]]) -> list[Any]:
+    def _admit(self, entry: LoadedModel, files: list[tuple[Arrival, Any]]) -> list[Any]:
         """Wait for room in the queue, and admit files; return no futures if the service ends."""
         images = [(self._name(arrival), data) for arrival, data in files]
         keys = [arrival.key for arrival, _ in files]

@@ -22,7 +22,7 @@ from fre.serve.bodies import (
     read_files,
     unsupported,
 )
-from fre.serve.registry import Entry
+from fre.serve.registry import LoadedModel
 from fre.serve.responses import Problem, invalid, json_response
 from fre.serve.schemas import Model, PredictionItem, Source
 from fre.serve.service import Service
@@ -106,7 +106,7 @@ class PredictRoutes:
         raise unsupported(kind, "multipart/form-data, image/* or application/octet-stream")
 
     async def _item(
-        self, entry: Entry, name: str, outcome: Outcome | BaseException, form: str
+        self, entry: LoadedModel, name: str, outcome: Outcome | BaseException, form: str
     ) -> dict[str, Any]:
         if isinstance(outcome, (ImageError, UnjudgedError)):
             return {"name": name, "error": outcome.reason}

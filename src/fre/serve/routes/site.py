@@ -128,6 +128,6 @@ class SiteRoutes:
 
     async def events(self, model: OneModel = None, source: OneSource = None) -> Response:
         """Stream results, verdicts, jobs and model changes as server-sent events."""
-        hub = self.service.events
-        listener = hub.listen(model, source)
-        return StreamingResponse(hub.stream(listener), media_type="text/event-stream")
+        broadcaster = self.service.events
+        listener = broadcaster.listen(model, source)
+        return StreamingResponse(broadcaster.stream(listener), media_type="text/event-stream")
