@@ -291,6 +291,10 @@ def test_what_is_there_can_be_left_out(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     fill(folder, 5)
     watch = Watch(model, folder, "--skip-existing", "--settle", 0.1)
+    for _ in range(1200):  # starting takes long on a busy machine
+        if (folder / ".fre-watch-weave.sqlite3").exists():
+            break
+        time.sleep(0.05)
     time.sleep(2.5)
     fill(folder, 1, first=900)
     watch.wait(1)
