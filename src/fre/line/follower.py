@@ -4,7 +4,8 @@ The follower lists the folder again and again instead of asking the system for n
 Notifications do not exist on network shares, are dropped in bursts, and report that a file was
 created, not that it is complete. A file counts as complete once its size and modification time
 have stayed the same for a while. An unreadable file gets more time, for writers that pause.
-Path, size and modification time identify a file: an overwritten file arrives anew.
+A file has the identity of its path, size and modification time. So an overwritten file is reported
+again.
 
 Nothing in the folder stops the follower. It never opens what is no regular file, and reports a
 fault for it. It reports a folder that can't be listed once, and tries to list it again.
