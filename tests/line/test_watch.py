@@ -19,7 +19,9 @@ from PIL import Image
 import fre
 from conftest import texture
 from fre.errors import DatasetError, OutputError
-from fre.line.watch import Follower, Journal, original_name, printable, watch_folder
+from fre.line.follower import Follower, original_name, printable
+from fre.line.journal import Journal
+from fre.line.watch import WatchOptions, watch_folder
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +291,10 @@ def test_what_is_there_can_be_left_out(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     fill(folder, 5)
     watch = Watch(model, folder, "--skip-existing", "--settle", 0.1)
+    for _ in range(1200):  # starting takes long on a busy machine
+        if (folder / ".fre-watch-weave.sqlite3").exists():
+            break
+        time.sleep(0.05)
     time.sleep(2.5)
     fill(folder, 1, first=900)
     watch.wait(1)
@@ -391,7 +397,7 @@ def test_a_subfolder_that_can_not_be_listed_hides_no_other(
             raise errors.pop()
         return scandir(path)
 
-    monkeypatch.setattr("fre.line.watch.os.scandir", fails)
+    monkeypatch.setattr("fre.line.follower.os.scandir", fails)
     warnings: list[str] = []
     follower = Follower(tmp_path / "in", settle=0, warn=warnings.append)
     for _ in range(2):
@@ -443,7 +449,8 @@ def test_a_file_that_breaks_a_batch_has_an_error_of_its_own(model: Path, tmp_pat
         return judge(images, **options)
 
     loaded.predict_many = predict_many  # type: ignore[method-assign]
-    lines = list(watch_folder(loaded, tmp_path / "in", journal, once=True, settle=0, patience=0))
+    options = WatchOptions(once=True, settle=0, patience=0)
+    lines = list(watch_folder(loaded, tmp_path / "in", journal, options))
     errors = {line.values["path"]: line.values.get("error") for line in lines}
     assert errors.pop(str(paths[2])) == "not judged: ZeroDivisionError: a fault"
     assert set(errors) == {str(path) for path in (paths[0], paths[1], paths[3])}

@@ -20,12 +20,11 @@ from conftest import texture
 from fre.errors import OutputError
 from fre.images.resize import resize_map, resized_bands
 from fre.inference.prediction import Prediction
-from fre.serve.database import SCHEMA, Database
-from fre.serve.drawing import Stored, Wanted, draw
-from fre.serve.history import open_history
-from fre.serve.pictures import Pictures
-from fre.serve.problems import Problem
-from fre.serve.results import Filters, NewResult, Results
+from fre.serve.database import SCHEMA, Database, open_history
+from fre.serve.pictures import IMAGE, PREVIEW, PictureRequest, Pictures, StoredImage, draw
+from fre.serve.responses import Problem
+from fre.serve.result_rows import Filters, NewResult
+from fre.serve.results import Results
 from serving import needs_serve
 
 MAP = np.linspace(0, 9, 64, dtype=np.float32).reshape(8, 8)
@@ -296,7 +295,7 @@ def test_uploads_on_the_page_are_no_drift(results: Results) -> None:
 # Pictures -------------------------------------------------------------------------------------
 
 
-def picture(results: Results, identity: int, wanted: Wanted) -> Image.Image:
+def picture(results: Results, identity: int, wanted: PictureRequest) -> Image.Image:
     buffer = io.BytesIO()
     draw(results.pictures, results.stored(identity), wanted, buffer)
     return Image.open(buffer)
@@ -306,28 +305,28 @@ def test_a_small_picture_of_a_large_image_is_decoded_once(results: Results) -> N
     size = (1200, 1600)
     results.add([new_result(size), new_result()]).result(30)
     before = results.pictures.size(1)
-    first = picture(results, 1, Wanted("overlay", 320))
+    first = picture(results, 1, PictureRequest("overlay", 320))
     assert first.size == (320, 240)
-    preview = results.pictures.preview_path(1)
+    preview = results.pictures.path(1, PREVIEW)
     assert 0 < preview.stat().st_size < 1 << 18
     # From now on the image itself is not needed for that.
-    results.pictures.image_path(1).write_bytes(b"changed")
-    assert picture(results, 1, Wanted("overlay", 320)).size == (320, 240)
-    assert picture(results, 1, Wanted("image", 200)).size == (200, 150)
+    results.pictures.path(1, IMAGE).write_bytes(b"changed")
+    assert picture(results, 1, PictureRequest("overlay", 320)).size == (320, 240)
+    assert picture(results, 1, PictureRequest("image", 200)).size == (200, 150)
     with pytest.raises(Problem, match="not a readable image"):
-        picture(results, 1, Wanted("image", 1000))
+        picture(results, 1, PictureRequest("image", 1000))
     # Small images need no preview, and damaged previews are drawn anew.
-    assert picture(results, 2, Wanted("image", 32)).size == (32, 21)
-    assert not results.pictures.preview_path(2).exists()
-    results.pictures.image_path(1).write_bytes(image_file(size))
+    assert picture(results, 2, PictureRequest("image", 32)).size == (32, 21)
+    assert not results.pictures.path(2, PREVIEW).exists()
+    results.pictures.path(1, IMAGE).write_bytes(image_file(size))
     preview.write_bytes(b"cut")
-    assert picture(results, 1, Wanted("image", 200)).size == (200, 150)
+    assert picture(results, 1, PictureRequest("image", 200)).size == (200, 150)
     assert results.pictures.size(1) > before
 
 
 def test_previews_count_towards_the_bound_and_go_with_their_image(results: Results) -> None:
     results.add([new_result((1200, 1600))]).result(30)
-    picture(results, 1, Wanted("image", 320))
+    picture(results, 1, PictureRequest("image", 320))
     results.recount(1).result(30)
     (kept,) = results.database.read().execute("SELECT kept_bytes FROM results").fetchone()
     assert kept == results.pictures.size(1)
@@ -363,7 +362,7 @@ def test_pictures_of_large_images_are_drawn_one_at_a_time(results: Results) -> N
     async def gone() -> bool:
         return left
 
-    async def body(wanted: Wanted, of: Stored = stored) -> bytes:
+    async def body(wanted: PictureRequest, of: StoredImage = stored) -> bytes:
         sent: list[bytes] = []
 
         async def send(message: Any) -> None:
@@ -375,25 +374,25 @@ def test_pictures_of_large_images_are_drawn_one_at_a_time(results: Results) -> N
 
     async def several() -> list[bytes]:
         wanted = [
-            Wanted("overlay", 200),
-            Wanted("overlay", 200),
-            Wanted("map", map_format="npy"),
-            Wanted("map", map_format="tiff"),
-            Wanted("map"),
-            Wanted("image"),
-            Wanted("heat"),
+            PictureRequest("overlay", 200),
+            PictureRequest("overlay", 200),
+            PictureRequest("map", map_format="npy"),
+            PictureRequest("map", map_format="tiff"),
+            PictureRequest("map"),
+            PictureRequest("image"),
+            PictureRequest("heat"),
         ]
         found = await asyncio.gather(*(body(picture) for picture in wanted))
         with pytest.raises(Problem, match="not a readable image") as caught:
-            await body(Wanted("overlay", 200), results.stored(2))
+            await body(PictureRequest("overlay", 200), results.stored(2))
         assert caught.value.status == 422
         nonlocal left
         left = True
         with pytest.raises(Problem, match="has left"):
-            await body(Wanted("overlay", 200))
+            await body(PictureRequest("overlay", 200))
         held = [gallery._take("whole") for _ in range(LIMITS["whole"])]
         with pytest.raises(Problem) as caught:
-            await body(Wanted("map"))
+            await body(PictureRequest("map"))
         assert (caught.value.status, caught.value.retry_after) == (503, 2)
         for release in held:
             release()

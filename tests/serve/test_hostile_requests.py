@@ -292,8 +292,8 @@ def test_a_body_that_stalls() -> None:
     """Inside the process, where the patience can be shorter than the service's 30 seconds."""
     import asyncio
 
-    from fre.serve.problems import Problem
-    from fre.serve.uploads import body_chunks
+    from fre.serve.bodies import body_chunks
+    from fre.serve.responses import Problem
 
     async def run() -> Problem:
         async def receive() -> Any:

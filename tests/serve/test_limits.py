@@ -35,18 +35,22 @@ for name in NEEDED:
     pytest.importorskip(name, reason="needs fre[serve]: pip install 'fre[test,serve]'")
 
 from fre.errors import ImageError, InternalError  # noqa: E402
-from fre.serve import connections  # noqa: E402
-from fre.serve.answers import answer, to_json  # noqa: E402
+from fre.serve import server  # noqa: E402
+from fre.serve.access import AccessControl  # noqa: E402
 from fre.serve.batching import Batcher, UnjudgedError  # noqa: E402
-from fre.serve.connections import Connection, most_connections  # noqa: E402
 from fre.serve.database import Database  # noqa: E402
-from fre.serve.events import Hub  # noqa: E402
-from fre.serve.gate import Access  # noqa: E402
+from fre.serve.events import EventBroadcaster  # noqa: E402
 from fre.serve.pictures import Pictures  # noqa: E402
-from fre.serve.problems import Problem  # noqa: E402
-from fre.serve.registry import Registry  # noqa: E402
-from fre.serve.results import Filters, NewResult, Results  # noqa: E402
-from fre.serve.training import DiskBudget, Staging  # noqa: E402
+from fre.serve.registry import ModelRegistry  # noqa: E402
+from fre.serve.responses import (  # noqa: E402
+    Problem,
+    json_response,
+    to_json,
+)
+from fre.serve.result_rows import Filters, NewResult  # noqa: E402
+from fre.serve.results import Results  # noqa: E402
+from fre.serve.server import Connection, most_connections  # noqa: E402
+from fre.serve.staging import DiskBudget, Staging  # noqa: E402
 
 SHAPE = (64, 128)
 NO_FILTERS = Filters()
@@ -108,7 +112,7 @@ def png(seed: int, shape: tuple[int, int] = SHAPE) -> bytes:
 def test_an_image_that_the_mask_does_not_fit_fails_alone(
     folder: Path, make_batcher: Callable[..., Batcher]
 ) -> None:
-    entry = Registry(folder).get("weave")
+    entry = ModelRegistry(folder).get("weave")
     images = [("a.png", png(1)), ("square.png", png(2, (64, 64))), ("b.png", png(3))]
     first, square, last = make_batcher().admit(entry, images, source="test")
     with pytest.raises(ImageError, match=r"64 x 64 pixels, where the mask .* 128 x 64"):
@@ -122,7 +126,7 @@ def test_an_image_that_the_mask_does_not_fit_fails_alone(
 def test_a_score_that_is_not_finite_fails_alone_and_is_no_row(
     folder: Path, make_batcher: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = Registry(folder).get("weave")
+    entry = ModelRegistry(folder).get("weave")
     judge = entry.model.predict_loaded
     poisoned = {png(2): float("nan"), png(4): float("inf")}
     digests = {hashlib.sha256(data).hexdigest(): x for data, x in poisoned.items()}
@@ -186,7 +190,7 @@ def test_a_slow_image_stops_no_other_model(
     from fre.images import preparation
 
     (folder / "other.onnx").write_bytes((folder / "weave.onnx").read_bytes())
-    registry, released = Registry(folder), threading.Event()
+    registry, released = ModelRegistry(folder), threading.Event()
     decode = preparation.decode_resized
 
     def slow(data: bytes, target: Any, *, name: str) -> Any:
@@ -210,7 +214,7 @@ def test_large_images_of_models_take_turns(
     from fre.images import preparation
 
     (folder / "other.onnx").write_bytes((folder / "weave.onnx").read_bytes())
-    registry, order, begun = Registry(folder), [], threading.Event()
+    registry, order, begun = ModelRegistry(folder), [], threading.Event()
     decode = preparation.decode_resized
 
     def recorded(data: bytes, target: Any, *, name: str) -> Any:
@@ -239,10 +243,10 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from fre.serve import live
+    from fre.serve import watch as module
 
-    monkeypatch.setattr(live, "PATIENCE", 0.0)
-    monkeypatch.setattr(live, "SETTLE", 0.0)
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    monkeypatch.setattr(module, "SETTLE", 0.0)
     incoming = tmp_path / "incoming"
     incoming.mkdir()
     for seed in range(6):
@@ -252,7 +256,7 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     (incoming / "large.png").write_bytes(b"x" * 100_001)
     (incoming / os.fsdecode(b"a\xff.png")).write_bytes(png(7))
     (incoming / "a\\udcff.png").write_bytes(png(8))
-    entry = Registry(folder).get("weave")
+    entry = ModelRegistry(folder).get("weave")
     judge, poison = entry.model.predict_loaded, hashlib.sha256(png(3)).hexdigest()
 
     def predict_loaded(batch: Any) -> Any:
@@ -263,7 +267,7 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     monkeypatch.setattr(entry.model, "predict_loaded", predict_loaded)
     batcher = make_batcher()
     entries: list[Any] = []
-    watch = live.FolderWatch(
+    watch = module.FolderWatch(
         incoming,
         batcher,
         batcher.results,
@@ -307,7 +311,7 @@ def test_answers_are_json_whatever_is_in_them() -> None:
         "name": "a\\udcff",
         "é": None,
     }
-    assert json.loads(answer(odd, status_code=202).body)["nan"] is None
+    assert json.loads(json_response(odd, status_code=202).body)["nan"] is None
     assert to_json({"name": "é"}) == '{"name":"é"}'
 
 
@@ -329,7 +333,7 @@ def test_a_file_that_raises_anything_is_its_own_failure(
 
     monkeypatch.setattr(module, "load", fails)
     (folder / "bad.onnx").write_bytes(b"whatever")
-    registry = Registry(folder)
+    registry = ModelRegistry(folder)
     assert registry.names() == ["weave"]
     (reason,) = registry.broken().values()
     assert error.__name__ in reason
@@ -367,7 +371,7 @@ def test_models_stay_while_their_folder_is_away(
 ) -> None:
     from fre.serve import registry as module
 
-    registry = Registry(folder)
+    registry = ModelRegistry(folder)
     entry = registry.get("weave")
     folder.rename(folder.with_name("gone"))
     assert not registry.refresh()
@@ -406,7 +410,7 @@ def test_a_file_that_can_not_be_read_just_now_is_tried_again(
         return load(path, **options)
 
     monkeypatch.setattr(module, "load", flaky)
-    registry = Registry(folder)
+    registry = ModelRegistry(folder)
     assert list(registry.broken()) == ["weave"]
     assert not registry.refresh()
     failing[0] = False
@@ -424,7 +428,7 @@ def test_readiness_says_that_the_folder_is_away(folder: Path, tmp_path: Path) ->
                 break
             time.sleep(0.05)
         message = problem(answered, 503, "models_away")
-        assert "1 models that were loaded before go on serving" in message
+        assert "1 loaded models stay in use" in message
         assert server.client.get("/healthz").status_code == 200
         assert len(server.client.get("/v1/models").json()["models"]) == 1
         (tmp_path / "gone").rename(folder)
@@ -505,7 +509,7 @@ def test_unfinished_heads_make_room() -> None:
 
 
 def test_heads_have_their_time_however_slowly_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
 
     async def run() -> None:
         async with served(100, hello) as port:
@@ -551,7 +555,7 @@ def test_one_more_than_can_be_answered_is_told_so() -> None:
 
 
 def test_a_client_that_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(server, "READ_SECONDS", 0.3)
     left = []
 
     async def run() -> None:
@@ -592,7 +596,7 @@ def test_connections_leave_files_for_the_rest() -> None:
 
 
 def test_a_body_that_trickles_is_ended() -> None:
-    from fre.serve.uploads import body_chunks
+    from fre.serve.bodies import body_chunks
 
     async def run() -> Problem:
         async def receive() -> Any:
@@ -610,7 +614,7 @@ def test_a_body_that_trickles_is_ended() -> None:
 
 
 def test_streams_of_events_are_counted_before_they_begin() -> None:
-    hub = Hub(2)
+    hub = EventBroadcaster(2)
     listeners = [hub.listen(None, None) for _ in range(2)]
     with pytest.raises(Problem) as refused:
         hub.listen(None, None)
@@ -626,7 +630,7 @@ def test_streams_of_events_are_counted_before_they_begin() -> None:
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "else"])
 def test_writes_from_other_sites_are_refused_without_an_origin(site: str) -> None:
-    access = Access(None, "127.0.0.1", ("https://line.example",))
+    access = AccessControl(None, "127.0.0.1", ("https://line.example",))
     own = {"host": "127.0.0.1:8000"}
     foreign = {**own, "sec-fetch-site": site}
     for method in ("POST", "PUT", "DELETE"):
@@ -698,7 +702,7 @@ STUCK = """
 import ctypes, sys, threading, time
 from pathlib import Path
 from fre.images import preparation
-from fre.serve.run import serve
+from fre.serve.server import serve
 from fre.serve.settings import Settings
 import fre.serve.jobs as jobs
 

@@ -504,7 +504,8 @@ def test_a_model_learns_more_from_images_and_from_marked_results(
     new = [write_plate(tmp_path / f"new-{seed}.png", 400 + seed) for seed in range(3)]
     more.get_by_label("Learn also what the model calls anomalous").check()
     more.locator("input[type=file]").first.set_input_files(new)
-    expect(page.get_by_text(f"3 good images more, {N_TRAIN + 3} in all.")).to_be_visible()
+    added = page.get_by_text(f"3 good images more, {N_TRAIN + 3} in all.")
+    expect(added).to_be_visible(timeout=PATIENCE)
     shoot(page, "updated")
 
     go(page, "inspect")
@@ -515,7 +516,8 @@ def test_a_model_learns_more_from_images_and_from_marked_results(
     teach = page.get_by_role("button", name="Teach 1 good part to grow")
     shoot(page, "teach")
     teach.click()
-    expect(page.get_by_text(f"1 good image more, {N_TRAIN + 4} in all.")).to_be_visible()
+    added = page.get_by_text(f"1 good image more, {N_TRAIN + 4} in all.")
+    expect(added).to_be_visible(timeout=PATIENCE)
     grown = load(service.models / "grow.onnx")
     assert grown.metadata["provenance"]["n_images"] == N_TRAIN + 4
     assert grown.calibration.scores.size == N_TRAIN + 4

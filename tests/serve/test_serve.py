@@ -404,10 +404,10 @@ def test_a_model_learns_more_from_uploads_and_from_marked_results(
 
 
 def test_an_update_does_not_undo_what_happened_meanwhile(models: Path) -> None:
-    from fre.serve.problems import Problem
-    from fre.serve.registry import Registry
+    from fre.serve.registry import ModelRegistry
+    from fre.serve.responses import Problem
 
-    registry = Registry(models)
+    registry = ModelRegistry(models)
     before = registry.get("weave").model
     entry = registry.set_threshold("weave", threshold=9.0, false_alarm_rate=None, sha256=None)
     with pytest.raises(Problem, match="changed meanwhile"):

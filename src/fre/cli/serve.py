@@ -137,7 +137,7 @@ def serve(
         raise OptionError(
             f"--max-train-disk must be at least --max-train-upload, {max_train_upload}"
         )
-    from fre.serve.run import serve as run
+    from fre.serve.server import serve as run
     from fre.serve.settings import Limits, Settings
 
     limits = Limits(

@@ -29,7 +29,7 @@ from fre.cli.common import (
 from fre.errors import FREError, OptionError
 
 if TYPE_CHECKING:
-    from fre.line.watch import Journal, Line
+    from fre.line.journal import Journal, Line
 
 
 @click.command()
@@ -98,7 +98,8 @@ def watch(
     \b
     Example: fre watch part.onnx incoming --on-anomalous './reject --station 3'
     """
-    from fre.line.watch import Journal, default_state, watch_folder
+    from fre.line.journal import Journal, default_state
+    from fre.line.watch import WatchOptions, watch_folder
     from fre.model import load
 
     words = _split(command)
@@ -108,19 +109,15 @@ def watch(
     note_left_out(folder)
     journal = Journal(state or default_state(folder, model))
     runner = _Runner(words, str(model), journal, command_timeout) if words else None
-    lines = watch_folder(
-        loaded,
-        folder,
-        journal,
+    options = WatchOptions(
         settle=settle,
         patience=patience,
         batch_size=batch_size,
         command=runner is not None,
         skip_existing=skip_existing,
         once=once,
-        warn=note,
     )
-    _print(lines, journal, runner)
+    _print(watch_folder(loaded, folder, journal, options, warn=note), journal, runner)
     if runner and runner.failed:
         note(f"--on-anomalous: {runner.failed} of {runner.runs} runs of {words[0]} failed")
         return FREError.exit_code
@@ -203,7 +200,7 @@ class _Runner:
 
     def _run(self, line: Line) -> str | None:
         """Run the command for an image; return the reason if it failed."""
-        from fre.line.watch import original_name
+        from fre.line.follower import original_name
 
         path, score = original_name(line.values["path"]), repr(line.values["score"])
         environment = {

@@ -1,1 +1,6 @@
-"""A folder that fills up becomes a stream of judged images, each judged once."""
+"""Inspect the images that arrive in a folder, each image once.
+
+- ``follower``: find complete files in a folder, and score them in batches.
+- ``journal``: record of scored and printed files, so that a crash repeats nothing.
+- ``watch``: the loop of ``fre watch``; ``fre serve --watch`` has the same follower.
+"""

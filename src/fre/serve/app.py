@@ -1,11 +1,11 @@
-"""The application: which handler answers where, and what its documentation says."""
+"""The FastAPI application: its routes, its error handlers, and its documentation."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,11 +17,16 @@ from starlette.staticfiles import StaticFiles
 
 from fre.errors import FREError
 from fre.serve import schemas
-from fre.serve.answers import answer
-from fre.serve.gate import Access, App, Gate
-from fre.serve.problems import Problem, fault, from_error, problem_body
+from fre.serve.access import AccessControl, AccessMiddleware, App
+from fre.serve.responses import (
+    Problem,
+    internal_problem,
+    json_response,
+    problem_body,
+    problem_from,
+    problem_response,
+)
 from fre.serve.routes.jobs import JobRoutes
-from fre.serve.routes.live import LiveRoutes
 from fre.serve.routes.models import ModelRoutes
 from fre.serve.routes.predict import PredictRoutes
 from fre.serve.routes.results import ResultRoutes
@@ -31,20 +36,23 @@ from fre.version import __version__
 
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 MESSAGES = {
-    400: "the request can't be understood",
+    400: "the request is malformed",
     401: "the token is missing or wrong",
-    403: "the request comes from a page or for a name that is not allowed",
-    404: "there is no such thing",
+    403: "the page or the host name of the request is not allowed",
+    404: "the resource does not exist",
     408: "the body stalled",
-    409: "it can't be done as things are",
-    413: "the body is too large, or holds too many images",
-    415: "a body of another type is expected",
-    422: "a parameter is not acceptable, or no image can be read",
+    409: "the present state does not allow the request",
+    413: "the body is too large, or has too many images",
+    415: "the body has an unexpected media type",
+    422: "a parameter is invalid, or no image can be read",
     429: "too many jobs wait",
-    503: "too much is waiting, or the service is ending",
-    507: "uploads for trainings have no room on disk",
+    503: "too many requests wait, or the service is ending",
+    507: "the disk space for uploads is exhausted",
 }
 
+SMALL_BODY = (408, 413)
+"""Error status codes of a request with a body."""
+TEXT = {"type": "string"}
 BINARY = {"type": "string", "format": "binary"}
 FORM = {
     "schema": {
@@ -68,17 +76,17 @@ TRAIN_BODY = {
 
 
 def create_app(service: Service) -> App:
-    """The application of a service, with everything around it.
+    """Return the ASGI application of a service.
 
     Args:
-        service: is started and closed with the application.
+        service: service; the application starts and closes it.
     """
     settings = service.settings
-    access = Access(settings.token, settings.host, settings.cors)
+    access = AccessControl(settings.token, settings.host, settings.cors)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.hub.bind(asyncio.get_running_loop())
+        service.events.bind(asyncio.get_running_loop())
         service.start()
         yield
         await asyncio.to_thread(service.close)
@@ -86,9 +94,9 @@ def create_app(service: Service) -> App:
     api = FastAPI(
         title="fre",
         version=__version__,
-        description="Visual anomaly detection from good images alone. Every error has the shape "
-        'of {"error": {"code": ..., "message": ...}}.',
-        docs_url=None,  # those pages load scripts from other hosts
+        description="Visual anomaly detection from good images alone. The body of every error is "
+        '{"error": {"code": ..., "message": ...}}.',
+        docs_url=None,  # these pages load scripts from other hosts
         redoc_url=None,
         lifespan=lifespan,
     )
@@ -97,7 +105,11 @@ def create_app(service: Service) -> App:
     api.add_exception_handler(HTTPException, _on_http)
     api.add_exception_handler(RequestValidationError, _on_invalid)
     api.add_exception_handler(Exception, _on_fault)
-    _add_routes(api, service, access)
+    for route in _routes(service, access):
+        _add_route(api, route)
+    api.add_api_route(
+        "/", SiteRoutes(service, access).page, methods=["GET"], include_in_schema=False
+    )
     if PAGE.is_dir():
         api.mount("/static", StaticFiles(directory=PAGE), name="static")
     _secure(api, settings.token is not None)
@@ -110,7 +122,7 @@ def create_app(service: Service) -> App:
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Location", "Retry-After"],
         )
-    return Gate(
+    return AccessMiddleware(
         app,
         access=access,
         metrics=service.metrics,
@@ -119,155 +131,121 @@ def create_app(service: Service) -> App:
     )
 
 
-def _add_routes(api: FastAPI, service: Service, access: Access) -> None:
-    site, models = SiteRoutes(service, access), ModelRoutes(service)
-    predict, jobs = PredictRoutes(service), JobRoutes(service)
-    results, live = ResultRoutes(service), LiveRoutes(service)
+class Route(NamedTuple):
+    """One operation of the API, with its documentation.
 
-    def add(
-        method: str,
-        path: str,
-        handler: Callable[..., Any],
-        answer: type[Any] | dict[str, Any] | None,
-        *errors: int,
-        status: int = 200,
-        **options: Any,
-    ) -> None:
-        responses: dict[int | str, dict[str, Any]] = {
-            code: {"model": schemas.ErrorBody, "description": MESSAGES[code]}
-            for code in sorted({400, 401, 403, 422, *errors})
-        }
-        if isinstance(answer, dict):
-            responses[status] = {"content": answer, "description": "As asked for."}
-        elif answer is not None:
-            responses[status] = {"model": answer, "description": "As asked for."}
-        api.add_api_route(
-            path,
-            handler,
-            methods=[method],
-            response_class=Response if answer is None else JSONResponse,
-            response_model=None,
-            status_code=status,
-            responses=responses,
-            operation_id=handler.__name__,
-            summary=(handler.__doc__ or "").strip().splitlines()[0],
-            **options,
-        )
+    Attributes:
+        method: HTTP method.
+        path: path of the URL, with parameters.
+        handler: function that responds; its docstring is the summary.
+        answer: dataclass of the body, or content by media type; ``None`` for an empty response.
+        errors: possible error status codes beside 400, 401, 403 and 422.
+        status: status of success.
+        body: description of the request body, if the handler reads it itself.
+    """
 
-    def picture(*types: str) -> dict[str, Any]:
-        return {kind: {"schema": BINARY} for kind in types}
+    method: str
+    path: str
+    handler: Callable[..., Any]
+    answer: type[Any] | dict[str, Any] | None
+    errors: tuple[int, ...] = ()
+    status: int = 200
+    body: dict[str, Any] | None = None
 
-    api.add_api_route("/", site.page, methods=["GET"], include_in_schema=False)
-    add("GET", "/healthz", site.healthz, schemas.StatusBody)
-    add("GET", "/readyz", site.readyz, schemas.StatusBody, 503)
-    add("GET", "/metrics", site.metrics, {"text/plain": {"schema": {"type": "string"}}})
-    add("GET", "/v1/service", site.describe, schemas.ServiceBody)
-    add("POST", "/v1/session", site.open_session, None, 408, 413, status=204)
-    add("DELETE", "/v1/session", site.close_session, None, 408, 413, status=204)
-    add("GET", "/v1/models", models.list_models, schemas.ModelsBody)
-    add("GET", "/v1/models/{model}", models.get_model, schemas.ModelBody, 404)
-    add(
-        "GET",
-        "/v1/models/{model}/calibration",
-        models.get_calibration,
-        schemas.CalibrationBody,
-        404,
-    )
-    add(
-        "PUT",
-        "/v1/models/{model}/threshold",
-        models.set_threshold,
-        schemas.CalibrationBody,
-        404,
-        408,
-        409,
-        413,
-    )
-    add(
+
+def _content(*types: str, schema: dict[str, Any] = BINARY) -> dict[str, Any]:
+    return {kind: {"schema": schema} for kind in types}
+
+
+def _routes(service: Service, access: AccessControl) -> Iterator[Route]:
+    yield from _site_routes(SiteRoutes(service, access))
+    yield from _model_routes(ModelRoutes(service), PredictRoutes(service))
+    yield from _job_routes(JobRoutes(service))
+    yield from _result_routes(ResultRoutes(service))
+
+
+def _site_routes(site: SiteRoutes) -> Iterator[Route]:
+    yield Route("GET", "/healthz", site.healthz, schemas.StatusBody)
+    yield Route("GET", "/readyz", site.readyz, schemas.StatusBody, (503,))
+    yield Route("GET", "/metrics", site.metrics, _content("text/plain", schema=TEXT))
+    yield Route("GET", "/v1/service", site.describe, schemas.ServiceBody)
+    yield Route("POST", "/v1/session", site.open_session, None, SMALL_BODY, 204)
+    yield Route("DELETE", "/v1/session", site.close_session, None, SMALL_BODY, 204)
+    yield Route("GET", "/v1/samples", site.list_samples, schemas.SamplesBody)
+    yield Route("GET", "/v1/samples/{sample}.png", site.get_sample, _content("image/png"), (404,))
+    stream = _content("text/event-stream", schema=TEXT)
+    yield Route("GET", "/v1/events", site.events, stream, (503,))
+
+
+def _model_routes(models: ModelRoutes, predict: PredictRoutes) -> Iterator[Route]:
+    path = "/v1/models/{model}"
+    calibration = schemas.CalibrationBody
+    changed, received = (404, 409, *SMALL_BODY), (404, 415, 503, *SMALL_BODY)
+    yield Route("GET", "/v1/models", models.list_models, schemas.ModelsBody)
+    yield Route("GET", path, models.get_model, schemas.ModelBody, (404,))
+    yield Route("GET", f"{path}/calibration", models.get_calibration, calibration, (404,))
+    yield Route("PUT", f"{path}/threshold", models.set_threshold, calibration, changed)
+    yield Route(
         "POST",
-        "/v1/models/{model}/predict",
+        f"{path}/predict",
         predict.predict,
         schemas.PredictBody,
-        404,
-        408,
-        413,
-        415,
-        503,
-        openapi_extra={"requestBody": IMAGE_BODY},
+        received,
+        body=IMAGE_BODY,
     )
-    add("GET", "/v1/models/{model}/rate", live.get_rate, schemas.RateBody, 404)
-    add("GET", "/v1/models/{model}/drift", live.get_drift, schemas.DriftBody, 404)
-    add(
-        "POST",
-        "/v1/train",
-        jobs.train,
-        schemas.JobBody,
-        408,
-        409,
-        413,
-        415,
-        429,
-        503,
-        507,
-        status=202,
-        openapi_extra={"requestBody": TRAIN_BODY},
-    )
-    add(
-        "POST",
-        "/v1/models/{model}/update",
-        jobs.update,
-        schemas.JobBody,
-        404,
-        408,
-        409,
-        413,
-        415,
-        429,
-        503,
-        507,
-        status=202,
-        openapi_extra={"requestBody": TRAIN_BODY},
-    )
-    add("GET", "/v1/jobs", jobs.list_jobs, schemas.JobsBody)
-    add("GET", "/v1/jobs/{job}", jobs.get_job, schemas.JobBody, 404)
-    add("DELETE", "/v1/jobs/{job}", jobs.cancel_job, schemas.JobBody, 404, 408, 409, 413)
-    add("GET", "/v1/results", results.list_results, schemas.ResultsBody)
-    add(
-        "GET",
-        "/v1/results.csv",
-        results.export_results,
-        {"text/csv": {"schema": {"type": "string"}}},
-    )
-    add("GET", "/v1/results/{result}", results.get_result, schemas.ResultBody, 404)
-    add(
-        "PUT",
-        "/v1/results/{result}/verdict",
-        results.set_verdict,
-        schemas.ResultBody,
-        404,
-        408,
-        413,
-    )
-    path = "/v1/results/{result}"
-    shown = picture("image/jpeg", "image/png", "image/webp", "image/bmp")
-    maps = picture("image/png", "image/tiff", "application/octet-stream")
-    add("GET", f"{path}/image", results.get_image, shown, 404, 503)
-    add("GET", f"{path}/overlay", results.get_overlay, picture("image/jpeg"), 404, 503)
-    add("GET", f"{path}/heat", results.get_heat, picture("image/png"), 404, 503)
-    add("GET", f"{path}/map", results.get_map, maps, 404, 503)
-    add("GET", "/v1/samples", site.list_samples, schemas.SamplesBody)
-    add("GET", "/v1/samples/{sample}.png", site.get_sample, picture("image/png"), 404)
-    add(
-        "GET",
-        "/v1/events",
-        live.events,
-        {"text/event-stream": {"schema": {"type": "string"}}},
-        503,
+    yield Route("GET", f"{path}/rate", models.get_rate, schemas.RateBody, (404,))
+    yield Route("GET", f"{path}/drift", models.get_drift, schemas.DriftBody, (404,))
+
+
+def _job_routes(jobs: JobRoutes) -> Iterator[Route]:
+    update, body = "/v1/models/{model}/update", schemas.JobBody
+    received = (409, 415, 429, 503, 507, *SMALL_BODY)
+    yield Route("POST", "/v1/train", jobs.train, body, received, 202, TRAIN_BODY)
+    yield Route("POST", update, jobs.update, body, (404, *received), 202, TRAIN_BODY)
+    yield Route("GET", "/v1/jobs", jobs.list_jobs, schemas.JobsBody)
+    yield Route("GET", "/v1/jobs/{job}", jobs.get_job, body, (404,))
+    yield Route("DELETE", "/v1/jobs/{job}", jobs.cancel_job, body, (404, 409, *SMALL_BODY))
+
+
+def _result_routes(results: ResultRoutes) -> Iterator[Route]:
+    path, body, lacking = "/v1/results/{result}", schemas.ResultBody, (404, 503)
+    shown = _content("image/jpeg", "image/png", "image/webp", "image/bmp")
+    maps = _content("image/png", "image/tiff", "application/octet-stream")
+    table = _content("text/csv", schema=TEXT)
+    yield Route("GET", "/v1/results", results.list_results, schemas.ResultsBody)
+    yield Route("GET", "/v1/results.csv", results.export_results, table)
+    yield Route("GET", path, results.get_result, body, (404,))
+    yield Route("PUT", f"{path}/verdict", results.set_verdict, body, (404, *SMALL_BODY))
+    yield Route("GET", f"{path}/image", results.get_image, shown, lacking)
+    yield Route("GET", f"{path}/overlay", results.get_overlay, _content("image/jpeg"), lacking)
+    yield Route("GET", f"{path}/heat", results.get_heat, _content("image/png"), lacking)
+    yield Route("GET", f"{path}/map", results.get_map, maps, lacking)
+
+
+def _add_route(api: FastAPI, route: Route) -> None:
+    responses: dict[int | str, dict[str, Any]] = {
+        code: {"model": schemas.ErrorBody, "description": MESSAGES[code]}
+        for code in sorted({400, 401, 403, 422, *route.errors})
+    }
+    if route.answer is not None:
+        kind = "content" if isinstance(route.answer, dict) else "model"
+        responses[route.status] = {kind: route.answer, "description": "Success."}
+    api.add_api_route(
+        route.path,
+        route.handler,
+        methods=[route.method],
+        response_class=Response if route.answer is None else JSONResponse,
+        response_model=None,
+        status_code=route.status,
+        responses=responses,
+        operation_id=route.handler.__name__,
+        summary=(route.handler.__doc__ or "").strip().splitlines()[0],
+        openapi_extra=None if route.body is None else {"requestBody": route.body},
     )
 
 
 def _secure(api: FastAPI, needed: bool) -> None:
-    """Say in the documentation how to present the token."""
+    """Document the bearer token in the OpenAPI schema."""
     make = api.openapi
 
     def openapi() -> dict[str, Any]:
@@ -282,31 +260,23 @@ def _secure(api: FastAPI, needed: bool) -> None:
                     operation["security"] = []
         return document
 
-    setattr(api, "openapi", openapi)  # noqa: B010  (a method of the library, replaced as it says)
-
-
-def _problem_response(problem: Problem) -> Response:
-    return answer(
-        problem_body(problem.code, problem.message),
-        status_code=problem.status,
-        headers=problem.headers(),
-    )
+    setattr(api, "openapi", openapi)  # noqa: B010  (as FastAPI documents it)
 
 
 async def _on_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return _problem_response(error)
+    return problem_response(error)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, FREError)
-    return _problem_response(from_error(error))
+    return problem_response(problem_from(error))
 
 
 async def _on_fault(_: Request, error: Exception) -> Response:
-    # Starlette raises it again afterwards, and the gate logs it; without this handler Starlette
-    # would have answered in plain text before.
-    return _problem_response(fault(error))
+    # Starlette raises the error again, and the middleware logs it. Without this handler, Starlette
+    # would respond in plain text.
+    return problem_response(internal_problem(error))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -316,7 +286,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not what {request.url.path} is for",
     }.get(error.status_code, str(error.detail))
     code = CODES.get(error.status_code, "bad_request")
-    response = answer(problem_body(code, message), status_code=error.status_code)
+    response = json_response(problem_body(code, message), status_code=error.status_code)
     for key, value in (error.headers or {}).items():
         response.headers[key] = value
     if error.status_code == 405:
@@ -325,7 +295,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> list[str]:
-    """All methods of a path, each of which is a route of its own."""
+    """Return all methods of a path, each of which is a route of its own."""
     methods: set[str] = set()
     for route in request.app.routes:
         match, _ = route.matches(request.scope)
@@ -338,4 +308,4 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-    return answer(problem_body("invalid", f"{where}: {first['msg']}"), status_code=422)
+    return json_response(problem_body("invalid", f"{where}: {first['msg']}"), status_code=422)

@@ -1,7 +1,7 @@
-"""Images of concurrent requests are scored together, a few to a run of the network.
+"""Score images of concurrent requests together, in batches.
 
-Each model decodes its images on threads of its own, so that a slow image holds up no other model.
-Very large images of all models take turns on one more thread, which bounds the memory.
+Each model decodes its images on threads of its own, so that a slow image delays no other model.
+Very large images of all models share one more thread, one at a time, which bounds the memory.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from fre.images.decode import probe
 from fre.images.loading import LoadedImage
 from fre.inference.prediction import Prediction
 from fre.parallel import available_cores
-from fre.serve.problems import Problem
-from fre.serve.registry import Entry
-from fre.serve.results import NewResult, Results
+from fre.serve.registry import LoadedModel
+from fre.serve.responses import Problem, shutting_down
+from fre.serve.result_rows import NewResult
+from fre.serve.results import Results
 
 log = logging.getLogger("fre.serve")
 
 Observer = Callable[[str, list["Outcome"]], None]
-"""Called with a model's name, and what was scored in one batch."""
+"""Called with the name of a model and the outcomes of one batch."""
 
 
 class UnjudgedError(InternalError):
-    """An image that was not judged, though it can be read: fre or the model file is at fault.
+    """The image can be read but has no result: fre or the model file is at fault.
 
     Attributes:
-        reason: what happened, without the name of the image.
+        reason: description of the fault, without the name of the image.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -45,12 +46,12 @@ class UnjudgedError(InternalError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A result that is safe on the disk.
+    """A result that is stored on the disk.
 
     Attributes:
-        result: the row, as the service shows it.
-        prediction: with its map.
-        seconds: from admission to the disk.
+        result: stored row, as the API shows it.
+        prediction: prediction with its map.
+        seconds: time from admission to the disk.
     """
 
     result: dict[str, Any]
@@ -59,19 +60,22 @@ class Outcome:
 
 
 @dataclass
-class Job:
-    """An image on its way.
+class PendingImage:
+    """An admitted image without a result yet.
 
     Attributes:
-        entry: the model that it was admitted for.
-        name: of the image.
-        source: what it belongs to.
-        data: its file.
-        watch_key: identity of a file of the watched folder.
-        future: gets the outcome; or an `ImageError` or `UnjudgedError`, if this image has none.
+        entry: model that was current at the admission.
+        name: name of the image.
+        source: source of the image, such as a camera.
+        data: content of the image file.
+        watch_key: key of a file in the watched folder, or ``None``.
+        future: gets the outcome, or an `ImageError` or `UnjudgedError`.
+        began: time of the admission, by ``time.perf_counter``.
+        image: decoded image, once decoded.
+        form: format of the image file, once known.
     """
 
-    entry: Entry
+    entry: LoadedModel
     name: str
     source: str
     data: bytes
@@ -83,15 +87,15 @@ class Job:
 
 
 class Batcher:
-    """The way of images from bytes to stored results.
+    """Takes images from file content to stored results.
 
     Args:
-        results: where results go.
-        batch_size: images to a run of the network.
-        batch_wait: seconds that a batch waits for images that are being decoded.
-        max_queue: images of one model that may be on their way at once.
-        large_pixels: images of more than this have a lane for themselves.
-        observer: is told of everything that was scored, before clients are.
+        results: history of results.
+        batch_size: number of images per run of the network.
+        batch_wait: time that a batch waits for images in decoding, in seconds.
+        max_queue: number of pending images of one model.
+        large_pixels: number of pixels above which an image uses the thread for large images.
+        observer: called with scored images, before clients get their results.
     """
 
     def __init__(
@@ -111,47 +115,47 @@ class Batcher:
         self.large_pixels = large_pixels
         self.observer = observer
         self._large = ThreadPoolExecutor(1, thread_name_prefix="fre-decode-large")
-        self._large_waiting: dict[str, deque[tuple[Job, _Lane]]] = {}
+        self._large_waiting: dict[str, deque[tuple[PendingImage, _Lane]]] = {}
         self._lanes: dict[str, _Lane] = {}
         self._lock = threading.Lock()
         self._closing = False
 
     def depths(self) -> dict[str, int]:
-        """For each model, how many images are on their way."""
+        """Return the number of pending images of each model."""
         return {name: lane.admitted for name, lane in list(self._lanes.items())}
 
     def admit(
         self,
-        entry: Entry,
+        entry: LoadedModel,
         images: list[tuple[str, bytes]],
         *,
         source: str,
         watch_keys: list[str] | None = None,
     ) -> list[Future[Outcome]]:
-        """Take images in, all or none.
+        """Admit all of the images, or none.
 
         Args:
-            entry: the model that scores them.
-            images: name and file of each.
-            source: what they belong to.
-            watch_keys: identities of files of the watched folder.
+            entry: model that scores the images.
+            images: name and file content of each image.
+            source: source of the images.
+            watch_keys: keys of the files in the watched folder, or ``None``.
 
         Returns:
-            For each its outcome; or an `ImageError` or `UnjudgedError`, if it has none.
+            A future for each image, with its outcome, an `ImageError` or an `UnjudgedError`.
 
         Raises:
-            Problem: too many are on their way, or the service ends.
+            Problem: too many images are pending, or the service is ending.
         """
         with self._lock:
             if self._closing:
-                raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
+                raise shutting_down()
             lane = self._lanes.get(entry.name)
             if lane is None:
                 lane = self._lanes[entry.name] = _Lane(self, entry.name)
         lane.reserve(len(images))
         began = time.perf_counter()
         jobs = [
-            Job(
+            PendingImage(
                 entry,
                 name,
                 source,
@@ -163,12 +167,12 @@ class Batcher:
             for index, (name, data) in enumerate(images)
         ]
         for job in jobs:
-            # From here on it can't be cancelled: nobody's leaving may break a batch of others.
+            # Not cancellable any more: a leaving client must not break the batch of others.
             job.future.set_running_or_notify_cancel()
             lane.decoders.submit(self._prepare, job, lane)
         return [job.future for job in jobs]
 
-    def _prepare(self, job: Job, lane: _Lane) -> None:
+    def _prepare(self, job: PendingImage, lane: _Lane) -> None:
         try:
             bits = job.entry.model.geometry.bits
             job.form, (height, width) = probe(job.data, name=job.name, bits=bits)
@@ -192,9 +196,9 @@ class Batcher:
                 self._large_waiting[name] = waiting  # behind the other models
         self._decode(job, lane)
 
-    def _decode(self, job: Job, lane: _Lane) -> None:
+    def _decode(self, job: PendingImage, lane: _Lane) -> None:
         try:
-            # Checked here, so that one unfit image does not fail the whole batch.
+            # Checked before batching: an unfit image must not fail the batch of others.
             job.image = job.entry.model.preparation.decode(job.data, job.name)
         except Exception as error:
             lane.give_up(job, _failure(job, error))
@@ -202,11 +206,11 @@ class Batcher:
             lane.put(job)
 
     def close(self) -> None:
-        """Finish what was admitted, and stop."""
+        """Finish admitted images, and stop."""
         with self._lock:
             self._closing = True
             lanes = list(self._lanes.values())
-        # In this order: the first hand over to the second.
+        # In this order, because decoders feed the queues of the lanes.
         for lane in lanes:
             lane.decoders.shutdown(wait=True)
         self._large.shutdown(wait=True)
@@ -214,8 +218,8 @@ class Batcher:
             lane.close()
 
 
-def _failure(job: Job, error: Exception) -> FREError:
-    """Return what the client of one image is told, and log what is not the image's fault."""
+def _failure(job: PendingImage, error: Exception) -> FREError:
+    """Return the error of one image for its client; log what is not the image's fault."""
     if isinstance(error, ImageError):
         return error
     if isinstance(error, FREError):
@@ -226,7 +230,7 @@ def _failure(job: Job, error: Exception) -> FREError:
 
 
 class _Lane:
-    """The images of one model: threads that decode them, a queue, and a thread that scores."""
+    """The images of one model: decoding threads, a queue, and a scoring thread."""
 
     def __init__(self, batcher: Batcher, name: str) -> None:
         self.batcher = batcher
@@ -235,7 +239,7 @@ class _Lane:
         self.decoders = ThreadPoolExecutor(
             available_cores(), thread_name_prefix=f"fre-decode-{name}"
         )
-        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[PendingImage | None] = queue.SimpleQueue()
         self._undecoded = 0
         self._count = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"fre-score-{name}", daemon=True)
@@ -254,14 +258,14 @@ class _Lane:
             self.admitted += n
             self._undecoded += n
 
-    def give_up(self, job: Job, error: FREError) -> None:
+    def give_up(self, job: PendingImage, error: FREError) -> None:
         with self._count:
             self.admitted -= 1
             self._undecoded -= 1
         job.future.set_exception(error)
 
-    def put(self, job: Job) -> None:
-        # Counted down after the job is in the queue: who sees no undecoded ones sees them all.
+    def put(self, job: PendingImage) -> None:
+        # Counted down last: a reader that sees none undecoded finds all images in the queue.
         self._waiting.put(job)
         with self._count:
             self._undecoded -= 1
@@ -271,7 +275,7 @@ class _Lane:
         self._thread.join()
 
     def _run(self) -> None:
-        left: Job | None = None
+        left: PendingImage | None = None
         while True:
             first = left if left is not None else self._waiting.get()
             if first is None:
@@ -281,8 +285,12 @@ class _Lane:
             if ended:
                 return
 
-    def _gather(self, first: Job) -> tuple[list[Job], Job | None, bool]:
-        """A batch for one model; and what came next, if it is for another version of it."""
+    def _gather(self, first: PendingImage) -> tuple[list[PendingImage], PendingImage | None, bool]:
+        """Return a batch for one version of the model.
+
+        Returns:
+            The batch; the next image if it is for another version; and whether the lane ends.
+        """
         batch = [first]
         deadline = time.perf_counter() + self.batcher.batch_wait
         while len(batch) < self.batcher.batch_size:
@@ -301,8 +309,8 @@ class _Lane:
             batch.append(job)
         return batch, None, False
 
-    def _score(self, batch: list[Job]) -> None:
-        done: list[tuple[Job, NewResult]] = []
+    def _score(self, batch: list[PendingImage]) -> None:
+        done: list[tuple[PendingImage, NewResult]] = []
         for job, result in zip(batch, _results(batch), strict=True):
             if isinstance(result, NewResult):
                 done.append((job, result))
@@ -316,7 +324,7 @@ class _Lane:
 
     def _answer(
         self,
-        done: list[tuple[Job, NewResult]],
+        done: list[tuple[PendingImage, NewResult]],
         written: Future[list[dict[str, Any]]],
     ) -> None:
         self._release(len(done))
@@ -332,8 +340,8 @@ class _Lane:
         ]
         try:
             self.batcher.observer(self.name, outcomes)
-        except Exception:  # clients wait, whatever becomes of the figures
-            log.exception("the figures of %s", self.name)
+        except Exception:  # clients must get their results even if metrics fail
+            log.exception("the metrics of %s", self.name)
         for (job, _), outcome in zip(done, outcomes, strict=True):
             job.future.set_result(outcome)
 
@@ -342,11 +350,11 @@ class _Lane:
             self.admitted -= n
 
 
-def _results(batch: list[Job]) -> list[NewResult | FREError]:
+def _results(batch: list[PendingImage]) -> list[NewResult | FREError]:
     """Score images of one model together, or one by one if that fails.
 
     Returns:
-        For each image its result, or why it has none: one image's failure is its own.
+        For each image its result or its error: one image's failure affects no other image.
     """
     entry = batch[0].entry
     try:
@@ -358,13 +366,13 @@ def _results(batch: list[Job]) -> list[NewResult | FREError]:
             else _new_result(job, image, prediction)
             for job, image, prediction in zip(batch, images, predictions, strict=True)
         ]
-    except Exception as error:  # whoever waits must hear of it, and the thread must live
+    except Exception as error:  # the client must get it, and the thread must live
         if len(batch) == 1:
             return [_failure(batch[0], error)]
     return [result for job in batch for result in _results([job])]
 
 
-def _new_result(job: Job, image: LoadedImage, prediction: Prediction) -> NewResult:
+def _new_result(job: PendingImage, image: LoadedImage, prediction: Prediction) -> NewResult:
     entry = job.entry
     return NewResult(
         model=entry.name,

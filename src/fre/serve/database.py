@@ -1,7 +1,8 @@
-"""SQLite with one writer: whatever waits is committed together, and acknowledged afterwards.
+"""SQLite with one writer thread, and recovery of a damaged history.
 
-The journal is a write-ahead log that is flushed to the disk at every commit (``synchronous =
-FULL``), so that what was acknowledged is there after a crash of the process or of the machine.
+The writer commits all waiting operations together and then acknowledges them. The write-ahead log
+is flushed to the disk at each commit (``synchronous = FULL``). So acknowledged data survive a crash
+of the process or of the machine.
 """
 
 from __future__ import annotations
@@ -10,12 +11,25 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fre.errors import InternalError, OutputError
+
+
+def stamp(seconds: float) -> str:
+    """Return seconds since 1970 as ISO 8601 text, UTC, with milliseconds; it sorts as text."""
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def now() -> str:
+    """Return the present time as `stamp` writes it."""
+    return stamp(datetime.now(timezone.utc).timestamp())
+
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
@@ -90,10 +104,10 @@ OLDER_LAYOUTS = {
 
 
 class DamagedDatabaseError(OutputError):
-    """A database file whose content can't be used, as opposed to one that can't be opened.
+    """The database file can be opened, but its content can't be used.
 
     Attributes:
-        reason: what is wrong with the file, without its name.
+        reason: description of the damage, without the file's name.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -102,16 +116,16 @@ class DamagedDatabaseError(OutputError):
 
 
 class Database:
-    """One SQLite file: writes in groups on a thread of its own, reads on the caller's.
+    """One SQLite file: a writer thread groups all writes; each thread reads by its own connection.
 
-    The file is checked as it is opened, so that damage is found before the first result is added.
+    Opening checks the file, so that damage is found before the first result is added.
 
     Args:
-        path: the file; it is made if it is missing.
+        path: database file; created if missing.
 
     Raises:
         DamagedDatabaseError: the file is no database of fre, or is damaged.
-        OutputError: the file can't be opened, or is of another version.
+        OutputError: the file can't be opened, or has another version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -128,7 +142,7 @@ class Database:
             self._prepare()
         except sqlite3.Error as error:
             self._writer.close()
-            # SQLite's word for damage; what the system refuses (access, locks) is a subclass.
+            # SQLite reports damage by this class; access and lock errors are subclasses.
             if type(error) is sqlite3.DatabaseError:
                 raise DamagedDatabaseError(path, str(error)) from error
             raise _unusable(path, error) from error
@@ -143,13 +157,13 @@ class Database:
             self.path, isolation_level=None, check_same_thread=False, timeout=30
         )
         connection.row_factory = sqlite3.Row
-        # One damaged name must not break every list that holds it.
+        # One damaged name must not break every list that contains it.
         connection.text_factory = lambda text: text.decode("utf-8", "replace")
         return connection
 
     def _prepare(self) -> None:
         connection = self._writer
-        # First of all: a file that can't be used is left exactly as it is.
+        # Check first: a file that can't be used must not be changed.
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise DamagedDatabaseError(self.path, " ".join(str(found).split()))
@@ -180,14 +194,14 @@ class Database:
         )
 
     def submit(self, operation: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Do something in the next transaction.
+        """Run an operation in the next transaction.
 
         Args:
-            operation: gets the connection, on the thread of the writer; if it raises, only what
-                it did itself is undone.
+            operation: called with the connection, on the writer thread. If it raises, only its own
+                changes are undone.
 
         Returns:
-            Its result, once it is committed and on the disk.
+            A future with the result of the operation, set once the transaction is on the disk.
         """
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
@@ -195,11 +209,11 @@ class Database:
         return future
 
     def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        """`submit`, and wait."""
+        """Run an operation in the next transaction, and wait for it."""
         return self.submit(operation).result()
 
     def read(self) -> sqlite3.Connection:
-        """A connection of the calling thread, for reading."""
+        """Return the read connection of the calling thread."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self.open_reader()
@@ -209,13 +223,13 @@ class Database:
         return connection
 
     def open_reader(self) -> sqlite3.Connection:
-        """Open a connection for reading on any thread; the caller closes it."""
+        """Open a read connection for any thread; the caller closes it."""
         connection = self._open()
         connection.execute("PRAGMA query_only = 1")
         return connection
 
     def close(self) -> None:
-        """Commit what waits, and close the file."""
+        """Commit waiting operations, and close the file."""
         self._pending.put(None)
         self._thread.join()
         with self._lock:
@@ -251,7 +265,7 @@ class Database:
                 connection.execute("SAVEPOINT operation")
                 try:
                     outcomes.append((future, operation(connection), None))
-                except Exception as error:  # goes to whoever waits for the result
+                except Exception as error:  # raised by the future
                     connection.execute("ROLLBACK TO operation")
                     outcomes.append((future, None, error))
                 connection.execute("RELEASE operation")
@@ -273,10 +287,123 @@ def _unusable(path: Path, error: sqlite3.Error) -> OutputError:
 
 
 def _columns(connection: sqlite3.Connection) -> set[str]:
-    """The columns of all tables, as ``table.column``."""
+    """Return the columns of all tables, as ``table.column``."""
     rows = connection.execute(
         "SELECT tables.name || '.' || columns.name "
         "FROM sqlite_master AS tables, pragma_table_info(tables.name) AS columns "
         "WHERE tables.type = 'table' AND tables.name NOT LIKE 'sqlite%'"
     )
     return {name for (name,) in rows}
+
+
+FILE = "results.sqlite3"
+PICTURES = "pictures"
+COMPANIONS = ("", "-wal", "-shm")
+"""Suffixes of the files of one SQLite database."""
+
+
+def open_history(data: Path) -> tuple[Database, str | None]:
+    """Open the history of results in a data folder.
+
+    A damaged, emptied or missing history is not repaired. Its files are renamed to
+    ``history.damaged-TIME.sqlite``, its pictures to ``pictures.damaged-TIME``, and a new history
+    begins. New ids follow the ids of old pictures, so that no id ever means two results.
+
+    Args:
+        data: data folder of the service; must exist.
+
+    Returns:
+        The database, and one sentence for people if earlier results were lost.
+
+    Raises:
+        OutputError: the history can't be opened or renamed, or has another version.
+    """
+    path, pictures = data / FILE, data / PICTURES
+    last = max(_picture_ids(pictures), default=0)
+    reason = _gone(path, last)
+    if reason is None:
+        try:
+            database = Database(path)
+        except DamagedDatabaseError as error:
+            reason = error.reason
+        else:
+            return database, _emptied(database, data, last)
+    moved = _set_aside(data, path, pictures)
+    database = Database(path)
+    _continue_after(database, last)
+    return database, _note(path, reason, moved)
+
+
+def _gone(path: Path, last: int) -> str | None:
+    """Return why an undamaged history is lost; ``None`` if the history is present or new."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        left = last > 0 or path.with_name(path.name + "-wal").exists()
+        return (
+            "the file is missing, but pictures or a log of its results are there" if left else None
+        )
+    return "the file is empty (0 bytes)" if size == 0 else None
+
+
+def _emptied(database: Database, data: Path, last: int) -> str | None:
+    """Return a note if all stored results were deleted; rename the folder of their pictures."""
+    connection = database.read()
+    if connection.execute("SELECT 1 FROM results LIMIT 1").fetchone() is not None:
+        return None
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'results'").fetchone()
+    stored = max(last, 0 if row is None else int(row[0]))
+    if stored == 0:
+        return None
+    moved = _set_aside(data, None, data / PICTURES) if last else []
+    _continue_after(database, stored)
+    reason = f"no result is left in it, although ids up to {stored} were given"
+    return _note(database.path, reason, moved)
+
+
+def _picture_ids(pictures: Path) -> Iterator[int]:
+    """Yield the ids of results that have pictures on disk."""
+    for path in pictures.glob("*/*"):
+        name = path.name.partition(".")[0]
+        if name.isdecimal() and name.isascii():
+            yield int(name)
+
+
+def _set_aside(data: Path, path: Path | None, pictures: Path) -> list[str]:
+    """Rename the files of a history; return their new names."""
+    stamp = "".join(letter for letter in now()[:19] if letter.isalnum())
+    files = [] if path is None else [path.with_name(path.name + end) for end in COMPANIONS]
+    targets = [f"history.damaged-{stamp}.sqlite{end}" for end in COMPANIONS]
+    moves = [*zip(files, targets, strict=False), (pictures, f"pictures.damaged-{stamp}")]
+    moved = []
+    for source, name in moves:
+        if not source.exists():
+            continue
+        try:
+            # A rename would replace what an attempt in the same second has set aside.
+            if (data / name).exists():
+                raise OutputError(f"{data / name}: exists already; move it away")
+            source.rename(data / name)
+        except OSError as error:
+            raise OutputError(f"{source}: can't be set aside: {error.strerror}") from error
+        moved.append(name)
+    return moved
+
+
+def _continue_after(database: Database, last: int) -> None:
+    """Let new ids follow the ids of old pictures, which browsers cache for ever."""
+
+    def move(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM sqlite_sequence WHERE name = 'results'")
+        connection.execute("INSERT INTO sqlite_sequence VALUES ('results', ?)", (last,))
+
+    if last:
+        database.write(move)
+
+
+def _note(path: Path, reason: str, moved: list[str]) -> str:
+    kept = f"; set aside as {', '.join(moved)}" if moved else ""
+    return (
+        f"the history {path.name} lost earlier results: {reason}{kept}. "
+        "A new history begins; restore the file from a backup to get the results back"
+    )

@@ -1,19 +1,20 @@
-"""Whether recent parts still look like the good ones that a model was calibrated on.
+"""Test whether recent parts still look like the good images of the calibration.
 
-If they do, their conformal p-values are uniform. The test is Kolmogorov and Smirnov's: D, the
-largest distance between the distribution of the p-values and the uniform one. p-values come from
-a finite number m of calibration scores, so that D is the statistic of two samples, recent scores
-and calibration scores, and is judged with the effective number n m / (n + m): taking the
-calibration for exact would warn far too often. The significance is the asymptotic one with
-Stephens' correction for small samples (M. A. Stephens, "Use of the Kolmogorov-Smirnov,
-Cramer-von Mises and related statistics without extensive tables", JRSS B 32, 1970; Press et al.,
-"Numerical Recipes", 3rd edition, section 14.3.3). Ties make it conservative.
+If they do, their conformal p-values are uniform. The Kolmogorov-Smirnov statistic D is the largest
+distance between the distribution of the p-values and the uniform distribution. The p-values come
+from m calibration scores, so D compares two samples: recent scores and calibration scores. Its
+effective sample size is n m / (n + m); treating the calibration as exact would warn far too often.
+The significance is asymptotic, with Stephens' correction for small samples (M. A. Stephens, "Use of
+the Kolmogorov-Smirnov, Cramer-von Mises and related statistics without extensive tables", JRSS B
+32, 1970; Press et al., "Numerical Recipes", 3rd edition, section 14.3.3). Ties make the test
+conservative.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,7 +22,7 @@ from numpy.typing import ArrayLike
 MIN_RESULTS = 30
 MIN_CALIBRATION = 20
 SIGNIFICANCE = 0.001
-"""Small, because the test is looked at again and again."""
+"""Small, because people look at the test again and again."""
 
 TEST = (
     "Kolmogorov-Smirnov test of the last p-values against the uniform distribution, with the "
@@ -31,17 +32,17 @@ TEST = (
 
 @dataclass(frozen=True)
 class Drift:
-    """What the test says.
+    """Result of the drift test.
 
     Attributes:
-        n: p-values that were looked at.
-        n_calibration: scores that they come from.
-        enough: whether both are enough for a test.
-        statistic: the largest distance between the distributions, in [0, 1].
-        p_value: chance of such a distance without drift.
-        warning: whether it is below `SIGNIFICANCE`.
-        direction: ``"higher"`` if recent scores are, ``"lower"``, or ``None`` without warning.
-        message: all that in words.
+        n: number of recent p-values.
+        n_calibration: number of calibration scores.
+        enough: whether both numbers suffice for a test.
+        statistic: largest distance between the distributions, in [0, 1].
+        p_value: probability of such a distance without drift.
+        warning: whether ``p_value`` is below `SIGNIFICANCE`.
+        direction: ``"higher"`` or ``"lower"`` recent scores; ``None`` without a warning.
+        message: the result as a sentence for people.
     """
 
     n: int
@@ -50,28 +51,28 @@ class Drift:
     statistic: float | None
     p_value: float | None
     warning: bool
-    direction: str | None
+    direction: Literal["higher", "lower"] | None
     message: str
 
 
 def kolmogorov_survival(x: float) -> float:
-    """Chance that Kolmogorov's limit distribution exceeds x: 2 sum (-1)^(j-1) exp(-2 j^2 x^2)."""
+    """Return P(K > x) of Kolmogorov's limit distribution: 2 sum_j (-1)^(j-1) exp(-2 j^2 x^2)."""
     if x < 0.2:
-        return 1.0  # 1 to more than twelve digits; the series converges slowly here
+        return 1.0  # correct to more than twelve digits; the series converges slowly here
     terms = ((-1.0) ** (j - 1) * math.exp(-2.0 * j * j * x * x) for j in range(1, 101))
     return min(1.0, max(0.0, 2.0 * math.fsum(terms)))
 
 
 def uniform_distance(p_values: ArrayLike, m: int) -> tuple[float, float]:
-    """Distance of p-values from the uniform distribution on 1/(m+1), 2/(m+1), ..., 1.
+    """Return the distances of p-values from the uniform distribution on 1/(m+1), ..., 1.
 
     Args:
-        p_values: (n,), each a multiple of 1/(m+1).
-        m: calibration scores.
+        p_values: (n,) p-values, multiples of 1/(m+1).
+        m: number of calibration scores.
 
     Returns:
-        The largest excess of their distribution above the uniform one, and the largest shortfall
-        below it; both in [0, 1]. A large excess means small p-values, and so high scores.
+        Largest excess and largest shortfall of their distribution function, both in [0, 1]. A large
+        excess means small p-values, that is, high scores.
     """
     ranks = np.rint(np.asarray(p_values, np.float64) * (m + 1)).astype(np.int64)
     counts = np.bincount(np.clip(ranks, 1, m + 1), minlength=m + 2)[1:]
@@ -82,11 +83,11 @@ def uniform_distance(p_values: ArrayLike, m: int) -> tuple[float, float]:
 
 
 def drift(p_values: ArrayLike, m: int) -> Drift:
-    """Test whether p-values of recent parts are still uniform.
+    """Test whether p-values of recent parts are uniform.
 
     Args:
-        p_values: (n,), of recent parts, from m calibration scores.
-        m: calibration scores.
+        p_values: (n,) p-values of recent parts.
+        m: number of calibration scores.
     """
     values = np.asarray(p_values, np.float64)
     n = len(values)
@@ -102,8 +103,9 @@ def drift(p_values: ArrayLike, m: int) -> Drift:
     root = math.sqrt(n * m / (n + m))
     chance = kolmogorov_survival((root + 0.12 + 0.11 / root) * statistic)
     warning = chance < SIGNIFICANCE
-    direction = ("higher" if above >= below else "lower") if warning else None
+    direction: Literal["higher", "lower"] | None = None
     if warning:
+        direction = "higher" if above >= below else "lower"
         message = (
             f"The last {n} parts score {direction} than the good images that the model was "
             f"calibrated on (p = {chance:.2g}): look at light, camera and parts, and train again "

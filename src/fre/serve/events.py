@@ -1,4 +1,4 @@
-"""What happens, for whoever listens: server-sent events."""
+"""Server-sent events about results, jobs and models."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
-from fre.serve.answers import to_json
-from fre.serve.problems import Problem
+from fre.serve.responses import Problem, shutting_down, to_json
 
 QUEUE = 256
 HEARTBEAT = 15.0
 
 
 class Listener:
-    """One open stream of events."""
+    """One open event stream."""
 
     def __init__(self, model: str | None, source: str | None) -> None:
         self.model = model
@@ -24,32 +23,32 @@ class Listener:
         self.lagged = False
 
     def wants(self, kind: str, data: dict[str, Any]) -> bool:
-        """Whether an event is for this listener."""
+        """Return whether the listener asked for an event."""
         if kind not in ("result", "verdict"):
             return True
         return self.model in (None, data["model"]) and self.source in (None, data["source"])
 
 
-class Hub:
-    """Passes events on to all listeners; slow ones lose events, and are told so.
+class EventBroadcaster:
+    """Sends events to all listeners; slow listeners lose events, and are told so.
 
     Args:
-        max_listeners: open streams that are allowed.
+        max_listeners: number of open streams.
     """
 
     def __init__(self, max_listeners: int) -> None:
         self.max_listeners = max_listeners
-        # Weak: a stream whose client has gone before it began is never taken off the list.
+        # Weak: a stream whose client leaves before it begins is never removed otherwise.
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Say on which event loop the listeners are."""
+        """Set the event loop of the listeners."""
         self._loop = loop
 
     def publish(self, kind: str, data: dict[str, Any]) -> None:
-        """Tell all listeners; from any thread."""
+        """Send an event to all listeners; callable from any thread."""
         if self._loop is not None and self._listeners and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._spread, kind, data)
 
@@ -66,22 +65,26 @@ class Hub:
     def listen(self, model: str | None, source: str | None) -> Listener:
         """Open a stream.
 
+        Args:
+            model: send results of this model only; ``None`` sends all.
+            source: send results of this source only; ``None`` sends all.
+
         Raises:
-            Problem: there are too many, or the service ends.
+            Problem: too many streams are open, or the service is ending.
         """
         if self._closed:
-            raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
+            raise shutting_down()
         if len(self._listeners) >= self.max_listeners:
             raise Problem(
                 503, "queue_full", f"more than {self.max_listeners} listeners", retry_after=10
             )
         listener = Listener(model, source)
-        # Here, not when the stream begins: many may ask before the first one does.
+        # Not when the stream begins: many clients may ask before the first stream begins.
         self._listeners.add(listener)
         return listener
 
     async def stream(self, listener: Listener) -> AsyncIterator[str]:
-        """The events of a listener as text."""
+        """Yield the events of a listener as text."""
         try:
             yield "retry: 2000\n\n"
             while not self._closed:
@@ -100,7 +103,7 @@ class Hub:
             self._listeners.discard(listener)
 
     def close(self) -> None:
-        """End all streams; on the event loop."""
+        """End all streams; called on the event loop."""
         self._closed = True
         for listener in self._listeners:
             if listener.queue.full():

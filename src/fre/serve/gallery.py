@@ -1,8 +1,8 @@
-"""Answer requests for pictures without stalling anything else.
+"""Respond with pictures, without delaying anything else.
 
-Pictures have threads of their own, and those of large images a lane of their own: one process at
-a time, so that memory is bounded by one image. Pictures that may be large go through a file
-without a name to the client, never through memory as a whole.
+Pictures are drawn on threads of their own. Pictures of large images are drawn one at a time, in a
+process of their own, which bounds the memory to one image. Pictures that may be large go through an
+unnamed file to the client, never through memory as a whole.
 """
 
 from __future__ import annotations
@@ -20,17 +20,22 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fre.parallel import available_cores
-from fre.serve.drawing import (
+from fre.serve.pictures import (
     BROWSER_TYPES,
-    Stored,
-    Wanted,
+    IMAGE,
+    MAP,
+    MAP_PREVIEW,
+    PREVIEW,
+    PictureRequest,
+    Pictures,
+    StoredImage,
     command,
     draw,
     media_type,
+    not_kept,
     wants_preview,
 )
-from fre.serve.pictures import Pictures, not_kept
-from fre.serve.problems import Problem
+from fre.serve.responses import Problem
 
 log = logging.getLogger("fre.serve")
 
@@ -38,22 +43,22 @@ Gone: TypeAlias = "Callable[[], Awaitable[bool]]"
 
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 LIMITS = {"ordinary": 256, "large": 64, "whole": 8}
-"""Pictures that wait, are drawn or are sent at once: of ordinary images, small ones of large
-images, and those of large images at their full size."""
+"""Number of pictures that wait, are drawn or are sent: of ordinary images, small pictures of large
+images, and full-size pictures of large images."""
 DRAW_SECONDS = 120.0
-"""A drawing process that takes longer is ended."""
+"""Time after which a drawing process is killed, in seconds."""
 STALL_SECONDS = 60.0
-"""A client that takes nothing for so long is given up."""
+"""Time after which a client that reads nothing is disconnected, in seconds."""
 CHUNK = 256 * 1024
 
 
 class Gallery:
-    """Draws pictures of results, and answers with them.
+    """Draws pictures of results, and responds with them.
 
     Args:
-        pictures: hold the images and maps.
-        large_pixels: images of more pixels than this are drawn one at a time.
-        grown: is told the id of a result whose pictures take more room than before.
+        pictures: stored images and maps.
+        large_pixels: number of pixels above which images are drawn one at a time.
+        grown: called with the id of a result whose stored pictures have grown.
     """
 
     def __init__(
@@ -65,23 +70,23 @@ class Gallery:
         self._threads = ThreadPoolExecutor(available_cores(), thread_name_prefix="fre-draw")
         self._busy = dict.fromkeys(LIMITS, 0)
         self._one: asyncio.Lock | None = None
-        self._drawing: dict[tuple[Stored, Wanted], _Drawing] = {}
+        self._drawing: dict[tuple[StoredImage, PictureRequest], _Drawing] = {}
 
     def close(self) -> None:
-        """Draw no more; on any thread."""
+        """Stop drawing; callable from any thread."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def answer(self, stored: Stored, wanted: Wanted, gone: Gone) -> Response:
-        """Return a picture as an answer.
+    async def answer(self, stored: StoredImage, wanted: PictureRequest, gone: Gone) -> Response:
+        """Return a picture as a response.
 
         Args:
             stored: the result.
-            wanted: the picture.
-            gone: says whether the client has left, so that nothing is drawn for nobody.
+            wanted: the requested picture.
+            gone: returns whether the client has left, so that its picture need not be drawn.
 
         Raises:
-            Problem: the pictures were dropped, the image can't be decoded, the client has left,
-                or too many pictures are asked for at once.
+            Problem: the pictures were deleted, the image can't be decoded, the client has left, or
+                too many pictures are requested.
         """
         lane = self._lane(stored, wanted)
         release = self._take(lane)
@@ -96,8 +101,8 @@ class Gallery:
             release()
             raise
 
-    async def _shared(self, stored: Stored, wanted: Wanted, gone: Gone) -> bytes:
-        """A small picture of a large image, drawn once for all who ask for it meanwhile."""
+    async def _shared(self, stored: StoredImage, wanted: PictureRequest, gone: Gone) -> bytes:
+        """Draw a small picture of a large image once for all clients that request it meanwhile."""
         key = (stored, wanted)
         drawing = self._drawing.get(key)
         if drawing is None:
@@ -117,7 +122,7 @@ class Gallery:
         return await asyncio.shield(drawing.task)
 
     def _take(self, lane: str) -> Callable[[], None]:
-        """Take a place in a lane; return what gives it back."""
+        """Take a place in a lane; return the function that frees it."""
         limit = LIMITS[lane]
         if self._busy[lane] >= limit:
             raise Problem(
@@ -136,8 +141,8 @@ class Gallery:
 
         return release
 
-    def _lane(self, stored: Stored, wanted: Wanted) -> str:
-        """The lane of a picture, by the work and the room that it takes."""
+    def _lane(self, stored: StoredImage, wanted: PictureRequest) -> str:
+        """Return the lane of a picture, by its cost in time and memory."""
         if stored.pixels <= self.large_pixels or _as_sent(stored, wanted):
             return "ordinary"
         if wanted.kind == "heat":
@@ -146,25 +151,27 @@ class Gallery:
             return "whole"
         return "ordinary" if self._has_preview(stored, wanted) else "large"
 
-    def _has_large_map(self, stored: Stored) -> bool:
-        """Whether the map is as large as the image: a model with tiles made it."""
+    def _has_large_map(self, stored: StoredImage) -> bool:
+        """Return whether the map is as large as the image, because the model has tiles."""
         try:
-            return self.pictures.map_path(stored.identity).stat().st_size > 4 * self.large_pixels
+            return self.pictures.path(stored.identity, MAP).stat().st_size > 4 * self.large_pixels
         except OSError:
             return False
 
-    def _has_preview(self, stored: Stored, wanted: Wanted) -> bool:
+    def _has_preview(self, stored: StoredImage, wanted: PictureRequest) -> bool:
         if not wants_preview(stored, wanted):
             return False
         if wanted.kind == "overlay" and self._has_large_map(stored):
-            return self.pictures.map_preview_path(stored.identity).exists()
-        return self.pictures.preview_path(stored.identity).exists()
+            return self.pictures.path(stored.identity, MAP_PREVIEW).exists()
+        return self.pictures.path(stored.identity, PREVIEW).exists()
 
-    async def _file(self, stored: Stored, wanted: Wanted, lane: str, gone: Gone) -> IO[bytes]:
+    async def _file(
+        self, stored: StoredImage, wanted: PictureRequest, lane: str, gone: Gone
+    ) -> IO[bytes]:
         if _as_sent(stored, wanted):
             try:
                 sent: IO[bytes] = await self._run(
-                    self.pictures.image_path(stored.identity).open, "rb"
+                    self.pictures.path(stored.identity, IMAGE).open, "rb"
                 )
                 return sent
             except OSError as error:
@@ -172,7 +179,7 @@ class Gallery:
         seen = wants_preview(stored, wanted)
         known = self._has_preview(stored, wanted)
         whole = wanted.size is None and wanted.kind != "heat"
-        # A file without a name, closed by the answer: it may be larger than memory should hold.
+        # An unnamed file, closed by the response: the picture may be too large for memory.
         file: IO[bytes] = io.BytesIO()
         if whole or lane != "ordinary":
             folder = self.pictures.folder
@@ -193,9 +200,9 @@ class Gallery:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def _draw_alone(
-        self, stored: Stored, wanted: Wanted, file: IO[bytes], gone: Gone
+        self, stored: StoredImage, wanted: PictureRequest, file: IO[bytes], gone: Gone
     ) -> None:
-        """Draw in a process, once those before have ended."""
+        """Draw in a process of its own, after earlier processes have ended."""
         if self._one is None:
             self._one = asyncio.Lock()
         async with self._one:
@@ -222,27 +229,27 @@ class Gallery:
 
 
 class _Drawing:
-    """A picture that is being drawn, and the clients that wait for it."""
+    """A picture in drawing, and the clients that wait for it."""
 
     def __init__(self) -> None:
         self.task: asyncio.Task[bytes] | None = None
         self.clients: list[Gone] = []
 
     async def is_deserted(self) -> bool:
-        """Whether all clients have left."""
+        """Return whether all clients have left."""
         for gone in list(self.clients):
             if not await gone():
                 return False
         return True
 
 
-def _as_sent(stored: Stored, wanted: Wanted) -> bool:
-    """Whether the picture is the image's own file."""
+def _as_sent(stored: StoredImage, wanted: PictureRequest) -> bool:
+    """Return whether the picture is the image file itself."""
     return wanted.kind == "image" and wanted.size is None and stored.form in BROWSER_TYPES
 
 
 def _told(text: str, code: int | None) -> Problem:
-    """The error that a drawing process ended with."""
+    """Return the error that a drawing process printed."""
     lines = text.strip().splitlines() or [""]
     try:
         values = json.loads(lines[-1])
@@ -258,13 +265,13 @@ def _told(text: str, code: int | None) -> Problem:
 
 
 class _FileAnswer(Response):
-    """An open file as an answer, sent in chunks and closed afterwards.
+    """A response with an open file, sent in chunks and closed afterwards.
 
     Args:
-        file: open for reading.
-        size: of the file, in bytes.
-        media: its media type.
-        release: is called once the file is closed.
+        file: file open for reading.
+        size: size of the file, in bytes.
+        media: media type.
+        release: called once the file is closed.
     """
 
     def __init__(self, file: IO[bytes], size: int, media: str, release: Callable[[], None]) -> None:
@@ -289,8 +296,8 @@ class _FileAnswer(Response):
                 part = {"type": "http.response.body", "body": chunk, "more_body": more}
                 await asyncio.wait_for(send(part), STALL_SECONDS)
         except asyncio.TimeoutError:
-            # The server closes the connection of an answer that is not complete.
-            log.warning("a picture was given up: its client took nothing for %d s", STALL_SECONDS)
+            # The server closes the connection of an incomplete response.
+            log.warning("a picture was not sent: its client read nothing for %d s", STALL_SECONDS)
         finally:
             self.file.close()
             self.release()

@@ -1,8 +1,8 @@
 """End a service whose interpreter is stuck; run as a script, in a process of its own.
 
-Code in C that waits for ever with Python's global lock stops every thread of Python: then no
-handler of a signal runs, and nothing inside the process can end it. Python's handler in C still
-writes each signal to a pipe, which is the input of this script.
+C code that waits for ever with Python's global lock stops every Python thread. No signal handler
+runs then, and nothing inside the process can end it. Python's C signal handler still writes each
+signal to a pipe, which is the input of this script.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Guard:
-    """The guard of this process, on POSIX systems.
+    """The guard process of this process, on POSIX systems.
 
     Args:
         seconds: time from a signal to the end by force.
@@ -31,12 +31,12 @@ class Guard:
         os.set_blocking(self._write, False)
         try:
             self._process = subprocess.Popen(
-                # Without the site's packages, which would cost memory and time.
+                # Without site-packages, which would cost memory and time.
                 [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(seconds)],
                 stdin=read,
                 stdout=subprocess.DEVNULL,
                 cwd="/",
-                start_new_session=True,  # Ctrl-C of a terminal is not for it
+                start_new_session=True,  # Ctrl-C of a terminal must not end the guard
             )
         except BaseException:
             os.close(self._write)
@@ -46,14 +46,14 @@ class Guard:
         self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
     def close(self) -> None:
-        """End the guard: this process has ended its work."""
+        """End the guard, because this process has finished its work."""
         signal.set_wakeup_fd(self._before)
         os.close(self._write)
         self._process.wait()
 
 
 def _watch(parent: int, seconds: float) -> None:
-    """Wait for a signal, then for the end of the process; end it by force when time is up."""
+    """Wait for a signal, then for the end of the process; kill the process when the time is up."""
     deadline: float | None = None
     while os.getppid() == parent:
         readable, _, _ = select.select([0], [], [], 0.5)

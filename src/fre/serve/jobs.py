@@ -1,4 +1,4 @@
-"""Work that takes longer than a request: one job at a time, with progress, on the record."""
+"""Queue of long work: one job at a time, with progress, recorded in the database."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fre.errors import FREError
-from fre.serve.clock import now
-from fre.serve.database import Database
-from fre.serve.problems import Problem, from_error
+from fre.serve.database import Database, now
+from fre.serve.responses import Problem, conflict, not_found, problem_from, shutting_down
 from fre.types import Progress
 
 log = logging.getLogger("fre.serve")
@@ -25,31 +24,31 @@ SHOWN = 50
 
 
 class Cancelled(BaseException):
-    """Raised inside a job that is to end; not an `Exception`, so that nothing swallows it."""
+    """Raised inside a cancelled job; not an `Exception`, so that no handler swallows it."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a job does.
+    """The work of a job.
 
     Attributes:
-        run: does it, given a function to report progress to, and returns the result.
-        clean_up: is called when the job has ended, however it did.
+        run: does the work; called with a progress function; returns the result.
+        clean_up: called when the job has ended in any way.
     """
 
     run: Callable[[Progress], dict[str, Any]]
     clean_up: Callable[[], None]
 
 
-class Jobs:
-    """Jobs, one after another, on a thread of their own.
+class JobQueue:
+    """Runs jobs one after another, on a thread of its own.
 
-    Jobs that a crash cut short are marked as failed at the next start.
+    At the next start, jobs that a crash interrupted are marked as failed.
 
     Args:
-        database: that remembers them.
-        max_waiting: jobs that may wait at once.
-        publish: is told of every change.
+        database: records the jobs.
+        max_waiting: number of jobs that may wait.
+        publish: called with each job that changed.
     """
 
     def __init__(
@@ -73,13 +72,13 @@ class Jobs:
         self._thread.start()
 
     def check_room(self) -> None:
-        """Refuse a job before its data are taken in.
+        """Refuse a job before its upload is read.
 
         Raises:
-            Problem: too many wait.
+            Problem: too many jobs wait.
         """
         if self._closing:
-            raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
+            raise shutting_down()
         if len(self._live) > self.max_waiting:
             raise Problem(
                 429,
@@ -92,7 +91,7 @@ class Jobs:
         """Queue a job.
 
         Raises:
-            Problem: too many wait.
+            Problem: too many jobs wait.
         """
         with self._lock:
             self.check_room()
@@ -112,10 +111,10 @@ class Jobs:
         return self._announce(identity)
 
     def get(self, identity: int) -> dict[str, Any]:
-        """One job.
+        """Return one job.
 
         Raises:
-            Problem: there is none of that id.
+            Problem: no job has this id.
         """
         row = None
         if identity < 2**63:
@@ -125,35 +124,35 @@ class Jobs:
                 .fetchone()
             )
         if row is None:
-            raise Problem(404, "not_found", f"no job has the id {identity}")
+            raise not_found(f"no job has the id {identity}")
         return self._shown(row)
 
     def list(self) -> list[dict[str, Any]]:
-        """The last jobs, newest first."""
+        """Return the last jobs, newest first."""
         rows = self.database.read().execute("SELECT * FROM jobs ORDER BY id DESC LIMIT ?", (SHOWN,))
         return [self._shown(row) for row in rows.fetchall()]
 
     def cancel(self, identity: int) -> dict[str, Any]:
-        """End a job as soon as it reports progress.
+        """Cancel a job; it ends at its next progress report.
 
         Raises:
-            Problem: there is none of that id, or it has ended.
+            Problem: no job has this id, or the job has ended.
         """
         job = self.get(identity)
         if identity not in self._live:
-            raise Problem(409, "conflict", f"job {identity} has ended already: {job['state']}")
+            raise conflict(f"job {identity} has ended already: {job['state']}")
         self._to_cancel.add(identity)
         return job
 
     def close(self) -> None:
-        """Cancel what runs and waits, and stop."""
+        """Cancel all jobs, and stop."""
         self._closing = True
         self._to_cancel |= set(self._live)
         self._waiting.put(None)
         self._thread.join()
 
     def unfinished(self) -> tuple[str, ...]:
-        """Name the jobs that run or wait, without asking the database."""
+        """Name the queued and running jobs, without reading the database."""
         return tuple(f"{kind} of {model}" for kind, model in self._live.copy().values())
 
     def _shown(self, row: sqlite3.Row) -> dict[str, Any]:
@@ -167,7 +166,7 @@ class Jobs:
             "started": row["started"],
             "finished": row["finished"],
             "error": row["error"] and json.loads(row["error"]),
-            # Earlier versions stored infinite numbers, for which JSON has no word.
+            # Earlier versions stored infinite numbers, which are not valid JSON.
             "result": row["result"] and json.loads(row["result"], parse_constant=lambda _: None),
         }
 
@@ -190,7 +189,7 @@ class Jobs:
             identity, work = item
             try:
                 self._do(identity, work)
-            except FREError:  # the database can't be written; the next job may fare better
+            except FREError:  # the database can't be written; the next job may succeed
                 log.exception("job %d", identity)
             finally:
                 work.clean_up()
@@ -222,8 +221,8 @@ class Jobs:
         except Problem as problem:
             self._fail(identity, problem.code, problem.message)
         except FREError as error:
-            self._fail(identity, from_error(error).code, str(error))
-        except Exception as error:  # a fault of ours: on the record, and the next job may run
+            self._fail(identity, problem_from(error).code, str(error))
+        except Exception as error:  # a bug in fre must not stop the next job
             log.exception("job %d", identity)
             self._fail(identity, "internal", f"{type(error).__name__}: {error}")
 

@@ -1,18 +1,18 @@
-"""Figures for Prometheus."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from fre.scoring.calibration import Calibration
 from fre.serve.batching import Outcome
-from fre.serve.registry import Entry
+from fre.serve.registry import LoadedModel
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 P_VALUES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -21,10 +21,10 @@ RECENT = 1000
 
 
 def score_bounds(calibration: Calibration) -> list[float]:
-    """Bounds of a model's histogram of scores, rising: its scores have a scale of their own.
+    """Return rising bucket bounds for a model's score histogram: each model has its own scale.
 
-    Quantiles of the calibration scores, the threshold, and steps beyond it of half, one, two,
-    four and eight times the way from the median to the threshold.
+    The bounds are quantiles of the calibration scores, the threshold, and steps beyond it: half,
+    one, two, four and eight times the distance from the median to the threshold.
     """
     scores, threshold = calibration.scores, calibration.threshold
     quantiles: list[float] = []
@@ -38,7 +38,7 @@ def score_bounds(calibration: Calibration) -> list[float]:
 
 
 class _Scores:
-    """The histogram of one model's scores."""
+    """Score histogram of one model."""
 
     def __init__(self, bounds: list[float]) -> None:
         self.bounds = bounds
@@ -53,15 +53,15 @@ class _Scores:
 
 
 class Metrics:
-    """What the service counts and measures.
+    """Counters and histograms of the service.
 
     Args:
-        depths: gives for each model how many images are on their way.
-        entries: gives the models.
+        depths: returns the number of pending images of each model.
+        entries: returns the models.
     """
 
     def __init__(
-        self, depths: Callable[[], dict[str, int]], entries: Callable[[], list[Entry]]
+        self, depths: Callable[[], dict[str, int]], entries: Callable[[], list[LoadedModel]]
     ) -> None:
         from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -70,67 +70,48 @@ class Metrics:
         self._scores: dict[str, _Scores] = {}
         self._lock = threading.Lock()
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "fre_http_requests",
-            "Answered requests.",
-            ["method", "route", "status"],
-            registry=self.registry,
-        )
-        self.request_seconds = Histogram(
+
+        def counter(name: str, help_text: str, *labels: str) -> Any:
+            return Counter(name, help_text, labels, registry=self.registry)
+
+        def histogram(name: str, help_text: str, label: str, buckets: Sequence[float]) -> Any:
+            return Histogram(name, help_text, [label], buckets=buckets, registry=self.registry)
+
+        self.requests = counter("fre_http_requests", "Requests.", "method", "route", "status")
+        self.request_seconds = histogram(
             "fre_http_request_seconds",
-            "From the first byte of a request to the last of its answer.",
-            ["route"],
-            buckets=SECONDS,
-            registry=self.registry,
+            "Time from the first byte of a request to the last byte of its response.",
+            "route",
+            SECONDS,
         )
-        self.predictions = Counter(
-            "fre_predictions",
-            "Images judged.",
-            ["model", "decision"],
-            registry=self.registry,
-        )
-        self.unreadable = Counter(
-            "fre_unreadable_images",
-            "Images that could not be read.",
-            ["model"],
-            registry=self.registry,
-        )
-        self.unjudged = Counter(
+        self.predictions = counter("fre_predictions", "Scored images.", "model", "decision")
+        self.unreadable = counter("fre_unreadable_images", "Unreadable images.", "model")
+        self.unjudged = counter(
             "fre_unjudged_images",
-            "Images without a result through a fault of the model file or of fre.",
-            ["model"],
-            registry=self.registry,
+            "Images without a result, because the model file or fre is at fault.",
+            "model",
         )
-        self.prediction_seconds = Histogram(
+        self.prediction_seconds = histogram(
             "fre_prediction_seconds",
-            "From the admission of an image to its result on the disk.",
-            ["model"],
-            buckets=SECONDS,
-            registry=self.registry,
+            "Time from the admission of an image to its result on the disk.",
+            "model",
+            SECONDS,
         )
-        self.batch_images = Histogram(
-            "fre_batch_images",
-            "Images to a run of the network.",
-            ["model"],
-            buckets=BATCHES,
-            registry=self.registry,
+        self.batch_images = histogram(
+            "fre_batch_images", "Images per run of the network.", "model", BATCHES
         )
-        self.p_values = Histogram(
-            "fre_p_value",
-            "Conformal p-values of the images judged.",
-            ["model"],
-            buckets=P_VALUES,
-            registry=self.registry,
+        self.p_values = histogram(
+            "fre_p_value", "Conformal p-values of scored images.", "model", P_VALUES
         )
-        self.registry.register(_Collector(self))
+        self.registry.register(self)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count an answered request."""
+        """Count a request."""
         self.requests.labels(method, route, str(status)).inc()
         self.request_seconds.labels(route).observe(seconds)
 
     def scored(self, model: str, outcomes: list[Outcome]) -> None:
-        """Count images that were judged together."""
+        """Count images of one batch."""
         self.batch_images.labels(model).observe(len(outcomes))
         with self._lock:
             scores = self._scores.get(model) or self._new_scores(model)
@@ -151,30 +132,30 @@ class Metrics:
         return self._scores[model]
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Return all metrics in Prometheus text format."""
         from prometheus_client import generate_latest
 
         text: bytes = generate_latest(self.registry)
         return text
 
-    def families(self) -> Iterator[Any]:
-        """What is computed when it is asked for."""
+    def collect(self) -> Iterator[Any]:
+        """Yield the metrics that are computed at each request."""
         from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
-        depth = GaugeMetricFamily("fre_queue_depth", "Images on their way.", labels=["model"])
+        depth = GaugeMetricFamily("fre_queue_depth", "Pending images.", labels=["model"])
         for model, images in sorted(self._depths().items()):
             depth.add_metric([model], images)
         yield depth
-        loaded = GaugeMetricFamily("fre_model", "Models that serve.", labels=["model", "sha256"])
+        loaded = GaugeMetricFamily("fre_model", "Loaded models.", labels=["model", "sha256"])
         for entry in self._entries():
             loaded.add_metric([entry.name, entry.model.sha256], 1)
         yield loaded
         histogram = HistogramMetricFamily(
-            "fre_score", "Scores of the images judged, on the model's own scale.", labels=["model"]
+            "fre_score", "Scores of images, on the scale of their model.", labels=["model"]
         )
         rate = GaugeMetricFamily(
             "fre_anomalous_rate",
-            f"Share of the last {RECENT} images that were anomalous.",
+            f"Share of anomalous images among the last {RECENT}.",
             labels=["model"],
         )
         with self._lock:
@@ -189,11 +170,3 @@ class Metrics:
                 rate.add_metric([model], sum(scores.recent) / len(scores.recent))
         yield histogram
         yield rate
-
-
-class _Collector:
-    def __init__(self, metrics: Metrics) -> None:
-        self.metrics = metrics
-
-    def collect(self) -> Iterator[Any]:
-        return self.metrics.families()

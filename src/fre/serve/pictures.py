@@ -1,26 +1,50 @@
-"""Images and anomaly maps of results, beside the database, within a bound."""
+"""Images and anomaly maps of results: stored within a bound, and drawn as pictures.
+
+`Pictures` stores files by the id of their result. `draw` makes small images, overlays, heat layers
+and full maps of them. Pictures of huge images are drawn in a process of their own (`command`),
+because decoders hold Python's global lock for seconds and a process returns all of its memory.
+"""
 
 from __future__ import annotations
 
 import io
+import json
+import sys
 import threading
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
+from PIL import Image
 
-from fre.serve.problems import Problem
-from fre.types import FloatArray
+from fre.errors import FREError, ImageError
+from fre.images.decode import decode_resized
+from fre.images.formats import pixel_limit, set_pixel_limit
+from fre.images.geometry import FULL_RANGE, Decoding
+from fre.images.resize import resize_map
+from fre.report.heatmaps import heat_layer, overlay, thumbnail
+from fre.report.prediction_files import write_map
+from fre.serve.responses import Problem, problem_from
+from fre.types import FloatArray, ImageArray
+
+IMAGE, MAP = ".image", ".npy"
+"""Suffixes of an image file as the client sent it, and of a map at the model's size."""
+PREVIEW, MAP_PREVIEW = ".preview.jpg", ".preview.npy"
+UNFINISHED = ".unfinished"
+KEPT = (IMAGE, MAP, PREVIEW, MAP_PREVIEW)
 
 
 class Pictures:
     """A folder of images and maps, by the id of their result.
 
-    A large image gets a preview, a small JPEG beside it, when a small picture of it is first
-    asked for, and so does a large map. Previews count towards the bound and go with their image.
+    The first request for a small picture of a large image writes a preview, a small JPEG beside
+    it; the same holds for a large map. Previews count towards the bound and are deleted with their
+    image.
 
     Args:
-        folder: is made if it is missing.
-        bound: bytes that may be kept; 0 keeps nothing.
+        folder: folder; created if missing.
+        bound: largest size of all pictures, in bytes; 0 stores nothing.
     """
 
     def __init__(self, folder: Path, bound: int) -> None:
@@ -28,69 +52,55 @@ class Pictures:
         self.bound = bound
         self._writing = threading.Lock()
 
-    def image_path(self, identity: int) -> Path:
-        """Path of the image's file, as it was sent."""
-        return self.folder / f"{identity // 1000:06d}" / f"{identity}.image"
-
-    def map_path(self, identity: int) -> Path:
-        """Path of the map at the model's size."""
-        return self.image_path(identity).with_suffix(".npy")
-
-    def preview_path(self, identity: int) -> Path:
-        """Path of the image's preview."""
-        return self.image_path(identity).with_suffix(".preview.jpg")
-
-    def map_preview_path(self, identity: int) -> Path:
-        """Path of the map's preview."""
-        return self.image_path(identity).with_suffix(".preview.npy")
-
-    def _kept_paths(self, identity: int) -> list[Path]:
-        paths = (self.image_path, self.map_path, self.preview_path, self.map_preview_path)
-        return [path(identity) for path in paths]
-
-    def _unfinished_path(self, identity: int) -> Path:
-        return self.image_path(identity).with_suffix(".unfinished")
-
-    def save(self, identity: int, data: bytes, anomaly_map: FloatArray) -> int:
-        """Keep the pictures of a result.
-
-        They are not flushed to the disk: after a power failure they may be missing, which is
-        noticed when they are asked for.
+    def path(self, identity: int, suffix: str) -> Path:
+        """Return the path of a file of a result.
 
         Args:
             identity: id of the result.
-            data: the image's file.
+            suffix: `IMAGE`, `MAP`, `PREVIEW` or `MAP_PREVIEW`.
+        """
+        return self.folder / f"{identity // 1000:06d}" / f"{identity}{suffix}"
+
+    def save(self, identity: int, data: bytes, anomaly_map: FloatArray) -> int:
+        """Store the pictures of a result.
+
+        They are not flushed to the disk. After a power failure they may be missing; a request for
+        them then gets an error.
+
+        Args:
+            identity: id of the result.
+            data: content of the image file.
             anomaly_map: float32 (H, W) at the model's size.
 
         Returns:
-            The bytes that they take; 0 if they could not be kept.
+            Stored size in bytes; 0 if the pictures could not be stored.
         """
         if self.bound == 0:
             return 0
         buffer = io.BytesIO()
         np.save(buffer, anomaly_map, allow_pickle=False)
         try:
-            self.image_path(identity).parent.mkdir(parents=True, exist_ok=True)
-            self.image_path(identity).write_bytes(data)
-            self.map_path(identity).write_bytes(buffer.getbuffer())
+            self.path(identity, IMAGE).parent.mkdir(parents=True, exist_ok=True)
+            self.path(identity, IMAGE).write_bytes(data)
+            self.path(identity, MAP).write_bytes(buffer.getbuffer())
         except OSError:
             self.drop(identity)
             return 0
         return len(data) + buffer.tell()
 
     def save_preview(self, identity: int, image: bytes) -> None:
-        """Keep the preview of an image, a JPEG file."""
-        self._save(identity, self.preview_path(identity), image)
+        """Store the preview of an image, a JPEG file."""
+        self._save(identity, self.path(identity, PREVIEW), image)
 
     def save_map_preview(self, identity: int, anomaly_map: FloatArray) -> None:
-        """Keep the preview of a map, float32 (h, w)."""
+        """Store the preview of a map, float32 (h, w)."""
         buffer = io.BytesIO()
         np.save(buffer, anomaly_map, allow_pickle=False)
-        self._save(identity, self.map_preview_path(identity), buffer.getvalue())
+        self._save(identity, self.path(identity, MAP_PREVIEW), buffer.getvalue())
 
     def _save(self, identity: int, path: Path, data: bytes) -> None:
-        # Without room for a preview the next one who asks waits again.
-        beside = self._unfinished_path(identity)
+        # If the disk has no room, the next request draws the preview again.
+        beside = self.path(identity, UNFINISHED)
         with self._writing:
             try:
                 beside.write_bytes(data)
@@ -99,28 +109,28 @@ class Pictures:
                 beside.unlink(missing_ok=True)
 
     def size(self, identity: int) -> int:
-        """Return the bytes that the pictures of a result take on the disk."""
+        """Return the size of all pictures of a result, in bytes."""
         total = 0
-        for path in self._kept_paths(identity):
+        for suffix in KEPT:
             try:
-                total += path.stat().st_size
-            except OSError:  # noqa: PERF203  (a picture that is not there takes nothing)
+                total += self.path(identity, suffix).stat().st_size
+            except OSError:  # noqa: PERF203  (the picture does not exist)
                 continue
         return total
 
     def drop(self, identity: int) -> None:
         """Delete the pictures of a result."""
-        for path in (*self._kept_paths(identity), self._unfinished_path(identity)):
-            path.unlink(missing_ok=True)
+        for suffix in (*KEPT, UNFINISHED):
+            self.path(identity, suffix).unlink(missing_ok=True)
 
     def image(self, identity: int) -> bytes:
-        """Return the image's file.
+        """Return the content of the image file.
 
         Raises:
-            Problem: it is not there any more.
+            Problem: the file does not exist any more.
         """
         try:
-            return self.image_path(identity).read_bytes()
+            return self.path(identity, IMAGE).read_bytes()
         except OSError as error:
             raise not_kept(identity) from error
 
@@ -128,34 +138,246 @@ class Pictures:
         """Return the map at the model's size, float32 (H, W).
 
         Raises:
-            Problem: it is not there any more.
+            Problem: the file does not exist any more.
         """
         try:
-            anomaly_map: FloatArray = np.load(self.map_path(identity), allow_pickle=False)
+            anomaly_map: FloatArray = np.load(self.path(identity, MAP), allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise not_kept(identity) from error
         return anomaly_map
 
     def preview(self, identity: int) -> bytes | None:
-        """Return the preview of the image, or ``None`` if there is none yet."""
+        """Return the image preview, or ``None`` if there is none yet."""
         try:
-            return self.preview_path(identity).read_bytes()
+            return self.path(identity, PREVIEW).read_bytes()
         except OSError:
             return None
 
     def map_preview(self, identity: int) -> FloatArray | None:
-        """Return the preview of the map, or ``None`` if there is none yet."""
+        """Return the map preview, or ``None`` if there is none yet."""
         try:
-            preview: FloatArray = np.load(self.map_preview_path(identity), allow_pickle=False)
+            preview: FloatArray = np.load(self.path(identity, MAP_PREVIEW), allow_pickle=False)
         except (OSError, ValueError, EOFError):
             return None
         return preview
 
 
 def not_kept(identity: int) -> Problem:
-    """Return the answer to a request for pictures that were dropped."""
+    """Return the error for pictures that were deleted."""
     return Problem(
         404,
         "not_kept",
-        f"the pictures of result {identity} were dropped to keep the disk bounded",
+        f"the pictures of result {identity} were deleted to limit the disk space",
     )
+
+
+BROWSER_TYPES = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "BMP": "image/bmp",
+}
+"""Formats that browsers show; others are converted."""
+
+MAP_TYPES = {"png": "image/png", "npy": "application/octet-stream", "tiff": "image/tiff"}
+
+PREVIEW_SIDE = 640
+"""Longest side of a preview, in pixels: twice that of a card, for high-density screens."""
+PREVIEW_PIXELS = 1_000_000
+"""Number of pixels up to which an image needs no preview."""
+HEAT_SIDE = 2048
+"""Longest side of a heat layer, in pixels: a map of tiles is as large as its image."""
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A result with stored pictures.
+
+    Attributes:
+        identity: id of the result.
+        form: Pillow's name of the image format; ``"PNG:12"`` if 16-bit values were read as 12 bits.
+        size: height and width of the upright image, in pixels.
+        scale: map range of the model at the time of the prediction.
+    """
+
+    identity: int
+    form: str
+    size: tuple[int, int]
+    scale: tuple[float, float]
+
+    @property
+    def bits(self) -> int:
+        """Range of 16-bit values in bits, as used for the prediction."""
+        return int(self.form.partition(":")[2] or FULL_RANGE)
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of the image."""
+        return self.size[0] * self.size[1]
+
+
+@dataclass(frozen=True)
+class PictureRequest:
+    """A requested picture.
+
+    Attributes:
+        kind: ``"image"``, ``"overlay"``, ``"heat"`` or ``"map"``.
+        size: longest side of an image or overlay, in pixels; ``None`` keeps the full size.
+        map_format: format of a map: ``"png"``, ``"npy"`` or ``"tiff"``.
+    """
+
+    kind: str
+    size: int | None = None
+    map_format: str = "png"
+
+
+def media_type(stored: StoredImage, wanted: PictureRequest) -> str:
+    """Return the media type of a picture."""
+    if wanted.kind == "map":
+        return MAP_TYPES[wanted.map_format]
+    if wanted.kind == "heat":
+        return "image/png"
+    if wanted.size is None and wanted.kind == "image":
+        return BROWSER_TYPES.get(stored.form, "image/png")
+    return "image/jpeg"
+
+
+def wants_preview(stored: StoredImage, wanted: PictureRequest) -> bool:
+    """Return whether a picture is drawn from the preview of its image."""
+    small = wanted.size is not None and wanted.size <= PREVIEW_SIDE
+    return small and wanted.kind in ("image", "overlay") and stored.pixels > PREVIEW_PIXELS
+
+
+def draw(pictures: Pictures, stored: StoredImage, wanted: PictureRequest, file: IO[bytes]) -> None:
+    """Draw a picture of a result into an open file.
+
+    An image is decoded at the requested size, never larger.
+
+    Args:
+        pictures: stored images and maps.
+        stored: the result.
+        wanted: the requested picture.
+        file: file open for writing.
+
+    Raises:
+        Problem: the pictures were deleted, or the image can't be decoded.
+        OptionError: the map or its range has numbers that are not finite.
+    """
+    identity = stored.identity
+    if wanted.kind == "heat":
+        anomaly_map = pictures.anomaly_map(identity)
+        anomaly_map = resize_map(anomaly_map, fitted(anomaly_map.shape, HEAT_SIDE))
+        _encode(heat_layer(anomaly_map, stored.scale), "PNG", file)
+        return
+    if wanted.kind == "map":
+        anomaly_map = pictures.anomaly_map(identity)
+        write_map(file, anomaly_map, wanted.map_format, stored.scale, stored.size)
+        return
+    image = _reduced(pictures, stored, wanted)
+    if wanted.kind == "overlay":
+        anomaly_map = _reduced_map(pictures, stored, wanted)
+        image = overlay(image, resize_map(anomaly_map, image.shape[:2]), stored.scale)
+    _encode(image, "PNG" if wanted.size is None else "JPEG", file)
+
+
+def _reduced(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) -> ImageArray:
+    """Return the image at the requested longest side: uint8 (h, w, 3)."""
+    if not wants_preview(stored, wanted):
+        return _decode(pictures.image(stored.identity), wanted.size, stored.bits)
+    assert wanted.size is not None
+    known = pictures.preview(stored.identity)
+    if known is not None:
+        try:
+            return _decode(known, wanted.size)
+        except Problem:  # truncated by a power failure: draw it again
+            pass
+    image = _decode(pictures.image(stored.identity), PREVIEW_SIDE, stored.bits)
+    buffer = io.BytesIO()
+    _encode(image, "JPEG", buffer)
+    pictures.save_preview(stored.identity, buffer.getvalue())
+    return thumbnail(image, wanted.size)
+
+
+def _reduced_map(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) -> FloatArray:
+    """Return the map, or its preview if that suffices: float32 (h, w)."""
+    if not wants_preview(stored, wanted):
+        return pictures.anomaly_map(stored.identity)
+    preview = pictures.map_preview(stored.identity)
+    if preview is not None:
+        return preview
+    anomaly_map = pictures.anomaly_map(stored.identity)
+    if anomaly_map.size > PREVIEW_PIXELS:  # the model has tiles
+        anomaly_map = resize_map(anomaly_map, fitted(anomaly_map.shape, PREVIEW_SIDE))
+        pictures.save_map_preview(stored.identity, anomaly_map)
+    return anomaly_map
+
+
+def fitted(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Return height and width scaled down to a longest side, in pixels."""
+    factor = min(1.0, longest / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _decode(data: bytes, longest: int | None, bits: int = FULL_RANGE) -> ImageArray:
+    def target(size: tuple[int, int]) -> tuple[int, int] | None:
+        return None if longest is None or max(size) <= longest else fitted(size, longest)
+
+    try:
+        return decode_resized(data, Decoding(target, bits), name="image")[0]
+    except ImageError as error:
+        raise Problem(422, "unreadable", str(error)) from error
+
+
+def _encode(image: ImageArray, form: str, file: IO[bytes]) -> None:
+    options = {"quality": 88} if form == "JPEG" else {"compress_level": 1}
+    Image.fromarray(np.ascontiguousarray(image)).save(file, form, **options)
+
+
+# A picture in a process of its own ------------------------------------------------------------
+
+# Without the working folder, which could contain modules of the same names.
+PROGRAM = (
+    "import sys; sys.path = [folder for folder in sys.path if folder]; "
+    "from fre.serve.pictures import main; sys.exit(main(sys.argv[1]))"
+)
+
+
+def command(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) -> list[str]:
+    """Return the command that draws a picture to standard output, which must be a file.
+
+    It exits with 0; or with 1 and an error as a line of JSON on standard error.
+    """
+    order = {
+        "folder": str(pictures.folder.absolute()),
+        "max_pixels": pixel_limit(),
+        "stored": asdict(stored),
+        "wanted": asdict(wanted),
+    }
+    return [sys.executable, "-c", PROGRAM, json.dumps(order)]
+
+
+def main(text: str) -> int:
+    """Draw the picture of a `command`; return the exit code."""
+    order: dict[str, Any] = json.loads(text)
+    set_pixel_limit(order["max_pixels"])
+    stored = StoredImage(
+        order["stored"]["identity"],
+        order["stored"]["form"],
+        tuple(order["stored"]["size"]),
+        tuple(order["stored"]["scale"]),
+    )
+    try:
+        pictures = Pictures(Path(order["folder"]), bound=0)
+        draw(pictures, stored, PictureRequest(**order["wanted"]), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return 0
+    except Problem as error:
+        problem = error
+    except FREError as error:
+        problem = problem_from(error)
+    except OSError as error:
+        reason = f"the picture can't be written: {error.strerror or error}"
+        problem = Problem(503, "busy", reason, retry_after=10)
+    print(json.dumps(vars(problem)), file=sys.stderr)
+    return 1

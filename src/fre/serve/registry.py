@@ -1,10 +1,10 @@
-"""The models of a folder, kept up to date with their files.
+"""The models of a folder, reloaded when their files change.
 
-A file that changes is loaded beside the model that serves, made ready, and takes its place in
-one step: an image that was admitted before is scored by the model it was admitted for.
+A changed file is loaded beside the model in use, opened, and swapped in with one assignment. Images
+that were admitted before are scored by the model of their admission.
 
-A file that can't be loaded is one failure of its own, whatever it raises. If the folder itself is
-away, as a network share may be for a while, the models that were loaded go on serving.
+A file that can't be loaded affects no other model, whatever it raises. If the folder itself is
+unavailable, as a network share may be for a while, the loaded models stay in use.
 """
 
 from __future__ import annotations
@@ -26,31 +26,30 @@ from fre.errors import FREError, ModelFileError
 from fre.evaluation.thresholds import with_calibration
 from fre.model import Model, load
 from fre.scoring.calibration import Calibration
-from fre.serve.answers import to_json
-from fre.serve.clock import now
-from fre.serve.problems import Problem
+from fre.serve.database import now
+from fre.serve.responses import conflict, not_found, to_json
 
 log = logging.getLogger("fre.serve")
 
 SUFFIX = ".onnx"
 EMPTY_SECONDS = 3.0
-"""Time that models go on serving once all files are gone: a share may come back."""
+"""Time that models stay in use after all files disappeared: a network share may come back."""
 LONGEST_REASON = 500
-"""Characters of a reason that a file can't be loaded: some errors quote the file."""
+"""Longest reason of a loading failure, in characters: some errors quote the file."""
 Identity = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A model that serves.
+class LoadedModel:
+    """A loaded model.
 
     Attributes:
-        name: stem of its file.
-        path: the file.
-        model: ready to run.
+        name: stem of the file.
+        path: model file.
+        model: model, ready to run.
         calibration_sha256: digest of the calibration scores.
-        loaded_at: when it was loaded.
-        error: why the file as it is now can't be loaded; the model is that of before.
+        loaded_at: time of loading.
+        error: reason why the present file can't be loaded, if ``model`` is its earlier version.
     """
 
     name: str
@@ -62,11 +61,11 @@ class Entry:
 
     @property
     def can_update(self) -> bool:
-        """Whether its file holds what an update needs."""
+        """Whether the file contains the statistics that an update needs."""
         return self.model.document.can_update
 
     def summary(self) -> dict[str, Any]:
-        """What a list of models says of it."""
+        """Return the model as lists of models show it."""
         document, calibration = self.model.document, self.model.calibration
         return {
             "name": self.name,
@@ -86,7 +85,7 @@ class Entry:
         }
 
     def calibration(self) -> dict[str, Any]:
-        """The calibration in full."""
+        """Return the complete calibration."""
         calibration = self.model.calibration
         return {
             "model": self.name,
@@ -102,21 +101,22 @@ class Entry:
         }
 
 
-class Registry:
-    """The models that serve.
+class ModelRegistry:
+    """All loaded models.
 
     Args:
-        source: a model file, or a folder of them.
-        runtime: of the models.
-        threads: of a run; 0 takes all cores.
+        source: a model file, or a folder of model files.
+        runtime: name of the runtime.
+        threads: number of threads per run, 0 for all cores.
 
     Attributes:
         is_folder: whether models can be added.
-        away: why the files can't be seen at present, or ``None``; the models loaded before serve.
-        changed: called, on the thread that noticed, when a model appeared, changed or went.
+        away: reason why the files are unavailable at present, or ``None``.
+        changed: called without arguments when a model appeared, changed or disappeared, on the
+            thread that noticed it.
 
     Raises:
-        ModelFileError: nothing is there, or the one file is not a model.
+        ModelFileError: ``source`` does not exist, or the one file is not a model.
     """
 
     def __init__(self, source: Path, *, runtime: str = "onnxruntime", threads: int = 0) -> None:
@@ -124,12 +124,12 @@ class Registry:
         self.runtime = runtime
         self.threads = threads
         self.changed: Callable[[], None] = lambda: None
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, LoadedModel] = {}
         self._seen: dict[str, Identity] = {}
         self._broken: dict[str, str] = {}
         self._empty_since: float | None = None
         self.away: str | None = None
-        # Once and for all: a folder that is away is still one.
+        # Decided once, because the folder may be unavailable later.
         self.is_folder = source.is_dir()
         self._lock = threading.RLock()
         self._stop = threading.Event()
@@ -142,48 +142,44 @@ class Registry:
 
     @property
     def folder(self) -> Path:
-        """Where the model files are."""
+        """Folder of the model files."""
         return self.source if self.is_folder else self.source.parent
 
     def names(self) -> list[str]:
-        """The models, by name."""
+        """Return the names of the models, sorted."""
         return sorted(self._entries)
 
-    def entries(self) -> list[Entry]:
-        """The models, by name."""
+    def entries(self) -> list[LoadedModel]:
+        """Return the models, sorted by name."""
         entries = self._entries
         return [entries[name] for name in sorted(entries)]
 
     def broken(self) -> dict[str, str]:
-        """Return why files can't be loaded, by the names that their models would have."""
+        """Return the reasons why files can't be loaded, by model name."""
         return {name: self._broken[name] for name in sorted(self._broken)}
 
-    def get(self, name: str) -> Entry:
-        """One model.
+    def get(self, name: str) -> LoadedModel:
+        """Return one model.
 
         Raises:
-            Problem: there is none of that name.
+            Problem: no model has this name.
         """
         entry = self._entries.get(name)
         if entry is None:
             reason = self._broken.get(name)
             known = ", ".join(self.names()) or "none yet"
-            raise Problem(
-                404,
-                "not_found",
-                f"{reason}" if reason else f"no model is called {name!r}; there are: {known}",
-            )
+            raise not_found(reason or f"no model is called {name!r}; there are: {known}")
         return entry
 
     def path(self, name: str) -> Path:
-        """The file of a model that is to be written."""
+        """Return the path of a model file to write."""
         return self.folder / f"{name}{SUFFIX}"
 
     def _files(self) -> dict[str, tuple[Path, Identity]]:
-        """Return path and identity of each model file, by the name of its model.
+        """Return path and identity of each model file, by model name.
 
         Raises:
-            OSError: the folder can't be listed, or the one file is not there.
+            OSError: the folder can't be listed, or the one file does not exist.
         """
         if not self.is_folder:
             return {self.source.stem: (self.source, _identity(self.source.stat()))}
@@ -196,13 +192,13 @@ class Registry:
                 try:
                     status = path.stat()
                 except OSError:
-                    continue  # gone since, or a link to nothing
+                    continue  # removed since the listing, or a dangling link
                 if stat.S_ISREG(status.st_mode):
                     found[path.stem] = (path, _identity(status))
         return dict(sorted(found.items()))
 
     def _look(self) -> dict[str, tuple[Path, Identity]] | None:
-        """Return the files, or ``None`` while they are away and the models stay as they are."""
+        """Return the files, or ``None`` while they are unavailable."""
         try:
             files = self._files()
         except OSError as error:
@@ -211,7 +207,7 @@ class Registry:
         if files or not self._entries:
             self._empty_since = None
         else:
-            # All at once: perhaps the folder is a place at which nothing is mounted just now.
+            # All files disappeared at once: the share may be unmounted for a moment.
             moment = time.monotonic()
             self._empty_since = self._empty_since or moment
             if moment - self._empty_since < EMPTY_SECONDS:
@@ -222,11 +218,11 @@ class Registry:
 
     def _set_away(self, reason: str | None) -> None:
         if reason is not None and self.away is None:
-            log.warning("models: %s; those that were loaded before go on serving", reason)
+            log.warning("models: %s; the loaded models stay in use", reason)
         self.away = reason
 
     def refresh(self) -> bool:
-        """Look at the files, and load what is new.
+        """Look at the files, and load changed ones.
 
         Returns:
             Whether anything changed.
@@ -250,28 +246,28 @@ class Registry:
         return changed
 
     def _load(self, name: str, path: Path) -> bool:
-        """Load a file, or note why that is impossible; whether anything changed."""
+        """Load a file, or note the reason of a failure; return whether anything changed."""
         before = self._entries.get(name)
         try:
             self._put(self._loaded(name, path))
             return True
-        except Exception as error:  # a file of a stranger can raise almost anything
+        except Exception as error:  # a damaged file can raise almost anything
             reason = _reason(path, error)
             if isinstance(error.__cause__, OSError):
-                del self._seen[name]  # the disk or the network, not the file: tried again
+                del self._seen[name]  # disk or network error, not the file: try again
         known = self._broken.get(name) if before is None else before.error
         if reason == known:
             return False
-        # Perhaps it is being written: its next change is looked at again.
+        # The file may be in writing: its next change is loaded again.
         if before is None:
             self._broken[name] = reason
         else:
             self._put(replace(before, error=reason))
-        if self._thread is not None:  # at the start the command line says it
+        if self._thread is not None:  # the command line reports failures at the start
             log.warning("model left out: %s", reason)
         return True
 
-    def _loaded(self, name: str, path: Path) -> Entry:
+    def _loaded(self, name: str, path: Path) -> LoadedModel:
         if not _is_utf8(name):
             raise ModelFileError(
                 f"{path}: the name is not UTF-8, so that no request can name the model; rename it"
@@ -281,12 +277,12 @@ class Registry:
         if before is not None and before.model.sha256 == model.sha256:
             return replace(before, error=None)
         model.open()
-        entry = Entry(name, path, model, _digest(model.calibration), now())
-        # What is said of it in lists must not fail there, where it would fail for all.
+        entry = LoadedModel(name, path, model, _digest(model.calibration), now())
+        # Fail here, not in a list of all models.
         to_json([entry.summary(), entry.calibration(), model.metadata])
         return entry
 
-    def _put(self, entry: Entry) -> None:
+    def _put(self, entry: LoadedModel) -> None:
         self._broken.pop(entry.name, None)
         # A new dictionary, so that readers need no lock.
         self._entries = {**self._entries, entry.name: entry}
@@ -298,11 +294,17 @@ class Registry:
         threshold: float | None,
         false_alarm_rate: float | None,
         sha256: str | None,
-    ) -> Entry:
-        """Decide by another threshold from now on, and write it into the file.
+    ) -> LoadedModel:
+        """Write another threshold into a model file, and use it.
+
+        Args:
+            name: name of the model.
+            threshold: new threshold, or ``None``.
+            false_alarm_rate: new false-alarm rate, if ``threshold`` is ``None``.
+            sha256: digest of the file that the choice was made for; ``None`` accepts any.
 
         Raises:
-            Problem: no such model, or the file has changed since ``sha256``.
+            Problem: no model has this name, or the file has changed since ``sha256``.
             OptionError: the value is out of range.
             OutputError: the file can't be written.
         """
@@ -310,13 +312,9 @@ class Registry:
             self.refresh()
             entry = self.get(name)
             if sha256 is not None and sha256 != entry.model.sha256:
-                raise Problem(
-                    409,
-                    "conflict",
-                    f"the model {name} has changed since; look at its calibration again",
-                )
+                raise conflict(f"the model {name} has changed since; look at its calibration again")
             if entry.error is not None:
-                raise Problem(409, "conflict", f"the file of {name} can't be read: {entry.error}")
+                raise conflict(f"the file of {name} can't be read: {entry.error}")
             before = entry.model.calibration
             if false_alarm_rate is not None:
                 after, chosen = before.at_rate(false_alarm_rate), None
@@ -328,42 +326,44 @@ class Registry:
             return self.get(name)
 
     def replace(self, name: str, model: Model, *, before: str) -> None:
-        """Serve a model that was made of another one, and write it into its file.
+        """Write an updated model into its file, and use it.
 
         Args:
-            name: of the model.
-            model: that takes over.
-            before: digest of the one that it was made of.
+            name: name of the model.
+            model: updated model.
+            before: digest of the model that was updated.
 
         Raises:
-            Problem: there is none of that name any more, or the file has changed since.
+            Problem: no model has this name any more, or the file has changed since ``before``.
             OutputError: the file can't be written.
         """
         with self._lock:
             self.refresh()
             entry = self.get(name)
             if entry.error is not None or entry.model.sha256 != before:
-                raise Problem(
-                    409, "conflict", f"the model {name} has changed meanwhile; update it again"
-                )
+                raise conflict(f"the model {name} has changed meanwhile; update it again")
             model.save(entry.path)
             self.refresh()
 
     def follow(self, seconds: float) -> None:
-        """Look at the files again and again, on a thread of its own."""
+        """Look at the files at regular intervals, on a thread of its own.
+
+        Args:
+            seconds: interval in seconds.
+        """
 
         def run() -> None:
             while not self._stop.wait(seconds):
                 try:
                     self.refresh()
-                except Exception:  # noqa: PERF203  (logged, and looked at again)
+                except Exception:  # noqa: PERF203  (logged, and tried again)
                     log.exception("the folder of models")
 
         self._thread = threading.Thread(target=run, name="fre-reload", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop following."""
+        """Stop looking at the files."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

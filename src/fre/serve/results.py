@@ -1,26 +1,19 @@
-"""The history of results: what was judged, how, and what a reviewer says of it."""
+"""The history of results: predictions, their pictures, and the verdicts of reviewers."""
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
-import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
-from fre.errors import InternalError
-from fre.inference.prediction import Prediction
-from fre.scoring.regions import Region
-from fre.serve.clock import now, stamp
-from fre.serve.database import Database
-from fre.serve.drawing import Stored
-from fre.serve.pictures import Pictures
-from fre.serve.problems import Problem
+from fre.serve.database import Database, now, stamp
+from fre.serve.pictures import Pictures, StoredImage
+from fre.serve.responses import invalid, not_found
+from fre.serve.result_rows import Filters, NewResult, csv_cell, parse_cursor, to_cursor, to_result
 
 CSV_COLUMNS = (
     "id",
@@ -40,178 +33,18 @@ CSV_COLUMNS = (
 )
 
 CSV_WINDOW = 1000
-"""Ids of results that are read in one transaction."""
+"""Number of ids that one transaction reads."""
 
 PAGE_SOURCE = "page"
-"""Source of images that people upload on the page."""
-
-
-@dataclass(frozen=True)
-class NewResult:
-    """A prediction on its way into the history.
-
-    Attributes:
-        model: name of the model.
-        model_sha256: digest of its file.
-        calibration_sha256: digest of its calibration scores; p-values of equal ones compare.
-        threshold: that the decision was made by.
-        map_range: the model's range of the map.
-        name: of the image, as the client gave it.
-        source: what the image belongs to.
-        image_sha256: digest of the image's file.
-        form: its format, by the name that Pillow has for it.
-        prediction: what the model said.
-        data: the image's file.
-        watch_key: identity of a file of the watched folder.
-
-    Raises:
-        InternalError: a number is NaN or infinite. It compares with nothing, and JSON has no
-            word for it: such a result is no decision, and never becomes a row.
-    """
-
-    model: str
-    model_sha256: str
-    calibration_sha256: str
-    threshold: float
-    map_range: tuple[float, float]
-    name: str
-    source: str
-    image_sha256: str
-    form: str
-    prediction: Prediction
-    data: bytes
-    watch_key: str | None = None
-
-    def __post_init__(self) -> None:
-        prediction = self.prediction
-        numbers: dict[str, Iterable[float]] = {
-            "score": [prediction.score],
-            "p-value": [prediction.p_value],
-            "threshold": [self.threshold],
-            "range of the map": self.map_range,
-            # The extremes of an array are NaN if any of it is.
-            "anomaly map": [
-                float(prediction.input_map.min(initial=0)),
-                float(prediction.input_map.max(initial=0)),
-            ],
-            "regions": (number for region in prediction.regions for number in _numbers(region)),
-        }
-        for what, values in numbers.items():
-            for value in values:
-                if not math.isfinite(value):
-                    raise InternalError(f"the model gives {value} in the {what}; train it again")
-
-
-def _numbers(region: Region) -> Iterator[float]:
-    yield from (region.peak, *region.centroid, *region.layers.values())
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Which results are wanted; ``None`` does not filter."""
-
-    model: str | None = None
-    source: str | None = None
-    anomalous: bool | None = None
-    verdict: str | None = None
-    wrong: bool | None = None
-    since: str | None = None
-    until: str | None = None
-    after: int | None = None
-
-    def where(self) -> tuple[str, list[Any]]:
-        """The condition in SQL, and its values."""
-        clauses, values = ["1"], list[Any]()
-        for column, value in (("model", self.model), ("source", self.source)):
-            if value is not None:
-                clauses.append(f"{column} = ?")
-                values.append(value)
-        if self.anomalous is not None:
-            clauses.append("anomalous = ?")
-            values.append(int(self.anomalous))
-        if self.verdict in ("good", "defect"):
-            clauses.append("verdict = ?")
-            values.append(self.verdict)
-        elif self.verdict is not None:
-            clauses.append(f"verdict IS {'NOT ' if self.verdict == 'any' else ''}NULL")
-        if self.wrong is not None:
-            is_wrong = "COALESCE(anomalous != (verdict = 'defect'), 0)"
-            clauses.append(f"{is_wrong} = ?")
-            values.append(int(self.wrong))
-        for condition, bound in (
-            ("created >= ?", self.since),
-            ("created < ?", self.until),
-            ("id > ?", self.after),
-        ):
-            if bound is not None:
-                clauses.append(condition)
-                values.append(bound)
-        return " AND ".join(clauses), values
-
-
-def to_result(row: sqlite3.Row) -> dict[str, Any]:
-    """A row as the service shows it.
-
-    Numbers that are not finite, which earlier versions stored, are shown as ``None``: JSON has
-    no word for them. A result with such a number is no decision, and counts as anomalous.
-    """
-    regions, readable = _regions(row["regions"])
-    numbers = ("score", "p_value", "threshold", "pixel_threshold", "map_low", "map_high")
-    found = {name: _finite(row[name]) for name in numbers}
-    sound = readable and all(found[name] is not None for name in ("score", "p_value", "threshold"))
-    return {
-        "id": row["id"],
-        "model": row["model"],
-        "model_sha256": row["model_sha256"],
-        "name": row["name"],
-        "source": row["source"],
-        "image_sha256": row["image_sha256"],
-        "image_size": [row["height"], row["width"]],
-        "score": found["score"],
-        "p_value": found["p_value"],
-        "anomalous": bool(row["anomalous"]) or not sound,
-        "reason": row["reason"],
-        "threshold": found["threshold"],
-        "pixel_threshold": found["pixel_threshold"],
-        "map_range": [found["map_low"], found["map_high"]],
-        "regions": regions,
-        "created": row["created"],
-        "verdict": row["verdict"],
-        "verdict_at": row["verdict_at"],
-        "learnt_at": row["learnt_at"],
-        "kept": row["kept_bytes"] > 0,
-        "note": None if sound else UNSOUND,
-    }
-
-
-UNSOUND = (
-    "the stored result holds numbers that are not finite or can't be read; it is no decision "
-    "and counts as anomalous"
-)
-
-
-def _finite(value: Any) -> float | None:
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
-
-
-def _regions(text: str) -> tuple[list[dict[str, Any]], bool]:
-    """Stored regions, and whether all of their numbers are finite."""
-    odd: list[str] = []
-    try:
-        regions = json.loads(text, parse_constant=odd.append)
-    except ValueError:
-        return [], False
-    if not isinstance(regions, list):
-        return [], False
-    return regions, not odd
+"""Source of images uploaded on the page."""
 
 
 class Results:
     """The history of results and their pictures.
 
     Args:
-        database: that holds the rows.
-        pictures: that hold the images and maps.
+        database: stores the rows.
+        pictures: stores images and maps.
     """
 
     def __init__(self, database: Database, pictures: Pictures) -> None:
@@ -221,7 +54,7 @@ class Results:
         self._kept = int(kept)
 
     def add(self, new: Sequence[NewResult]) -> Future[list[dict[str, Any]]]:
-        """Write results; the future has them once they are safe."""
+        """Store results; the future has their rows once they are on the disk."""
         return self.database.submit(lambda connection: self._add(connection, new))
 
     def _add(
@@ -229,7 +62,7 @@ class Results:
     ) -> list[dict[str, Any]]:
         added = []
         for item in new:
-            prediction = item.prediction
+            prediction, shown = item.prediction, item.prediction.to_dict()
             values: dict[str, Any] = {
                 "model": item.model,
                 "model_sha256": item.model_sha256,
@@ -239,11 +72,11 @@ class Results:
                 "image_sha256": item.image_sha256,
                 "height": prediction.image_size[0],
                 "width": prediction.image_size[1],
-                "score": prediction.score,
-                "p_value": prediction.p_value,
-                "anomalous": int(prediction.anomalous),
+                "score": shown["score"],
+                "p_value": shown["p_value"],
+                "anomalous": int(shown["anomalous"]),
                 "threshold": item.threshold,
-                "regions": json.dumps([region.to_dict() for region in prediction.regions]),
+                "regions": json.dumps(shown["regions"]),
                 "created": now(),
                 "form": item.form,
                 "map_low": item.map_range[0],
@@ -280,14 +113,14 @@ class Results:
         return added
 
     def recount(self, identity: int) -> Future[None]:
-        """Count the pictures of a result anew, after a preview joined them."""
+        """Update the size of a result's pictures, after a preview was added."""
 
         def count(connection: sqlite3.Connection) -> None:
             row = connection.execute(
                 "SELECT kept_bytes FROM results WHERE id = ?", (identity,)
             ).fetchone()
             if row is None or row["kept_bytes"] == 0:
-                self.pictures.drop(identity)  # they were dropped while the preview was drawn
+                self.pictures.drop(identity)  # deleted while the preview was drawn
                 return
             size = self.pictures.size(identity)
             connection.execute("UPDATE results SET kept_bytes = ? WHERE id = ?", (size, identity))
@@ -297,7 +130,7 @@ class Results:
         return self.database.submit(count)
 
     def _make_room(self, connection: sqlite3.Connection) -> None:
-        """Drop the oldest pictures until nine tenths of the bound are left."""
+        """Delete the oldest pictures until nine tenths of the bound are left."""
         if self._kept <= self.pictures.bound:
             return
         rows = connection.execute(
@@ -314,10 +147,10 @@ class Results:
         connection.executemany("UPDATE results SET kept_bytes = 0 WHERE id = ?", dropped)
 
     def get(self, identity: int) -> dict[str, Any]:
-        """One result.
+        """Return one result.
 
         Raises:
-            Problem: there is none.
+            Problem: no result has this id.
         """
         return to_result(self._row(identity))
 
@@ -330,26 +163,32 @@ class Results:
                 .fetchone()
             )
         if row is None:
-            raise Problem(404, "not_found", f"no result has the id {identity}")
+            raise not_found(f"no result has the id {identity}")
         return row
 
-    def stored(self, identity: int) -> Stored:
-        """Return what the pictures of a result are drawn by.
+    def stored(self, identity: int) -> StoredImage:
+        """Return the data that pictures of a result are drawn from.
 
         Raises:
-            Problem: there is no such result.
+            Problem: no result has this id.
         """
         row = self._row(identity)
         size, scale = (row["height"], row["width"]), (row["map_low"], row["map_high"])
-        return Stored(identity, row["form"], size, scale)
+        return StoredImage(identity, row["form"], size, scale)
 
     def page(
         self, filters: Filters, *, order: str, limit: int, cursor: str | None
     ) -> dict[str, Any]:
-        """A page of results, and where the next one begins.
+        """Return a page of results, and the cursor of the next page.
+
+        Args:
+            filters: conditions on the results.
+            order: ``"worst"`` for the highest score first, else newest first.
+            limit: number of results on the page.
+            cursor: cursor of the page, or ``None`` for the first page.
 
         Raises:
-            Problem: the cursor is not one of ours.
+            Problem: the cursor is invalid.
         """
         where, values = filters.where()
         connection = self.database.read()
@@ -357,7 +196,7 @@ class Results:
             f"SELECT COUNT(*) FROM results WHERE {where}", values
         ).fetchone()
         if cursor is not None:
-            score, identity = _parse_cursor(cursor)
+            score, identity = parse_cursor(cursor)
             if order == "worst":
                 where += " AND (score, id) < (?, ?)"
                 values += [score, identity]
@@ -371,7 +210,7 @@ class Results:
         following = None
         if len(rows) > limit:
             rows = rows[:limit]
-            following = _cursor(rows[-1]["score"], rows[-1]["id"])
+            following = to_cursor(rows[-1]["score"], rows[-1]["id"])
         return {
             "results": [to_result(row) for row in rows],
             "next": following,
@@ -379,14 +218,13 @@ class Results:
         }
 
     def csv(self, filters: Filters) -> Iterator[str]:
-        """Yield the results as CSV, oldest first, a piece at a time.
+        """Yield the results as CSV text, oldest first.
 
-        No transaction is open between two pieces: a client that stops reading would otherwise
-        keep the write-ahead log from being emptied, and the log would grow without bound.
-        Results that are added meanwhile are left out.
+        No transaction is open between two pieces. A client that stops reading would otherwise keep
+        the write-ahead log from being emptied. Results added meanwhile are left out.
         """
         where, values = filters.where()
-        # A connection of its own: the pieces are made on whatever thread is free.
+        # A separate connection, because the pieces are made on changing threads.
         connection = self.database.open_reader()
         try:
             (last,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM results").fetchone()
@@ -400,7 +238,7 @@ class Results:
                 ).fetchall()
                 for row in rows:
                     shown = to_result(row)
-                    writer.writerow([_cell(shown[column]) for column in CSV_COLUMNS])
+                    writer.writerow([csv_cell(shown[column]) for column in CSV_COLUMNS])
                 if buffer.tell() > 65536:
                     yield buffer.getvalue()
                     buffer.seek(0)
@@ -410,10 +248,10 @@ class Results:
             connection.close()
 
     def set_verdict(self, identity: int, verdict: str | None) -> dict[str, Any]:
-        """Keep what a reviewer says of a part.
+        """Store the verdict of a reviewer.
 
         Raises:
-            Problem: there is no such result.
+            Problem: no result has this id.
         """
         self._row(identity)
         moment = None if verdict is None else now()
@@ -426,7 +264,7 @@ class Results:
         return self.get(identity)
 
     def set_learnt(self, identities: Sequence[int]) -> list[dict[str, Any]]:
-        """Remember that a model has learnt from these."""
+        """Record that a model was updated with the images of these results."""
         moment = now()
         self.database.write(
             lambda connection: connection.executemany(
@@ -437,34 +275,34 @@ class Results:
         return [self.get(identity) for identity in identities]
 
     def image_of_good_part(self, identity: int, model: str) -> tuple[str, bytes]:
-        """Name and file of an image that a reviewer has called good.
+        """Return name and file content of an image that a reviewer called good.
 
         Raises:
-            Problem: there is no such result, it is of another model, nobody has called it good,
-                or its image was dropped.
+            Problem: no result has this id, the result belongs to another model or is not marked as
+                good, or its image was deleted.
         """
         row = self._row(identity)
         if row["model"] != model:
-            raise Problem(422, "invalid", f"result {identity} is of {row['model']}, not {model}")
+            raise invalid(f"result {identity} is of {row['model']}, not {model}")
         if row["verdict"] != "good":
-            raise Problem(422, "invalid", f"result {identity} is not marked as good")
+            raise invalid(f"result {identity} is not marked as good")
         return row["name"], self.pictures.image(identity)
 
     def count(self) -> int:
-        """How many results there are."""
+        """Return the number of results."""
         (total,) = self.database.read().execute("SELECT COUNT(*) FROM results").fetchone()
         return int(total)
 
     def rate(
         self, model: str, source: str | None, *, end: float, seconds: int, buckets: int
     ) -> list[dict[str, Any]]:
-        """How many images were judged, and how many of them anomalous, in each span of time.
+        """Return the number of images and of anomalous images in each time span.
 
         Args:
             model: name of the model.
-            source: of the images, or all.
-            end: seconds since 1970; the last span holds it.
-            seconds: length of a span.
+            source: source of the images, or ``None`` for all.
+            end: time in the last span, in seconds since 1970.
+            seconds: length of a span, in seconds.
             buckets: number of spans.
         """
         first = (int(end) // seconds - buckets + 1) * seconds
@@ -493,14 +331,14 @@ class Results:
     ) -> list[float]:
         """Return p-values of the last parts that are not known defects, newest first.
 
-        Images that people uploaded on the page are left out: they choose them, often defects, so
-        that such images say nothing of the parts that a line produces.
+        Images uploaded on the page are left out. People choose them, often defects, so they say
+        nothing about the parts of a line.
 
         Args:
             model: name of the model.
-            calibration_sha256: digest of its calibration; p-values by others do not compare.
-            source: only of this source, or of all but the page.
-            n: number of p-values at most.
+            calibration_sha256: digest of its calibration; other p-values are not comparable.
+            source: source of the images; ``None`` for all but the page.
+            n: largest number of p-values.
         """
         where, values = Filters(model=model, source=source).where()
         rows = self.database.read().execute(
@@ -512,7 +350,7 @@ class Results:
         return [p_value for (p_value,) in rows]
 
     def watched(self) -> set[str]:
-        """Files of the watched folder that are done."""
+        """Return the keys of files in the watched folder that are done."""
         rows = self.database.read().execute(
             "SELECT watch_key FROM results WHERE watch_key IS NOT NULL "
             "UNION SELECT watch_key FROM unreadable"
@@ -520,38 +358,9 @@ class Results:
         return {key for (key,) in rows}
 
     def add_unreadable(self, watch_key: str, error: str) -> None:
-        """Remember that a file of the watched folder can't be read."""
+        """Record that a file of the watched folder can't be read."""
         self.database.write(
             lambda connection: connection.execute(
                 "INSERT OR IGNORE INTO unreadable VALUES (?, ?)", (watch_key, error)
             )
         )
-
-
-def _cell(value: Any) -> Any:
-    """A value for a spreadsheet, which would run a text that begins like a formula."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
-    return value
-
-
-def _cursor(score: float, identity: int) -> str:
-    return base64.urlsafe_b64encode(f"{score!r}:{identity}".encode()).decode().rstrip("=")
-
-
-def _parse_cursor(cursor: str) -> tuple[float, int]:
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        score, identity = base64.urlsafe_b64decode(padded.encode("ascii")).decode().split(":")
-        found = float(score), int(identity)
-    except ValueError as error:
-        raise Problem(
-            422, "invalid", "cursor: expected the value of 'next' of the page before"
-        ) from error
-    if not 0 <= found[1] < 2**63:
-        raise Problem(422, "invalid", "cursor: expected the value of 'next' of the page before")
-    return found

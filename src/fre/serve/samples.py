@@ -1,4 +1,4 @@
-"""Images that the service draws itself, for whoever has none at hand."""
+"""Sample images that the service draws itself, for people without images at hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fre.datasets.plates import KINDS, draw_plate
 from fre.errors import OutputError
-from fre.serve.problems import Problem
+from fre.serve.responses import not_found
 from fre.storage.files import write_atomic
 from fre.types import ImageArray, Progress
 
@@ -19,10 +19,10 @@ SEVERITY = 0.8
 
 
 class Samples:
-    """Plates to judge: good ones, and one or two with each kind of defect.
+    """Drawn plates: three good ones, and two with each kind of defect.
 
     Args:
-        folder: where they are kept once they are drawn.
+        folder: cache folder of the drawn images.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,20 +35,20 @@ class Samples:
         }
 
     def list(self) -> list[dict[str, str]]:
-        """What there is."""
+        """Return id, kind and URL of each sample."""
         return [
             {"id": identity, "kind": kind, "url": f"/v1/samples/{identity}.png"}
             for identity, (kind, _) in self._seeds.items()
         ]
 
     def png(self, identity: str) -> bytes:
-        """One sample as a file.
+        """Return one sample as a PNG file.
 
         Raises:
-            Problem: there is none of that name.
+            Problem: no sample has this id.
         """
         if identity not in self._seeds:
-            raise Problem(404, "not_found", f"no sample is called {identity!r}")
+            raise not_found(f"no sample is called {identity!r}")
         path = self.folder / f"{identity}.png"
         with self._lock:
             try:
@@ -61,20 +61,20 @@ class Samples:
             try:
                 write_atomic(path, data, parents=True)
             except OutputError:
-                return data  # the next one who asks waits a little longer
+                return data  # drawn again at the next request
             return data
 
 
 def draw_good(folder: Path, n: int, progress: Progress) -> list[tuple[Path, str]]:
-    """Draw good plates to train on.
+    """Draw good plates for a training.
 
     Args:
-        folder: where they go.
-        n: how many.
-        progress: called after each.
+        folder: folder for the files.
+        n: number of plates.
+        progress: called after each plate.
 
     Returns:
-        The files and their names.
+        Path and name of each file.
     """
     found = []
     for number in range(n):

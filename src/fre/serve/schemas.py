@@ -1,18 +1,22 @@
-"""The shapes of bodies and answers: checked on the way in, documented on the way out.
+"""Parameters, request bodies and response bodies of the API, with their documentation.
 
-Plain dataclasses, which FastAPI understands. Answers are built as dictionaries; the tests compare
-them with these.
+The bodies are plain dataclasses, which FastAPI understands. Responses are built as dictionaries;
+the tests compare them with these dataclasses.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from fastapi import Path, Query
+
+from fre.serve.drift import Drift
 
 
 @dataclass
 class ErrorDetail:
-    """What is wrong: a word for machines, a sentence for people."""
+    """An error code for programs, and a sentence for people."""
 
     code: str
     message: str
@@ -20,14 +24,14 @@ class ErrorDetail:
 
 @dataclass
 class ErrorBody:
-    """Every error has this shape."""
+    """The body of every error."""
 
     error: ErrorDetail
 
 
 @dataclass
 class StatusBody:
-    """Whether the service is there."""
+    """State of the service."""
 
     status: str
     models: int | None = None
@@ -36,7 +40,7 @@ class StatusBody:
 
 @dataclass
 class LimitsBody:
-    """What the service refuses."""
+    """Limits for requests."""
 
     max_upload_bytes: int
     max_train_bytes: int
@@ -48,7 +52,7 @@ class LimitsBody:
 
 @dataclass
 class WatchInfo:
-    """The folder that is followed, the model that judges, and why it can't be listed just now."""
+    """The watched folder, its model, and the reason why the folder can't be listed at present."""
 
     folder: str
     model: str | None
@@ -57,7 +61,7 @@ class WatchInfo:
 
 @dataclass
 class ServiceBody:
-    """What the service is and can."""
+    """Version, features and limits of the service."""
 
     version: str
     models_folder: bool
@@ -70,7 +74,7 @@ class ServiceBody:
 
 @dataclass
 class ModelSummary:
-    """A model that serves."""
+    """A loaded model."""
 
     name: str
     sha256: str
@@ -90,7 +94,7 @@ class ModelSummary:
 
 @dataclass
 class ModelFailure:
-    """A model file that can't be loaded, and why."""
+    """A model file that can't be loaded, and the reason."""
 
     name: str
     error: str
@@ -98,7 +102,7 @@ class ModelFailure:
 
 @dataclass
 class ModelsBody:
-    """All models, by name, and the files that can't be loaded."""
+    """All models by name, and the files that can't be loaded."""
 
     models: list[ModelSummary]
     errors: list[ModelFailure]
@@ -106,7 +110,7 @@ class ModelsBody:
 
 @dataclass
 class ModelBody:
-    """A model, and what its file says of itself."""
+    """A model and the metadata of its file."""
 
     model: ModelSummary
     metadata: dict[str, Any]
@@ -114,7 +118,7 @@ class ModelBody:
 
 @dataclass
 class CalibrationBody:
-    """Scores of good images, and the decision that is made by them."""
+    """Scores of good images, and the thresholds that follow from them."""
 
     model: str
     sha256: str
@@ -130,7 +134,7 @@ class CalibrationBody:
 
 @dataclass
 class ThresholdRequest:
-    """Exactly one of the two, and optionally the digest of the file that it was chosen for."""
+    """Either a threshold or a false-alarm rate; optionally the digest of its model."""
 
     threshold: float | None = None
     false_alarm_rate: float | None = None
@@ -139,7 +143,7 @@ class ThresholdRequest:
 
 @dataclass
 class RegionBody:
-    """A part of the map above the pixel threshold; pixels of the original image."""
+    """A region of the anomaly map above the pixel threshold, in pixels of the original image."""
 
     bbox: list[int]
     area: int
@@ -151,7 +155,7 @@ class RegionBody:
 
 @dataclass
 class MapBody:
-    """An anomaly map at the size of the image, as a file in base64."""
+    """An anomaly map at the size of the image, as a base64 file."""
 
     format: Literal["png", "npy"]
     data: str
@@ -160,7 +164,7 @@ class MapBody:
 
 @dataclass
 class PredictionItem:
-    """What the model says of one image."""
+    """Prediction for one image."""
 
     id: int
     name: str
@@ -186,7 +190,7 @@ class UnreadableItem:
 
 @dataclass
 class PredictBody:
-    """An item for each image, in order."""
+    """One item for each image, in order."""
 
     model: str
     model_sha256: str
@@ -195,7 +199,7 @@ class PredictBody:
 
 @dataclass
 class ResultInfo:
-    """A result, with the thresholds and the range of the map that it was judged and drawn by.
+    """A stored result, with the thresholds and the map range of its prediction.
 
     A number of an old result that is not finite is null, and ``note`` says so. ``reason`` says
     why the image is anomalous whatever its score, such as a black image; usually it is null.
@@ -233,7 +237,7 @@ class ResultBody:
 
 @dataclass
 class ResultsBody:
-    """A page of results; ``next`` is the cursor of the next one."""
+    """A page of results; ``next`` is the cursor of the next page."""
 
     results: list[ResultInfo]
     next: str | None
@@ -242,14 +246,14 @@ class ResultsBody:
 
 @dataclass
 class VerdictRequest:
-    """What the part is, by a reviewer; null takes it back."""
+    """Verdict of a reviewer; null removes it."""
 
     verdict: Literal["good", "defect"] | None
 
 
 @dataclass
 class Bucket:
-    """A span of time."""
+    """A time span."""
 
     start: str
     n: int
@@ -259,33 +263,25 @@ class Bucket:
 
 @dataclass
 class RateBody:
-    """Anomalous rate over time, oldest first."""
+    """Anomalous rate over time, oldest span first."""
 
     model: str
     bucket_seconds: int
     buckets: list[Bucket]
 
 
-@dataclass
-class DriftBody:
-    """Whether recent parts still look like the good ones."""
+@dataclass(frozen=True)
+class DriftBody(Drift):
+    """Result of the test whether recent parts still look like the good images."""
 
     model: str
     test: str
-    n: int
-    n_calibration: int
-    enough: bool
-    statistic: float | None
-    p_value: float | None
     significance: float
-    warning: bool
-    direction: Literal["higher", "lower"] | None
-    message: str
 
 
 @dataclass
 class JobProgress:
-    """How far a job is with one of its tasks."""
+    """Progress of a job in its present task."""
 
     task: str
     done: int
@@ -294,7 +290,7 @@ class JobProgress:
 
 @dataclass
 class SkippedImage:
-    """An image that was left out."""
+    """An image that was left out, and the reason."""
 
     name: str
     error: str
@@ -302,7 +298,7 @@ class SkippedImage:
 
 @dataclass
 class RunCalibration:
-    """Calibration of the model that a training or update made, as it was at its end.
+    """Calibration of the model that a training or update made, as it was at the end of the job.
 
     ``scores`` are at most 200 quantiles of the ``n_scores`` calibration scores.
     """
@@ -317,7 +313,7 @@ class RunCalibration:
 
 @dataclass
 class JobResult:
-    """What a training made, or an update, which alone has the last three."""
+    """Result of a training or an update; only updates have the last three fields."""
 
     model: str
     n_images: int
@@ -380,6 +376,49 @@ class SamplesBody:
 
 @dataclass
 class SessionRequest:
-    """The token, for a cookie."""
+    """The token, in exchange for a cookie."""
 
     token: str
+
+
+TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?(Z|[+-]\d\d:\d\d)$"
+SOURCE_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+
+Model = Annotated[str, Path(description="Name of the model.", examples=["plate"])]
+Identity = Annotated[int, Path(description="Id of the result.", ge=1, examples=[1])]
+JobIdentity = Annotated[int, Path(description="Id of the job.", ge=1, examples=[1])]
+OneModel = Annotated[str | None, Query(description="Only results of this model.", max_length=200)]
+OneSource = Annotated[str | None, Query(description="Only results of this source.", max_length=64)]
+Source = Annotated[
+    str,
+    Query(description="Source of the images, such as a camera.", pattern=SOURCE_PATTERN),
+]
+Side = Annotated[
+    int | None, Query(ge=32, le=2048, description="Longest side of the picture, in pixels.")
+]
+Anomalous = Annotated[bool | None, Query(description="Only anomalous results, or only others.")]
+Verdict = Annotated[
+    Literal["good", "defect", "none", "any"] | None,
+    Query(description="Only results with this verdict of a reviewer, without one, or with any."),
+]
+Wrong = Annotated[
+    bool | None,
+    Query(description="Only results whose verdict contradicts the decision, or only others."),
+]
+Since = Annotated[
+    str | None,
+    Query(
+        description="Earliest time, RFC 3339.",
+        pattern=TIME_PATTERN,
+        examples=["2026-01-31T08:00:00Z"],
+    ),
+]
+Until = Annotated[
+    str | None,
+    Query(
+        description="Time after the latest result, RFC 3339.",
+        pattern=TIME_PATTERN,
+        examples=["2126-01-31T08:00:00Z"],
+    ),
+]
+After = Annotated[int | None, Query(description="Only results with a higher id.", ge=0, lt=2**63)]

@@ -8,36 +8,36 @@ import sqlite3
 from fre.errors import OptionError, OutputError
 from fre.images.formats import set_pixel_limit
 from fre.serve.batching import Batcher, Outcome
-from fre.serve.events import Hub
+from fre.serve.bodies import Budget
+from fre.serve.database import open_history
+from fre.serve.events import EventBroadcaster
 from fre.serve.gallery import Gallery
-from fre.serve.history import open_history
-from fre.serve.jobs import Jobs
-from fre.serve.live import FolderWatch
+from fre.serve.jobs import JobQueue
 from fre.serve.metrics import Metrics
 from fre.serve.pictures import Pictures
-from fre.serve.registry import Entry, Registry
+from fre.serve.registry import LoadedModel, ModelRegistry
 from fre.serve.results import Results
 from fre.serve.samples import Samples
 from fre.serve.settings import Settings
-from fre.serve.training import DiskBudget
-from fre.serve.uploads import Budget
+from fre.serve.staging import DiskBudget
+from fre.serve.watch import FolderWatch
 
 
 class Service:
-    """Everything that runs, apart from HTTP.
+    """All parts of the service except HTTP.
 
     Args:
-        settings: what it is told.
+        settings: settings of the service.
 
     Attributes:
-        draining: whether it is about to end.
-        history_note: what became of earlier results if they were lost, or ``None``.
+        draining: whether the service is ending.
+        history_note: sentence about lost results, or ``None``.
 
     Raises:
         ModelFileError: the models can't be loaded.
-        DatasetError: the watched folder is not there.
-        OptionError: it is not clear which model judges the watched folder.
-        OutputError: the folder for the data can't be used, or another service uses it.
+        DatasetError: the watched folder does not exist.
+        OptionError: the model for the watched folder is not clear.
+        OutputError: the data folder can't be used, or another service uses it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -45,7 +45,7 @@ class Service:
         self.settings = settings
         self.draining = False
         set_pixel_limit(limits.max_pixels)
-        self.registry = Registry(
+        self.registry = ModelRegistry(
             settings.models, runtime=settings.runtime, threads=settings.threads
         )
         self._check_watch()
@@ -54,13 +54,13 @@ class Service:
         except OSError as error:
             raise OutputError(f"{settings.data}: can't be made: {error.strerror}") from error
         self._lock = _lock(settings)
-        # What a crash left behind: the lock says that nobody else is at it.
+        # Left by a crash; the lock shows that no other service uses it.
         shutil.rmtree(settings.data / "uploads", ignore_errors=True)
         self.database, self.history_note = open_history(settings.data)
         pictures = Pictures(settings.data / "pictures", limits.keep_bytes)
         self.results = Results(self.database, pictures)
         self.gallery = Gallery(pictures, limits.large_pixels, self.results.recount)
-        self.hub = Hub(limits.max_listeners)
+        self.events = EventBroadcaster(limits.max_listeners)
         self.batcher = Batcher(
             self.results,
             batch_size=settings.batch_size,
@@ -72,10 +72,10 @@ class Service:
         self.metrics = Metrics(self.batcher.depths, self.registry.entries)
         self.budget = Budget(limits.max_buffered_bytes)
         self.disk = DiskBudget(limits.max_staged_bytes)
-        self.jobs = Jobs(
+        self.jobs = JobQueue(
             self.database,
             max_waiting=limits.max_jobs,
-            publish=lambda job: self.hub.publish("job", job),
+            publish=lambda job: self.events.publish("job", job),
         )
         self.samples = Samples(settings.data / "samples")
         self.registry.changed = self._models_changed
@@ -100,26 +100,26 @@ class Service:
                 f"with --watch-model: {', '.join(names)}"
             )
 
-    def watch_entry(self) -> Entry | None:
-        """The model of the watched folder, if it is there."""
+    def watch_entry(self) -> LoadedModel | None:
+        """Return the model for the watched folder, or ``None`` if it is not loaded."""
         name, entries = self.settings.watch_model, self.registry.entries()
         if name is None:
             return entries[0] if entries else None
         return next((entry for entry in entries if entry.name == name), None)
 
     def start(self) -> None:
-        """Begin to follow the models and the watched folder."""
+        """Start following the model files and the watched folder."""
         self.registry.follow(self.settings.reload_seconds)
         if self.watch is not None:
             self.watch.start()
 
     def drain(self) -> None:
-        """Say that it is about to end; on the event loop. What was admitted is finished."""
+        """Announce the end, and end event streams; called on the event loop."""
         self.draining = True
-        self.hub.close()
+        self.events.close()
 
     def close(self) -> None:
-        """Finish what was admitted, cancel jobs, and stop."""
+        """Finish admitted images, cancel jobs, and stop."""
         if self.watch is not None:
             self.watch.close()
         self.jobs.close()
@@ -130,7 +130,7 @@ class Service:
         self._lock.close()
 
     def unfinished(self) -> list[str]:
-        """Say what is under way, for the line of an end by force."""
+        """Name unfinished work, for the message of an end by force."""
         images = {name: n for name, n in self.batcher.depths().items() if n}
         found = [f"{n} images of {name}" for name, n in images.items()]
         return [*found, *self.jobs.unfinished()]
@@ -138,14 +138,14 @@ class Service:
     def _scored(self, model: str, outcomes: list[Outcome]) -> None:
         self.metrics.scored(model, outcomes)
         for outcome in outcomes:
-            self.hub.publish("result", outcome.result)
+            self.events.publish("result", outcome.result)
 
     def _models_changed(self) -> None:
-        self.hub.publish("models", {"models": self.registry.names()})
+        self.events.publish("models", {"models": self.registry.names()})
 
 
 def _lock(settings: Settings) -> sqlite3.Connection:
-    """Held while the service runs, and let go of by the system however it ends."""
+    """Lock the data folder; the system releases the lock when the process ends in any way."""
     path = settings.data / "lock.sqlite3"
     try:
         connection = sqlite3.connect(

@@ -1,4 +1,4 @@
-"""What a service is told when it starts."""
+"""Settings and limits of a service."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Limits:
-    """What a service refuses, so that no client can exhaust it.
+    """Limits that keep a client from exhausting the service.
 
     Attributes:
-        max_upload_bytes: of one request that predicts.
-        max_train_bytes: of one request that trains, packed or unpacked.
-        max_train_images: of one request that trains.
-        max_staged_bytes: bytes on disk of all uploads for trainings that run or wait.
-        max_pixels: of one image.
-        max_batch: images of one request that predicts.
-        max_queue: images of one model that wait at once.
-        max_buffered_bytes: of all uploads that are in memory at once.
-        max_jobs: jobs that wait at once.
-        max_listeners: open event streams.
-        max_connections: open connections; fewer where the process may open few files.
-        keep_bytes: of pictures kept on disk; the oldest go first.
-        body_seconds: how long an upload may pause.
-        large_pixels: images of more than this are decoded on a thread of their own.
+        max_upload_bytes: size of a prediction request, in bytes.
+        max_train_bytes: size of a training request, in bytes, packed or unpacked.
+        max_train_images: number of images in a training request.
+        max_staged_bytes: disk space of all uploads for queued and running trainings, in bytes.
+        max_pixels: number of pixels of an image.
+        max_batch: number of images in a prediction request.
+        max_queue: number of images that wait for one model.
+        max_buffered_bytes: memory of all uploads at any time, in bytes.
+        max_jobs: number of waiting jobs.
+        max_listeners: number of open event streams.
+        max_connections: number of open connections; fewer if the process may open few files.
+        keep_bytes: disk space of pictures, in bytes; the oldest are deleted first.
+        body_seconds: longest pause of an upload, in seconds.
+        large_pixels: number of pixels above which an image is decoded on a thread of its own.
     """
 
     max_upload_bytes: int = 64 * MIB
@@ -47,24 +47,24 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a service is told when it starts.
+    """Settings of a service.
 
     Attributes:
-        models: a model file, or a folder of them.
-        data: folder for the results and their pictures.
+        models: a model file, or a folder of model files.
+        data: folder for results and pictures.
         host: address to bind.
-        port: 0 takes a free one.
-        token: that clients must present; ``None`` asks for none.
+        port: port to bind; 0 chooses a free port.
+        token: token that clients must present; ``None`` needs no token.
         cors: origins whose pages may call the service.
-        limits: what it refuses.
-        watch: a folder to follow.
-        watch_model: the model that judges what arrives there.
-        runtime: of the models.
-        threads: of a run of a model; 0 takes all cores.
-        batch_size: images to a run of the network.
-        batch_wait: seconds that a batch waits for images that are being decoded.
-        reload_seconds: how often the model files are looked at.
-        shutdown_seconds: time for ending, in seconds; then the process ends by force.
+        limits: limits for requests.
+        watch: folder to follow, or ``None``.
+        watch_model: name of the model for the watched folder.
+        runtime: name of the runtime of the models.
+        threads: number of threads per run of a model, 0 for all cores.
+        batch_size: number of images per run of the network.
+        batch_wait: time that a batch waits for images in decoding, in seconds.
+        reload_seconds: interval between two looks at the model files, in seconds.
+        shutdown_seconds: time to end in, in seconds; then the process ends by force.
     """
 
     models: Path

@@ -1,81 +1,77 @@
-"""Models are trained and learn more, as jobs."""
+"""Handlers of trainings, updates and jobs."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
 from pydantic import Field
 
-from fre.serve.answers import answer
-from fre.serve.problems import Problem
-from fre.serve.routes.bodies import RAW_TYPES, body_of, read_files, unsupported
-from fre.serve.routes.parameters import JobIdentity, Model
+from fre.serve.bodies import RAW_TYPES, body_of, exhaust, media_type, read_files, unsupported
+from fre.serve.responses import Problem, invalid, json_response
+from fre.serve.schemas import JobIdentity, Model
 from fre.serve.service import Service
-from fre.serve.training import NAME_PATTERN, Staging, Training
-from fre.serve.updating import Updating
-from fre.serve.uploads import exhaust, media_type
+from fre.serve.staging import Staging
+from fre.serve.training import NAME_PATTERN, ModelTraining, ModelUpdate
 
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
 MOST_RESULTS = 2000
 
 
+@dataclass
 class JobRoutes:
-    """Training, updates, and the jobs that both are.
+    """Handlers of trainings, updates and jobs."""
 
-    Args:
-        service: that does the work.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    service: Service
 
     async def train(
         self,
         request: Request,
         name: Annotated[
             str,
-            Query(description="Of the model.", pattern=NAME_PATTERN, examples=["plate-2"]),
+            Query(description="Name of the new model.", pattern=NAME_PATTERN, examples=["plate-2"]),
         ],
         preset: Annotated[
-            Literal["default", "reference"] | None, Query(description="As for fre train.")
+            Literal["default", "reference"] | None, Query(description="Preset, as for fre train.")
         ] = None,
         false_alarm_rate: Annotated[
-            float, Query(gt=0, lt=1, description="Share of good images that may be anomalous.")
+            float,
+            Query(gt=0, lt=1, description="Accepted share of false alarms among good images."),
         ] = 0.01,
         size: Annotated[
-            int | None, Query(ge=32, le=1024, description="Of the input, in pixels.")
+            int | None, Query(ge=32, le=1024, description="Side of the model's input, in pixels.")
         ] = None,
-        overwrite: Annotated[bool, Query(description="Replace a model of that name.")] = False,
+        overwrite: Annotated[
+            bool, Query(description="Replace an existing model of this name.")
+        ] = False,
         samples: Annotated[
             int | None,
-            Query(ge=10, le=200, description="Draw so many good images, instead of a body."),
+            Query(ge=10, le=200, description="Number of good images to draw, instead of a body."),
         ] = None,
     ) -> Response:
-        """Learn what good parts look like, from images, zip files or samples: makes a job."""
+        """Train a model on good images, zip files or samples, as a job."""
         service = self.service
         parameters: dict[str, Any] = {"preset": preset, "false_alarm_rate": false_alarm_rate}
-        # The reference by itself is another network, which needs PyTorch: as fre train has it.
+        # The default network of the reference preset needs PyTorch, which a service may lack.
         if preset == "reference":
             parameters["backbone"] = "efficientnet_lite0"
         if size is not None:
             parameters["size"] = size
-        training = Training(name, overwrite, parameters, service.settings.threads)
+        training = ModelTraining(name, overwrite, parameters, service.settings.threads)
         training.check(service.registry)
         service.jobs.check_room()
         async with self._staged(request) as staging:
             images = await asyncio.to_thread(staging.unpack, service.settings.limits)
             if samples is not None and images:
-                raise Problem(422, "invalid", "give images or samples, not both")
+                raise invalid("give images or samples, not both")
             if samples is None and len(images) < 3:
-                raise Problem(
-                    422,
-                    "invalid",
-                    f"training needs 3 good images or more, found {len(images)} in the request",
+                raise invalid(
+                    f"training needs 3 good images or more, found {len(images)} in the request"
                 )
             work = training.work(service.registry, staging, images, samples or 0)
             job = await asyncio.to_thread(service.jobs.add, "train", name, work)
@@ -88,35 +84,33 @@ class JobRoutes:
         results: Annotated[
             list[Annotated[int, Field(ge=1)]] | None,
             Query(
-                description="Ids of results that are marked as good; their images are learnt.",
+                description="Ids of results marked as good, whose images are added.",
                 max_length=MOST_RESULTS,
             ),
         ] = None,
         accept_anomalous: Annotated[
-            bool, Query(description="Learn from uploads that the model calls anomalous, too.")
+            bool, Query(description="Also add uploads that the model calls anomalous.")
         ] = False,
     ) -> Response:
-        """Learn from more good images, zip files, or marked results: makes a job."""
+        """Update a model with good images, zip files or marked results, as a job."""
         service = self.service
         marked = tuple(dict.fromkeys(results or ()))
-        updating = Updating(model, accept_anomalous, marked, service.settings.threads)
-        updating.check(service.registry)
+        update = ModelUpdate(model, accept_anomalous, marked, service.settings.threads)
+        update.check(service.registry)
         service.jobs.check_room()
         async with self._staged(request) as staging:
             uploads = await asyncio.to_thread(staging.unpack, service.settings.limits)
             if not uploads and not marked:
-                raise Problem(
-                    422, "invalid", "an update needs 1 good image or more, or ids of results"
-                )
+                raise invalid("an update needs 1 good image or more, or ids of results")
             parts = await asyncio.to_thread(self._marked, model, marked, staging)
-            work = updating.work(service.registry, staging, uploads, parts, self._learnt)
+            work = update.work(service.registry, staging, uploads, parts, self._learnt)
             job = await asyncio.to_thread(service.jobs.add, "update", model, work)
         return _accepted(job)
 
     def _marked(
         self, model: str, results: tuple[int, ...], staging: Staging
     ) -> list[tuple[Path, str]]:
-        """Copies of the images of results: those that are kept may be dropped meanwhile."""
+        """Copy the images of results, as the stored ones may be deleted meanwhile."""
         found = []
         for identity in results:
             name, data = self.service.results.image_of_good_part(identity, model)
@@ -128,18 +122,18 @@ class JobRoutes:
 
     def _learnt(self, results: Sequence[int]) -> None:
         for found in self.service.results.set_learnt(results):
-            self.service.hub.publish("verdict", found)
+            self.service.events.publish("verdict", found)
 
     @asynccontextmanager
     async def _staged(self, request: Request) -> AsyncIterator[Staging]:
-        """The files of a body, in a folder that a job will own and remove."""
+        """Yield the files of a body, in a folder that a job will own and remove."""
         staging = await asyncio.to_thread(
             Staging.make, self.service.settings.data / "uploads", self.service.disk
         )
         try:
             await self._stage(request, staging)
             yield staging
-        except BaseException:  # also if the client goes: then there is no job to remove it
+        except BaseException:  # also if the client leaves: no job would remove the folder
             await asyncio.to_thread(staging.remove)
             raise
 
@@ -174,17 +168,19 @@ class JobRoutes:
                 sink.close()
 
     async def list_jobs(self) -> Response:
-        """The last jobs, newest first."""
-        return answer({"jobs": await asyncio.to_thread(self.service.jobs.list)})
+        """List the last jobs, newest first."""
+        return json_response({"jobs": await asyncio.to_thread(self.service.jobs.list)})
 
     async def get_job(self, job: JobIdentity) -> Response:
-        """One job: its state, its progress, its result."""
-        return answer({"job": await asyncio.to_thread(self.service.jobs.get, job)})
+        """Return the state, progress and result of a job."""
+        return json_response({"job": await asyncio.to_thread(self.service.jobs.get, job)})
 
     async def cancel_job(self, job: JobIdentity) -> Response:
-        """End a job; it ends a moment later."""
-        return answer({"job": await asyncio.to_thread(self.service.jobs.cancel, job)})
+        """Cancel a job; it ends a moment later."""
+        return json_response({"job": await asyncio.to_thread(self.service.jobs.cancel, job)})
 
 
 def _accepted(job: dict[str, Any]) -> Response:
-    return answer({"job": job}, status_code=202, headers={"Location": f"/v1/jobs/{job['id']}"})
+    return json_response(
+        {"job": job}, status_code=202, headers={"Location": f"/v1/jobs/{job['id']}"}
+    )

@@ -1,33 +1,32 @@
-"""The models: what they are, and the threshold they decide by."""
+"""Handlers of models: calibration, threshold, anomalous rate and drift."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
-from fastapi import Body, Response
+from fastapi import Body, Query, Response
 
-from fre.serve.answers import answer
-from fre.serve.problems import Problem
-from fre.serve.routes.parameters import Model
-from fre.serve.schemas import ThresholdRequest
+from fre.serve.drift import SIGNIFICANCE, TEST, drift
+from fre.serve.responses import invalid, json_response
+from fre.serve.results import PAGE_SOURCE
+from fre.serve.schemas import Model, OneSource, ThresholdRequest
 from fre.serve.service import Service
 
 
+@dataclass
 class ModelRoutes:
-    """Models and their calibration.
+    """Handlers of models and their calibration."""
 
-    Args:
-        service: that does the work.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    service: Service
 
     async def list_models(self) -> Response:
-        """All models, by name; and the files that can't be loaded, with the reasons."""
+        """List all models by name, and the files that can't be loaded."""
         registry = self.service.registry
-        return answer(
+        return json_response(
             {
                 "models": [entry.summary() for entry in registry.entries()],
                 "errors": [
@@ -37,24 +36,24 @@ class ModelRoutes:
         )
 
     async def get_model(self, model: Model) -> Response:
-        """One model, and what its file says of itself."""
+        """Return a model and the metadata of its file."""
         entry = self.service.registry.get(model)
         metadata = {k: v for k, v in entry.model.metadata.items() if k != "calibration"}
-        return answer({"model": entry.summary(), "metadata": metadata})
+        return json_response({"model": entry.summary(), "metadata": metadata})
 
     async def get_calibration(self, model: Model) -> Response:
-        """Scores of good images, and the threshold that follows from them."""
-        return answer(self.service.registry.get(model).calibration())
+        """Return the scores of good images, and the thresholds that follow from them."""
+        return json_response(self.service.registry.get(model).calibration())
 
     async def set_threshold(
         self,
         model: Model,
         body: Annotated[ThresholdRequest, Body(examples=[{"false_alarm_rate": 0.05}])],
     ) -> Response:
-        """Decide by another threshold from now on; it is written into the model's file."""
+        """Set another threshold, and write it into the model file."""
         self.service.registry.get(model)
         if (body.threshold is None) == (body.false_alarm_rate is None):
-            raise Problem(422, "invalid", "give one of threshold and false_alarm_rate")
+            raise invalid("give one of threshold and false_alarm_rate")
         entry = await asyncio.to_thread(
             self.service.registry.set_threshold,
             model,
@@ -62,4 +61,52 @@ class ModelRoutes:
             false_alarm_rate=body.false_alarm_rate,
             sha256=body.sha256,
         )
-        return answer(entry.calibration())
+        return json_response(entry.calibration())
+
+    async def get_rate(
+        self,
+        model: Model,
+        seconds: Annotated[
+            int, Query(ge=1, le=31_622_400, description="Length of the whole period, in seconds.")
+        ] = 3600,
+        buckets: Annotated[
+            int, Query(ge=1, le=1000, description="Number of time spans in the period.")
+        ] = 60,
+        source: OneSource = None,
+    ) -> Response:
+        """Return the anomalous rate over time."""
+        entry = self.service.registry.get(model)
+        span = max(1, math.ceil(seconds / buckets))
+        found = await asyncio.to_thread(
+            self.service.results.rate,
+            entry.name,
+            source,
+            end=time.time(),
+            seconds=span,
+            buckets=buckets,
+        )
+        return json_response({"model": entry.name, "bucket_seconds": span, "buckets": found})
+
+    async def get_drift(
+        self,
+        model: Model,
+        n: Annotated[
+            int, Query(ge=30, le=10_000, description="Number of recent parts to test.")
+        ] = 200,
+        source: OneSource = None,
+    ) -> Response:
+        """Test whether recent parts still look like the good images of the calibration."""
+        entry = self.service.registry.get(model)
+        p_values = await asyncio.to_thread(
+            self.service.results.recent_p_values,
+            entry.name,
+            entry.calibration_sha256,
+            source,
+            n,
+        )
+        found = drift(p_values, len(entry.model.calibration.scores))
+        if source == PAGE_SOURCE:
+            found = replace(found, message="Images uploaded on the page do not count.")
+        return json_response(
+            {"model": entry.name, "test": TEST, "significance": SIGNIFICANCE, **asdict(found)}
+        )

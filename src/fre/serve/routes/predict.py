@@ -1,34 +1,41 @@
-"""Images are judged."""
+"""Handler of predictions."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
 
 from fre.errors import ImageError
 from fre.report.prediction_files import encode_map
-from fre.serve.answers import answer
 from fre.serve.batching import Outcome, UnjudgedError
-from fre.serve.problems import Problem
-from fre.serve.registry import Entry
-from fre.serve.routes.bodies import RAW_TYPES, body_of, read_files, unsupported
-from fre.serve.routes.parameters import Model, Source
+from fre.serve.bodies import (
+    RAW_TYPES,
+    Lease,
+    MemorySink,
+    body_of,
+    clean_name,
+    media_type,
+    read_files,
+    unsupported,
+)
+from fre.serve.registry import LoadedModel
+from fre.serve.responses import Problem, invalid, json_response
+from fre.serve.schemas import Model, PredictionItem, Source
 from fre.serve.service import Service
-from fre.serve.uploads import Lease, MemorySink, clean_name, media_type
+
+ITEM_KEYS = [key.name for key in fields(PredictionItem) if key.name not in ("reason", "map")]
+"""Keys of a stored result that a response repeats."""
 
 
+@dataclass
 class PredictRoutes:
-    """Images in, decisions out.
+    """Handler of predictions."""
 
-    Args:
-        service: that does the work.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    service: Service
 
     async def predict(
         self,
@@ -38,23 +45,21 @@ class PredictRoutes:
             Literal["none", "png", "npy"],
             Query(
                 alias="map",
-                description="Whether to give the anomaly map, and how: 16-bit grey or float32.",
+                description="Format of the anomaly map: none, 16-bit grey PNG, or float32 npy.",
             ),
         ] = "none",
         source: Source = "api",
         name: Annotated[
-            str, Query(description="What to call an image that is sent by itself.", max_length=1024)
+            str, Query(description="Name of an image that is the whole body.", max_length=1024)
         ] = "image",
     ) -> Response:
-        """Judge images: several as a form, or one as it is."""
+        """Score images: several in a form, or one as the whole body."""
         service = self.service
         entry = service.registry.get(model)
         with service.budget.lease() as lease:
             images = await self._images(request, name, lease)
             if not images:
-                raise Problem(
-                    422, "invalid", "no image in the request: send files of a form, or one image"
-                )
+                raise invalid("no image in the request: send files of a form, or one image")
             futures = service.batcher.admit(entry, images, source=source)
             outcomes = await asyncio.gather(
                 *(asyncio.wrap_future(future) for future in futures), return_exceptions=True
@@ -72,12 +77,12 @@ class PredictRoutes:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             status, code = (500, "not_judged") if unjudged else (422, "unreadable")
             raise Problem(status, code, f"{images[0][0]}: {errors[0]}{more}")
-        return answer(
+        return json_response(
             {"model": entry.name, "model_sha256": entry.model.sha256, "predictions": items}
         )
 
     async def _images(self, request: Request, name: str, lease: Lease) -> list[tuple[str, bytes]]:
-        """Names and files of the images in a body."""
+        """Return names and file contents of the images in a body."""
         limits = self.service.settings.limits
         chunks = lease.count(body_of(request, limits, max_bytes=limits.max_upload_bytes))
         kind, options = media_type(request.headers)
@@ -101,28 +106,14 @@ class PredictRoutes:
         raise unsupported(kind, "multipart/form-data, image/* or application/octet-stream")
 
     async def _item(
-        self, entry: Entry, name: str, outcome: Outcome | BaseException, form: str
+        self, entry: LoadedModel, name: str, outcome: Outcome | BaseException, form: str
     ) -> dict[str, Any]:
         if isinstance(outcome, (ImageError, UnjudgedError)):
             return {"name": name, "error": outcome.reason}
         if isinstance(outcome, BaseException):
             raise outcome
         result = outcome.result
-        item = {
-            key: result[key]
-            for key in (
-                "id",
-                "name",
-                "score",
-                "p_value",
-                "anomalous",
-                "regions",
-                "image_sha256",
-                "image_size",
-                "threshold",
-                "created",
-            )
-        }
+        item = {key: result[key] for key in ITEM_KEYS}
         if result["reason"] is not None:
             item["reason"] = result["reason"]
         if form != "none":

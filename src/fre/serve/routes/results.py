@@ -1,20 +1,20 @@
-"""The history of results, its pictures, and what reviewers say of it."""
+"""Handlers of the history of results, their pictures and verdicts."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import Body, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from fre.serve.answers import answer
-from fre.serve.clock import stamp
-from fre.serve.drawing import Wanted
-from fre.serve.problems import Problem
-from fre.serve.results import Filters
-from fre.serve.routes.parameters import (
+from fre.serve.database import stamp
+from fre.serve.pictures import PictureRequest
+from fre.serve.responses import invalid, json_response
+from fre.serve.result_rows import Filters
+from fre.serve.schemas import (
     After,
     Anomalous,
     Identity,
@@ -24,9 +24,9 @@ from fre.serve.routes.parameters import (
     Since,
     Until,
     Verdict,
+    VerdictRequest,
     Wrong,
 )
-from fre.serve.schemas import VerdictRequest
 from fre.serve.service import Service
 
 
@@ -58,42 +58,38 @@ def _moment(name: str, text: str | None) -> str | None:
     try:
         return stamp(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
     except (ValueError, OverflowError, OSError) as error:
-        raise Problem(422, "invalid", f"{name}: {text} is not a time") from error
+        raise invalid(f"{name}: {text} is not a time") from error
 
 
 Filtered = Annotated[Filters, Depends(_filters)]
-"""Which results are wanted, by the parameters of the query."""
+"""Conditions on results, from the query parameters."""
 
 
+@dataclass
 class ResultRoutes:
-    """The history of results.
+    """Handlers of the history of results."""
 
-    Args:
-        service: that does the work.
-    """
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    service: Service
 
     async def list_results(
         self,
         filters: Filtered,
         order: Annotated[
-            Literal["newest", "worst"], Query(description="Newest, or highest score, first.")
+            Literal["newest", "worst"], Query(description="Newest or highest score first.")
         ] = "newest",
-        limit: Annotated[int, Query(ge=1, le=500, description="Results to a page.")] = 50,
+        limit: Annotated[int, Query(ge=1, le=500, description="Number of results on a page.")] = 50,
         cursor: Annotated[
-            str | None, Query(description="'next' of the page before.", max_length=200)
+            str | None, Query(description="'next' of the previous page.", max_length=200)
         ] = None,
     ) -> Response:
-        """The history, a page at a time."""
+        """List the results, one page at a time."""
         page = await asyncio.to_thread(
             self.service.results.page, filters, order=order, limit=limit, cursor=cursor
         )
-        return answer(page)
+        return json_response(page)
 
     async def export_results(self, filters: Filtered) -> Response:
-        """The history as CSV, oldest first."""
+        """Export the results as CSV, oldest first."""
         return StreamingResponse(
             self.service.results.csv(filters),
             media_type="text/csv; charset=utf-8",
@@ -101,30 +97,30 @@ class ResultRoutes:
         )
 
     async def get_result(self, result: Identity) -> Response:
-        """One result."""
-        return answer({"result": await asyncio.to_thread(self.service.results.get, result)})
+        """Return one result."""
+        return json_response({"result": await asyncio.to_thread(self.service.results.get, result)})
 
     async def set_verdict(
         self,
         result: Identity,
         body: Annotated[VerdictRequest, Body(examples=[{"verdict": "good"}])],
     ) -> Response:
-        """Keep what a reviewer says of a part."""
+        """Set the verdict of a reviewer on a part."""
         found = await asyncio.to_thread(self.service.results.set_verdict, result, body.verdict)
-        self.service.hub.publish("verdict", found)
-        return answer({"result": found})
+        self.service.events.publish("verdict", found)
+        return json_response({"result": found})
 
     async def get_image(self, request: Request, result: Identity, size: Side = None) -> Response:
-        """The image, as it was sent where browsers show that, or smaller as JPEG."""
-        return await self._picture(request, result, Wanted("image", size))
+        """Return the image as sent if browsers show its format, or a smaller JPEG."""
+        return await self._picture(request, result, PictureRequest("image", size))
 
     async def get_overlay(self, request: Request, result: Identity, size: Side = 1024) -> Response:
-        """The image under its heat map."""
-        return await self._picture(request, result, Wanted("overlay", size))
+        """Return the image under its heat map."""
+        return await self._picture(request, result, PictureRequest("overlay", size))
 
     async def get_heat(self, request: Request, result: Identity) -> Response:
-        """The heat colours with their opacity, at the size of the model's input."""
-        return await self._picture(request, result, Wanted("heat"))
+        """Return the heat colours with their opacity, at the size of the model's input."""
+        return await self._picture(request, result, PictureRequest("heat"))
 
     async def get_map(
         self,
@@ -134,16 +130,16 @@ class ResultRoutes:
             Literal["png", "npy", "tiff"],
             Query(
                 alias="format",
-                description="16-bit grey on the model's range of the map, or float32.",
+                description="16-bit grey PNG over the model's map range, or float32.",
             ),
         ] = "png",
     ) -> Response:
-        """The anomaly map at the size of the image."""
-        return await self._picture(request, result, Wanted("map", map_format=map_format))
+        """Return the anomaly map at the size of the image."""
+        return await self._picture(request, result, PictureRequest("map", map_format=map_format))
 
-    async def _picture(self, request: Request, result: int, wanted: Wanted) -> Response:
+    async def _picture(self, request: Request, result: int, wanted: PictureRequest) -> Response:
         async def gone() -> bool:
-            # The first look takes in the end of the request, the second what came after it.
+            # The first call consumes the end of the request, the second a disconnect.
             return await request.is_disconnected() or await request.is_disconnected()
 
         stored = await asyncio.to_thread(self.service.results.stored, result)

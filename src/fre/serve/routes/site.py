@@ -1,62 +1,57 @@
-"""The service itself: its page, its state, its sessions and samples."""
+"""Handlers of the service itself: page, state, metrics, sessions, samples and events."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import Body, Request, Response
 from fastapi import Path as InPath
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 
-from fre.serve.answers import answer
-from fre.serve.gate import COOKIE, Access
-from fre.serve.problems import Problem
-from fre.serve.schemas import SessionRequest
+from fre.serve.access import COOKIE, AccessControl
+from fre.serve.responses import Problem, json_response, not_found, shutting_down
+from fre.serve.schemas import LimitsBody, OneModel, OneSource, SessionRequest
 from fre.serve.service import Service
 from fre.version import __version__
 
 PAGE = Path(__file__).parents[1] / "page"
 
 
+@dataclass
 class SiteRoutes:
-    """The page, the state of the service, sessions and samples.
+    """Handlers of the page, the state, sessions, samples and events."""
 
-    Args:
-        service: that does the work.
-        access: who may ask.
-    """
-
-    def __init__(self, service: Service, access: Access) -> None:
-        self.service = service
-        self.access = access
+    service: Service
+    access: AccessControl
 
     async def page(self) -> Response:
         """The page for people."""
         index = PAGE / "index.html"
         if not index.is_file():
-            raise Problem(404, "not_found", "this installation has no page; /openapi.json has more")
+            raise not_found("this installation has no page; /openapi.json has more")
         return FileResponse(index, media_type="text/html", headers={"Cache-Control": "no-cache"})
 
     async def healthz(self) -> Response:
-        """Whether the process answers."""
-        return answer({"status": "ok"})
+        """Check that the process responds."""
+        return json_response({"status": "ok"})
 
     async def readyz(self) -> Response:
-        """Whether it is worth sending images."""
+        """Check that the service accepts images."""
         service = self.service
         if service.draining:
-            raise Problem(503, "shutting_down", "the service is ending", retry_after=5)
+            raise shutting_down()
         if service.registry.away is not None:
             raise Problem(
                 503,
                 "models_away",
-                f"{service.registry.away}; {len(service.registry.names())} models that were "
-                "loaded before go on serving",
+                f"{service.registry.away}; {len(service.registry.names())} loaded models "
+                "stay in use",
                 retry_after=5,
             )
-        return answer(
+        return json_response(
             {
                 "status": "ready",
                 "models": len(service.registry.names()),
@@ -65,12 +60,12 @@ class SiteRoutes:
         )
 
     async def metrics(self) -> Response:
-        """Figures for Prometheus."""
+        """Metrics for Prometheus."""
         text = await asyncio.to_thread(self.service.metrics.text)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def describe(self) -> Response:
-        """What the service is and can."""
+        """Version, features and limits of the service."""
         service, limits = self.service, self.service.settings.limits
         watch = None
         if service.settings.watch is not None:
@@ -80,19 +75,12 @@ class SiteRoutes:
                 "model": entry.name if entry else service.settings.watch_model,
                 "error": service.watch and service.watch.follower.away,
             }
-        return answer(
+        return json_response(
             {
                 "version": __version__,
                 "models_folder": service.registry.is_folder,
                 "can_train": service.registry.is_folder,
-                "limits": {
-                    "max_upload_bytes": limits.max_upload_bytes,
-                    "max_train_bytes": limits.max_train_bytes,
-                    "max_staged_bytes": limits.max_staged_bytes,
-                    "max_pixels": limits.max_pixels,
-                    "max_batch": limits.max_batch,
-                    "max_queue": limits.max_queue,
-                },
+                "limits": {key.name: getattr(limits, key.name) for key in fields(LimitsBody)},
                 "watch": watch,
                 "n_results": await asyncio.to_thread(service.results.count),
                 "note": service.history_note,
@@ -119,14 +107,14 @@ class SiteRoutes:
         return response
 
     async def close_session(self) -> Response:
-        """Forget the cookie."""
+        """Delete the cookie."""
         response = Response(status_code=204)
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response
 
     async def list_samples(self) -> Response:
-        """Images that the service draws itself."""
-        return answer({"samples": self.service.samples.list()})
+        """List the images that the service draws."""
+        return json_response({"samples": self.service.samples.list()})
 
     async def get_sample(
         self,
@@ -134,6 +122,12 @@ class SiteRoutes:
             str, InPath(description="Id of the sample.", max_length=64, examples=["scratch-1"])
         ],
     ) -> Response:
-        """A drawn image."""
+        """Return a drawn image."""
         data = await asyncio.to_thread(self.service.samples.png, sample)
         return Response(data, media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+
+    async def events(self, model: OneModel = None, source: OneSource = None) -> Response:
+        """Stream results, verdicts, jobs and model changes as server-sent events."""
+        broadcaster = self.service.events
+        listener = broadcaster.listen(model, source)
+        return StreamingResponse(broadcaster.stream(listener), media_type="text/event-stream")

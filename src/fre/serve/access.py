@@ -1,10 +1,9 @@
-"""What every request passes: who may ask, from which page, how much, and how long it took."""
+"""Middleware of every request: access control, security headers, small bodies, and metrics."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -12,9 +11,9 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
+from fre.serve.bodies import body_chunks
 from fre.serve.metrics import Metrics
-from fre.serve.problems import Problem, fault, problem_body
-from fre.serve.uploads import body_chunks
+from fre.serve.responses import Problem, internal_problem, problem_response
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -26,7 +25,7 @@ OPEN = ("/", "/healthz", "/readyz", "/v1/session", "/favicon.ico")
 OPEN_BELOW = "/static/"
 SAFE = ("GET", "HEAD", "OPTIONS")
 OWN_SITES = ("same-origin", "none")
-"""Values of Sec-Fetch-Site of the service's own page, and of requests without a page."""
+"""Values of Sec-Fetch-Site for the service's own page and for requests without a page."""
 METHODS = (*SAFE, "POST", "PUT", "DELETE", "PATCH")
 LOCAL = ("localhost", "127.0.0.1", "::1")
 SMALL_BODY = 65536
@@ -45,14 +44,16 @@ HEADERS = (
 log = logging.getLogger("fre.serve")
 
 
-class Access:
-    """Who may ask.
+class AccessControl:
+    """Decides whether a request is allowed.
+
+    Without a token, the service answers only to its local names. So no page on the web can reach it
+    by a DNS name of its own.
 
     Args:
-        token: that clients must present; ``None`` asks for none, and then the service answers
-            to its local names only, so that no page on the web can reach it by a name of its own.
-        host: the address that is bound.
-        cors: origins whose pages may call.
+        token: token that clients must present; ``None`` needs no token.
+        host: bound address.
+        cors: origins whose pages may call the service.
     """
 
     def __init__(self, token: str | None, host: str, cors: tuple[str, ...]) -> None:
@@ -61,16 +62,21 @@ class Access:
         self.cors = cors
 
     def session(self) -> str:
-        """The value of the cookie: it proves the token without holding it."""
+        """Return the cookie value, which proves the token without containing it."""
         assert self.token is not None
         return hmac.new(self.token.encode(), b"fre session", hashlib.sha256).hexdigest()
 
     def is_token(self, given: str) -> bool:
-        """Whether it is the token, in a time that does not depend on where it differs."""
+        """Compare a text with the token in constant time."""
         return self.token is None or _equal(given, self.token)
 
     def check(self, method: str, path: str, headers: dict[str, str]) -> None:
-        """Refuse who may not ask.
+        """Refuse a request that is not allowed.
+
+        Args:
+            method: HTTP method.
+            path: path of the URL.
+            headers: request headers by lower-case name.
 
         Raises:
             Problem: the host, the origin or the token is not acceptable.
@@ -86,15 +92,15 @@ class Access:
             and _authority(origin) != host
         ):
             raise Problem(403, "forbidden", f"pages of {origin!r} may not change anything here")
-        # Some requests of a page carry no Origin. Browsers then still say where they come from;
-        # same-site is another port of this machine, or another host of the same domain.
+        # Some page requests have no Origin, but browsers still send Sec-Fetch-Site. The value
+        # same-site means another port of this machine, or another host of the same domain.
         site = headers.get("sec-fetch-site", "none").strip().lower()
         if site not in OWN_SITES and method not in SAFE and origin not in self.cors:
             raise Problem(403, "forbidden", "pages of other origins may not change anything here")
         if self.token is None or path in OPEN or path.startswith(OPEN_BELOW):
             return
         if method == "OPTIONS" and origin in self.cors:
-            return  # a browser asks before it sends the token
+            return  # a preflight request has no token
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self.is_token(given.strip()):
             return
@@ -133,23 +139,23 @@ def _cookie(header: str) -> str:
     return morsel.value if morsel else ""
 
 
-class Gate:
+class AccessMiddleware:
     """Wraps the application.
 
     Args:
-        app: the application.
-        access: who may ask.
-        metrics: count and measure.
-        pause: seconds that a body may stall.
-        is_upload: whether a path takes bodies that its handler limits itself; other bodies are
-            read here.
+        app: ASGI application.
+        access: access control.
+        metrics: metrics of requests.
+        pause: longest pause of a body, in seconds.
+        is_upload: returns whether the handler of a path limits the body itself. The middleware
+            reads all other bodies, up to 64 KiB.
     """
 
     def __init__(
         self,
         app: App,
         *,
-        access: Access,
+        access: AccessControl,
         metrics: Metrics,
         pause: float,
         is_upload: Callable[[str], bool],
@@ -161,7 +167,7 @@ class Gate:
         self.is_upload = is_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection of ASGI."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -192,11 +198,11 @@ class Gate:
             await self.app(scope, receive, watched_send)
         except Problem as problem:
             if status == 0:
-                await _answer(watched_send, problem)
-        except Exception as error:  # a fault of ours: in the log, and one connection's alone
+                await problem_response(problem)(scope, receive, watched_send)
+        except Exception as error:  # a bug in fre must not affect other connections
             log.exception("%s %s", scope["method"], scope["path"])
             if status == 0:
-                await _answer(watched_send, fault(error))
+                await problem_response(internal_problem(error))(scope, receive, watched_send)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in METHODS else "other"
@@ -217,17 +223,3 @@ class Gate:
             return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         return replay
-
-
-async def _answer(send: Send, problem: Problem) -> None:
-    body = json.dumps(problem_body(problem.code, problem.message)).encode()
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-    headers.update(problem.headers())
-    await send(
-        {
-            "type": "http.response.start",
-            "status": problem.status,
-            "headers": [(key.lower().encode(), value.encode()) for key, value in headers.items()],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})

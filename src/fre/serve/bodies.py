@@ -1,4 +1,4 @@
-"""Bodies of requests: read within their limits, a part at a time, trusting nothing in them."""
+"""Request bodies: read within limits, piece by piece, without trust in their content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fre.serve.problems import Problem
+from fastapi import Request
+
+from fre.serve.responses import Problem, bad_request, invalid
+from fre.serve.settings import Limits
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -23,16 +26,16 @@ MAX_FIELD_BYTES = 65536
 MAX_NAME = 255
 
 SLOWEST = 1024
-"""Bytes a second that a body must bring on average, beyond one pause."""
+"""Average rate that a body must have, in bytes a second, beyond one pause."""
 DISCARD_BYTES = 64 * 1024 * 1024
 DISCARD_SECONDS = 5.0
 
 
 class Budget:
-    """Bytes of uploads that are in memory at once, over all requests.
+    """Memory of all uploads at any time.
 
     Args:
-        limit: how many may be.
+        limit: number of bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -41,7 +44,7 @@ class Budget:
 
     @contextmanager
     def lease(self) -> Iterator[Lease]:
-        """What one request takes, given back at its end."""
+        """Yield the share of one request, and give it back at the end."""
         lease = Lease(self)
         try:
             yield lease
@@ -50,17 +53,17 @@ class Budget:
 
 
 class Lease:
-    """What one request takes of a budget."""
+    """Share of one request in a budget."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
         self.taken = 0
 
     async def count(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Pass a body on.
+        """Yield the chunks of a body, and count their bytes.
 
         Raises:
-            Problem: there is no room for it.
+            Problem: the budget is exhausted.
         """
         async for chunk in chunks:
             if self.budget.used + len(chunk) > self.budget.limit:
@@ -73,7 +76,7 @@ class Lease:
 
 
 def media_type(headers: Any) -> tuple[str, dict[str, str]]:
-    """The type of a body, in lower case, and its parameters."""
+    """Return the media type of a body, in lower case, and its parameters."""
     from python_multipart.multipart import parse_options_header
 
     kind, options = parse_options_header(headers.get("content-type", ""))
@@ -84,7 +87,7 @@ def media_type(headers: Any) -> tuple[str, dict[str, str]]:
 
 
 def clean_name(name: str) -> str:
-    """A client's name of a file, for people to read: it is never used as a path."""
+    """Return a client's file name for people to read; it is never used as a path."""
     plain = "".join(
         character if character.isprintable() and character not in "<>|" else "?"
         for character in name.replace("\\", "/")
@@ -94,32 +97,32 @@ def clean_name(name: str) -> str:
 
 
 def declared_length(headers: Any) -> int | None:
-    """What a request says of the length of its body.
+    """Return the declared length of a body, in bytes, or ``None``.
 
     Raises:
-        Problem: it says nonsense.
+        Problem: the header is not a number.
     """
     text = headers.get("content-length")
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal()):
-        raise Problem(400, "bad_request", "Content-Length: expected a number")
+        raise bad_request("Content-Length: expected a number")
     return int(text)
 
 
 async def body_chunks(
     headers: Any, receive: Receive, *, limit: int, pause: float
 ) -> AsyncIterator[bytes]:
-    """The body of a request, as it comes.
+    """Yield the body of a request as it arrives.
 
     Args:
-        headers: of the request.
-        receive: of the server.
-        limit: bytes.
-        pause: seconds that the client may take for the next piece.
+        headers: request headers.
+        receive: ASGI receive function.
+        limit: size of the body, in bytes.
+        pause: longest time between two pieces, in seconds.
 
     Raises:
-        Problem: it is too large, or stalls, or is too slow, or ends before its end.
+        Problem: the body is too large, stalls, is too slow, or ends early.
     """
     too_large = Problem(
         413, "too_large", f"the request's body exceeds the limit of {limit:,} bytes"
@@ -138,7 +141,7 @@ async def body_chunks(
                 408, "timeout", f"the request's body stalled for {pause:g} seconds"
             ) from None
         if message["type"] == "http.disconnect":
-            raise Problem(400, "bad_request", "the request's body ended too early")
+            raise bad_request("the request's body ended too early")
         chunk = message.get("body", b"")
         total += len(chunk)
         waited += time.monotonic() - began
@@ -156,7 +159,7 @@ async def body_chunks(
 
 
 async def _discard(receive: Receive) -> None:
-    """Read on for a while: many clients don't look for an answer before they have sent all."""
+    """Read on for a while: many clients look for a response only after their whole body."""
     end = time.monotonic() + DISCARD_SECONDS
     total = 0
     while total < DISCARD_BYTES and (left := end - time.monotonic()) > 0:
@@ -170,7 +173,7 @@ async def _discard(receive: Receive) -> None:
 
 
 async def exhaust(chunks: AsyncIterator[bytes]) -> None:
-    """Read on for a while in a body that is refused for what is in it."""
+    """Read the rest of a refused body for a while."""
     end = time.monotonic() + DISCARD_SECONDS
     try:
         async for _ in chunks:
@@ -181,27 +184,27 @@ async def exhaust(chunks: AsyncIterator[bytes]) -> None:
 
 
 class Sink(Protocol):
-    """Where a file of an upload goes."""
+    """Destination of an uploaded file."""
 
     def write(self, data: bytes) -> None:
-        """Take a piece."""
+        """Write a piece."""
 
     def close(self) -> None:
-        """It was the last piece."""
+        """End the file."""
 
 
 @dataclass
 class MemorySink:
-    """A file of an upload in memory."""
+    """An uploaded file in memory."""
 
     data: bytearray = field(default_factory=bytearray)
 
     def write(self, data: bytes) -> None:
-        """Take a piece."""
+        """Write a piece."""
         self.data += data
 
     def close(self) -> None:
-        """It was the last piece."""
+        """Do nothing."""
 
 
 @dataclass
@@ -209,10 +212,10 @@ class Part:
     """One part of a multipart body.
 
     Attributes:
-        key: its name in the form.
-        filename: the client's name of the file; ``None`` for a plain field.
-        sink: where the file went.
-        value: of a plain field.
+        key: name of the form field.
+        filename: client's name of the file; ``None`` for a plain field.
+        sink: destination of the file.
+        value: value of a plain field.
     """
 
     key: str
@@ -222,7 +225,7 @@ class Part:
 
 
 class _Collector:
-    """What the parser calls while it reads: gathers headers, and starts and fills parts."""
+    """Callbacks of the multipart parser: collects headers, opens parts and fills them."""
 
     def __init__(self, open_sink: Callable[[str], Sink], max_files: int) -> None:
         self.open_sink = open_sink
@@ -261,14 +264,14 @@ class _Collector:
 
     def _check_header(self) -> None:
         if len(self._name) + len(self._value) > MAX_HEADER_BYTES:
-            raise Problem(400, "bad_request", "a part of the form has too long a header")
+            raise bad_request("a part of the form has too long a header")
 
     def _header_end(self) -> None:
         self._headers[bytes(self._name).lower()] = bytes(self._value)
         self._name.clear()
         self._value.clear()
         if len(self._headers) > MAX_HEADERS:
-            raise Problem(400, "bad_request", "a part of the form has too many headers")
+            raise bad_request("a part of the form has too many headers")
 
     def _headers_finished(self) -> None:
         from python_multipart.multipart import parse_options_header
@@ -276,13 +279,11 @@ class _Collector:
         disposition = self._headers.get(b"content-disposition", b"")
         _, options = parse_options_header(disposition)
         if b"name" not in options:
-            raise Problem(
-                400, "bad_request", "a part of the form lacks a name in its Content-Disposition"
-            )
+            raise bad_request("a part of the form lacks a name in its Content-Disposition")
         name = options[b"name"].decode("utf-8", "replace")
         if b"filename" not in options:
             if len(self.parts) - self._files >= MAX_HEADERS:
-                raise Problem(400, "bad_request", "the form has too many fields")
+                raise bad_request("the form has too many fields")
             self._current = Part(name, None)
         else:
             self._files += 1
@@ -320,17 +321,17 @@ async def read_multipart(
     max_files: int,
     threaded: bool = False,
 ) -> list[Part]:
-    """The parts of a multipart body.
+    """Return the parts of a multipart body.
 
     Args:
-        chunks: the body.
-        boundary: from its type.
-        open_sink: makes the place where a file goes, given its cleaned name.
-        max_files: that are allowed.
-        threaded: whether the sinks are slow, and must not hold up the event loop.
+        chunks: body.
+        boundary: boundary from the content type.
+        open_sink: returns the destination of a file, given its cleaned name.
+        max_files: number of files.
+        threaded: whether the sinks are slow, so that parsing needs a thread.
 
     Raises:
-        Problem: it is damaged, incomplete, or has too many files.
+        Problem: the body is damaged or incomplete, or has too many files.
     """
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser
@@ -338,7 +339,7 @@ async def read_multipart(
     collector = _Collector(open_sink, max_files)
     try:
         if not boundary or len(boundary) > 200:
-            raise Problem(400, "bad_request", "multipart/form-data needs a boundary")
+            raise bad_request("multipart/form-data needs a boundary")
         parser = MultipartParser(boundary.encode("latin-1"), collector.callbacks())
         async for chunk in chunks:
             if threaded:
@@ -347,10 +348,10 @@ async def read_multipart(
                 parser.write(chunk)
         parser.finalize()
         if not collector.ended:
-            raise Problem(400, "bad_request", "the multipart body ends before its last boundary")
+            raise bad_request("the multipart body ends before its last boundary")
     except (FormParserError, UnicodeError) as error:
         await exhaust(chunks)
-        raise Problem(400, "bad_request", f"the multipart body is damaged: {error}") from error
+        raise bad_request(f"the multipart body is damaged: {error}") from error
     except Problem:
         await exhaust(chunks)
         raise
@@ -359,3 +360,46 @@ async def read_multipart(
             if part.sink is not None:
                 part.sink.close()
     return collector.parts
+
+
+RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+"""Media types that clients send by default."""
+
+
+def body_of(request: Request, limits: Limits, *, max_bytes: int) -> AsyncIterator[bytes]:
+    """Yield the body of a request as it arrives, as `body_chunks`.
+
+    Raises:
+        Problem: the body is too large, stalls, or ends early.
+    """
+    return body_chunks(request.headers, request.receive, limit=max_bytes, pause=limits.body_seconds)
+
+
+async def read_files(
+    chunks: AsyncIterator[bytes],
+    boundary: str | None,
+    *,
+    open_sink: Callable[[str], Sink],
+    max_files: int,
+    threaded: bool = False,
+) -> list[Part]:
+    """Return the files of a form, as `read_multipart`.
+
+    Raises:
+        Problem: as for `read_multipart`. Also if the form has no file, or has a plain field, which
+            its client may believe to have an effect.
+    """
+    parts = await read_multipart(
+        chunks, boundary, open_sink=open_sink, max_files=max_files, threaded=threaded
+    )
+    for part in parts:
+        if part.filename is None:
+            raise invalid(f"field {clean_name(part.key)!r} of the form is not a file")
+    if not parts:
+        raise invalid("the form has no files; their field is called files")
+    return parts
+
+
+def unsupported(kind: str, expected: str) -> Problem:
+    """Return the error for a body of another media type."""
+    return Problem(415, "unsupported_media_type", f"expected {expected}, not {kind}")
