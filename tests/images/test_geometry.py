@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_cli import fre, refused
 
+from commands import fre, refused
 from conftest import texture
 from fre import FRE, load
 from fre.backbones import get_backbone
