@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from PIL import Image
+
+# HYPOTHESIS_PROFILE=thorough tries more examples.
+settings.register_profile("quick", max_examples=20, deadline=None)
+settings.register_profile("thorough", max_examples=100, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

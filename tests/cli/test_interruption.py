@@ -106,6 +106,7 @@ def wait_until_it_works(process: subprocess.Popen[str]) -> None:
     assert process.poll() is None, "done before it could be interrupted"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("command", ["train", "predict"])

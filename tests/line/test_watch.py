@@ -124,6 +124,7 @@ def test_the_lines_are_those_of_predict(model: Path, tmp_path: Path) -> None:
     assert again["path"] == str(paths[0])
 
 
+@pytest.mark.slow
 def test_slow_writes_renames_bursts_and_folders(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -173,6 +174,7 @@ def test_slow_writes_renames_bursts_and_folders(model: Path, tmp_path: Path) -> 
         assert scores[name] == pytest.approx(loaded.predict(folder / name).score, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_is_given_up_once(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     fill(folder, 2)
@@ -188,6 +190,7 @@ def test_a_file_that_cannot_be_read_is_given_up_once(model: Path, tmp_path: Path
     assert once(model, folder)[0] == []
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_each_file_is_judged_once(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -253,6 +256,7 @@ def test_the_command_is_run_without_a_shell(model: Path, tmp_path: Path) -> None
     assert not list(Path.cwd().glob("trap*"))
 
 
+@pytest.mark.slow
 def test_commands_that_fail_are_reported_and_counted(model: Path, tmp_path: Path) -> None:
     fill(tmp_path / "in", 1)
     slow, gone = tmp_path / "slow.py", tmp_path / "gone.sh"
@@ -274,6 +278,7 @@ def test_commands_that_fail_are_reported_and_counted(model: Path, tmp_path: Path
         assert "1 of 1 runs of" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_command_that_can_not_be_run_is_refused_at_once(model: Path, tmp_path: Path) -> None:
     fill(tmp_path / "in", 1)
     (tmp_path / "plain.sh").write_text("exit")
@@ -285,6 +290,7 @@ def test_a_command_that_can_not_be_run_is_refused_at_once(model: Path, tmp_path:
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["100.png"]
 
 
+@pytest.mark.slow
 def test_what_is_there_can_be_left_out(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     fill(folder, 5)
@@ -297,6 +303,7 @@ def test_what_is_there_can_be_left_out(model: Path, tmp_path: Path) -> None:
     assert "1 images judged" in watch.errors
 
 
+@pytest.mark.slow
 def test_mistakes(model: Path, tmp_path: Path) -> None:
     def refused(*arguments: object) -> str:
         _, done = once(*arguments)
