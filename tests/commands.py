@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -23,8 +23,11 @@ def fre(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
     from fre.cli import common, main
     from fre.images import formats
 
-    out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        # Files, since programs that the command starts write to their numbers.
+        out, err = (
+            stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(2)
+        )
         patch.setattr(sys, "argv", ["fre", *map(str, arguments)])
         patch.setattr(common.interruption, "watch", lambda: None)
         if cwd is not None:
@@ -33,18 +36,19 @@ def fre(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
         stack.enter_context(warnings.catch_warnings())
         # As Python starts: pytest turns every warning into an error.
         warnings.simplefilter("default")
-        stack.enter_context(contextlib.redirect_stdout(out))
-        stack.enter_context(contextlib.redirect_stderr(err))
-        stopped = stack.enter_context(pytest.raises(SystemExit))
-        main()
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as stopped,
+        ):
+            main()
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read())
     code = stopped.value.code
     assert isinstance(code, int)
-    return subprocess.CompletedProcess(["fre", *map(str, arguments)], code, text(out), text(err))
-
-
-def text(stream: io.TextIOWrapper) -> str:
-    assert isinstance(stream.buffer, io.BytesIO)
-    return stream.buffer.getvalue().decode()
+    return subprocess.CompletedProcess(["fre", *map(str, arguments)], code, *texts)
 
 
 def refused(*arguments: object, cwd: Path | None = None) -> str:

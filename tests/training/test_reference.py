@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from commands import fre as command
 from conftest import shared
 
 pytest.importorskip("torch", reason="needs fre[torch]")
@@ -16,12 +15,7 @@ pytest.importorskip("timm", reason="needs fre[torch]")
 
 
 def fre(*arguments: object) -> dict[str, object]:
-    done = subprocess.run(
-        [sys.executable, "-m", "fre", *map(str, arguments), "--json", "-"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = command(*arguments, "--json", "-")
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 
