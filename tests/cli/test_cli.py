@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from commands import FRE, fre, refused
@@ -32,6 +33,7 @@ def test_without_a_command_it_helps() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_output_is_utf_8_whatever_the_console(model: Path, dataset: Path, tmp_path: Path) -> None:
     image = tmp_path / "\u90e8\u54c1.png"
     shutil.copy(dataset / "test" / "good" / "100.png", image)

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from commands import fre, refused
@@ -124,6 +125,7 @@ def test_training_mistakes(dataset: Path, tmp_path: Path) -> None:
     assert "--nonsense" in train(good, "--nonsense")
 
 
+@pytest.mark.slow
 def test_train_names_near_duplicates_unless_they_are_grouped(tmp_path: Path) -> None:
     folder = tmp_path / "good"
     folder.mkdir()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from commands import fre
 from fitted_models import (
@@ -52,6 +53,7 @@ def test_the_command_lists_anomalous_images_and_writes_nothing(
     assert "1 of them anomalous" in accepted.stdout
 
 
+@pytest.mark.slow
 def test_the_command_refuses_frozen_and_different_models(folders: Path, tmp_path: Path) -> None:
     frozen, small = tmp_path / "frozen.onnx", tmp_path / "small.onnx"
     done = fre("train", folders / "a", "-o", frozen, "--size", SIZE, "--frozen")

@@ -76,6 +76,7 @@ def test_it_is_the_training_that_holds_all_features(preset: str) -> None:
         assert np.corrcoef(scores(streamed), scores(held))[0, 1] > 0.95
 
 
+@pytest.mark.slow
 def test_a_streamed_model_learns_more(many: Path) -> None:
     images = sorted(many.iterdir())[:20]
     model = detector().fit(images)

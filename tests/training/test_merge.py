@@ -22,6 +22,7 @@ from fre.errors import (
 from fre.training.update import learnt_of
 
 
+@pytest.mark.slow
 def test_a_merge_knows_what_is_akin_to_what() -> None:
     again = [np.minimum(image, 254) + np.uint8(1) for image in IMAGES[:3]]
     halves = [detector().fit(images) for images in (IMAGES[:12], [*again, *IMAGES[12:18]])]
@@ -33,6 +34,7 @@ def test_a_merge_knows_what_is_akin_to_what() -> None:
             assert shares[:3].mean() < shares[3:].min()
 
 
+@pytest.mark.slow
 def test_a_merge_is_a_training_on_all_images(whole: Model) -> None:
     parts = [detector().fit(IMAGES[start : start + 8]) for start in (0, 8, 16)]
     merged = merge_models(*parts)

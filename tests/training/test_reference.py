@@ -54,6 +54,7 @@ def test_the_trained_autoencoder_makes_a_model(
         assert 0 <= figures["false_alarm_rate_observed"] <= 0.2
 
 
+@pytest.mark.slow
 def test_the_reference_preset_reads_65536_numbers(tmp_path: Path, good_folder: Path) -> None:
     """ResNet-50 with random weights, which are all that this test needs."""
     import timm

@@ -46,6 +46,7 @@ from fre.training.training_images import TrainingImages
 from fre.training.update import learnt_of
 
 
+@pytest.mark.slow
 @settings(
     max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -147,6 +148,7 @@ def test_the_old_model_stays_as_it_is(model: Model) -> None:
     assert json.dumps(model.metadata) == metadata
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -232,6 +234,7 @@ def test_a_frozen_model_is_the_same_but_for_what_it_lacks(model: Model) -> None:
     assert len(frozen.data) < len(model.data)
 
 
+@pytest.mark.slow
 def test_images_are_not_counted_twice(model: Model) -> None:
     with pytest.raises(OptionError, match="have learnt the same images"):
         merge_models(model, model)
@@ -255,6 +258,7 @@ def written(folder: Path, seeds: Sequence[int]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", [{}, {"memory": 1e-6}])
 def test_some_of_the_same_images_are_refused_with_their_names(
     tmp_path: Path, parameters: dict[str, Any]
@@ -364,6 +368,7 @@ def test_openvino_takes_a_file_as_it_is(model: Model) -> None:
     assert compiled([images])["score"].shape == (6,)
 
 
+@pytest.mark.slow
 def test_damaged_statistics_are_refused(model: Model) -> None:
     arrays = read_arrays(model.data)
     bare = without_arrays(model.data)
@@ -391,6 +396,7 @@ def test_features_come_back_from_coordinates(shape: tuple[int, int]) -> None:
     assert coordinates_of(gram, SubspaceStatistics.of_gram(gram, capacity=3)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["default", "reference"])
 def test_image_wide_subspaces_are_calibrated_as_in_one_training(preset: str) -> None:
     one = learnt_of(detector(preset).fit(IMAGES))
