@@ -7,9 +7,7 @@ from pathlib import Path
 
 from commands import fre
 from conftest import texture
-from fitted_models import (
-    detector,
-)
+from fitted_models import detector
 from fre import load
 
 

@@ -9,12 +9,7 @@ import numpy as np
 import pytest
 
 from commands import fre
-from fitted_models import (
-    NEW,
-    SIZE,
-    detector,
-    scores,
-)
+from fitted_models import NEW, SIZE, detector, scores
 from fre import load
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fitted_models import (
-    IMAGES,
-    detector,
-)
+from fitted_models import IMAGES, detector
 from fre import Model
 
 

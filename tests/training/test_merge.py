@@ -7,14 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fitted_models import (
-    IMAGES,
-    NEW,
-    assert_same_subspaces,
-    defective,
-    detector,
-    scores,
-)
+from fitted_models import IMAGES, NEW, assert_same_subspaces, defective, detector, scores
 from fre import Model, merge_models
 from fre.errors import (
     OptionError,

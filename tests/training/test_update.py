@@ -16,15 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import texture
-from fitted_models import (
-    IMAGES,
-    NEW,
-    SIZE,
-    assert_same_subspaces,
-    defective,
-    detector,
-    scores,
-)
+from fitted_models import IMAGES, NEW, SIZE, assert_same_subspaces, defective, detector, scores
 from fre import Model, load, merge_models
 from fre.backbones import get_backbone
 from fre.backbones.model_file import embedded_backbone
