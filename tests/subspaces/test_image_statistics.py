@@ -206,6 +206,7 @@ def test_columns_are_decomposed_by_their_products_only_where_that_is_exact(weake
     assert norm(held(statistics) - centred.T @ centred) <= statistics.lost * (1 + 1e-6) + 1e-12
 
 
+@pytest.mark.slow
 def test_two_thousand_single_rows() -> None:
     X = features(2000, 60, 30, offset=300)
     statistics = SubspaceStatistics.of(X[:1])
