@@ -61,6 +61,7 @@ def test_updates_in_any_split_and_order_are_one_training(data: st.DataObject) ->
         np.testing.assert_allclose(scores(grown, NEW), scores(one, NEW), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_single_images_can_be_learnt(model: Model) -> None:
     grown = model
     for image in IMAGES[12:15]:
@@ -209,6 +210,7 @@ def test_what_is_not_there_is_refused(model: Model, tmp_path: Path) -> None:
     assert grown.metadata["provenance"]["n_images"] == 13
 
 
+@pytest.mark.slow
 def test_frozen_models_are_refused(model: Model) -> None:
     per_tile = detector(tile=64, size=None, overlap=8, per_tile=True)
     for frozen in (detector(frozen=True).fit(IMAGES[:6]), per_tile.fit(IMAGES[:6])):
@@ -432,6 +434,7 @@ def test_beyond_the_capacity_features_are_gone(model: Model) -> None:
         assert np.isfinite(part.energies).all()
 
 
+@pytest.mark.slow
 def test_a_file_without_coordinates_is_updated_all_the_same(model: Model) -> None:
     arrays = read_arrays(model.data)
     kept = {key: values for key, values in arrays.items() if not key.endswith("/coordinates")}
