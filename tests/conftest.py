@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from PIL import Image
+
+THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+
+
+def examples(thorough: int) -> int:
+    """How many examples hypothesis tries: fewer, unless HYPOTHESIS_PROFILE is thorough."""
+    return thorough if THOROUGH else max(5, thorough // 8)
+
+
+settings.register_profile("fre", max_examples=examples(100), deadline=None)
+settings.load_profile("fre")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -48,6 +62,16 @@ def texture(seed: int, size: tuple[int, int] = (96, 96)) -> np.ndarray:
     weave = np.sin(x / 3 + phase[0]) + np.sin(y / 3 + phase[1])
     grey = 120 + 30 * weave + rng.normal(0, 4, size)
     return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def huge_png(path: Path, width: int, height: int) -> Path:
+    """A PNG that claims a size and holds next to nothing."""
+    Image.fromarray(np.zeros((1, 1), np.uint8)).save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    path.write_bytes(data)
+    return path
 
 
 class LowRank(NamedTuple):

@@ -146,15 +146,6 @@ def write_images(folder: Path, n: int, *, first: int = 1000) -> list[Path]:
     return found
 
 
-def fre(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fre", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def problem(answer: Any, status: int, code: str) -> str:
     """Check the shape of an error; its message."""
     assert answer.status_code == status, (answer.status_code, answer.text)

@@ -78,6 +78,7 @@ def test_model_file_is_one_valid_onnx_model(model: Model) -> None:
     assert model.metadata["preset"] == "default"
 
 
+@pytest.mark.slow
 def test_training_twice_gives_the_same_bytes(
     model: Model, good_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +271,7 @@ def test_copies_are_judged_together_and_a_model_of_many_alarms(
         assert model.predict(dead).score > model.threshold
 
 
+@pytest.mark.slow
 def test_images_of_two_proportions_are_said_to_be_stretched() -> None:
     square, wide = [texture(seed) for seed in range(4)], [texture(9, (40, 300))] * 1
     detector = FRE(size=64)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from conftest import texture
 from fre.cli import cli
+from house import LEVELS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -67,6 +68,26 @@ def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_architecture_page_names_what_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page[page.index("## Where do I change X?") :]
+    assert len(re.findall(r"^\| (?!X |---)", table, re.M)) == 12
+    named = set(re.findall(r"`([\w/.-]+(?:\.(?:py|md|j2)|/))`", page))
+    assert len(named) > 40
+    for path in named:
+        assert (ROOT / "src" / "fre" / path).exists() or (ROOT / path).exists(), path
+    for room in (
+        path for path in (ROOT / "src" / "fre").iterdir() if (path / "__init__.py").exists()
+    ):
+        assert f"`{room.name}/`" in page, room.name
+
+
+def test_the_architecture_page_has_the_levels_of_the_import_test() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    lines = re.findall(r"^\d+\. (.*)$", page, re.M)
+    assert [re.findall(r"`(\w+)`", line) for line in lines] == LEVELS
 
 
 @pytest.mark.parametrize("line", FRE_LINES)

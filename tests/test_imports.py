@@ -12,24 +12,11 @@ import pytest
 
 import fre
 from fre.cli import cli
+from house import ACROSS_MODULES, LEVELS, OTHER_ROOMS
 
 SOURCE = Path(fre.__file__).parent
+TESTS = Path(__file__).parent
 
-# The way of the data. A module imports from the lines above its own, and from its own room.
-LEVELS = [
-    ["version", "errors", "types"],
-    ["storage", "onnx_tools", "parallel"],
-    ["images", "subspaces", "backbones", "runtimes"],
-    ["datasets", "features"],
-    ["scoring"],
-    ["inference"],
-    ["training"],
-    ["model"],
-    ["detector", "evaluation", "distributed", "line"],
-    ["report", "quantize"],
-    ["benchmark", "serve"],
-    ["cli"],
-]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 ENTRIES = ("__init__.py", "__main__.py")
 
@@ -78,6 +65,29 @@ def test_internal_modules_declare_no_public_surface() -> None:
     for path in modules():
         if path.name != "__init__.py":
             assert "__all__" not in path.read_text(), path
+
+
+def test_every_room_of_tests_is_a_room_of_the_package() -> None:
+    rooms = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")}
+    for room in rooms - {".", *OTHER_ROOMS}:
+        assert (SOURCE / room / "__init__.py").exists(), room
+
+
+def test_the_tests_of_a_module_are_found_by_its_name() -> None:
+    """A file is called after a module of its room, or the room, with more words if need be."""
+    for path in TESTS.rglob("test_*.py"):
+        name, room = path.relative_to(TESTS).as_posix(), path.parent.name
+        if name in ACROSS_MODULES:
+            continue
+        home = SOURCE if path.parent == TESTS else SOURCE / room
+        if room in OTHER_ROOMS:
+            home = TESTS.parent / room
+        found = home.iterdir() if path.parent == TESTS else home.rglob("*")
+        names = [room, *(each.stem.lstrip("_") for each in found)]
+        stem = path.stem.removeprefix("test_")
+        assert any(f"{stem}_".startswith(f"{each}_") for each in names), name
+    for name in ACROSS_MODULES:
+        assert (TESTS / name).exists(), name
 
 
 def run(code: str) -> str:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_cli import fre
 
+from commands import fre
 from conftest import texture
 from fre import FRE, Method, load
 from fre.backbones import get_backbone

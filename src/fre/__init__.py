@@ -4,6 +4,21 @@
     >>> model = FRE().fit("parts/good")                       # doctest: +SKIP
     >>> model.predict("incoming/0001.png").score              # doctest: +SKIP
 
+The rooms, in the order of the data's way; each imports only rooms before it:
+
+- ``storage``, ``onnx_tools``: files and ONNX graphs, without knowledge of fre.
+- ``images``, ``datasets``: a file becomes pixels, a folder becomes samples.
+- ``runtimes``, ``backbones``, ``features``: a frozen network turns pixels into features.
+- ``subspaces``: PCA of good images' features; what it leaves are squared residuals.
+- ``scoring``: squared residuals become a score, an anomaly map, a threshold and regions.
+- ``inference``: a model file becomes predictions.
+- ``training``: good images become a model file, and a model file is updated or merged.
+- ``model``, ``detector``: `Model` and `FRE`, on top of both.
+- ``evaluation``, ``report``: figures on labelled images, and pages that show them.
+- ``line``, ``distributed``, ``benchmark``, ``serve``, ``cli``: ways to use it.
+
+docs/architecture.md shows the way of the data and says where to change what.
+
 Every public name is loaded when it is first used: ``import fre`` itself imports nothing heavy.
 """
 

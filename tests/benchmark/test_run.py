@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from commands import fre
 from conftest import texture
 from fre.backbones import get_backbone
 from fre.benchmark.published import MVTEC_CATEGORIES, PUBLISHED
@@ -208,16 +207,9 @@ def test_published_rows_have_the_averages_that_were_published() -> None:
 
 
 def test_from_the_command_line(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fre", "benchmark", str(root)]
     options = ["--backbone", LITE, "--preset", "default", "reference", "--size", "64"]
     options += ["--category", "screw"]
-    done = subprocess.run(
-        [*command, *options, "--json", "b.json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
+    done = fre("benchmark", root, *options, "--json", "b.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for label in ("default", "reference, pool 2, pca"):
         assert f"| {LITE}, {label} | 1.000 | 1.000 |" in done.stdout

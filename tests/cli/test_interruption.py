@@ -6,8 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from commands import FRE
+from conftest import texture
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of other systems differ")
 
@@ -87,3 +93,43 @@ cli.main()
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "alive\n", "")
+
+
+def wait_until_it_works(process: subprocess.Popen[str]) -> None:
+    """Until the network is loaded, on any machine; and then a moment into the images."""
+    maps = Path(f"/proc/{process.pid}/maps")
+    while process.poll() is None and "onnxruntime" not in maps.read_text():
+        time.sleep(0.1)
+    time.sleep(1)
+    assert process.poll() is None, "done before it could be interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_interruption_leaves_nothing(
+    model: Path, dataset: Path, tmp_path: Path, command: str, sent: signal.Signals
+) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    source = Image.fromarray(texture(0)).resize((1500, 1500))
+    source.save(many / "0.png")
+    for index in range(1, 300):
+        os.link(many / "0.png", many / f"{index}.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    arguments = (
+        ["train", many, "-o", out / "m.onnx"]
+        if command == "train"
+        else ["predict", model, many, "-o", out / "results"]
+    )
+    process = subprocess.Popen(
+        [*FRE, *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    wait_until_it_works(process)
+    process.send_signal(sent)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert stderr.splitlines() == ["fre: error: interrupted; no partial result is left behind"]
+    assert not list(out.iterdir())

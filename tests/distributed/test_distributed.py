@@ -188,6 +188,7 @@ def same_model(one: fre.Model, other: fre.Model, images: list[Path]) -> None:
         np.testing.assert_allclose(mine.anomaly_map, theirs.anomaly_map, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @needs_ray
 def test_the_model_is_that_of_one_process_though_a_worker_is_killed(
     nodes: Nodes, folder: Path, model: fre.Model, tmp_path: Path
@@ -229,6 +230,7 @@ def test_the_reference_is_that_of_one_process_and_unreadable_images_are_left_out
     assert "bad.png: not a readable image" in refusal(*arguments)
 
 
+@pytest.mark.slow
 @needs_ray
 def test_every_image_has_one_line_though_a_worker_is_killed_and_an_image_is_bad(
     nodes: Nodes, model_file: Path, incoming: Path, tmp_path: Path
@@ -264,6 +266,7 @@ def test_every_image_has_one_line_though_a_worker_is_killed_and_an_image_is_bad(
         assert (shard.stat().st_mtime_ns == before[shard][0]) == (number not in (0, 4))
 
 
+@pytest.mark.slow
 @needs_ray
 def test_a_run_that_was_killed_goes_on_with_the_list_that_it_had(
     nodes: Nodes, model_file: Path, folder: Path, tmp_path: Path

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from commands import fre
 from conftest import texture
 from fre import FRE, Method, compare, evaluate
 from fre.errors import DatasetError, OptionError
@@ -206,18 +205,9 @@ def models(weave: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return folder / "a.onnx", folder / "b.onnx"
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fre", "compare", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_command(models: tuple[Path, Path], weave: Path, tmp_path: Path) -> None:
     a, b = models
-    done = run(a, b, weave, "--limit", 1, "--json", tmp_path / "c.json")
+    done = fre("compare", a, b, weave, "--limit", 1, "--json", tmp_path / "c.json")
     assert done.returncode == 0, done.stderr
     values = json.loads((tmp_path / "c.json").read_text())
     assert list(values) == ["a", "b", "differences", "disagreements"]
@@ -246,7 +236,7 @@ def test_the_command(models: tuple[Path, Path], weave: Path, tmp_path: Path) -> 
 
 
 def test_a_model_agrees_with_itself(models: tuple[Path, Path], weave: Path) -> None:
-    done = run(models[0], models[0], weave)
+    done = fre("compare", models[0], models[0], weave)
     assert done.returncode == 0, done.stderr
     assert "both call the same images anomalous" in done.stdout
     assert done.stdout.count("+0.000 to +0.000") == 7
@@ -263,7 +253,7 @@ def test_mistakes_are_one_line(models: tuple[Path, Path], weave: Path, tmp_path:
         ((a, b), "DATASET"),
         ((a, b, weave, "--limit", -1), "--limit"),
     ):
-        done = run(*arguments)
+        done = fre("compare", *arguments)
         assert (done.returncode, done.stdout) == (2, ""), done
         (line,) = done.stderr.splitlines()
         assert line.startswith("fre: error: ")

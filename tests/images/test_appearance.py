@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import fre
 
+from commands import fre
 from conftest import texture
 from fre import FRE, Model, merge_models
 from fre.images.appearance import AppearanceLimits, appearance

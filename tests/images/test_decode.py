@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from conftest import texture
+from conftest import huge_png, texture
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.images.decode import (
     find_images,
@@ -187,18 +187,6 @@ def test_text_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "y.png")
     with pytest.raises(ImageError, match="a folder"):
         read_image(tmp_path)
-
-
-def huge_png(path: Path, width: int, height: int) -> Path:
-    """A PNG that claims a size and holds next to nothing."""
-    save(path, np.zeros((1, 1), np.uint8))
-    data = bytearray(path.read_bytes())
-    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    import zlib
-
-    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
-    path.write_bytes(data)
-    return path
 
 
 @pytest.mark.parametrize("side", [10_000, 60_000])

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
-from test_cli import fre, refused
 
+from commands import fre, refused
 from conftest import texture
 from fre import FRE, Autoencoder, Method, load
 from fre.backbones import get_backbone

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from test_cli import fre
 
+from commands import fre
 from fre import FRE, load
 from fre.cli.common import RUNTIMES as CLI_RUNTIMES
 from fre.errors import InternalError, OptionError

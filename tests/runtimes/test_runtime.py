@@ -33,6 +33,7 @@ BOUNDS: dict[str, dict[str, float]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", BOUNDS)
 @pytest.mark.parametrize("name", ["magnetic_tile", "screw"])
 def test_scores_and_maps_agree_on_real_images(name: str, preset: str, tmp_path: Path) -> None:

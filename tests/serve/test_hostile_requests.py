@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import select
 import socket
 import struct
 import time
@@ -217,6 +218,7 @@ def test_zip_bombs(server: Server) -> None:
     assert server.memory() < 600_000_000
 
 
+@pytest.mark.slow
 def test_a_slow_client_does_not_hold_up_the_others(server: Server, tmp_path: Path) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     image = write_images(tmp_path, 1)[0]
@@ -226,14 +228,15 @@ def test_a_slow_client_does_not_hold_up_the_others(server: Server, tmp_path: Pat
         head = f"POST {PREDICT} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n\r\n"
         connection.sendall(head.encode() + b"x" * 10)
         slow.append(connection)
-    began = time.monotonic()
     for _ in range(5):
         server.predict(image)
-    assert time.monotonic() - began < 20
+    # None of them had to be ended first.
+    assert not select.select(slow, [], [], 0)[0]
     for connection in slow:
         connection.close()
 
 
+@pytest.mark.slow
 def test_a_huge_image_does_not_hold_up_the_others(tmp_path: Path) -> None:
     """With one lane for all, small images would wait for the large ones before them."""
     import threading
@@ -267,6 +270,7 @@ def test_a_huge_image_does_not_hold_up_the_others(tmp_path: Path) -> None:
     assert finished.index("small") < 4
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_refused_and_empties_again(server: Server, tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -288,6 +292,7 @@ def test_a_full_queue_is_refused_and_empties_again(server: Server, tmp_path: Pat
         assert answer.headers["retry-after"] == "1"
 
 
+@pytest.mark.slow
 def test_a_body_that_stalls() -> None:
     """Inside the process, where the patience can be shorter than the service's 30 seconds."""
     import asyncio

@@ -730,6 +730,7 @@ serve(settings, started)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["image", "job", "lock"])
 def test_an_end_is_bounded_whatever_a_worker_does(folder: Path, kind: str) -> None:
     import httpx

@@ -75,6 +75,7 @@ def load(server: Server, model: fre.Model, images: list[Path], n: int, clients: 
         assert sum(pool.map(client, range(clients))) == n // clients * clients
 
 
+@pytest.mark.slow
 def test_many_clients_get_their_own_results(
     models: Path, weave: fre.Model, images: list[Path]
 ) -> None:
@@ -157,6 +158,7 @@ def rows(server: Server) -> dict[int, tuple[str, float, str]]:
             return found
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_by_a_kill(models: Path, images: list[Path]) -> None:
     acknowledged: dict[int, tuple[str, float, str]] = {}
     for round_ in range(3):
@@ -178,6 +180,7 @@ def test_nothing_acknowledged_is_lost_by_a_kill(models: Path, images: list[Path]
             assert server.client.get(f"/v1/results/{identity}/heat").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_request_to_end_finishes_what_was_begun(models: Path, images: list[Path]) -> None:
     server = Server(models)
     clients = Clients(server, images, 8)
@@ -192,6 +195,7 @@ def test_a_request_to_end_finishes_what_was_begun(models: Path, images: list[Pat
     assert kept == clients.acknowledged
 
 
+@pytest.mark.slow
 def test_models_are_exchanged_under_load(
     models: Path, weave: fre.Model, images: list[Path]
 ) -> None:
@@ -219,6 +223,7 @@ def test_models_are_exchanged_under_load(
         assert clients.models == {m.sha256 for m in (*versions, larger, weave)}
 
 
+@pytest.mark.slow
 def test_a_training_does_not_stop_predictions(models: Path, images: list[Path]) -> None:
     with Server(models) as server:
         clients = Clients(server, images, 2)
@@ -232,6 +237,7 @@ def test_a_training_does_not_stop_predictions(models: Path, images: list[Path]) 
         assert clients.refused == []
 
 
+@pytest.mark.slow
 def test_a_training_that_a_kill_cut_short_is_marked(models: Path) -> None:
     server = Server(models)
     server.client.post("/v1/train?name=plate&samples=200")
@@ -248,6 +254,7 @@ def test_a_training_that_a_kill_cut_short_is_marked(models: Path) -> None:
         assert not list((models / ".fre-serve").glob("uploads/*"))
 
 
+@pytest.mark.slow
 def test_a_watched_folder_survives_kills(models: Path, tmp_path: Path) -> None:
     """Files arrive all the time, the service is killed twice: each file has one result."""
     folder = tmp_path / "incoming"

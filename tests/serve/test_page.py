@@ -42,6 +42,8 @@ if CHROMIUM is None:
     pytest.skip("needs Chromium: apt install chromium", allow_module_level=True)
 
 expect = playwright.expect
+pytestmark = pytest.mark.slow
+
 SIZE = 128
 N_TRAIN = 24
 VIEWS = ("inspect", "live", "review", "train")

@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 import fre
+from commands import fre as command
 from conftest import texture
 from serving import Server, needs_serve, problem, write_images
-from serving import fre as command
 
 pytestmark = needs_serve
 TOKEN = "a-token-for-the-tests-0123456789"
@@ -255,6 +255,7 @@ def test_pictures_of_results(server: Server, weave: Path, images: list[Path]) ->
     problem(server.client.get("/v1/results/999999/heat"), 404, "not_found")
 
 
+@pytest.mark.slow
 def test_pictures_are_dropped_to_stay_within_the_bound(models: Path, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", 40)
     with Server(models, "--keep", 1) as server:  # 40 maps and images are about 1.5 MB
@@ -403,6 +404,7 @@ def test_a_model_learns_more_from_uploads_and_from_marked_results(
         assert not list((models / ".fre-serve" / "uploads").iterdir())
 
 
+@pytest.mark.slow
 def test_an_update_does_not_undo_what_happened_meanwhile(models: Path) -> None:
     from fre.serve.registry import ModelRegistry
     from fre.serve.responses import Problem
@@ -435,6 +437,7 @@ def test_training_that_cannot_work_is_refused(server: Server, images: list[Path]
     assert [m["name"] for m in server.client.get("/v1/models").json()["models"]] == ["weave"]
 
 
+@pytest.mark.slow
 def test_a_job_can_be_cancelled_and_too_many_are_refused(models: Path) -> None:
     with Server(models) as server:
         post = server.client.post
@@ -450,6 +453,7 @@ def test_a_job_can_be_cancelled_and_too_many_are_refused(models: Path) -> None:
     assert [path.name for path in models.glob("*.onnx")] == ["weave.onnx"]
 
 
+@pytest.mark.slow
 def test_a_single_file_serves_but_does_not_train(models: Path, images: list[Path]) -> None:
     with Server(models / "weave.onnx") as server:
         assert len(server.predict(*images[:2])) == 2
@@ -457,6 +461,7 @@ def test_a_single_file_serves_but_does_not_train(models: Path, images: list[Path
         problem(server.client.post("/v1/train?name=x&samples=10"), 409, "conflict")
 
 
+@pytest.mark.slow
 def test_rate_and_drift(models: Path, tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()
@@ -511,11 +516,9 @@ def test_events(models: Path, images: list[Path]) -> None:
         assert next(lines) == "event: verdict"
         assert json.loads(next(lines).removeprefix("data: "))["verdict"] == "good"
         next(lines)
-        began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert list(lines) == []
         assert server.stop() == 0
-        assert time.monotonic() - began < 30
 
 
 def test_a_watched_folder(models: Path, tmp_path: Path) -> None:
@@ -591,6 +594,7 @@ def test_other_pages_and_names_are_refused(server: Server, models: Path) -> None
         problem(other.client.put(url, json={}, headers=foreign), 403, "forbidden")
 
 
+@pytest.mark.slow
 def test_mistakes_on_the_command_line(models: Path, tmp_path: Path) -> None:
     def refused(*arguments: object) -> str:
         done = command("serve", *arguments)
@@ -640,6 +644,7 @@ def test_metrics(models: Path, images: list[Path]) -> None:
         assert count == sum(item["score"] <= bound for item in items)
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_loaded_and_a_broken_one_is_not(
     models: Path, weave: Path, images: list[Path]
 ) -> None:
@@ -712,6 +717,7 @@ def check_shape(document: dict[str, Any], schema: dict[str, Any], value: Any) ->
             check_shape(document, schema["properties"][key], item)
 
 
+@pytest.mark.slow
 def test_the_documentation_is_complete_and_its_examples_run(
     models: Path, images: list[Path]
 ) -> None:

@@ -85,7 +85,10 @@ def test_kept_variance_of_the_worst_and_of_nothing() -> None:
 # --- what training converges to ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "excess", "degrees"), [("tied", 1e-6, 0.01), ("plain", 0.02, 1)])
+@pytest.mark.parametrize(
+    ("kind", "excess", "degrees"),
+    [pytest.param("tied", 1e-6, 0.01, marks=pytest.mark.slow), ("plain", 0.02, 1)],
+)
 def test_converges_to_the_principal_subspace(
     kind: Any, excess: float, degrees: float, torch: Any
 ) -> None:

@@ -28,7 +28,10 @@ def absorbed(monkeypatch: pytest.MonkeyPatch, X: np.ndarray, **options: object) 
         return fit_image_wide(X, CHANNELS, make_folds(len(X)), **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("chosen", [{}, {"rank": 7}, {"at_most": 5}])
+@pytest.mark.parametrize(
+    "chosen",
+    [*(pytest.param(each, marks=pytest.mark.slow) for each in ({}, {"rank": 7})), {"at_most": 5}],
+)
 def test_many_features_are_fitted_as_few_are(
     monkeypatch: pytest.MonkeyPatch, chosen: dict[str, int]
 ) -> None:

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from conftest import LowRank, low_rank_features
+from conftest import LowRank, examples, low_rank_features
 from fre.errors import ModelFileError, OptionError
 from fre.subspaces.gram import Gram
 from fre.subspaces.image_statistics import Accumulator, SubspaceStatistics, orthonormalised
@@ -87,7 +87,7 @@ def mergers(draw: st.DrawFn) -> tuple[np.ndarray, list[int], int]:
 
 
 @given(mergers())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_any_split_and_order_is_one_fit_of_all(case: tuple[np.ndarray, list[int], int]) -> None:
     X, sizes, seed = case
     parts = split(X, sizes)
@@ -105,7 +105,7 @@ def test_any_split_and_order_is_one_fit_of_all(case: tuple[np.ndarray, list[int]
 
 
 @given(mergers(), st.integers(1, 8))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_beyond_capacity_the_error_is_within_the_bound(
     case: tuple[np.ndarray, list[int], int], capacity: int
 ) -> None:
@@ -148,7 +148,7 @@ def test_beyond_capacity_the_error_is_within_the_bound(
     tail=st.floats(0.001, 0.3),
     seed=st.integers(0, 10_000),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_beyond_capacity_the_angles_are_within_the_bound(
     sizes: list[int], tail: float, seed: int
 ) -> None:
@@ -206,6 +206,7 @@ def test_columns_are_decomposed_by_their_products_only_where_that_is_exact(weake
     assert norm(held(statistics) - centred.T @ centred) <= statistics.lost * (1 + 1e-6) + 1e-12
 
 
+@pytest.mark.slow
 def test_two_thousand_single_rows() -> None:
     X = features(2000, 60, 30, offset=300)
     statistics = SubspaceStatistics.of(X[:1])
@@ -270,7 +271,7 @@ def test_a_cut_is_the_same_in_any_order_signs_included() -> None:
 
 
 @given(low_rank=low_rank_features(), variance=st.sampled_from([0.5, 0.97, 1.0]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_a_cut_has_the_rank_of_one_fit(low_rank: LowRank, variance: float) -> None:
     X = low_rank.X
     first, *rest = np.array_split(X, min(3, len(X)))
@@ -410,7 +411,7 @@ def stored(statistics: SubspaceStatistics | PositionStatistics) -> list[bytes]:
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 7))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_an_accumulator_does_not_care_about_batches_or_stops(sizes: list[int], stop: int) -> None:
     sizes.append(1)
     X = features(sum(sizes), 60, 12)

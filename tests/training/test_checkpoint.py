@@ -76,6 +76,7 @@ def test_it_is_the_training_that_holds_all_features(preset: str) -> None:
         assert np.corrcoef(scores(streamed), scores(held))[0, 1] > 0.95
 
 
+@pytest.mark.slow
 def test_a_streamed_model_learns_more(many: Path) -> None:
     images = sorted(many.iterdir())[:20]
     model = detector().fit(images)
@@ -144,6 +145,7 @@ def uninterrupted(many: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes
     return run(many, tmp_path_factory.mktemp("whole") / "m.onnx")
 
 
+@pytest.mark.slow
 def test_five_kills_at_random_points_change_nothing(tmp_path: Path) -> None:
     n = 6000
     many = repeated(tmp_path / "good", n)
@@ -202,6 +204,7 @@ def without_the_last_array(checkpoint: bytes) -> bytes:
     return damaged.getvalue()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_damaged_or_of_another_training_is_not_used(
     many: Path, uninterrupted: bytes, tmp_path: Path
 ) -> None:
@@ -255,6 +258,7 @@ def test_a_damaged_checkpoint_is_set_aside(damaged: bytes, tmp_path: Path) -> No
     assert (tmp_path / "partial.damaged").read_bytes() == damaged
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(many: Path, tmp_path: Path) -> None:
     output, checkpoint = tmp_path / "m.onnx", tmp_path / "m.onnx.partial"
     process = subprocess.Popen(

@@ -118,6 +118,7 @@ def test_settings_without_effect_are_refused(given: dict[str, Any], message: str
         FRE.from_parameters(backbone | {"size": 64} | given).fit([texture(0)] * 4)
 
 
+@pytest.mark.slow
 def test_the_same_settings_where_they_have_an_effect() -> None:
     images = [texture(seed) for seed in range(4)]
     tiled = FRE(tile=64, overlap=8).fit(images)

@@ -66,6 +66,7 @@ def test_contributions_add_up_to_the_map_before_it_is_smoothed(model: Model, run
         assert list(region.to_dict()["layers"]) == list(tensors)
 
 
+@pytest.mark.slow
 def test_contributions_in_tiles_and_letterboxes() -> None:
     for options in ({"size": None, "tile": 64, "overlap": 16}, {"image_fit": "letterbox"}):
         prediction = fitted(**options).predict(defective())
@@ -77,6 +78,7 @@ def test_contributions_in_tiles_and_letterboxes() -> None:
             assert sum(region.layers.values()) == pytest.approx(mean, rel=0.35)
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_read_twice_has_two_names() -> None:
     model = fitted(layers=["blocks.4", "blocks.4"], method=Method(scope=["position", "image"]))
     assert list(model.metadata["layer_maps"]) == ["blocks.4/position", "blocks.4/image"]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import examples
 from fre.errors import OptionError
 from fre.features.layout import FeatureLayout
 from fre.subspaces.image_statistics import SubspaceStatistics
@@ -54,7 +55,7 @@ def same(one: Learner, other: Learner) -> None:
         np.testing.assert_allclose(*scatters, atol=1e-8)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(st.data())
 def test_any_split_in_any_order_adds_up_to_the_same(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 40))

@@ -134,6 +134,7 @@ def test_weaves_of_another_phase_are_no_duplicates(good_folder: Path) -> None:
     assert model.metadata["provenance"]["near_duplicates"] == 0
 
 
+@pytest.mark.slow
 def test_real_sets_are_as_measured(screws: Path, tiles: Path) -> None:
     for root, count in ((screws, 2), (tiles, 235)):
         thumbnails = []
@@ -173,6 +174,7 @@ def test_groups_raise_what_copies_had_lowered(shots: Path) -> None:
     assert new < 1.5 * grouped.calibration.scores.max()
 
 
+@pytest.mark.slow
 def test_groups_set_the_scales_of_the_default_preset(shots: Path) -> None:
     loose = FRE(size=96).fit(shots)
     grouped = FRE(size=96, group_by=r"^(part\d+)_").fit(shots)

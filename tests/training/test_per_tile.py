@@ -89,6 +89,7 @@ def heads(model: Model) -> int:
     return int(stored["place_mean"].dims[0])
 
 
+@pytest.mark.slow
 def test_ignored_tiles_have_no_model() -> None:
     ignored = np.zeros(SIZE, bool)
     ignored[:, :80] = True
@@ -104,6 +105,7 @@ def test_ignored_tiles_have_no_model() -> None:
     assert part.predict(changed).anomalous
 
 
+@pytest.mark.slow
 def test_every_scope_and_the_overall_residual_have_heads() -> None:
     images = [scene(seed) for seed in range(6)]
     bad = scene(50)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from commands import fre as command
 from conftest import shared
 
 pytest.importorskip("torch", reason="needs fre[torch]")
@@ -16,12 +15,7 @@ pytest.importorskip("timm", reason="needs fre[torch]")
 
 
 def fre(*arguments: object) -> dict[str, object]:
-    done = subprocess.run(
-        [sys.executable, "-m", "fre", *map(str, arguments), "--json", "-"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = command(*arguments, "--json", "-")
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 
@@ -60,6 +54,7 @@ def test_the_trained_autoencoder_makes_a_model(
         assert 0 <= figures["false_alarm_rate_observed"] <= 0.2
 
 
+@pytest.mark.slow
 def test_the_reference_preset_reads_65536_numbers(tmp_path: Path, good_folder: Path) -> None:
     """ResNet-50 with random weights, which are all that this test needs."""
     import timm

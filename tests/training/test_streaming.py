@@ -41,7 +41,11 @@ def both(parameters: dict[str, Any], n: int = 40) -> tuple[Model, Model]:
     return held, streamed
 
 
-@pytest.mark.parametrize("parameters", CASES, ids=str)
+@pytest.mark.parametrize(
+    "parameters",
+    [CASES[0], *(pytest.param(case, marks=pytest.mark.slow) for case in CASES[1:])],
+    ids=str,
+)
 def test_subspaces_are_those_of_training_in_memory(parameters: dict[str, Any]) -> None:
     held, streamed = both(parameters)
     for one, other in zip(held.metadata["subspaces"], streamed.metadata["subspaces"], strict=True):
@@ -67,6 +71,7 @@ def test_a_fixed_rank_holds_in_the_calibration_too() -> None:
     assert of_streamed == pytest.approx(of_held, rel=0.2)
 
 
+@pytest.mark.slow
 def test_the_default_preset_tells_apart_the_same() -> None:
     held, streamed = both({"size": 64})
     good, bad = images(12, 900), [image.copy() for image in images(12, 900)]

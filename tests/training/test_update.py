@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import texture
-from fre import FRE, Method, Model, load, merge_models
+from fitted_models import IMAGES, NEW, SIZE, assert_same_subspaces, defective, detector, scores
+from fre import Method, Model, load, merge_models
 from fre.backbones import get_backbone
 from fre.backbones.model_file import embedded_backbone
 from fre.errors import (
@@ -34,76 +33,12 @@ from fre.onnx_tools.side_arrays import read_arrays, with_arrays, without_arrays
 from fre.subspaces.gram import Gram
 from fre.subspaces.image import coordinates_of, fit_image_wide
 from fre.subspaces.image_statistics import SubspaceStatistics
-from fre.subspaces.mean_residuals import mean_energies
-from fre.subspaces.patch import PatchStatistics
-from fre.subspaces.position import PositionStatistics
 from fre.training.fitted import LearntPart, kinship
 from fre.training.training_images import TrainingImages
 from fre.training.update import learnt_of
 
-SIZE = 64
-IMAGES = [texture(seed) for seed in range(24)]
-NEW = [texture(seed) for seed in range(100, 106)]
 
-
-def detector(preset: str = "default", **parameters: Any) -> FRE:
-    return FRE("efficientnet_lite0", preset=preset, **({"size": SIZE} | parameters))
-
-
-def scores(model: Model, images: Sequence[np.ndarray]) -> np.ndarray:
-    return np.array([prediction.score for prediction in model.predict_many(images)])
-
-
-def defective(image: np.ndarray) -> np.ndarray:
-    changed = image.copy()
-    changed[30:40, 20:70] = 255
-    return changed
-
-
-def sine(A: np.ndarray, B: np.ndarray) -> float:
-    return float(np.linalg.norm(A - B @ (B.T @ A), 2))
-
-
-def assert_same_subspaces(one: Model, other: Model) -> None:
-    """Equal but for rounding to float32, once an update."""
-    pairs = zip(learnt_of(one).parts, learnt_of(other).parts, strict=True)
-    for first, second in pairs:
-        a, b = first.statistics, second.statistics
-        assert a.n == b.n
-        if isinstance(a, SubspaceStatistics):
-            assert isinstance(b, SubspaceStatistics)
-            np.testing.assert_allclose(a.mean, b.mean, atol=1e-5 * np.abs(a.mean).max())
-            assert a.rank == b.rank
-            np.testing.assert_allclose(
-                a.singular_values, b.singular_values, atol=1e-5 * a.singular_values[0]
-            )
-            k = min(a.cut().rank, b.cut().rank)
-            assert sine(a.basis[:, :k], b.basis[:, :k]) < 1e-3
-        elif isinstance(a, PositionStatistics):
-            assert isinstance(b, PositionStatistics)
-            np.testing.assert_allclose(a.mean, b.mean, atol=1e-5 * np.abs(a.mean).max())
-            np.testing.assert_allclose(a.scatter, b.scatter, atol=1e-5 * np.abs(a.scatter).max())
-        else:
-            assert isinstance(b, PatchStatistics)
-            largest = np.abs(a.pooled.scatter).max()
-            np.testing.assert_allclose(a.pooled.scatter, b.pooled.scatter, atol=1e-5 * largest)
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return detector().fit(IMAGES[:12])
-
-
-@pytest.fixture(scope="module")
-def whole() -> Model:
-    return detector().fit(IMAGES)
-
-
-@pytest.fixture(scope="module")
-def reference() -> Model:
-    return detector("reference").fit(IMAGES[:12])
-
-
+@pytest.mark.slow
 @settings(
     max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -126,6 +61,7 @@ def test_updates_in_any_split_and_order_are_one_training(data: st.DataObject) ->
         np.testing.assert_allclose(scores(grown, NEW), scores(one, NEW), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_single_images_can_be_learnt(model: Model) -> None:
     grown = model
     for image in IMAGES[12:15]:
@@ -174,17 +110,6 @@ def test_images_that_new_ones_are_akin_to_shrink_most(model: Model) -> None:
         assert shares[:3].mean() < shares[3:].min()
 
 
-def test_a_merge_knows_what_is_akin_to_what() -> None:
-    again = [np.minimum(image, 254) + np.uint8(1) for image in IMAGES[:3]]
-    halves = [detector().fit(images) for images in (IMAGES[:12], [*again, *IMAGES[12:18]])]
-    merged = learnt_of(merge_models(*halves))
-    for index, part in enumerate(merged.parts):
-        if part.part.scope == "position":
-            old = learnt_of(halves[0]).parts[index].energies.mean(axis=1)
-            shares = part.energies[:12].mean(axis=1) / old
-            assert shares[:3].mean() < shares[3:].min()
-
-
 def test_kinship_is_the_root_of_what_others_shrink_by_beyond_the_mean() -> None:
     before = np.ones((2, 4), np.float32)
     after = before * np.array([[1], [4]], np.float32)
@@ -216,28 +141,7 @@ def test_the_old_model_stays_as_it_is(model: Model) -> None:
     assert json.dumps(model.metadata) == metadata
 
 
-def test_a_merge_is_a_training_on_all_images(whole: Model) -> None:
-    parts = [detector().fit(IMAGES[start : start + 8]) for start in (0, 8, 16)]
-    merged = merge_models(*parts)
-    assert_same_subspaces(merged, whole)
-    provenance = merged.metadata["provenance"]
-    assert provenance["n_images"] == 24
-    (step,) = provenance["history"]
-    assert [part["n_images"] for part in step["merged"]] == [8, 8, 8]
-    assert [part["sha256"] for part in step["merged"]] == [part.sha256 for part in parts]
-    again = merge_models(merge_models(*parts[1:]), parts[0])
-    assert_same_subspaces(again, whole)
-    good, bad = scores(merged, NEW), scores(merged, [defective(image) for image in NEW])
-    assert bad.min() > good.max()
-
-
-def test_a_merged_model_can_be_updated_and_merged(reference: Model) -> None:
-    other = detector("reference").fit(IMAGES[12:20])
-    grown = merge_models(reference, other).update(IMAGES[20:21], accept_anomalous=True)
-    both = merge_models(grown, detector("reference").fit(IMAGES[21:]))
-    assert_same_subspaces(both, detector("reference").fit(IMAGES))
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -306,6 +210,7 @@ def test_what_is_not_there_is_refused(model: Model, tmp_path: Path) -> None:
     assert grown.metadata["provenance"]["n_images"] == 13
 
 
+@pytest.mark.slow
 def test_frozen_models_are_refused(model: Model) -> None:
     per_tile = detector(tile=64, size=None, overlap=8, per_tile=True)
     for frozen in (detector(frozen=True).fit(IMAGES[:6]), per_tile.fit(IMAGES[:6])):
@@ -323,26 +228,7 @@ def test_a_frozen_model_is_the_same_but_for_what_it_lacks(model: Model) -> None:
     assert len(frozen.data) < len(model.data)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "difference"),
-    [
-        ({"size": 96}, r"size \(64 x 64 and 96 x 96\)"),
-        ({"preset": "reference"}, r"preset \(default and reference\)"),
-        ({"layers": ["blocks.4", "blocks.5"]}, "layers"),
-        ({"method": Method(variance=0.9)}, r"variance \(0.97 and 0.9\)"),
-        ({"method": Method(smoothing=2.0)}, "reading"),
-        ({"method": Method(pool=2)}, "scopes, pooling"),
-        ({"image_fit": "letterbox"}, r"fit \(stretch and letterbox\)"),
-    ],
-)
-def test_models_that_differ_are_not_merged(
-    model: Model, parameters: dict[str, Any], difference: str
-) -> None:
-    other = detector(**parameters).fit(IMAGES[:4])
-    with pytest.raises(OptionError, match=difference):
-        merge_models(model, other)
-
-
+@pytest.mark.slow
 def test_images_are_not_counted_twice(model: Model) -> None:
     with pytest.raises(OptionError, match="have learnt the same images"):
         merge_models(model, model)
@@ -366,6 +252,7 @@ def written(folder: Path, seeds: Sequence[int]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", [{}, {"memory": 1e-6}])
 def test_equal_images_are_named(tmp_path: Path, parameters: dict[str, Any]) -> None:
     folder = written(tmp_path / "good", range(8))
@@ -437,11 +324,6 @@ def test_names_and_digests_are_stored_in_few_bytes(tmp_path: Path) -> None:
         TrainingImages.from_arrays(arrays | {"images/digests": np.zeros((100, 7), np.uint8)})
 
 
-def test_one_model_is_no_merge(model: Model) -> None:
-    with pytest.raises(OptionError, match="2 models or more"):
-        merge_models(model)
-
-
 def test_the_backbone_in_a_model_is_the_backbone(model: Model) -> None:
     original = get_backbone("efficientnet_lite0")
     embedded = embedded_backbone(model.data, model.metadata)
@@ -502,23 +384,7 @@ def test_openvino_takes_a_file_as_it_is(model: Model) -> None:
     assert compiled([images])["score"].shape == (6,)
 
 
-def test_arrays_come_back_as_they_were() -> None:
-    arrays = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(7, np.int64)}
-    bare = onnx.ModelProto(ir_version=8).SerializeToString()
-    found = read_arrays(with_arrays(bare, arrays))
-    assert found.keys() == arrays.keys()
-    for name, values in arrays.items():
-        np.testing.assert_array_equal(found[name], values)
-        assert found[name].dtype == values.dtype
-    assert without_arrays(with_arrays(bare, arrays)) == bare
-    assert read_arrays(bare) == {}
-
-
-@given(st.binary(max_size=64))
-def test_what_is_no_model_is_left_to_others(data: bytes) -> None:
-    assert len(without_arrays(data)) <= len(data)
-
-
+@pytest.mark.slow
 def test_damaged_statistics_are_refused(model: Model) -> None:
     arrays = read_arrays(model.data)
     bare = without_arrays(model.data)
@@ -534,38 +400,6 @@ def test_damaged_statistics_are_refused(model: Model) -> None:
                 learnt_of(Model(with_arrays(bare, {**arrays, name: arrays[name][:, 1:]})))
 
 
-@pytest.mark.parametrize("n", [3, 30])
-def test_mean_residuals_follow_from_statistics(n: int) -> None:
-    rng = np.random.default_rng(n)
-    X = rng.normal(3, 1, (n, 4 * 6)).astype(np.float32) * np.linspace(1, 5, 24, dtype=np.float32)
-    Y = rng.normal(2, 1, (9, 4 * 6)).astype(np.float32)
-    image_wide = SubspaceStatistics.of(X)
-    subspace = Gram(Y).fit(variance=0.8)
-    np.testing.assert_allclose(
-        mean_energies(image_wide, subspace, 4), subspace.energies(X, 4).mean(axis=0), rtol=1e-4
-    )
-    by_position = PositionStatistics.of(Y, (2, 3)).fit(variance=0.8)
-    np.testing.assert_allclose(
-        mean_energies(PositionStatistics.of(X, (2, 3)), by_position, 4),
-        by_position.energies(X).mean(axis=0),
-        rtol=1e-4,
-    )
-    patch = PatchStatistics.of(Y, (2, 3)).fit(variance=0.6)
-    np.testing.assert_allclose(
-        mean_energies(PatchStatistics.of(X, (2, 3)), patch, 4),
-        [patch.energies(X).mean()],
-        rtol=1e-4,
-    )
-
-
-def test_what_lies_beyond_the_capacity_counts() -> None:
-    X = np.random.default_rng(0).normal(0, 1, (40, 24)).astype(np.float32)
-    cut, full = SubspaceStatistics.of(X, capacity=5), SubspaceStatistics.of(X)
-    subspace = full.cut(rank=3)
-    means = [float(mean_energies(each, subspace, 4).sum()) for each in (cut, full)]
-    assert means[0] == pytest.approx(means[1], rel=1e-6)
-
-
 @pytest.mark.parametrize("shape", [(9, 40), (40, 9)], ids=["wide", "tall"])
 def test_features_come_back_from_coordinates(shape: tuple[int, int]) -> None:
     X = np.random.default_rng(0).normal(100, 1, shape).astype(np.float32)
@@ -578,6 +412,7 @@ def test_features_come_back_from_coordinates(shape: tuple[int, int]) -> None:
     assert coordinates_of(gram, SubspaceStatistics.of_gram(gram, capacity=3)) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["default", "reference"])
 def test_image_wide_subspaces_are_calibrated_as_in_one_training(preset: str) -> None:
     one = learnt_of(detector(preset).fit(IMAGES))
@@ -621,6 +456,7 @@ def test_beyond_the_capacity_features_are_gone(model: Model) -> None:
         assert np.isfinite(part.energies).all()
 
 
+@pytest.mark.slow
 def test_a_file_without_coordinates_is_updated_all_the_same(model: Model) -> None:
     arrays = read_arrays(model.data)
     kept = {key: values for key, values in arrays.items() if not key.endswith("/coordinates")}
@@ -641,95 +477,3 @@ def test_only_so_many_residuals_are_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     grown = learnt_of(model.update(NEW, accept_anomalous=True))
     assert grown.n == 33
     assert grown.parts[0].statistics.n == 46
-
-
-# Through the command line
-
-
-def fre(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fre", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("parts")
-    for name, seeds in (("a", range(12)), ("b", range(12, 24)), ("new", range(30, 34))):
-        (root / name).mkdir()
-        for seed in seeds:
-            Image.fromarray(texture(seed)).save(root / name / f"{seed}.png")
-    (root / "odd").mkdir()
-    Image.fromarray(defective(texture(50))).save(root / "odd" / "scratch.png")
-    for name in ("a", "b"):
-        detector().fit(root / name).save(root / f"{name}.onnx")
-    return root
-
-
-def test_update_through_the_command_line(folders: Path, tmp_path: Path) -> None:
-    out = tmp_path / "new.onnx"
-    done = fre(
-        "update", folders / "a.onnx", folders / "new", "-o", out, "--accept-anomalous",
-        "--json", "-",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    values = json.loads(done.stdout)
-    assert (values["n_added"], values["n_images"]) == (4, 16)
-    assert values["threshold"] == load(out).threshold
-    assert values["previous_threshold"] == load(folders / "a.onnx").threshold
-    words = fre("info", out).stdout
-    assert "learns more" in words
-    assert "updated or merged 1 time" in words
-    same = load(folders / "a.onnx").update(folders / "new", accept_anomalous=True)
-    np.testing.assert_array_equal(scores(same, NEW), scores(load(out), NEW))
-
-
-def test_the_command_lists_anomalous_images_and_writes_nothing(
-    folders: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "new.onnx"
-    done = fre("update", folders / "a.onnx", folders / "odd", "-o", out)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    listed, error = done.stderr.splitlines()
-    assert listed.startswith(f"fre: anomalous: {folders / 'odd' / 'scratch.png'} (score ")
-    assert error.startswith("fre: error: 1 of 1 images are anomalous to the model: ")
-    assert "--accept-anomalous" in error
-    assert list(tmp_path.iterdir()) == []
-    accepted = fre("update", folders / "a.onnx", folders / "odd", "-o", out, "--accept-anomalous")
-    assert accepted.returncode == 0
-    assert "1 of them anomalous" in accepted.stdout
-
-
-def test_merge_through_the_command_line(folders: Path, tmp_path: Path) -> None:
-    out = tmp_path / "both.onnx"
-    done = fre("merge", folders / "a.onnx", folders / "b.onnx", "-o", out, "--json", "-")
-    assert done.returncode == 0, done.stderr
-    values = json.loads(done.stdout)
-    assert (values["n_models"], values["n_images"]) == (2, 24)
-    assert load(out).threshold == values["threshold"]
-    assert "few of all images" not in done.stderr
-    more = [
-        detector().fit(map(texture, range(first, first + 12))).save(tmp_path / f"{first}.onnx")
-        for first in (60, 80)
-    ]
-    four = fre("merge", folders / "a.onnx", folders / "b.onnx", *more, "-o", out)
-    assert "few of all images" in four.stderr
-    one = fre("merge", folders / "a.onnx", "-o", out)
-    assert one.returncode == 2
-    assert "2 models or more" in one.stderr
-
-
-def test_the_command_refuses_frozen_and_different_models(folders: Path, tmp_path: Path) -> None:
-    frozen, small = tmp_path / "frozen.onnx", tmp_path / "small.onnx"
-    done = fre("train", folders / "a", "-o", frozen, "--size", SIZE, "--frozen")
-    assert done.returncode == 0, done.stderr
-    assert "no: it is frozen" in fre("info", frozen).stdout
-    refused = fre("update", frozen, folders / "new", "-o", tmp_path / "m.onnx")
-    assert refused.returncode == 2
-    (line,) = refused.stderr.splitlines()
-    assert line.startswith("fre: error: the model can't learn more")
-    detector(size=96).fit(folders / "a").save(small)
-    differ = fre("merge", folders / "a.onnx", small, "-o", tmp_path / "m.onnx")
-    assert differ.returncode == 2
-    assert "size (64 x 64 and 96 x 96)" in differ.stderr
-    assert not (tmp_path / "m.onnx").exists()

@@ -1,0 +1,146 @@
+"""`fre train`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from commands import fre, refused
+from conftest import texture
+
+
+def test_train_reports_in_words_and_as_json(dataset: Path, tmp_path: Path) -> None:
+    done = fre("train", dataset, "-o", tmp_path / "m.onnx", "--size", "96", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    assert values["model"] == str(tmp_path / "m.onnx")
+    assert values["n_images"] == 30
+    assert list(values["seconds"]) == ["total", "features", "fit"]
+    assert values["images_per_second"] > 0
+    layers = {(layer["name"], layer["scope"]): layer for layer in values["layers"]}
+    assert list(layers) == [
+        ("blocks.2", "position"),
+        ("blocks.4", "position"),
+        ("blocks.5", "image"),
+        ("blocks.4", "image"),
+    ]
+    assert layers["blocks.4", "image"]["dimension"] == 112 * 9
+    assert layers["blocks.4", "image"]["rank"] <= 29
+    assert all(layer["kept_variance"] >= 0.97 for layer in layers.values())
+    assert values["threshold"] > 0
+    assert done.stderr.startswith("fre: 30 good images can't promise a false-alarm rate of 0.01")
+    reference = ["--preset", "reference", "--backbone", "efficientnet_lite0", "--set", "rank=5"]
+    words = fre("train", dataset, "-o", tmp_path / "m.onnx", "--size", "96x64", *reference)
+    assert "5 of 672 dimensions" in words.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_folders_that_mean_defects_or_masks_are_not_learnt(dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.onnx"
+    scratch = dataset / "test" / "scratch"
+    error = refused("train", scratch, "-o", output)
+    assert "8 images taken as defective" in error
+    assert "--good scratch" in error
+    for folder in ("A", "B"):
+        shutil.copytree(scratch, tmp_path / "ask" / folder)
+    assert "A (8 images), B (8 images)" in refused("train", tmp_path / "ask", "-o", output)
+    assert not output.exists()
+
+
+def test_train_says_what_is_odd_about_a_folder(dataset: Path, tmp_path: Path) -> None:
+    for kind in ("good", "scratch"):
+        shutil.copytree(dataset / "test" / kind, tmp_path / "plain" / kind)
+    done = fre("train", tmp_path / "plain", "-o", tmp_path / "m.onnx", "--size", 64, "--json", "-")
+    assert done.returncode == 0
+    assert "are kept for testing" in done.stderr
+    values = json.loads(done.stdout)
+    assert values["n_images"] < 8
+    assert values["dataset"]["n_train"] == values["n_images"]
+    assert values["dataset"]["kinds"] == {"scratch": 8}
+
+
+def test_an_unreadable_image_in_training(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "good"
+    shutil.copytree(dataset / "train" / "good", folder)
+    bad = folder / "15.png"
+    bad.write_bytes(bad.read_bytes()[:2000])
+    output = tmp_path / "m.onnx"
+    empty = folder / "20.png"
+    content = empty.read_bytes()
+    empty.write_bytes(b"")
+    error = refused("train", folder, "-o", output, "--size", 64)
+    assert str(bad) in error
+    assert f"{empty} can't be read, either; leave such images out with --skip-unreadable" in error
+    empty.write_bytes(content)
+    assert not output.exists()
+    done = fre("train", folder, "-o", output, "--size", 64, "--skip-unreadable", "--json", "-")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["n_images"] == 29
+    assert json.loads(done.stdout)["n_skipped"] == 1
+    assert f"left out: {bad}" in done.stderr
+
+
+def test_training_mistakes(dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out" / "m.onnx"
+    output.parent.mkdir()
+
+    def train(data: Path, *options: object) -> str:
+        message = refused("train", data, "-o", output, *options)
+        assert not list(output.parent.iterdir())
+        return message
+
+    empty, text, one = (tmp_path / name for name in ("empty", "text", "one"))
+    for folder in (empty, text, one):
+        folder.mkdir()
+    (text / "a.txt").write_text("no image")
+    (text / "b.png").write_text("no image, whatever its name")
+    Image.fromarray(texture(0)).save(one / "x.png")
+    good = dataset / "train" / "good"
+    assert f"{empty}: no images" in train(empty)
+    assert "no such folder" in train(tmp_path / "nowhere")
+    assert "3 good images or more, found 1" in train(one)
+    for name in ("c.png", "d.png"):
+        (text / name).write_text("neither this")
+    assert "not a readable image" in train(text)
+    (text / "b.png").unlink()
+    (text / "c.png").unlink()
+    (text / "d.png").unlink()
+    assert f"{text}: no images" in train(text)
+    reference = ["--preset", "reference", "--backbone", "efficientnet_lite0"]
+    assert "span 29 dimensions" in train(good, *reference, "--set", "rank=500", "--size", 64)
+    assert "top has no effect with the reference preset" in train(
+        good, *reference, "--set", "top=0.1"
+    )
+    assert "no such mask" in train(good, "--roi", tmp_path / "nowhere.png")
+    assert "expected a whole number" in train(good, "--set", "pool=two")
+    assert "no backbone is called 'resnet0'" in train(good, "--backbone", "resnet0")
+    assert "efficientnet_lite0" in train(good, "--backbone", "resnet0")
+    assert "choose from: blocks.0" in train(good, "--layers", "layer9")
+    assert "expected 256 or HxW" in train(good, "--size", "big")
+    assert "variance" in train(good, "--set", "variance=2")
+    assert "false-alarm rate" in train(good, "--false-alarm-rate", 0)
+    assert "pool must be" in train(good, "--set", "pool=50")
+    assert "--nonsense" in train(good, "--nonsense")
+
+
+@pytest.mark.slow
+def test_train_names_near_duplicates_unless_they_are_grouped(tmp_path: Path) -> None:
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for part in range(6):
+        for shot in ("a", "b"):
+            Image.fromarray(texture(part)).save(folder / f"{part}{shot}.png")
+    command = ("train", folder, "-o", tmp_path / "m.onnx", "--size", 96, "--false-alarm-rate", 0.1)
+    done = fre(*command)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("fre: 12 of 12 images have a near-duplicate")
+    done = fre(*command, "--group-by", r"^(\d+)")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "all 12 images are of one group, 'good'" in refused(*command, "--group-by", "folder")
+    assert "no regular expression" in refused(*command, "--group-by", "(")
