@@ -114,7 +114,7 @@ def test_benchmarks_have_the_options_that_pages_give_them(line: str) -> None:
 
 
 def test_the_pages_have_command_lines() -> None:
-    assert len(FRE_LINES) > 40
+    assert len(FRE_LINES) > 35
     assert len(SCRIPT_LINES) > 15
     assert len(MENTIONS) > 15
 
