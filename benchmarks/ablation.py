@@ -207,7 +207,7 @@ class Residuals:
         )
         gram = Gram(X)
         subspace = gram.fit(variance=variance, at_most=at_most)
-        energies = subspace.energies(X, layout.channels)
+        energies = subspace.squared_residuals(X, layout.channels)
         for rows, maps in gram.cross_fit(
             self.folds, channels=layout.channels, variance=variance, at_most=at_most
         ):
@@ -219,8 +219,8 @@ class Residuals:
             rest = np.delete(X, self.folds[index], axis=0)
             others = Gram(rest).fit(variance=variance, at_most=at_most)
             rows = self.held_folds == index
-            apart[rows] = others.energies(held[rows], layout.channels)
-        return Energies(layout, energies, subspace.energies(test, layout.channels), apart)
+            apart[rows] = others.squared_residuals(held[rows], layout.channels)
+        return Energies(layout, energies, subspace.squared_residuals(test, layout.channels), apart)
 
 
 def by_layer(extractor: FeatureExtractor, X: FloatArray) -> dict[str, FloatArray]:

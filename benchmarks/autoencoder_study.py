@@ -36,7 +36,7 @@ from fre.evaluation.metrics import auroc
 from fre.features.extractor import FeatureExtractor
 from fre.subspaces.autoencoder import LinearAutoencoder, train_autoencoder
 from fre.subspaces.gram import Gram
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.subspace import ImageSubspace
 from fre.types import FloatArray, Progress
 
 SNAPSHOTS = (1, 3, 10, 30, 50, 100, 220)
@@ -66,8 +66,8 @@ def principal_angles(A: NDArray[np.floating], B: NDArray[np.floating]) -> NDArra
 
 
 def describe(
-    fitted: Subspace | LinearAutoencoder,
-    optimum: Subspace,
+    fitted: ImageSubspace | LinearAutoencoder,
+    optimum: ImageSubspace,
     test: FloatArray,
     defective: NDArray[np.bool_],
     seconds: float,

@@ -28,12 +28,12 @@ from fre.distributed.scoring import Scorer
 from fre.distributed.shards import Shard
 from fre.distributed.training import FAN_IN, LARGEST, PIECES, SMALLEST, _packed, _unpacked
 from fre.features.runner import FeatureRunner
-from fre.features.stream import SeenImage
+from fre.features.stream import ImageRecord
 from fre.model import Model
 from fre.storage.remote import Folder
-from fre.training.fold_statistics import Learner
+from fre.training.fold_statistics import FoldStatistics
 from fre.training.plan import plan_layers, stream_plan
-from fre.training.two_pass import CALIBRATION_ROWS, Judges, absorb, judge
+from fre.training.two_pass import CALIBRATION_ROWS, HeldOutSubspaces, absorb, held_out_residuals
 from measuring import write_between
 
 FOLDS = 5
@@ -67,8 +67,8 @@ def measure(folder: Path, images: int, size: int | None) -> Measured:
         extractor.model(), extractor.layouts, extractor.geometry, threads=1, readers=4
     )
 
-    def learner() -> Learner:
-        return Learner(parts, extractor.layouts, folds=FOLDS, capacity=options.capacity)
+    def learner() -> FoldStatistics:
+        return FoldStatistics(parts, extractor.layouts, folds=FOLDS, capacity=options.capacity)
 
     fold = np.arange(len(files)) % FOLDS
     absorb(runner, files[:32], fold[:32], learner(), options)  # the first run is slower
@@ -95,11 +95,11 @@ def measure(folder: Path, images: int, size: int | None) -> Measured:
     all_folds = learner()
     absorb(runner, files, fold, all_folds, options)
     began = time.perf_counter()
-    judges = Judges.of(all_folds, options)
+    judges = HeldOutSubspaces.of(all_folds, options)
     judges_seconds = time.perf_counter() - began
     began = time.perf_counter()
     chosen = files[: min(len(files), 128)]
-    judge(runner, chosen, 0, judges.of_fold(0), all_folds, options)
+    held_out_residuals(runner, chosen, 0, judges.of_fold(0), all_folds, options)
     judge_rate = len(chosen) / (time.perf_counter() - began)
     bases = [
         value.nbytes
@@ -146,7 +146,7 @@ def _driver_bytes() -> float:
     nothing = np.zeros((0, 0), np.uint8)
     tracemalloc.start()
     kept = [
-        (f"/data/line-3/2026-06-{i:08d}.png", SeenImage(i, f"{i:064x}", (i, i), nothing))
+        (f"/data/line-3/2026-06-{i:08d}.png", ImageRecord(i, f"{i:064x}", (i, i), nothing))
         for i in range(n)
     ]
     size = tracemalloc.get_traced_memory()[0]

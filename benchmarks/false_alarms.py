@@ -65,10 +65,10 @@ def reference(
     channels = extractor.layout.channels
     gram = Gram(X)
     subspace = gram.fit(variance=VARIANCE)
-    own = subspace.energies(X, channels)
+    own = subspace.squared_residuals(X, channels)
     for rows, maps in gram.cross_fit(folds, channels=channels, variance=VARIANCE):
         own[rows] = extrapolate(maps, own[rows], fitted_on=len(X) - len(rows), of=len(X))
-    new, bad = (subspace.energies(block, channels) for block in (good, defects))
+    new, bad = (subspace.squared_residuals(block, channels) for block in (good, defects))
     return Scored(
         own.sum(axis=1, dtype=np.float64),
         own.max(axis=1),
@@ -97,15 +97,15 @@ def fused(
     (head,) = fitted.heads
     plain = {layout.layer: layout for layout in extractor.layouts}
 
-    def energies(new: NDArray[np.float32], layout, subspace):
+    def squared_residuals(new: NDArray[np.float32], layout, subspace):
         block = np.ascontiguousarray(
             dict(zip(plain, extractor.split(new), strict=True))[layout.layer]
         )
         if isinstance(subspace, PositionSubspace):
-            return subspace.energies(block)
+            return subspace.squared_residuals(block)
         if layout.pool > 1:
             block = pool_features(block, plain[layout.layer], layout)
-        return subspace.energies(block, layout.channels)
+        return subspace.squared_residuals(block, layout.channels)
 
     def scores(new: NDArray[np.float32]):
         parts = [energies(new, *part) for part in zip(head.layouts, head.subspaces, strict=True)]

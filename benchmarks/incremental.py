@@ -26,9 +26,9 @@ from fre.evaluation.metrics import auroc
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout, pool_features
 from fre.subspaces.gram import Gram
-from fre.subspaces.image_statistics import CAPACITY, SubspaceStatistics
+from fre.subspaces.image_statistics import CAPACITY, ImageStatistics
 from fre.subspaces.position import PositionStatistics
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.subspace import ImageSubspace
 from fre.training.plan import plan_layers
 from fre.types import FloatArray
 
@@ -41,17 +41,17 @@ def sine(A: NDArray[np.float64], B: NDArray[np.float64]) -> float:
     return float(np.linalg.norm(A - B @ (B.T @ A), 2))
 
 
-def grow(parts: list[FloatArray], capacity: int, *, store: bool) -> SubspaceStatistics:
+def grow(parts: list[FloatArray], capacity: int, *, store: bool) -> ImageStatistics:
     """One update a part; with ``store``, through float32 arrays after each."""
-    statistics = SubspaceStatistics.of(parts[0], capacity=capacity)
+    statistics = ImageStatistics.of(parts[0], capacity=capacity)
     for part in parts[1:]:
         if store:
-            statistics = SubspaceStatistics.from_arrays(statistics.to_arrays(np.float32))
+            statistics = ImageStatistics.from_arrays(statistics.to_arrays(np.float32))
         statistics = statistics.update(part)
     return statistics
 
 
-def bound(statistics: SubspaceStatistics, k: int) -> str:
+def bound(statistics: ImageStatistics, k: int) -> str:
     """What the sine of the largest principal angle can't exceed, if that says anything."""
     energies = np.append(statistics.singular_values**2, 0.0)
     gap = energies[k - 1] - energies[k] - statistics.lost
@@ -69,8 +69,8 @@ def compare_image_wide(
 ) -> float:
     """Print the table of a layer; the sine of the largest angle within the capacity."""
 
-    def area(subspace: Subspace) -> float:
-        return auroc(subspace.energies(test, layout.channels).sum(axis=1), labels)
+    def area(subspace: ImageSubspace) -> float:
+        return auroc(subspace.squared_residuals(test, layout.channels).sum(axis=1), labels)
 
     whole = Gram(train).fit(variance=variance)
     full = np.linalg.svd(train - train.mean(axis=0, dtype=np.float64), compute_uv=False)
@@ -114,7 +114,7 @@ def compare_positions(
 ) -> None:
     """Print what updates, and storing scatter matrices in float32, do to a fit by position."""
     whole = PositionStatistics.of(train, layout.grid).fit(variance=variance)
-    reference = whole.energies(test)
+    reference = whole.squared_residuals(test)
     first, *rest = np.array_split(train, updates)
     print(f"\n{layout.layer}, D = {layout.dimension}, per position, against one fit\n")
     for dtype in (np.float64, np.float32):
@@ -125,7 +125,9 @@ def compare_positions(
         subspace = statistics.fit(variance=variance)
         changed = int(np.count_nonzero(subspace.ranks != whole.ranks))
         same = subspace.ranks == whole.ranks
-        relative = np.abs(subspace.energies(test) - reference)[:, same] / reference[:, same]
+        relative = (
+            np.abs(subspace.squared_residuals(test) - reference)[:, same] / reference[:, same]
+        )
         print(
             f"- stored in {np.dtype(dtype).name} after every update: {changed} of "
             f"{len(whole.ranks)} ranks differ; the residual energies elsewhere by "

@@ -8,7 +8,7 @@ alone, and image-wide subspaces, whose residuals are computed anew, show which t
 features are there: for each position subspace, the true factor of each old image, beyond what each
 location shrinks by on average, against that of the image-wide subspaces. Correlation and slope of
 their logarithms; and how far an image's mean residual is from the truth (root mean square of the
-logarithm) when all images shrink alike, and by `fre.training.fitted.kinship`.
+logarithm) when all images shrink alike, and by `fre.training.fitted.image_shrinkage`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fre.features.extractor import FeatureExtractor
 from fre.features.table import Features
 from fre.subspaces.cross_fit import cheap_folds, make_folds, merge_folds
 from fre.training.cross_fitting import fit_fused
-from fre.training.fitted import kinship
+from fre.training.fitted import image_shrinkage
 from fre.training.plan import FusedPlan, plan_layers
 from fre.types import FloatArray
 from measuring import table
@@ -60,7 +60,7 @@ def rows_of(
     scopes = [*(part.scope for part in plan.layers), "image"]
     found = list(zip(scopes, before, after, strict=True))
     pairs = [(first, second) for scope, first, second in found if scope == "image"]
-    factors = kinship(pairs)
+    factors = image_shrinkage(pairs)
     assert factors is not None
     shown = np.mean([np.log(b.sum(axis=1) / a.sum(axis=1)) for a, b in pairs], axis=0)
     rows = []

@@ -33,8 +33,8 @@ from fre import FRE, Model, load, merge_models
 from fre.datasets import open_dataset, require_test, require_train
 from fre.evaluation.metrics import auroc, wilson_interval
 from fre.onnx_tools.side_arrays import without_arrays
-from fre.subspaces.image_statistics import SubspaceStatistics
-from fre.training.fitted import Learnt
+from fre.subspaces.image_statistics import ImageStatistics
+from fre.training.fitted import FittedDetector
 from fre.training.update import learnt_of
 from incremental import ANGLE, sine
 from measuring import table
@@ -49,7 +49,7 @@ class Scored:
 
     name: str
     model: Model
-    learnt: Learnt
+    learnt: FittedDetector
     scores: NDArray[np.float64]
 
     @classmethod
@@ -77,12 +77,12 @@ def show_subspaces(whole: Scored, others: list[Scored], variance: float) -> floa
     )
     worst = 0.0
     for index, part in enumerate(whole.learnt.parts):
-        if not isinstance(part.statistics, SubspaceStatistics):
+        if not isinstance(part.statistics, ImageStatistics):
             continue
         reference = part.statistics.cut(variance=variance)
         for other in others:
             statistics = other.learnt.parts[index].statistics
-            assert isinstance(statistics, SubspaceStatistics)
+            assert isinstance(statistics, ImageStatistics)
             subspace = statistics.cut(variance=variance)
             k = min(subspace.rank, reference.rank)
             angle = sine(reference.basis[:, :k], subspace.basis[:, :k])

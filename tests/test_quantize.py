@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from test_cli import fre
 
 from conftest import texture
 from fre import FRE, load
@@ -23,7 +24,6 @@ from fre.images.decode import find_images
 from fre.model import Model
 from fre.quantize import Quantization, quantize, rank_correlation
 from fre.runtimes.runtime import open_runtime
-from test_cli import fre
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {"size": 64},

@@ -43,7 +43,7 @@ from fre.training.build import Assembled, assemble_fused, assemble_reference, fi
 from fre.training.config import Configuration, refuse_without_effect, resolve
 from fre.training.cross_fitting import fit_fused
 from fre.training.describe import provenance
-from fre.training.fitted import Learnt, LearntPart
+from fre.training.fitted import FittedDetector, FittedPart
 from fre.training.grouping import group_labels
 from fre.training.parts import Part
 from fre.training.plan import CHECKPOINT_SECONDS, capacity_of, plan_layers, stream_plan
@@ -557,7 +557,7 @@ class FRE:
             if progress:
                 progress("Calibrating", done, n)
 
-        learnt: Learnt | None = None
+        learnt: FittedDetector | None = None
         subspace: AnySubspace
         if settings.subspace == "pca":
             wide = fit_image_wide(
@@ -571,10 +571,10 @@ class FRE:
             )
             check_variance([wide.statistics], features.n)
             subspace, maps = wide.subspace, wide.energies[features.originals]
-            part = LearntPart.trained(
+            part = FittedPart.trained(
                 Part(layout, "image"), wide.statistics, maps, wide.coordinates
             )
-            learnt = None if self.frozen else Learnt.of([part], features, folds)
+            learnt = None if self.frozen else FittedDetector.of([part], features, folds)
         else:
             subspace, maps = self._train(features, layout, settings, folds, threads, progress)
         calibration = Calibration.fit(
@@ -793,7 +793,7 @@ class FRE:
         )
         autoencoder = fitter.fit()
         n = len(features.X)
-        maps = autoencoder.energies(features.X, layout.channels)
+        maps = autoencoder.squared_residuals(features.X, layout.channels)
         rows_of_folds = [features.rows_of(fold) for fold in merge_folds(folds, self.folds)]
         for rows, held_out in fitter.cross_fit(rows_of_folds, channels=layout.channels):
             maps[rows] = extrapolate(held_out, maps[rows], fitted_on=n - len(rows), of=n)

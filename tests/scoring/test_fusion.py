@@ -199,8 +199,8 @@ def test_the_graph_computes_what_the_calibration_computed(
 
     fine, middle, coarse = extractor.split(extractor.run(images))
     energies = [
-        fitted.subspaces[0].energies(fine),
-        fitted.subspaces[1].energies(middle),
+        fitted.subspaces[0].squared_residuals(fine),
+        fitted.subspaces[1].squared_residuals(middle),
         np.square(fitted.subspaces[2].residual(coarse))
         .reshape(5, fitted.layouts[2].channels, -1)
         .sum(axis=1)
@@ -238,8 +238,8 @@ def test_a_subspace_that_is_both_coarse_and_overall_is_stored_once() -> None:
     pooled = FeatureExtractor(backbone, layout.layer, pool=2, size=size).run(images)
     squares = np.square(subspace.residual(pooled)).reshape(2, layout.channels, -1).sum(axis=1)
     energies = [
-        fitted.subspaces[0].energies(fine),
-        fitted.subspaces[1].energies(middle),
+        fitted.subspaces[0].squared_residuals(fine),
+        fitted.subspaces[1].squared_residuals(middle),
         squares.astype(np.float32),
     ]
     overall = squares.sum(axis=1) / layout.dimension

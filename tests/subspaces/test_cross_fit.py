@@ -51,18 +51,18 @@ def test_new_images_have_the_residuals_that_were_foreseen(kind: str) -> None:
         if kind == "image":
             gram = Gram(X)
             subspace = gram.fit(variance=0.8)
-            own = subspace.energies(X, 12)
-            new.append(subspace.energies(fresh, 12).mean())
+            own = subspace.squared_residuals(X, 12)
+            new.append(subspace.squared_residuals(fresh, 12).mean())
             held = dict(enumerate(gram.cross_fit(folds, channels=12, variance=0.8)))
             pairs = [(rows, maps) for rows, maps in held.values()]
         else:
             places = PositionStatistics.of(X, (3, 3)).fit(variance=0.8, prior=0)
-            own = places.energies(X)
-            new.append(places.energies(fresh).mean())
+            own = places.squared_residuals(X)
+            new.append(places.squared_residuals(fresh).mean())
             pairs = []
             for rows in folds:
                 others = PositionStatistics.of(np.delete(X, rows, axis=0), (3, 3))
-                pairs.append((rows, others.fit(variance=0.8, prior=0).energies(X[rows])))
+                pairs.append((rows, others.fit(variance=0.8, prior=0).squared_residuals(X[rows])))
         for rows, maps in pairs:
             wanted = extrapolate(maps, own[rows], fitted_on=n - len(rows), of=n)
             assert (np.minimum(maps, own[rows]) <= wanted * (1 + 1e-5)).all()

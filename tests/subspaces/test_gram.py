@@ -12,7 +12,7 @@ from conftest import LowRank, low_rank_features
 from fre.errors import OptionError
 from fre.subspaces.cross_fit import make_folds
 from fre.subspaces.gram import Gram
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.subspace import ImageSubspace
 
 
 def features(n: int, dimension: int, rank: int, seed: int = 0) -> np.ndarray:
@@ -146,7 +146,7 @@ def test_cross_fitting_cuts_the_rank_to_what_is_left() -> None:
 
 def test_residual_is_the_formula() -> None:
     V = np.eye(4)[:, :1]
-    subspace = Subspace(3, np.array([1.0, 2, 3, 4]), V, np.array([2.0]), 0.5)
+    subspace = ImageSubspace(3, np.array([1.0, 2, 3, 4]), V, np.array([2.0]), 0.5)
     np.testing.assert_array_equal(subspace.residual(np.array([[9.0, 2, 4, 4]])), [[0, 0, 1, 0]])
     assert subspace.kept_variance == pytest.approx(4 / 4.5)
     assert (subspace.dimension, subspace.rank) == (4, 1)

@@ -52,8 +52,8 @@ def test_beyond_the_capacity_residuals_are_those_of_images_that_are_left_out(
     exact = fit_image_wide(X, CHANNELS, make_folds(600), variance=0.97, capacity=48, at_most=24)
     ratio = many.energies.sum(axis=1) / exact.energies.sum(axis=1)
     assert abs(ratio.mean() - 1) < 0.02
-    fresh = many.subspace.energies(new, CHANNELS).mean()
-    own = many.subspace.energies(X, CHANNELS).mean()
+    fresh = many.subspace.squared_residuals(new, CHANNELS).mean()
+    own = many.subspace.squared_residuals(X, CHANNELS).mean()
     # What is left out scores as what is new does; what was fitted on does not.
     assert abs(many.energies.mean() / fresh - 1) < 0.02
     assert own / fresh < 0.95

@@ -20,7 +20,7 @@ from conftest import texture
 from fre import FRE, Model
 from fre.benchmark.memory import peak_memory
 from fre.errors import DatasetError, FREWarning, ImageError
-from fre.subspaces.image_statistics import SubspaceStatistics
+from fre.subspaces.image_statistics import ImageStatistics
 from fre.training.two_pass import CHUNK
 from fre.training.update import learnt_of
 
@@ -65,8 +65,8 @@ def test_it_is_the_training_that_holds_all_features(preset: str) -> None:
         assert one.part.name == other.part.name
         a, b = one.statistics, other.statistics
         assert a.n == b.n == 24
-        if isinstance(a, SubspaceStatistics):
-            assert isinstance(b, SubspaceStatistics)
+        if isinstance(a, ImageStatistics):
+            assert isinstance(b, ImageStatistics)
             k = min(a.cut().rank, b.cut().rank)
             A, B = a.basis[:, :k], b.basis[:, :k]
             assert np.linalg.norm(A - B @ (B.T @ A), 2) < 1e-3

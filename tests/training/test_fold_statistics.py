@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from fre.errors import OptionError
 from fre.features.layout import FeatureLayout
-from fre.subspaces.image_statistics import SubspaceStatistics
-from fre.training.fold_statistics import Learner
+from fre.subspaces.image_statistics import ImageStatistics
+from fre.training.fold_statistics import FoldStatistics
 from fre.training.parts import Part
 
 LAYOUTS = [FeatureLayout("a", 3, (2, 2), 1), FeatureLayout("b", 2, (2, 2), 1)]
@@ -22,21 +22,21 @@ PARTS = [
 D = sum(layout.dimension for layout in LAYOUTS)
 
 
-def learner(parts: list[Part] = PARTS, folds: int = 3, capacity: int = 64) -> Learner:
-    return Learner(parts, LAYOUTS, folds=folds, capacity=capacity)
+def learner(parts: list[Part] = PARTS, folds: int = 3, capacity: int = 64) -> FoldStatistics:
+    return FoldStatistics(parts, LAYOUTS, folds=folds, capacity=capacity)
 
 
-def taught(X: np.ndarray, fold: np.ndarray) -> Learner:
+def taught(X: np.ndarray, fold: np.ndarray) -> FoldStatistics:
     found = learner()
     found.add(X, fold)
     return found
 
 
-def scatter(kept: SubspaceStatistics) -> np.ndarray:
+def scatter(kept: ImageStatistics) -> np.ndarray:
     return (kept.basis * kept.singular_values**2) @ kept.basis.T
 
 
-def same(one: Learner, other: Learner) -> None:
+def same(one: FoldStatistics, other: FoldStatistics) -> None:
     assert (one.rows == other.rows).all()
     first, second = one.statistics(), other.statistics()
     assert first.keys() == second.keys()

@@ -13,9 +13,9 @@ from conftest import texture
 from fre import FRE
 from fre.backbones import get_backbone
 from fre.errors import DatasetError, ImageError
-from fre.features.stream import NO_THUMBNAIL, SeenImage
+from fre.features.stream import NO_THUMBNAIL, ImageRecord
 from fre.model import Model
-from fre.training.two_pass import Judged
+from fre.training.two_pass import HeldOutResiduals
 
 TINY = 1e-6
 LITE = {"backbone": "efficientnet_lite0", "preset": "reference"}
@@ -81,8 +81,8 @@ def test_the_default_preset_tells_apart_the_same() -> None:
 
 
 def test_what_was_looked_at_fold_by_fold_is_put_in_order() -> None:
-    seen = [SeenImage(place, "", (8, 8), NO_THUMBNAIL) for place in (4, 1, 0)]
-    judged = Judged(
+    seen = [ImageRecord(place, "", (8, 8), NO_THUMBNAIL) for place in (4, 1, 0)]
+    judged = HeldOutResiduals(
         [np.float32([[40], [41], [10], [0]])],
         np.array([0, 0, 1, 2]),
         np.array([0, 1, 0, 0]),

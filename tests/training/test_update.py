@@ -33,11 +33,11 @@ from fre.features.extractor import FeatureExtractor
 from fre.onnx_tools.side_arrays import read_arrays, with_arrays, without_arrays
 from fre.subspaces.gram import Gram
 from fre.subspaces.image import coordinates_of, fit_image_wide
-from fre.subspaces.image_statistics import SubspaceStatistics
+from fre.subspaces.image_statistics import ImageStatistics
 from fre.subspaces.mean_residuals import mean_energies
 from fre.subspaces.patch import PatchStatistics
 from fre.subspaces.position import PositionStatistics
-from fre.training.fitted import LearntPart, kinship
+from fre.training.fitted import FittedPart, image_shrinkage
 from fre.training.training_images import TrainingImages
 from fre.training.update import learnt_of
 
@@ -70,8 +70,8 @@ def assert_same_subspaces(one: Model, other: Model) -> None:
     for first, second in pairs:
         a, b = first.statistics, second.statistics
         assert a.n == b.n
-        if isinstance(a, SubspaceStatistics):
-            assert isinstance(b, SubspaceStatistics)
+        if isinstance(a, ImageStatistics):
+            assert isinstance(b, ImageStatistics)
             np.testing.assert_allclose(a.mean, b.mean, atol=1e-5 * np.abs(a.mean).max())
             assert a.rank == b.rank
             np.testing.assert_allclose(
@@ -188,10 +188,12 @@ def test_a_merge_knows_what_is_akin_to_what() -> None:
 def test_kinship_is_the_root_of_what_others_shrink_by_beyond_the_mean() -> None:
     before = np.ones((2, 4), np.float32)
     after = before * np.array([[1], [4]], np.float32)
-    np.testing.assert_allclose(kinship([(before, after)]), [2**-0.5, 2**0.5])
+    np.testing.assert_allclose(image_shrinkage([(before, after)]), [2**-0.5, 2**0.5])
     # Of two, the mean of the logarithms.
-    np.testing.assert_allclose(kinship([(before, after), (before, before)]), [2**-0.25, 2**0.25])
-    assert kinship([]) is None
+    np.testing.assert_allclose(
+        image_shrinkage([(before, after), (before, before)]), [2**-0.25, 2**0.25]
+    )
+    assert image_shrinkage([]) is None
 
 
 @given(st.integers(0, 10**6))
@@ -202,7 +204,7 @@ def test_kinship_leaves_the_mean_of_each_location(seed: int) -> None:
     factors = rng.gamma(3.0, size=7)
     shares = rng.uniform(0.1, 1.0, 5)
     part: Any = None  # what is scaled does not ask what it is of
-    learnt = LearntPart(part, part, energies)
+    learnt = FittedPart(part, part, energies)
     alike, akin = learnt.scaled(shares), learnt.scaled(shares, factors)
     np.testing.assert_allclose(akin.mean(axis=0), alike.mean(axis=0), rtol=1e-5)
     ratios = akin[:, :4] / energies[:, :4]
@@ -517,28 +519,30 @@ def test_mean_residuals_follow_from_statistics(n: int) -> None:
     rng = np.random.default_rng(n)
     X = rng.normal(3, 1, (n, 4 * 6)).astype(np.float32) * np.linspace(1, 5, 24, dtype=np.float32)
     Y = rng.normal(2, 1, (9, 4 * 6)).astype(np.float32)
-    image_wide = SubspaceStatistics.of(X)
+    image_wide = ImageStatistics.of(X)
     subspace = Gram(Y).fit(variance=0.8)
     np.testing.assert_allclose(
-        mean_energies(image_wide, subspace, 4), subspace.energies(X, 4).mean(axis=0), rtol=1e-4
+        mean_energies(image_wide, subspace, 4),
+        subspace.squared_residuals(X, 4).mean(axis=0),
+        rtol=1e-4,
     )
     by_position = PositionStatistics.of(Y, (2, 3)).fit(variance=0.8)
     np.testing.assert_allclose(
         mean_energies(PositionStatistics.of(X, (2, 3)), by_position, 4),
-        by_position.energies(X).mean(axis=0),
+        by_position.squared_residuals(X).mean(axis=0),
         rtol=1e-4,
     )
     patch = PatchStatistics.of(Y, (2, 3)).fit(variance=0.6)
     np.testing.assert_allclose(
         mean_energies(PatchStatistics.of(X, (2, 3)), patch, 4),
-        [patch.energies(X).mean()],
+        [patch.squared_residuals(X).mean()],
         rtol=1e-4,
     )
 
 
 def test_what_lies_beyond_the_capacity_counts() -> None:
     X = np.random.default_rng(0).normal(0, 1, (40, 24)).astype(np.float32)
-    cut, full = SubspaceStatistics.of(X, capacity=5), SubspaceStatistics.of(X)
+    cut, full = ImageStatistics.of(X, capacity=5), ImageStatistics.of(X)
     subspace = full.cut(rank=3)
     means = [float(mean_energies(each, subspace, 4).sum()) for each in (cut, full)]
     assert means[0] == pytest.approx(means[1], rel=1e-6)
@@ -549,11 +553,11 @@ def test_features_come_back_from_coordinates(shape: tuple[int, int]) -> None:
     X = np.random.default_rng(0).normal(100, 1, shape).astype(np.float32)
     X[3] = X[4]
     gram = Gram(X)
-    statistics = SubspaceStatistics.of_gram(gram)
+    statistics = ImageStatistics.of_gram(gram)
     found = coordinates_of(gram, statistics)
     assert found is not None
     np.testing.assert_allclose(statistics.features(found), X, rtol=1e-6)
-    assert coordinates_of(gram, SubspaceStatistics.of_gram(gram, capacity=3)) is None
+    assert coordinates_of(gram, ImageStatistics.of_gram(gram, capacity=3)) is None
 
 
 @pytest.mark.parametrize("preset", ["default", "reference"])
@@ -573,7 +577,7 @@ def test_image_wide_subspaces_are_calibrated_as_in_one_training(preset: str) -> 
             assert features is not None
             np.testing.assert_allclose(features, known[rows], atol=1e-5 * scale)
             statistics = other.parts[i].statistics
-            assert isinstance(statistics, SubspaceStatistics)
+            assert isinstance(statistics, ImageStatistics)
             again = fit_image_wide(
                 known[rows],
                 other.parts[i].part.layout.channels,

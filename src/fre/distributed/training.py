@@ -24,23 +24,23 @@ from fre.errors import ImageError, OptionError
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout
 from fre.features.runner import FeatureRunner
-from fre.features.stream import SeenImage
+from fre.features.stream import ImageRecord
 from fre.images.decode import ImageSource
 from fre.images.geometry import Geometry
 from fre.images.roi import Roi
 from fre.storage.remote import is_url
 from fre.subspaces.cross_fit import folds_of
-from fre.training.fold_statistics import Learner
+from fre.training.fold_statistics import FoldStatistics
 from fre.training.parts import Part
 from fre.training.plan import StreamOptions
 from fre.training.two_pass import (
-    Judged,
-    Judges,
+    HeldOutResiduals,
+    HeldOutSubspaces,
     Streamed,
     absorb,
     calibration_places,
     check_enough,
-    judge,
+    held_out_residuals,
     streamed_from,
 )
 from fre.types import Progress
@@ -112,7 +112,7 @@ class RayFit:
             )
             learner, images, skipped = self._learn(ray, job, names, fold_of, workers)
             check_enough([image.sha256 for image in images], sources)
-            judges = Judges.of(learner, options, progress)
+            judges = HeldOutSubspaces.of(learner, options, progress)
             chosen = calibration_places(images, extractor)
             judged = self._judge(ray, job, judges, names, fold_of, chosen, workers, progress)
         folds_judged = fold_of[[image.place for image in judged.images]]
@@ -125,7 +125,7 @@ class RayFit:
         names: Sequence[str],
         fold_of: NDArray[np.intp],
         workers: int,
-    ) -> tuple[Learner, list[SeenImage], list[ImageError]]:
+    ) -> tuple[FoldStatistics, list[ImageRecord], list[ImageError]]:
         """The first pass: what was learnt, of which images, and errors of those left out."""
         size = min(max(SMALLEST, -(-len(names) // (PIECES * workers))), LARGEST)
         pieces = [*_pieces(range(len(names)), fold_of, names, size)]
@@ -149,7 +149,7 @@ class RayFit:
                 compute=ray.data.TaskPoolStrategy(size=left),
             )
         learner = job.learner()
-        images: list[SeenImage] = []
+        images: list[ImageRecord] = []
         skipped: dict[int, str] = {}
         for row in work.iter_rows():
             learner = learner.merge(job.learner(row["statistics"]))
@@ -163,13 +163,13 @@ class RayFit:
         self,
         ray: Any,
         job: _Job,
-        judges: Judges,
+        judges: HeldOutSubspaces,
         names: Sequence[str],
         fold_of: NDArray[np.intp],
         chosen: Sequence[int],
         workers: int,
         progress: Progress | None,
-    ) -> Judged:
+    ) -> HeldOutResiduals:
         """The second pass."""
         by_fold = {fold: ray.put(judges.of_fold(fold)) for fold in judges.others}
         size = min(max(SMALLEST, -(-len(chosen) // (PIECES * workers))), JUDGED)
@@ -181,7 +181,7 @@ class RayFit:
             batch_format="pyarrow",
             **self.cluster.pool(workers),
         )
-        found: list[Judged] = []
+        found: list[HeldOutResiduals] = []
         done = 0
         for row in work.iter_rows():
             images, _ = _seen_from(row["seen"])
@@ -190,7 +190,7 @@ class RayFit:
                 found.append(_judged_from(row["judged"], images))
             if progress:
                 progress("Calibrating", done, len(chosen))
-        return Judged.join(found).in_order()
+        return HeldOutResiduals.join(found).in_order()
 
 
 @dataclass(frozen=True)
@@ -220,9 +220,9 @@ class _Job:
             readers=READERS * self.threads,
         )
 
-    def learner(self, stored: Any = None) -> Learner:
+    def learner(self, stored: Any = None) -> FoldStatistics:
         """A learner that knows nothing, or what was stored."""
-        learner = Learner(
+        learner = FoldStatistics(
             self.parts, self.layouts, folds=self.folds, capacity=self.options.capacity
         )
         if stored is not None:
@@ -267,7 +267,7 @@ def _merged(batch: Any, job: _Job) -> Any:
     return _statistics_row(learner, seen)
 
 
-def _statistics_row(learner: Learner, seen: list[Any]) -> Any:
+def _statistics_row(learner: FoldStatistics, seen: list[Any]) -> Any:
     import pyarrow as pa
 
     return pa.table(
@@ -289,13 +289,13 @@ class Judging:
     def __init__(self, job: _Job, judges: Mapping[int, Any]) -> None:
         self._job = job
         self._references = judges
-        self._judges: dict[int, Judges] = {}
+        self._judges: dict[int, HeldOutSubspaces] = {}
 
     @cached_property
     def _runner(self) -> FeatureRunner:
         return self._job.runner()
 
-    def _of_fold(self, fold: int) -> Judges:
+    def _of_fold(self, fold: int) -> HeldOutSubspaces:
         import ray
 
         if fold not in self._judges:
@@ -308,7 +308,7 @@ class Judging:
         import pyarrow as pa
 
         (piece,) = batch.to_pylist()
-        judged = judge(
+        judged = held_out_residuals(
             self._runner,
             _sources_of(piece),
             piece["fold"],
@@ -362,7 +362,7 @@ def _sources_of(piece: Mapping[str, Any]) -> list[ImageSource]:
 
 
 def _noted(
-    piece: Mapping[str, Any], images: Sequence[SeenImage], skipped: Sequence[ImageError] | None
+    piece: Mapping[str, Any], images: Sequence[ImageRecord], skipped: Sequence[ImageError] | None
 ) -> dict[str, Any]:
     """Which images were seen, as plain JSON values."""
     left_out = sorted({*range(len(piece["places"]))} - {image.place for image in images})
@@ -375,20 +375,20 @@ def _noted(
     }
 
 
-def _seen_from(noted: str) -> tuple[list[SeenImage], dict[int, str]]:
+def _seen_from(noted: str) -> tuple[list[ImageRecord], dict[int, str]]:
     """Images that were seen; and by its place, why another one was not."""
-    images: list[SeenImage] = []
+    images: list[ImageRecord] = []
     skipped: dict[int, str] = {}
     for piece in json.loads(noted):
-        images += map(SeenImage.of_note, piece["images"])
+        images += map(ImageRecord.of_note, piece["images"])
         skipped |= dict(piece["skipped"])
     return images, skipped
 
 
-def _judged_from(stored: Any, images: Sequence[SeenImage]) -> Judged:
+def _judged_from(stored: Any, images: Sequence[ImageRecord]) -> HeldOutResiduals:
     arrays = _unpacked(stored)
     energies = [arrays[f"energies/{index}"] for index in range(len(arrays) - 2)]
-    return Judged(energies, arrays["image"], arrays["tile"], tuple(images))
+    return HeldOutResiduals(energies, arrays["image"], arrays["tile"], tuple(images))
 
 
 def _packed(arrays: Mapping[str, NDArray[Any]]) -> Any:

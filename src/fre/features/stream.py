@@ -28,7 +28,7 @@ whole.)"""
 
 
 @dataclass(frozen=True)
-class SeenImage:
+class ImageRecord:
     """An image whose features were computed.
 
     Attributes:
@@ -45,7 +45,7 @@ class SeenImage:
     thumbnail: NDArray[np.uint8]
     appearance: tuple[float, ...] = ()
 
-    def at(self, place: int) -> SeenImage:
+    def at(self, place: int) -> ImageRecord:
         """The same at another place, without its thumbnail."""
         return replace(self, place=place, thumbnail=NO_THUMBNAIL)
 
@@ -54,7 +54,7 @@ class SeenImage:
         return (self.place, self.sha256, *self.size, *self.appearance)
 
     @classmethod
-    def of_note(cls, note: Sequence[Any]) -> SeenImage:
+    def of_note(cls, note: Sequence[Any]) -> ImageRecord:
         """What `to_note` gave."""
         place, sha256, height, width, *measured = note
         return cls(place, sha256, (height, width), NO_THUMBNAIL, tuple(measured))
@@ -104,7 +104,7 @@ class FeatureStream:
         progress: Progress | None = None,
         out: FloatArray | None = None,
     ) -> None:
-        self.images: list[SeenImage] = []
+        self.images: list[ImageRecord] = []
         self.skipped: list[ImageError] = []
         self._out = np.empty((0, 0), np.float32) if out is None else out
         self._extractor = extractor
@@ -164,7 +164,7 @@ class FeatureStream:
                 number = len(self.images)
                 assert image.thumbnail is not None
                 self.images.append(
-                    SeenImage(
+                    ImageRecord(
                         place,
                         image.sha256,
                         image.original_size,

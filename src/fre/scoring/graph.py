@@ -22,7 +22,7 @@ from fre.scoring.fusion import VETO_DEVIATIONS, Enlargement, Fusion, Standard
 from fre.subspaces.autoencoder import LinearAutoencoder
 from fre.subspaces.patch import PatchSubspace
 from fre.subspaces.position import PositionSubspace
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.subspace import ImageSubspace
 from fre.types import MaskArray
 
 SCORE, MAP = "score", "anomaly_map"
@@ -35,8 +35,8 @@ def layer_map(index: int) -> str:
     return f"layer_map/{index}"
 
 
-LayerSubspace: TypeAlias = Subspace | PositionSubspace | PatchSubspace
-Kind = TypeVar("Kind", Subspace, PositionSubspace, PatchSubspace)
+LayerSubspace: TypeAlias = ImageSubspace | PositionSubspace | PatchSubspace
+Kind = TypeVar("Kind", ImageSubspace, PositionSubspace, PatchSubspace)
 
 
 class Head(Protocol):
@@ -49,7 +49,7 @@ class Head(Protocol):
     def subspaces(self) -> Sequence[LayerSubspace]: ...
 
     @property
-    def overall(self) -> tuple[FeatureLayout, Subspace]: ...
+    def overall(self) -> tuple[FeatureLayout, ImageSubspace]: ...
 
     @property
     def fusion(self) -> Fusion: ...
@@ -80,7 +80,7 @@ class _Assembly(NetworkGraph):
         self,
         features: str,
         layout: FeatureLayout,
-        subspace: Subspace | LinearAutoencoder,
+        subspace: ImageSubspace | LinearAutoencoder,
         *,
         half: bool = False,
     ) -> str:
@@ -103,7 +103,7 @@ class _Assembly(NetworkGraph):
         channel_axis = build.constant("channel_axis", np.array([1], np.int64))
         return build.node("ReduceSum", shaped, channel_axis, keepdims=0)
 
-    def _projection_residual(self, features: str, subspace: Subspace, half: bool) -> str:
+    def _projection_residual(self, features: str, subspace: ImageSubspace, half: bool) -> str:
         build = self.builder
         mean = build.constant("mean", subspace.mean.astype(np.float32))
         centred = build.node("Sub", features, mean)
@@ -206,7 +206,7 @@ class _Assembly(NetworkGraph):
         outside = build.node("MatMul", complement, centred)
         return self.on_grid(self.sum_of_squares(outside, 1), layout)
 
-    def image_energies(self, layout: FeatureLayout, subspaces: Sequence[Subspace]) -> str:
+    def image_energies(self, layout: FeatureLayout, subspaces: Sequence[ImageSubspace]) -> str:
         """Squared residual at each location under the subspace of the whole map: (N, h, w)."""
         if self.heads == 1:
             return self.residual_map(self.features(layout), layout, subspaces[0], half=True)
@@ -218,7 +218,7 @@ class _Assembly(NetworkGraph):
         return self._map_of(build.node("Sub", centred, decoded), layout)
 
     def _codes(
-        self, name: str, layout: FeatureLayout, subspaces: Sequence[Subspace]
+        self, name: str, layout: FeatureLayout, subspaces: Sequence[ImageSubspace]
     ) -> tuple[str, str, str]:
         """Of several heads: centred features (N, D), bases (N, D, k) and codes (N, 1, k)."""
         build = self.builder
@@ -229,21 +229,21 @@ class _Assembly(NetworkGraph):
         row = build.constant("row_axis", np.array([1], np.int64))
         return centred, basis, build.node("MatMul", build.node("Unsqueeze", centred, row), basis)
 
-    def energies(self, layout: FeatureLayout, subspaces: Sequence[LayerSubspace]) -> str:
+    def squared_residuals(self, layout: FeatureLayout, subspaces: Sequence[LayerSubspace]) -> str:
         """Squared residual at each location of a layer, 0 where nothing is inspected: (N, h, w)."""
         if _all(subspaces, PositionSubspace):
             energies = self.position_energies(layout, subspaces)
         elif _all(subspaces, PatchSubspace):
             energies = self.patch_energies(layout, subspaces)
         else:
-            assert _all(subspaces, Subspace)
+            assert _all(subspaces, ImageSubspace)
             energies = self.image_energies(layout, subspaces)
         if self.inspected is None:
             return energies
         mask = cells(self.inspected, layout.pooled).astype(np.float32)
         return self.builder.node("Mul", energies, self.builder.constant("inspected_cells", mask))
 
-    def overall_energy(self, layout: FeatureLayout, subspaces: Sequence[Subspace]) -> str:
+    def overall_energy(self, layout: FeatureLayout, subspaces: Sequence[ImageSubspace]) -> str:
         """Mean squared residual of an image: (N,)."""
         build = self.builder
         # No map is needed, so the residual need not be decoded.
@@ -372,7 +372,7 @@ def detector_model(
     normalisation: Normalisation,
     layout: FeatureLayout,
     size: tuple[int, int],
-    subspace: Subspace | LinearAutoencoder,
+    subspace: ImageSubspace | LinearAutoencoder,
     inspected: MaskArray | None = None,
 ) -> onnx.ModelProto:
     """Images to scores and anomaly maps.
@@ -422,7 +422,7 @@ def fused_model(
     common = heads[0]
     assembly = _Assembly(backbone, normalisation, size, fusions[0].inspected, len(heads))
     maps = [
-        assembly.energies(layout, [head.subspaces[i] for head in heads])
+        assembly.squared_residuals(layout, [head.subspaces[i] for head in heads])
         for i, layout in enumerate(common.layouts)
     ]
     overall, layout = [head.overall[1] for head in heads], common.overall[0]

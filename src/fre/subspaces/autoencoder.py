@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import MissingDependencyError, OptionError
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.subspace import ImageSubspace
 from fre.types import FloatArray, Progress
 
 Kind: TypeAlias = Literal["tied", "plain"]
@@ -102,7 +102,7 @@ class LinearAutoencoder:
         """
         return _residual(X, self.encoder, self.encoder_bias, self.decoder, self.decoder_bias)
 
-    def energies(self, X: NDArray[np.floating], channels: int) -> FloatArray:
+    def squared_residuals(self, X: NDArray[np.floating], channels: int) -> FloatArray:
         """Squared residual at every location.
 
         Args:
@@ -360,7 +360,7 @@ class _Training:
         return encoder, biases[0], decoder, biases[1]
 
 
-AnySubspace: TypeAlias = Subspace | LinearAutoencoder
+AnySubspace: TypeAlias = ImageSubspace | LinearAutoencoder
 
 
 @dataclass(frozen=True)
@@ -420,7 +420,7 @@ class Trained:
             others = np.setdiff1d(np.arange(len(self._X)), held)
             task = f"Calibrating, fold {number} of {len(folds)}"
             autoencoder = self._train(self._X[others], task)
-            yield held, autoencoder.energies(self._X[held], channels)
+            yield held, autoencoder.squared_residuals(self._X[held], channels)
 
     def _train(self, X: FloatArray, task: str) -> LinearAutoencoder:
         progress = self._progress

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fre.subspaces.subspace import (
     BLOCK_BYTES,
     Float64,
-    Subspace,
+    ImageSubspace,
     _columns,
     _descending,
     _limited,
@@ -68,7 +68,7 @@ class Gram:
 
     def fit(
         self, *, variance: float = 0.97, rank: int | None = None, at_most: int | None = None
-    ) -> Subspace:
+    ) -> ImageSubspace:
         """The principal subspace of all the features.
 
         Args:
@@ -88,7 +88,7 @@ class Gram:
         basis = self._basis(energies, U, k)
         singular_values = np.sqrt(energies[:k])
         discarded = float(np.sum(energies[k:]))
-        return Subspace(len(self.X), self.mean, basis, singular_values, discarded)
+        return ImageSubspace(len(self.X), self.mean, basis, singular_values, discarded)
 
     def rank(
         self, *, variance: float = 0.97, rank: int | None = None, at_most: int | None = None
@@ -224,14 +224,14 @@ class Gram:
         inner = self.products - block.T @ block - np.outer(total, total) / rest
         energies, V = _descending(inner)
         k = _limited(self._cut(energies, variance, rank), at_most)
-        subspace = Subspace(
+        subspace = ImageSubspace(
             rest,
             self.mean - total / rest,
             V[:, :k],
             np.sqrt(energies[:k]),
             float(energies[k:].sum()),
         )
-        return subspace.energies(self.X[held], channels)
+        return subspace.squared_residuals(self.X[held], channels)
 
 
 def _residual_map_from_rows(

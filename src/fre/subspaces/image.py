@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from fre.subspaces.cross_fit import extrapolate, sums_without
 from fre.subspaces.gram import Gram
-from fre.subspaces.image_statistics import Accumulator, SubspaceStatistics, block_rows
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.image_statistics import Accumulator, ImageStatistics, block_rows
+from fre.subspaces.subspace import ImageSubspace
 from fre.types import FloatArray
 
 EXACT_ROWS = 3072
@@ -34,9 +34,9 @@ class ImageWide:
             if they have lost a part of the features, or there are more of them than directions.
     """
 
-    subspace: Subspace
+    subspace: ImageSubspace
     energies: FloatArray
-    statistics: SubspaceStatistics
+    statistics: ImageStatistics
     coordinates: FloatArray | None
 
 
@@ -70,7 +70,7 @@ def fit_image_wide(
     if len(X) <= EXACT_ROWS:
         gram = Gram(X)
         needed = gram.rank(rank=rank, **cut)
-        statistics = SubspaceStatistics.of_gram(gram, capacity=max(capacity, needed))
+        statistics = ImageStatistics.of_gram(gram, capacity=max(capacity, needed))
         coordinates = coordinates_of(gram, statistics)
         held_out = gram.cross_fit(folds, channels=channels, rank=rank, **cut)
     else:
@@ -79,7 +79,7 @@ def fit_image_wide(
         coordinates = None
         held_out = _cross_fit(X, channels, folds, parts, rank, cut)
     subspace = statistics.cut(rank=rank, **cut)
-    energies = subspace.energies(X, channels)
+    energies = subspace.squared_residuals(X, channels)
     for rows, residuals in held_out:
         energies[rows] = extrapolate(
             residuals, energies[rows], fitted_on=len(X) - len(rows), of=len(X)
@@ -89,7 +89,7 @@ def fit_image_wide(
     return ImageWide(subspace, energies, statistics, coordinates)
 
 
-def coordinates_of(gram: Gram, statistics: SubspaceStatistics) -> FloatArray | None:
+def coordinates_of(gram: Gram, statistics: ImageStatistics) -> FloatArray | None:
     """`ImageWide.coordinates` of statistics that were made of these inner products."""
     return None if statistics.lost else gram.coordinates(statistics.rank).astype(np.float32)
 
@@ -98,18 +98,18 @@ def _cross_fit(
     X: FloatArray,
     channels: int,
     folds: list[NDArray[np.intp]],
-    parts: list[SubspaceStatistics],
+    parts: list[ImageStatistics],
     rank: int | None,
     cut: dict[str, Any],
 ) -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
     """`fre.subspaces.gram.Gram.cross_fit`, from the statistics of each fold."""
     for rows, rest in zip(folds, sums_without(parts), strict=True):
         allowed = None if rank is None else min(rank, rest.rank)
-        yield rows, rest.cut(rank=allowed, **cut).energies(X[rows], channels)
+        yield rows, rest.cut(rank=allowed, **cut).squared_residuals(X[rows], channels)
 
 
-def _absorbed(X: FloatArray, rows: NDArray[np.intp], capacity: int) -> SubspaceStatistics:
-    of = partial(SubspaceStatistics.of, capacity=capacity)
+def _absorbed(X: FloatArray, rows: NDArray[np.intp], capacity: int) -> ImageStatistics:
+    of = partial(ImageStatistics.of, capacity=capacity)
     accumulator = Accumulator(of, block=block_rows(capacity))
     for start in range(0, len(rows), block_rows(capacity)):
         accumulator.add(X[rows[start : start + block_rows(capacity)]])

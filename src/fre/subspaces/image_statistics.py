@@ -49,7 +49,7 @@ from numpy.typing import DTypeLike, NDArray
 from fre.errors import OptionError
 from fre.subspaces.arrays import take
 from fre.subspaces.gram import Gram
-from fre.subspaces.subspace import Subspace, check_rank, choose_rank, rounding_energy
+from fre.subspaces.subspace import ImageSubspace, check_rank, choose_rank, rounding_energy
 from fre.types import FloatArray
 
 Float64: TypeAlias = NDArray[np.float64]
@@ -84,7 +84,7 @@ def block_rows(capacity: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class SubspaceStatistics:
+class ImageStatistics:
     """What is kept of features so that their principal subspace can grow: O(capacity x D) memory.
 
     Attributes:
@@ -122,7 +122,7 @@ class SubspaceStatistics:
         return float(np.sum(self.singular_values**2)) + self.discarded
 
     @classmethod
-    def of(cls, X: NDArray[np.floating], *, capacity: int = CAPACITY) -> SubspaceStatistics:
+    def of(cls, X: NDArray[np.floating], *, capacity: int = CAPACITY) -> ImageStatistics:
         """The statistics of some features.
 
         Args:
@@ -141,7 +141,7 @@ class SubspaceStatistics:
         return cls(0, np.zeros(dimension), nothing, np.zeros(0), 0.0, 0.0, capacity).update(X)
 
     @classmethod
-    def of_gram(cls, gram: Gram, *, capacity: int = CAPACITY) -> SubspaceStatistics:
+    def of_gram(cls, gram: Gram, *, capacity: int = CAPACITY) -> ImageStatistics:
         """The same of features whose inner products are there already.
 
         Args:
@@ -161,7 +161,7 @@ class SubspaceStatistics:
             capacity,
         )
 
-    def update(self, X: NDArray[np.floating]) -> SubspaceStatistics:
+    def update(self, X: NDArray[np.floating]) -> ImageStatistics:
         """The statistics of these features and some more.
 
         An update with one feature costs about as much as one with 256: see `Accumulator`.
@@ -180,7 +180,7 @@ class SubspaceStatistics:
             statistics = statistics._with_rows(X[start : start + block])
         return statistics
 
-    def merge(self, *others: SubspaceStatistics) -> SubspaceStatistics:
+    def merge(self, *others: ImageStatistics) -> ImageStatistics:
         """The statistics of all sets of features; its capacity is the largest of theirs.
 
         Raises:
@@ -197,7 +197,7 @@ class SubspaceStatistics:
 
     def cut(
         self, *, variance: float = 0.97, rank: int | None = None, at_most: int | None = None
-    ) -> Subspace:
+    ) -> ImageSubspace:
         """The principal subspace, as `fre.subspaces.gram.Gram.fit` has it of the same features.
 
         The sign of a basis vector is such that its largest entry is positive.
@@ -231,7 +231,7 @@ class SubspaceStatistics:
         if k:
             basis *= np.where(-basis.min(axis=0) > basis.max(axis=0), -1.0, 1.0)
         discarded = float(np.sum(energies[k:])) + self.discarded
-        return Subspace(self.n, self.mean, basis, self.singular_values[:k].copy(), discarded)
+        return ImageSubspace(self.n, self.mean, basis, self.singular_values[:k].copy(), discarded)
 
     def features(self, coordinates: NDArray[np.floating]) -> FloatArray:
         """The features that have these coordinates: float32 (b, D).
@@ -264,7 +264,7 @@ class SubspaceStatistics:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> SubspaceStatistics:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ImageStatistics:
         """What `to_arrays` stored; other names in ``arrays`` are passed over.
 
         Raises:
@@ -292,7 +292,7 @@ class SubspaceStatistics:
                 "only features of the same layer, pooling and input size add up"
             )
 
-    def _with_rows(self, X: NDArray[np.floating]) -> SubspaceStatistics:
+    def _with_rows(self, X: NDArray[np.floating]) -> ImageStatistics:
         mean = X.mean(axis=0, dtype=np.float64)
         if not np.isfinite(mean).all():
             raise OptionError("the features must be finite, and some are not")
@@ -302,12 +302,12 @@ class SubspaceStatistics:
         # A sum of large numbers is off by more than the last bit; the deviations' sum is not.
         correction = centred.mean(axis=0)
         centred -= correction
-        block = SubspaceStatistics(
+        block = ImageStatistics(
             len(X), mean + correction, self.basis[:, :0], np.zeros(0), 0.0, 0.0, self.capacity
         )
         return self._joined(rows, block)
 
-    def _joined(self, rows: Float64, other: SubspaceStatistics) -> SubspaceStatistics:
+    def _joined(self, rows: Float64, other: ImageStatistics) -> ImageStatistics:
         """Join another set of features.
 
         Args:
@@ -335,7 +335,7 @@ class SubspaceStatistics:
                 return turned
         return together._with_columns(rows)
 
-    def _with_columns_by_products(self, rows: Float64) -> SubspaceStatistics | None:
+    def _with_columns_by_products(self, rows: Float64) -> ImageStatistics | None:
         """`_with_columns` at a third of the cost; ``None`` where that would not be exact enough."""
         V, s, r = self.basis, self.singular_values, self.rank
         size = r + len(rows)
@@ -364,7 +364,7 @@ class SubspaceStatistics:
             lost=self.lost + (beyond if beyond > rounding else 0.0),
         )
 
-    def _with_columns(self, rows: Float64) -> SubspaceStatistics:
+    def _with_columns(self, rows: Float64) -> ImageStatistics:
         """The statistics whose scatter is larger by the outer products of some vectors.
 
         Args:
@@ -482,7 +482,7 @@ S = TypeVar("S", bound="Growing")
 
 
 class Growing(Protocol):
-    """Statistics that absorb features, as `SubspaceStatistics` and `PositionStatistics` do."""
+    """Statistics that absorb features, as `ImageStatistics` and `PositionStatistics` do."""
 
     def update(self: S, X: FloatArray, /) -> S:
         """The statistics of these features and some more."""
@@ -496,7 +496,7 @@ class Accumulator(Generic[S]):
 
     Example::
 
-        of = partial(SubspaceStatistics.of, capacity=256)
+        of = partial(ImageStatistics.of, capacity=256)
         accumulator = Accumulator(of)
         for X in batches:
             accumulator.add(X)

@@ -11,17 +11,17 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.subspaces.image_statistics import SubspaceStatistics
+from fre.subspaces.image_statistics import ImageStatistics
 from fre.subspaces.patch import PatchStatistics, PatchSubspace
 from fre.subspaces.position import PositionStatistics, PositionSubspace
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.subspace import ImageSubspace
 
 Float64: TypeAlias = NDArray[np.float64]
 
 
 def mean_energies(
-    statistics: SubspaceStatistics | PositionStatistics | PatchStatistics,
-    subspace: Subspace | PositionSubspace | PatchSubspace,
+    statistics: ImageStatistics | PositionStatistics | PatchStatistics,
+    subspace: ImageSubspace | PositionSubspace | PatchSubspace,
     channels: int,
 ) -> Float64:
     """The mean over some images of the squared residual at each location.
@@ -36,8 +36,8 @@ def mean_energies(
         What the statistics of an image-wide subspace have discarded counts in full, spread over
         the locations as the rest is.
     """
-    if isinstance(statistics, SubspaceStatistics):
-        assert isinstance(subspace, Subspace)
+    if isinstance(statistics, ImageStatistics):
+        assert isinstance(subspace, ImageSubspace)
         return _image_wide(statistics, subspace, channels)
     if isinstance(statistics, PositionStatistics):
         assert isinstance(subspace, PositionSubspace)
@@ -54,7 +54,7 @@ def _by_position(statistics: PositionStatistics, mean: Float64, complement: Floa
     return np.asarray(spread / statistics.n + np.square(gap).sum(axis=1))
 
 
-def _image_wide(statistics: SubspaceStatistics, subspace: Subspace, channels: int) -> Float64:
+def _image_wide(statistics: ImageStatistics, subspace: ImageSubspace, channels: int) -> Float64:
     V = subspace.basis
     # The factors of the scatter, and the gap between the means as one more of them.
     factors = np.empty((statistics.dimension, statistics.rank + 1))

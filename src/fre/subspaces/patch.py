@@ -49,7 +49,7 @@ class PatchSubspace:
         """Length of the vector at a location, C."""
         return int(self.complement.shape[0])
 
-    def energies(self, X: FloatArray) -> FloatArray:
+    def squared_residuals(self, X: FloatArray) -> FloatArray:
         """Squared residual at every location.
 
         Args:

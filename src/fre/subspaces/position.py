@@ -68,7 +68,7 @@ class PositionSubspace:
         """The largest of the dimensions, k."""
         return int(self.ranks.max(initial=0))
 
-    def energies(self, X: FloatArray) -> FloatArray:
+    def squared_residuals(self, X: FloatArray) -> FloatArray:
         """Squared residual at every location.
 
         Args:

@@ -20,7 +20,7 @@ BLOCK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Subspace:
+class ImageSubspace:
     """An affine subspace of a feature space, and what is known of the features it came from.
 
     Attributes:
@@ -66,7 +66,7 @@ class Subspace:
         centred = X - self.mean
         return np.asarray(centred - (centred @ self.basis) @ self.basis.T)
 
-    def energies(self, X: NDArray[np.floating], channels: int) -> FloatArray:
+    def squared_residuals(self, X: NDArray[np.floating], channels: int) -> FloatArray:
         """Squared residual at every location, without a copy of the features.
 
         Deviations from the mean are taken in float64 and multiplied in float32.

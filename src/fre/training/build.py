@@ -19,7 +19,7 @@ from fre.scoring.graph import LayerSubspace, detector_model, fused_model
 from fre.subspaces.autoencoder import AnySubspace
 from fre.training.config import Configuration
 from fre.training.describe import FusedNotes, attach, describe
-from fre.training.fitted import Learnt
+from fre.training.fitted import FittedDetector
 from fre.training.plan import FusedPlan
 from fre.training.readout import FusedDetector
 
@@ -45,7 +45,7 @@ class Assembled:
     calibration: Calibration
     fused: FusedNotes | None = None
     plan: FusedPlan | None = None
-    learnt: Learnt | None = None
+    learnt: FittedDetector | None = None
     appearance: AppearanceLimits | None = None
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from fre.errors import FREWarning, ImageError
-from fre.features.stream import SeenImage
+from fre.features.stream import ImageRecord
 from fre.images.decode import ImageSource
 from fre.storage.files import atomic_file
-from fre.training.fold_statistics import Learner
+from fre.training.fold_statistics import FoldStatistics
 from fre.training.plan import StreamOptions
 from fre.version import __version__
 
@@ -24,10 +24,12 @@ from fre.version import __version__
 class _State:
     """How far the first pass has come."""
 
-    def __init__(self, learner: Learner, options: StreamOptions, identity: str | None) -> None:
+    def __init__(
+        self, learner: FoldStatistics, options: StreamOptions, identity: str | None
+    ) -> None:
         self.learner = learner
         self.consumed = 0
-        self.images: list[SeenImage] = []
+        self.images: list[ImageRecord] = []
         self.skipped: list[ImageError] = []
         self._file = options.checkpoint if identity else None
         self._pause = options.checkpoint_seconds
@@ -50,7 +52,7 @@ class _State:
                     stacklevel=2,
                 )
                 return
-            images = [SeenImage.of_note(note) for note in notes["images"]]
+            images = [ImageRecord.of_note(note) for note in notes["images"]]
             skipped = [ImageError(path, reason) for path, reason in notes["skipped"]]
             consumed = int(notes["consumed"])
             self.learner.restore(arrays)

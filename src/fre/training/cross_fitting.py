@@ -219,10 +219,10 @@ def _fit_statistics(
 ) -> Cross:
     total = statistics[0].merge(*statistics[1:])
     subspace = total.fit(variance=variance, prior=prior)
-    energies = subspace.energies(X)
+    energies = subspace.squared_residuals(X)
     for fold, held in zip(folds, statistics, strict=True):
         rest = [part for part in statistics if part is not held]
         others = rest[0].merge(*rest[1:]).fit(variance=variance, prior=prior)
-        held_out = others.energies(X[fold])
+        held_out = others.squared_residuals(X[fold])
         energies[fold] = extrapolate(held_out, energies[fold], fitted_on=others.n, of=len(X))
     return subspace, energies, total

@@ -14,7 +14,7 @@ this is needed for it: its features can be had back from the statistics, and it 
 calibrated again as in a training on all images.
 
 From the residuals that are exact follows, too, which of the old images shrink more than others
-(`kinship`), as the new ones are akin to them: a line for all alike says nothing of that, and spread
+(`image_shrinkage`), as the new ones are akin to them: a line for all alike says nothing of that, and spread
 is what thresholds are made of.
 
 Elsewhere new images have a third: under a subspace of the old images and half of the new ones.
@@ -36,10 +36,10 @@ from fre.features.table import Features
 from fre.scoring.graph import LayerSubspace
 from fre.subspaces.arrays import take
 from fre.subspaces.cross_fit import extrapolate, folds_of
-from fre.subspaces.image_statistics import SubspaceStatistics
+from fre.subspaces.image_statistics import ImageStatistics
 from fre.subspaces.mean_residuals import mean_energies
 from fre.subspaces.patch import PatchStatistics
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.subspace import ImageSubspace
 from fre.training.parts import KINDS, Part, PartStatistics
 from fre.training.training_images import TrainingImages
 from fre.types import FloatArray
@@ -49,11 +49,11 @@ KEPT_ROWS = 4096
 
 
 KINSHIP = 0.5
-"""See `kinship`."""
+"""See `image_shrinkage`."""
 
 
 @dataclass(frozen=True)
-class LearntPart:
+class FittedPart:
     """One subspace, or one for each position, and the residuals that it is judged by.
 
     Attributes:
@@ -76,7 +76,7 @@ class LearntPart:
         statistics: PartStatistics,
         energies: FloatArray,
         coordinates: FloatArray | None,
-    ) -> LearntPart:
+    ) -> FittedPart:
         """From a training, or an update that was fitted as one.
 
         Args:
@@ -100,7 +100,7 @@ class LearntPart:
             the statistics of all of them would be beyond the capacity.
         """
         statistics = self.statistics
-        if self.coordinates is None or not isinstance(statistics, SubspaceStatistics):
+        if self.coordinates is None or not isinstance(statistics, ImageStatistics):
             return None
         if statistics.n + more > statistics.capacity:
             return None
@@ -143,7 +143,7 @@ class LearntPart:
 
         Args:
             shares: float64 (P,), or (1,).
-            kinship: float64 (r,), from `kinship`, by which rows then differ; the mean at each
+            kinship: float64 (r,), from `image_shrinkage`, by which rows then differ; the mean at each
                 location is the same with it and without.
         """
         if kinship is None:
@@ -155,7 +155,7 @@ class LearntPart:
 
 
 @dataclass(frozen=True)
-class Learnt:
+class FittedDetector:
     """All that an update needs of the images that are gone.
 
     Attributes:
@@ -168,7 +168,7 @@ class Learnt:
         images: all images that the statistics are of; empty if they are not known.
     """
 
-    parts: tuple[LearntPart, ...]
+    parts: tuple[FittedPart, ...]
     fold: NDArray[np.intp]
     image: NDArray[np.intp]
     tile: NDArray[np.intp]
@@ -177,8 +177,8 @@ class Learnt:
 
     @classmethod
     def of(
-        cls, parts: Sequence[LearntPart], features: Features, folds: Sequence[NDArray[np.intp]]
-    ) -> Learnt:
+        cls, parts: Sequence[FittedPart], features: Features, folds: Sequence[NDArray[np.intp]]
+    ) -> FittedDetector:
         """From a training.
 
         Args:
@@ -228,7 +228,7 @@ class Learnt:
         of_row = self.fold[self.image]
         return [np.flatnonzero(of_row == number) for number in np.unique(of_row)]
 
-    def limited(self) -> Learnt:
+    def limited(self) -> FittedDetector:
         """With the residuals of fewer images, spread evenly over all, if there are too many."""
         each = max(1, round(len(self.image) / self.n))
         kept = max(32, KEPT_ROWS // each)
@@ -236,7 +236,7 @@ class Learnt:
             return self
         chosen = np.linspace(0, self.n - 1, kept).round().astype(np.intp)
         rows = np.flatnonzero(np.isin(self.image, chosen))
-        return Learnt(
+        return FittedDetector(
             tuple(
                 replace(part, energies=part.energies[rows], coordinates=None) for part in self.parts
             ),
@@ -247,9 +247,9 @@ class Learnt:
             self.images,
         )
 
-    def beside(self, other: Learnt, parts: Sequence[LearntPart]) -> Learnt:
+    def beside(self, other: FittedDetector, parts: Sequence[FittedPart]) -> FittedDetector:
         """The images of both, with parts that hold the residuals of both."""
-        return Learnt(
+        return FittedDetector(
             tuple(parts),
             np.concatenate([self.fold, other.fold]),
             np.concatenate([self.image, other.image + self.n]),
@@ -276,7 +276,9 @@ class Learnt:
         return arrays
 
     @classmethod
-    def from_arrays(cls, parts: Sequence[Part], arrays: Mapping[str, NDArray[Any]]) -> Learnt:
+    def from_arrays(
+        cls, parts: Sequence[Part], arrays: Mapping[str, NDArray[Any]]
+    ) -> FittedDetector:
         """What `to_arrays` stored.
 
         Args:
@@ -306,15 +308,15 @@ class Learnt:
             energies = take(stored, "energies", (len(image), height * width), what)
             statistics: PartStatistics = KINDS[part.scope].from_arrays(stored)
             coordinates = None
-            if "coordinates" in stored and isinstance(statistics, SubspaceStatistics):
+            if "coordinates" in stored and isinstance(statistics, ImageStatistics):
                 shape = (statistics.n, statistics.rank)
                 coordinates = take(stored, "coordinates", shape, what).astype(np.float32)
-            learnt.append(LearntPart(part, statistics, energies.astype(np.float32), coordinates))
+            learnt.append(FittedPart(part, statistics, energies.astype(np.float32), coordinates))
         images = TrainingImages.from_arrays(arrays)
         return cls(tuple(learnt), fold, image, tile, sizes, images)
 
 
-def kinship(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> NDArray[np.float64] | None:
+def image_shrinkage(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> NDArray[np.float64] | None:
     """How rows differ in what their residuals shrink by, as more images are learnt.
 
     Images to which new ones are akin shrink most, those that stay alone least. The residuals under
@@ -353,12 +355,12 @@ def residuals(
     Returns:
         float32 (b, P).
     """
-    held, own = (energies_under(subspace, X, channels) for subspace in (before, after))
+    held, own = (squared_residuals_under(subspace, X, channels) for subspace in (before, after))
     return extrapolate(held, own, fitted_on=before.n, of=after.n)
 
 
-def energies_under(subspace: LayerSubspace, X: FloatArray, channels: int) -> FloatArray:
+def squared_residuals_under(subspace: LayerSubspace, X: FloatArray, channels: int) -> FloatArray:
     """Float32 (b, P): squared residuals of features, float32 (b, D), under any subspace."""
-    if isinstance(subspace, Subspace):
-        return subspace.energies(X, channels)
-    return subspace.energies(X)
+    if isinstance(subspace, ImageSubspace):
+        return subspace.squared_residuals(X, channels)
+    return subspace.squared_residuals(X)

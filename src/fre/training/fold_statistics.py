@@ -21,7 +21,7 @@ from fre.training.parts import KINDS, Part, PartStatistics
 from fre.types import FloatArray
 
 
-class Learner:
+class FoldStatistics:
     """Statistics of each part for each fold.
 
     Args:
@@ -86,7 +86,7 @@ class Learner:
             if self.rows[fold]
         }
 
-    def merge(self, *others: Learner) -> Learner:
+    def merge(self, *others: FoldStatistics) -> FoldStatistics:
         """A learner of all that this one and others have taken in; they stay as they are.
 
         Features that wait for a full block are absorbed: it costs less to store what is merged.
@@ -94,7 +94,7 @@ class Learner:
         Raises:
             OptionError: another has other parts or folds.
         """
-        merged = Learner(
+        merged = FoldStatistics(
             self.parts, [*self._layouts.values()], folds=len(self._folds), capacity=self.capacity
         )
         learners = (self, *others)

@@ -15,16 +15,16 @@ from fre.features.layout import combined_digest
 from fre.inference.document import now
 from fre.inference.predictor import P, Predictor
 from fre.scoring.graph import LayerSubspace
-from fre.training.fitted import LearntPart, kinship
+from fre.training.fitted import FittedPart, image_shrinkage
 from fre.training.parts import PartStatistics
 from fre.training.training_images import TrainingImages
 from fre.training.update import (
+    Rebuilt,
     _batches,
     _before_and_after,
     _check_not_frozen,
     _fitted_again,
     _some,
-    _Workshop,
 )
 
 
@@ -57,7 +57,7 @@ def merge_models(*models: P, threads: int = 0) -> P:
             "these models have learnt the same images; to count them twice would make the "
             "threshold too low"
         )
-    workshops = [_Workshop.of(model, threads) for model in models]
+    workshops = [Rebuilt.of(model, threads) for model in models]
     workshop = workshops[0]
     _check_apart([shop.learnt.images for shop in workshops])
     # A model of 8-bit images alone reads 16-bit files as the others do, once they are one.
@@ -68,7 +68,7 @@ def merge_models(*models: P, threads: int = 0) -> P:
     for joining in workshops[1:]:
         learnt = learnt.beside(joining.learnt, ())
     folds = learnt.folds_of_rows
-    again: dict[int, tuple[LearntPart, LayerSubspace]] = {}
+    again: dict[int, tuple[FittedPart, LayerSubspace]] = {}
     total = sum(shop.learnt.parts[0].statistics.n for shop in workshops)
     for index in range(len(workshop.parts)):
         of_each = [shop.learnt.parts[index] for shop in workshops]
@@ -81,7 +81,7 @@ def merge_models(*models: P, threads: int = 0) -> P:
             again[index] = _fitted_again(workshop, of_each[0].part, known, folds)
     first_rows = np.cumsum([0, *(len(shop.learnt.image) for shop in workshops)])
     akin = [
-        kinship(
+        image_shrinkage(
             [
                 _before_and_after(shop.learnt, index, part, start)
                 for index, (part, _) in again.items()
@@ -137,10 +137,10 @@ def _check_apart(images: Sequence[TrainingImages]) -> None:
 
 
 def _merged_part(
-    workshop: _Workshop,
-    of_each: Sequence[LearntPart],
+    workshop: Rebuilt,
+    of_each: Sequence[FittedPart],
     akin: Sequence[NDArray[np.float64] | None],
-) -> tuple[LearntPart, LayerSubspace]:
+) -> tuple[FittedPart, LayerSubspace]:
     """One part of several, where the features of their images are gone."""
     merged = _merged([part.statistics for part in of_each])
     subspace = workshop.fit(merged)
@@ -151,7 +151,7 @@ def _merged_part(
             rest = [one.statistics for one in of_each if one is not part]
             apart = workshop.fit(_merged(rest))
         energies.append(part.scaled(part.shares(subspace, merged.n, apart), factors))
-    return LearntPart(of_each[0].part, merged, np.concatenate(energies)), subspace
+    return FittedPart(of_each[0].part, merged, np.concatenate(energies)), subspace
 
 
 def _merged(statistics: Sequence[PartStatistics]) -> PartStatistics:

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from fre.features.layout import FeatureLayout
 from fre.scoring.graph import LayerSubspace
-from fre.subspaces.image_statistics import SubspaceStatistics, block_rows
+from fre.subspaces.image_statistics import ImageStatistics, block_rows
 from fre.subspaces.patch import PatchStatistics
 from fre.subspaces.position import PositionStatistics
 from fre.types import FloatArray, MaskArray
@@ -17,7 +17,7 @@ from fre.types import FloatArray, MaskArray
 Scope: TypeAlias = Literal["image", "position", "patch"]
 
 
-PartStatistics: TypeAlias = SubspaceStatistics | PositionStatistics | PatchStatistics
+PartStatistics: TypeAlias = ImageStatistics | PositionStatistics | PatchStatistics
 
 
 BLOCK_ROWS = 128
@@ -26,7 +26,7 @@ than the statistics."""
 
 
 KINDS: dict[Scope, type[PartStatistics]] = {
-    "image": SubspaceStatistics,
+    "image": ImageStatistics,
     "position": PositionStatistics,
     "patch": PatchStatistics,
 }
@@ -54,7 +54,7 @@ class Part:
     def maker(self, capacity: int) -> Callable[[FloatArray], PartStatistics]:
         """What makes statistics of its features, float32 (n, D)."""
         if self.scope == "image":
-            return partial(SubspaceStatistics.of, capacity=capacity)
+            return partial(ImageStatistics.of, capacity=capacity)
         if self.scope == "position":
             return partial(PositionStatistics.of, grid=self.layout.pooled)
         places = None if self.places is None or not self.places.any() else self.places
@@ -90,6 +90,6 @@ def fitted(
     Raises:
         OptionError: ``variance`` or ``rank`` is out of range.
     """
-    if isinstance(statistics, SubspaceStatistics):
+    if isinstance(statistics, ImageStatistics):
         return statistics.cut(variance=variance, rank=rank, at_most=at_most)
     return statistics.fit(variance=variance, prior=prior)

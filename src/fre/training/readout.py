@@ -14,8 +14,8 @@ from fre.features.layout import FeatureLayout
 from fre.features.table import Features
 from fre.scoring.fusion import Fusion, Limit, Reading
 from fre.scoring.graph import LayerSubspace
-from fre.subspaces.subspace import Subspace
-from fre.training.fitted import Learnt, LearntPart
+from fre.subspaces.subspace import ImageSubspace
+from fre.training.fitted import FittedDetector, FittedPart
 from fre.training.parts import Part, PartStatistics
 from fre.training.plan import FusedPlan, places
 from fre.types import FloatArray, MaskArray
@@ -48,7 +48,7 @@ class FusedHead:
 
     layouts: tuple[FeatureLayout, ...]
     subspaces: tuple[LayerSubspace, ...]
-    overall: tuple[FeatureLayout, Subspace]
+    overall: tuple[FeatureLayout, ImageSubspace]
     fusion: Fusion
     energies: tuple[FloatArray, ...]
     overall_energies: FloatArray
@@ -76,7 +76,7 @@ class FusedHead:
         plan: FusedPlan,
         features: Features,
         folds: Sequence[NDArray[np.intp]],
-    ) -> Learnt:
+    ) -> FittedDetector:
         """What a model of this head can learn more from.
 
         Args:
@@ -94,13 +94,13 @@ class FusedHead:
         for layout, scope, energies in found:
             part = Part(layout, scope, places(layout, extractor.inspected))
             if part.name not in parts:
-                parts[part.name] = LearntPart.trained(
+                parts[part.name] = FittedPart.trained(
                     part,
                     self.statistics[part.name],
                     energies,
                     self.coordinates.get(part.name),
                 )
-        return Learnt.of(list(parts.values()), features, folds)
+        return FittedDetector.of(list(parts.values()), features, folds)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def fuse(
     extractor: FeatureExtractor,
     plan: FusedPlan,
     parts: Sequence[tuple[FeatureLayout, LayerSubspace, FloatArray]],
-    overall: tuple[FeatureLayout, Subspace, FloatArray],
+    overall: tuple[FeatureLayout, ImageSubspace, FloatArray],
     folds: list[NDArray[np.intp]],
     reading: Reading,
 ) -> FusedHead:
@@ -215,6 +215,6 @@ def _inspected(
     return energies if looked_at is None else energies * looked_at
 
 
-def as_stored(subspace: Subspace) -> Subspace:
+def as_stored(subspace: ImageSubspace) -> ImageSubspace:
     """The subspace as the model file has it, so that computing with it is what the graph does."""
     return replace(subspace, basis=subspace.basis.astype(np.float16).astype(np.float64))

@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from fre.errors import DatasetError, ImageError
 from fre.features.extractor import FeatureExtractor
 from fre.features.runner import FeatureRunner
-from fre.features.stream import FeatureBatch, FeatureStream, SeenImage
+from fre.features.stream import FeatureBatch, FeatureStream, ImageRecord
 from fre.features.table import Features
 from fre.images.decode import ImageSource
 from fre.scoring.calibration import Calibration
 from fre.scoring.graph import LayerSubspace
 from fre.subspaces.cross_fit import extrapolate, folds_of, sums_without
-from fre.subspaces.image_statistics import SubspaceStatistics
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.image_statistics import ImageStatistics
+from fre.subspaces.subspace import ImageSubspace
 from fre.training.build import Assembled, assemble_fused, assemble_reference
 from fre.training.checkpoint import _identity, _State
 from fre.training.config import Configuration
-from fre.training.fitted import Learnt, LearntPart, energies_under
-from fre.training.fold_statistics import Learner
+from fre.training.fitted import FittedDetector, FittedPart, squared_residuals_under
+from fre.training.fold_statistics import FoldStatistics
 from fre.training.parts import Part, PartStatistics, fitted, part_name
 from fre.training.plan import OVERALL_POOL, FusedPlan, StreamOptions
 from fre.training.readout import as_stored, detector_of, fuse
@@ -70,7 +70,7 @@ class Streamed:
     energies: list[FloatArray]
     calibration: Features
     folds: list[NDArray[np.intp]]
-    images: tuple[SeenImage, ...]
+    images: tuple[ImageRecord, ...]
     skipped: tuple[ImageError, ...]
     statistics: list[PartStatistics] = field(default_factory=list)
 
@@ -92,12 +92,14 @@ class StreamFit(Protocol):
         """See `stream_fit`."""
 
 
-def learnt_from(streamed: Streamed, parts: Sequence[Part]) -> Learnt | None:
+def learnt_from(streamed: Streamed, parts: Sequence[Part]) -> FittedDetector | None:
     """What a model can learn more from; ``None`` without statistics."""
     if not streamed.statistics:
         return None
     found = zip(parts, streamed.statistics, streamed.energies, strict=True)
-    return Learnt.of([LearntPart(*part) for part in found], streamed.calibration, streamed.folds)
+    return FittedDetector.of(
+        [FittedPart(*part) for part in found], streamed.calibration, streamed.folds
+    )
 
 
 def assemble_streamed(
@@ -124,7 +126,7 @@ def assemble_streamed(
     calibration = streamed.calibration
     if plan is None:
         ((energies,), (subspace,)) = (streamed.energies, streamed.subspaces)
-        assert isinstance(subspace, Subspace)
+        assert isinstance(subspace, ImageSubspace)
         by_image = Calibration.fit(
             calibration.largest(energies.sum(axis=1, dtype=np.float64)),
             calibration.largest(energies.max(axis=1)),
@@ -139,7 +141,7 @@ def assemble_streamed(
         )
     }
     layout, overall, energies = found[part_name(plan.overall, "image", OVERALL_POOL)]
-    assert isinstance(overall, Subspace)
+    assert isinstance(overall, ImageSubspace)
     head = fuse(
         extractor,
         plan,
@@ -181,7 +183,7 @@ def stream_fit(
         OptionError: a rank that the images do not allow.
     """
     fold_of = folds_of(len(sources), folds)
-    learner = Learner(parts, extractor.layouts, folds=len(folds), capacity=options.capacity)
+    learner = FoldStatistics(parts, extractor.layouts, folds=len(folds), capacity=options.capacity)
     state = _State(learner, options, _identity(identity, sources, options))
     state.resume()
     _absorb(extractor, sources, fold_of, state, options, progress)
@@ -218,7 +220,7 @@ def check_variance(statistics: Sequence[PartStatistics], n: int) -> None:
     Raises:
         DatasetError: the features of every image-wide part span fewer than two dimensions.
     """
-    ranks = [part.rank for part in statistics if isinstance(part, SubspaceStatistics)]
+    ranks = [part.rank for part in statistics if isinstance(part, ImageStatistics)]
     if ranks and max(ranks) < LEAST_IMAGES - 1:
         raise DatasetError(no_variance(n, max(ranks) + 1))
 
@@ -262,10 +264,10 @@ def absorb(
     extractor: FeatureRunner,
     sources: Sequence[ImageSource],
     fold_of: NDArray[np.intp],
-    learner: Learner,
+    learner: FoldStatistics,
     options: StreamOptions,
     progress: Progress | None = None,
-) -> tuple[list[SeenImage], list[ImageError]]:
+) -> tuple[list[ImageRecord], list[ImageError]]:
     """Let a learner take in some images.
 
     Args:
@@ -309,7 +311,7 @@ def offset_progress(
 
 
 @dataclass(frozen=True)
-class Judges:
+class HeldOutSubspaces:
     """The subspaces of all images, and of all folds but one.
 
     Attributes:
@@ -326,8 +328,8 @@ class Judges:
 
     @classmethod
     def of(
-        cls, learner: Learner, options: StreamOptions, progress: Progress | None = None
-    ) -> Judges:
+        cls, learner: FoldStatistics, options: StreamOptions, progress: Progress | None = None
+    ) -> HeldOutSubspaces:
         """Those that follow from what a learner has taken in.
 
         Args:
@@ -369,17 +371,17 @@ class Judges:
             own = [_stored(subspace) for subspace in own]
         return cls(own, others, learner.rows, wholes)
 
-    def of_fold(self, fold: int) -> Judges:
+    def of_fold(self, fold: int) -> HeldOutSubspaces:
         """Those that images of one fold need."""
         return replace(self, others={fold: self.others[fold]}, statistics=[])
 
-    def energies(
+    def squared_residuals(
         self, features: Sequence[FloatArray], parts: Sequence[Part], fold: int
     ) -> list[FloatArray]:
         """For each part the residuals of some rows, as if their images had been left out.
 
         Args:
-            features: of each part, from `Learner.split`.
+            features: of each part, from `FoldStatistics.split`.
             parts: of the learner.
             fold: of the rows.
         """
@@ -390,13 +392,15 @@ class Judges:
             parts, features, self.own, self.others[fold], strict=True
         ):
             X, channels = np.ascontiguousarray(block), part.layout.channels
-            held_out, seen = (energies_under(subspace, X, channels) for subspace in (others, own))
+            held_out, seen = (
+                squared_residuals_under(subspace, X, channels) for subspace in (others, own)
+            )
             results.append(extrapolate(held_out, seen, fitted_on=fitted_on, of=of))
         return results
 
 
 @dataclass(frozen=True)
-class Judged:
+class HeldOutResiduals:
     """What the second pass has found of some images.
 
     Attributes:
@@ -410,10 +414,10 @@ class Judged:
     energies: list[FloatArray]
     image: NDArray[np.intp]
     tile: NDArray[np.intp]
-    images: tuple[SeenImage, ...]
+    images: tuple[ImageRecord, ...]
 
     @classmethod
-    def join(cls, pieces: Sequence[Judged]) -> Judged:
+    def join(cls, pieces: Sequence[HeldOutResiduals]) -> HeldOutResiduals:
         """What was found of all images: the rows of each after those of the one before."""
         before = np.cumsum([0, *(len(piece.images) for piece in pieces)])
         nothing = np.zeros(0, np.intp)
@@ -426,13 +430,13 @@ class Judged:
             tuple(image for piece in pieces for image in piece.images),
         )
 
-    def in_order(self) -> Judged:
+    def in_order(self) -> HeldOutResiduals:
         """The same with images, and the rows of each, in the order of their places."""
         by_place = np.argsort([image.place for image in self.images], kind="stable")
         rank = np.empty(len(by_place), np.intp)
         rank[by_place] = np.arange(len(by_place))
         rows = np.argsort(rank[self.image], kind="stable")
-        return Judged(
+        return HeldOutResiduals(
             [values[rows] for values in self.energies],
             rank[self.image][rows],
             self.tile[rows],
@@ -440,15 +444,15 @@ class Judged:
         )
 
 
-def judge(
+def held_out_residuals(
     extractor: FeatureRunner,
     sources: Sequence[ImageSource],
     fold: int,
-    judges: Judges,
-    learner: Learner,
+    judges: HeldOutSubspaces,
+    learner: FoldStatistics,
     options: StreamOptions,
     progress: Progress | None = None,
-) -> Judged:
+) -> HeldOutResiduals:
     """Look once more at some images of a fold.
 
     Args:
@@ -466,14 +470,14 @@ def judge(
     stream = FeatureStream(
         extractor, sources, skip_unreadable=options.skip_unreadable, progress=progress
     )
-    pieces: list[Judged] = []
+    pieces: list[HeldOutResiduals] = []
     waiting: list[FeatureBatch] = []
 
     def look() -> None:
         X = np.concatenate([batch.X for batch in waiting])
         pieces.append(
-            Judged(
-                judges.energies(learner.split(X), learner.parts, fold),
+            HeldOutResiduals(
+                judges.squared_residuals(learner.split(X), learner.parts, fold),
                 np.concatenate([batch.image for batch in waiting]),
                 np.concatenate([batch.tile for batch in waiting]),
                 (),
@@ -487,18 +491,18 @@ def judge(
             look()
     if waiting:
         look()
-    return replace(Judged.join(pieces), images=tuple(stream.images))
+    return replace(HeldOutResiduals.join(pieces), images=tuple(stream.images))
 
 
 def _allowed(rank: int | None, statistics: PartStatistics) -> int | None:
     """A fixed rank, cut to what a part of the images allows."""
-    if rank is None or not isinstance(statistics, SubspaceStatistics):
+    if rank is None or not isinstance(statistics, ImageStatistics):
         return rank
     return min(rank, statistics.rank)
 
 
 def _stored(subspace: LayerSubspace) -> LayerSubspace:
-    return as_stored(subspace) if isinstance(subspace, Subspace) else subspace
+    return as_stored(subspace) if isinstance(subspace, ImageSubspace) else subspace
 
 
 def _look_again(
@@ -510,13 +514,13 @@ def _look_again(
     progress: Progress | None,
 ) -> Streamed:
     """The second pass, over as many images as make enough rows."""
-    judges = Judges.of(state.learner, options, progress)
+    judges = HeldOutSubspaces.of(state.learner, options, progress)
     chosen = calibration_places(state.images, extractor)
-    found: list[Judged] = []
+    found: list[HeldOutResiduals] = []
     done = 0
     for fold in np.unique(fold_of[chosen]):
         places = [place for place in chosen if fold_of[place] == fold]
-        judged = judge(
+        judged = held_out_residuals(
             extractor,
             [sources[place] for place in places],
             int(fold),
@@ -528,16 +532,16 @@ def _look_again(
         seen = tuple(image.at(places[image.place]) for image in judged.images)
         found.append(replace(judged, images=seen))
         done += len(places)
-    judged = Judged.join(found).in_order()
+    judged = HeldOutResiduals.join(found).in_order()
     folds = fold_of[[image.place for image in judged.images]]
     return streamed_from(judges, judged, folds, state.images, state.skipped)
 
 
 def streamed_from(
-    judges: Judges,
-    judged: Judged,
+    judges: HeldOutSubspaces,
+    judged: HeldOutResiduals,
     folds: NDArray[np.intp],
-    images: Sequence[SeenImage],
+    images: Sequence[ImageRecord],
     skipped: Sequence[ImageError],
 ) -> Streamed:
     """What the two passes have found.
@@ -569,7 +573,7 @@ def streamed_from(
     )
 
 
-def calibration_places(images: Sequence[SeenImage], extractor: FeatureRunner) -> list[int]:
+def calibration_places(images: Sequence[ImageRecord], extractor: FeatureRunner) -> list[int]:
     """Places of images that are spread evenly over all, as many as make enough rows.
 
     Args:

@@ -36,11 +36,17 @@ from fre.scoring.calibration import Calibration
 from fre.scoring.fusion import Reading
 from fre.scoring.graph import LayerSubspace
 from fre.subspaces.image import fit_image_wide
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.subspace import ImageSubspace
 from fre.training.build import finish
 from fre.training.config import Configuration
-from fre.training.fitted import Learnt, LearntPart, energies_under, kinship, residuals
-from fre.training.fold_statistics import Learner
+from fre.training.fitted import (
+    FittedDetector,
+    FittedPart,
+    image_shrinkage,
+    residuals,
+    squared_residuals_under,
+)
+from fre.training.fold_statistics import FoldStatistics
 from fre.training.parts import Part, PartStatistics, fitted
 from fre.training.plan import FusedPlan, LayerPlan, StreamOptions, stream_plan
 from fre.training.readout import as_stored
@@ -65,7 +71,7 @@ OF_THE_FIRST = ("near_duplicates", "calibration_images")
 
 
 @dataclass(frozen=True)
-class _Workshop:
+class Rebuilt:
     """What it takes to make a model again.
 
     Attributes:
@@ -82,10 +88,10 @@ class _Workshop:
     plan: FusedPlan | None
     settings: Configuration
     options: StreamOptions
-    learnt: Learnt
+    learnt: FittedDetector
 
     @classmethod
-    def of(cls, model: Predictor, threads: int) -> _Workshop:
+    def of(cls, model: Predictor, threads: int) -> Rebuilt:
         _check_not_frozen(model)
         metadata = model.metadata
         learning, reading = metadata["learning"], metadata.get("reading")
@@ -127,7 +133,7 @@ class _Workshop:
             plan,
             settings,
             options,
-            Learnt.from_arrays(parts, read_arrays(model.data)),
+            FittedDetector.from_arrays(parts, read_arrays(model.data)),
         )
 
     def fit(self, statistics: PartStatistics) -> LayerSubspace:
@@ -139,14 +145,14 @@ class _Workshop:
             at_most=self.options.at_most,
             prior=self.options.prior,
         )
-        if self.options.half and isinstance(subspace, Subspace):
+        if self.options.half and isinstance(subspace, ImageSubspace):
             # What the graph will have, so that its residuals are those of the graph.
             return as_stored(subspace)
         return subspace
 
     def assemble(
         self,
-        learnt: Learnt,
+        learnt: FittedDetector,
         subspaces: Sequence[LayerSubspace],
         model: P,
         origin: dict[str, Any],
@@ -180,13 +186,13 @@ class _Workshop:
         return model.with_data(made)
 
 
-def learnt_of(model: Predictor) -> Learnt:
+def learnt_of(model: Predictor) -> FittedDetector:
     """What a model has learnt.
 
     Raises:
         FrozenModelError: the file does not hold it.
     """
-    return _Workshop.of(model, threads=1).learnt
+    return Rebuilt.of(model, threads=1).learnt
 
 
 def _check_not_frozen(model: Predictor) -> None:
@@ -223,7 +229,7 @@ def update_model(
     )
     if not sources:
         raise DatasetError("an update needs 1 good image or more, found none")
-    workshop = _Workshop.of(model, threads)
+    workshop = Rebuilt.of(model, threads)
     _check_new(workshop.learnt.images, sources)
     readable, anomalous = _judged(model, sources, skip_unreadable, progress)
     if anomalous and not accept_anomalous:
@@ -237,8 +243,8 @@ def update_model(
 
 
 def _learn(
-    workshop: _Workshop, readable: Sequence[ImageSource], progress: Progress | None
-) -> tuple[Learnt, list[LayerSubspace], list[str], list[NDArray[np.float64]]]:
+    workshop: Rebuilt, readable: Sequence[ImageSource], progress: Progress | None
+) -> tuple[FittedDetector, list[LayerSubspace], list[str], list[NDArray[np.float64]]]:
     """Add images to what a model has learnt.
 
     Returns:
@@ -363,10 +369,10 @@ def _judged(
 
 
 def _absorb(
-    workshop: _Workshop, learnt: Learnt, before: Sequence[LayerSubspace], features: Features
-) -> tuple[Learnt, list[LayerSubspace]]:
+    workshop: Rebuilt, learnt: FittedDetector, before: Sequence[LayerSubspace], features: Features
+) -> tuple[FittedDetector, list[LayerSubspace]]:
     """What is learnt with some more images, and its subspaces."""
-    splitter = Learner(
+    splitter = FoldStatistics(
         workshop.parts,
         workshop.extractor.layouts,
         folds=1,
@@ -381,7 +387,9 @@ def _absorb(
         for index, (old, X) in enumerate(zip(learnt.parts, blocks, strict=True))
         if (known := old.features(len(X))) is not None
     }
-    akin = kinship([_before_and_after(learnt, index, part) for index, (part, _) in again.items()])
+    akin = image_shrinkage(
+        [_before_and_after(learnt, index, part) for index, (part, _) in again.items()]
+    )
     made = [
         again.get(index) or _extended(workshop, old, X, subspace, akin)
         for index, (old, X, subspace) in enumerate(zip(learnt.parts, blocks, before, strict=True))
@@ -391,28 +399,28 @@ def _absorb(
 
 
 def _before_and_after(
-    learnt: Learnt, index: int, again: LearntPart, start: int = 0
+    learnt: FittedDetector, index: int, again: FittedPart, start: int = 0
 ) -> tuple[FloatArray, FloatArray]:
     """The residuals of a part's rows, and the same among those that were computed anew."""
     energies = learnt.parts[index].energies
     return energies, again.energies[start : start + len(energies)]
 
 
-def _nothing_of(learnt: Learnt, features: Features) -> Learnt:
+def _nothing_of(learnt: FittedDetector, features: Features) -> FittedDetector:
     """New images, dealt into the folds of the old ones; without residuals."""
     folds = max(2, len(learnt.folds))
     nothing = [replace(part, energies=part.energies[:0], coordinates=None) for part in learnt.parts]
-    return Learnt.of(
+    return FittedDetector.of(
         nothing, features, [np.arange(first, features.n, folds) for first in range(folds)]
     )
 
 
 def _fitted_again(
-    workshop: _Workshop,
+    workshop: Rebuilt,
     part: Part,
     features: Sequence[FloatArray],
     folds: list[NDArray[np.intp]],
-) -> tuple[LearntPart, LayerSubspace]:
+) -> tuple[FittedPart, LayerSubspace]:
     """An image-wide subspace of features that are all there, as in training."""
     options = workshop.options
     wide = fit_image_wide(
@@ -424,33 +432,33 @@ def _fitted_again(
         at_most=options.at_most,
         capacity=options.capacity,
     )
-    learnt = LearntPart.trained(part, wide.statistics, wide.energies, wide.coordinates)
+    learnt = FittedPart.trained(part, wide.statistics, wide.energies, wide.coordinates)
     return learnt, workshop.fit(wide.statistics)
 
 
 def _extended(
-    workshop: _Workshop,
-    old: LearntPart,
+    workshop: Rebuilt,
+    old: FittedPart,
     X: FloatArray,
     before: LayerSubspace,
     akin: NDArray[np.float64] | None,
-) -> tuple[LearntPart, LayerSubspace]:
+) -> tuple[FittedPart, LayerSubspace]:
     """A subspace that takes in new features, where those of old images are gone."""
     statistics: PartStatistics = old.statistics.update(X)
     after = workshop.fit(statistics)
     new = _residuals(workshop, old, X, before, after)
     shares = old.shares(after, after.n)
     if old.part.scope == "image":
-        held = energies_under(before, X, old.part.layout.channels)
+        held = squared_residuals_under(before, X, old.part.layout.channels)
         shown = float(new.sum()) / max(float(held.sum()), 1e-12)
         shares = np.maximum(shares, min(shown, 1.0))
     energies = np.concatenate([old.scaled(shares, akin), new])
-    return LearntPart(old.part, statistics, energies), after
+    return FittedPart(old.part, statistics, energies), after
 
 
 def _residuals(
-    workshop: _Workshop,
-    old: LearntPart,
+    workshop: Rebuilt,
+    old: FittedPart,
     X: FloatArray,
     before: LayerSubspace,
     after: LayerSubspace,
