@@ -34,6 +34,7 @@ from fre.scoring.fusion import SIGMA, TOP_SHARE, Enlargement, Fusion, Standard
 from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds, merge_folds
 from fre.subspaces.gram import Gram
 from fre.subspaces.position import PRIOR_IMAGES, PositionStatistics
+from fre.subspaces.protocols import FitOptions
 from fre.training.plan import RANK_LIMIT, plan_layers
 from fre.types import FloatArray
 
@@ -192,7 +193,8 @@ class Residuals:
     def _positions(self, name: str, variance: float, prior: float) -> Energies:
         """With a subspace per position."""
         return self.cross_fit_positions(
-            name, lambda statistics: statistics.fit(variance=variance, prior=prior).energies
+            name,
+            lambda statistics: statistics.fit(FitOptions(variance=variance, prior=prior)).energies,
         )
 
     def _image(self, name: str, pool: int, variance: float, at_most: int | None) -> Energies:
@@ -206,7 +208,7 @@ class Residuals:
             for features in (self.train[name], self.test[name], self.held[name])
         )
         gram = Gram(X)
-        subspace = gram.fit(variance=variance, at_most=at_most)
+        subspace = gram.fit(FitOptions(variance=variance, at_most=at_most))
         energies = subspace.squared_residuals(X, layout.channels)
         for rows, maps in gram.cross_fit(
             self.folds, channels=layout.channels, variance=variance, at_most=at_most
@@ -217,7 +219,7 @@ class Residuals:
         apart = np.empty((len(held), energies.shape[1]), np.float32)
         for index in np.unique(self.held_folds):
             rest = np.delete(X, self.folds[index], axis=0)
-            others = Gram(rest).fit(variance=variance, at_most=at_most)
+            others = Gram(rest).fit(FitOptions(variance=variance, at_most=at_most))
             rows = self.held_folds == index
             apart[rows] = others.squared_residuals(held[rows], layout.channels)
         return Energies(layout, energies, subspace.squared_residuals(test, layout.channels), apart)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 import numpy as np
+from fre.training.cross_fitting import fit_fused
 from numpy.typing import NDArray
 
 from fre.backbones import get_backbone
@@ -32,7 +33,7 @@ from fre.scoring.calibration import Calibration
 from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds, merge_folds
 from fre.subspaces.gram import Gram
 from fre.subspaces.position import PositionSubspace
-from fre.training.cross_fitting import fit_fused
+from fre.subspaces.protocols import FitOptions
 from fre.training.grouping import group_labels
 from fre.training.plan import plan_layers
 
@@ -64,9 +65,9 @@ def reference(
 ) -> Scored:
     channels = extractor.layout.channels
     gram = Gram(X)
-    subspace = gram.fit(variance=VARIANCE)
+    subspace = gram.fit(FitOptions(variance=VARIANCE))
     own = subspace.squared_residuals(X, channels)
-    for rows, maps in gram.cross_fit(folds, channels=channels, variance=VARIANCE):
+    for rows, maps in gram.cross_fit(folds, channels, FitOptions(variance=VARIANCE)):
         own[rows] = extrapolate(maps, own[rows], fitted_on=len(X) - len(rows), of=len(X))
     new, bad = (subspace.squared_residuals(block, channels) for block in (good, defects))
     return Scored(
@@ -108,9 +109,13 @@ def fused(
         return subspace.squared_residuals(block, layout.channels)
 
     def scores(new: NDArray[np.float32]):
-        parts = [energies(new, *part) for part in zip(head.layouts, head.subspaces, strict=True)]
+        parts = [
+            squared_residuals(new, *part) for part in zip(head.layouts, head.subspaces, strict=True)
+        ]
         layout = head.overall[0]
-        overall = energies(new, *head.overall).sum(axis=1, dtype=np.float64) / layout.dimension
+        overall = (
+            squared_residuals(new, *head.overall).sum(axis=1, dtype=np.float64) / layout.dimension
+        )
         return head.fusion.scores(parts, overall), parts
 
     new, parts = scores(good)

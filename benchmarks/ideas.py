@@ -51,6 +51,7 @@ from fre.scoring.fusion import (
 )
 from fre.subspaces.cross_fit import make_folds
 from fre.subspaces.position import PRIOR_IMAGES, PositionStatistics
+from fre.subspaces.protocols import FitOptions
 from fre.training.plan import RANK_LIMIT, plan_layers
 from fre.types import FloatArray, ImageArray
 
@@ -469,7 +470,7 @@ def shifted(
     statistics: PositionStatistics, variance: float, prior: float
 ) -> Callable[[FloatArray], FloatArray]:
     scatter = statistics.n * blended(statistics, prior, means=True)
-    return replace(statistics, scatter=scatter).fit(variance=variance, prior=0).energies
+    return replace(statistics, scatter=scatter).fit(FitOptions(variance=variance, prior=0)).energies
 
 
 def whitened(

@@ -28,6 +28,7 @@ from fre.features.layout import FeatureLayout, pool_features
 from fre.subspaces.gram import Gram
 from fre.subspaces.image_statistics import CAPACITY, ImageStatistics
 from fre.subspaces.position import PositionStatistics
+from fre.subspaces.protocols import FitOptions
 from fre.subspaces.subspace import ImageSubspace
 from fre.training.plan import plan_layers
 from fre.types import FloatArray
@@ -72,7 +73,7 @@ def compare_image_wide(
     def area(subspace: ImageSubspace) -> float:
         return auroc(subspace.squared_residuals(test, layout.channels).sum(axis=1), labels)
 
-    whole = Gram(train).fit(variance=variance)
+    whole = Gram(train).fit(FitOptions(variance=variance))
     full = np.linalg.svd(train - train.mean(axis=0, dtype=np.float64), compute_uv=False)
     parts = np.array_split(train, updates)
     print(
@@ -85,7 +86,7 @@ def compare_image_wide(
     worst = 0.0
     for limit, store in ((CAPACITY, False), (CAPACITY, True), (capacity, False), (capacity, True)):
         statistics = grow(parts, limit, store=store)
-        subspace = statistics.cut(variance=variance)
+        subspace = statistics.fit(FitOptions(variance=variance))
         k = min(subspace.rank, whole.rank)
         difference = sine(whole.basis[:, :k], subspace.basis[:, :k])
         r = statistics.rank
@@ -113,7 +114,7 @@ def compare_positions(
     layout: FeatureLayout, train: FloatArray, test: FloatArray, updates: int, variance: float
 ) -> None:
     """Print what updates, and storing scatter matrices in float32, do to a fit by position."""
-    whole = PositionStatistics.of(train, layout.grid).fit(variance=variance)
+    whole = PositionStatistics.of(train, layout.grid).fit(FitOptions(variance=variance))
     reference = whole.squared_residuals(test)
     first, *rest = np.array_split(train, updates)
     print(f"\n{layout.layer}, D = {layout.dimension}, per position, against one fit\n")
@@ -122,7 +123,7 @@ def compare_positions(
         for part in rest:
             arrays = statistics.to_arrays(dtype)
             statistics = PositionStatistics.from_arrays(arrays).update(part)
-        subspace = statistics.fit(variance=variance)
+        subspace = statistics.fit(FitOptions(variance=variance))
         changed = int(np.count_nonzero(subspace.ranks != whole.ranks))
         same = subspace.ranks == whole.ranks
         relative = (

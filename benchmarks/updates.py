@@ -34,6 +34,7 @@ from fre.datasets import open_dataset, require_test, require_train
 from fre.evaluation.metrics import auroc, wilson_interval
 from fre.onnx_tools.side_arrays import without_arrays
 from fre.subspaces.image_statistics import ImageStatistics
+from fre.subspaces.protocols import FitOptions
 from fre.training.fitted import FittedDetector
 from fre.training.update import learnt_of
 from incremental import ANGLE, sine
@@ -79,11 +80,11 @@ def show_subspaces(whole: Scored, others: list[Scored], variance: float) -> floa
     for index, part in enumerate(whole.learnt.parts):
         if not isinstance(part.statistics, ImageStatistics):
             continue
-        reference = part.statistics.cut(variance=variance)
+        reference = part.statistics.fit(FitOptions(variance=variance))
         for other in others:
             statistics = other.learnt.parts[index].statistics
             assert isinstance(statistics, ImageStatistics)
-            subspace = statistics.cut(variance=variance)
+            subspace = statistics.fit(FitOptions(variance=variance))
             k = min(subspace.rank, reference.rank)
             angle = sine(reference.basis[:, :k], subspace.basis[:, :k])
             worst = max(worst, angle)

@@ -123,7 +123,7 @@ def test_a_plain_refit_gives_the_same_calibration(good_folder: Path) -> None:
         parameters = json.loads(json.dumps(model.metadata["parameters"]))
         embedded = embedded_backbone(model.data, model.metadata)
         extractor = _extractor(embedded, model, parameters, 0)
-        again = FRE(**parameters).fit_extractor(extractor, good_folder)
+        again = FRE(**parameters)._fit_sources(extractor, sorted(good_folder.iterdir()))
         np.testing.assert_allclose(again.calibration.scores, model.calibration.scores, rtol=1e-6)
         assert again.calibration.threshold == pytest.approx(model.calibration.threshold)
         assert again.metadata["parameters"] == model.metadata["parameters"]

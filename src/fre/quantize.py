@@ -185,7 +185,7 @@ def quantize(
     plain = _extractor(backbone, model, parameters, threads)
     integers = quantized(backbone, _inputs(plain, _spread(sources, RANGE_IMAGES)))
     extractor = _extractor(integers, model, parameters, threads)
-    small = detector.fit_extractor(extractor, sources, threads=threads, progress=progress)
+    small = detector._fit_sources(extractor, sources, threads=threads, progress=progress)
     # A dataset's images say what its figures are made of; else there are none but the good ones.
     images = [sample.path for sample in require_test(dataset)] if dataset else sources
     milliseconds = _milliseconds(

@@ -440,7 +440,7 @@ def test_a_file_that_breaks_a_batch_has_an_error_of_its_own(model: Path, tmp_pat
     def predict_many(images: list[Path], **options: Any) -> Any:
         if paths[2] in images:
             raise ZeroDivisionError("a fault")
-        return held_out_residuals(images, **options)
+        return judge(images, **options)
 
     loaded.predict_many = predict_many  # type: ignore[method-assign]
     lines = list(watch_folder(loaded, tmp_path / "in", journal, once=True, settle=0, patience=0))

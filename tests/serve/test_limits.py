@@ -132,7 +132,7 @@ def test_a_score_that_is_not_finite_fails_alone_and_is_no_row(
             return [ImageError(None, "the model refuses it")]
         return [
             dataclasses.replace(prediction, score=digests.get(image.sha256, prediction.score))
-            for image, prediction in zip(batch, held_out_residuals(batch), strict=True)
+            for image, prediction in zip(batch, judge(batch), strict=True)
         ]
 
     refused = hashlib.sha256(png(6)).hexdigest()
@@ -258,7 +258,7 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     def predict_loaded(batch: Any) -> Any:
         if any(image.sha256 == poison for image in batch):
             raise ZeroDivisionError("a fault")
-        return held_out_residuals(batch)
+        return judge(batch)
 
     monkeypatch.setattr(entry.model, "predict_loaded", predict_loaded)
     batcher = make_batcher()

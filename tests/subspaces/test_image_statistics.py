@@ -14,9 +14,11 @@ from sklearn.decomposition import PCA
 
 from conftest import LowRank, low_rank_features
 from fre.errors import ModelFileError, OptionError
+from fre.subspaces.accumulator import Accumulator
 from fre.subspaces.gram import Gram
-from fre.subspaces.image_statistics import Accumulator, ImageStatistics, orthonormalised
+from fre.subspaces.image_statistics import ImageStatistics, orthonormalised
 from fre.subspaces.position import PositionStatistics
+from fre.subspaces.protocols import FitOptions
 from fre.subspaces.subspace import ImageSubspace
 
 
@@ -249,7 +251,10 @@ def test_a_cut_equals_one_fit_and_scikit_learn(n: int, dimension: int, variance:
     statistics = ImageStatistics.of(first)
     for part in rest:
         statistics = statistics.update(part)
-    ours, gram = statistics.cut(variance=variance), Gram(X).fit(variance=variance)
+    ours, gram = (
+        statistics.fit(FitOptions(variance=variance)),
+        Gram(X).fit(FitOptions(variance=variance)),
+    )
     theirs = PCA(variance, svd_solver="full").fit(X.astype(np.float64))
     assert ours.rank == gram.rank == theirs.n_components_
     assert ours.n == n
@@ -264,8 +269,8 @@ def test_a_cut_equals_one_fit_and_scikit_learn(n: int, dimension: int, variance:
 def test_a_cut_is_the_same_in_any_order_signs_included() -> None:
     X = features(90, 200, 10)
     order = np.random.default_rng(1).permutation(len(X))
-    a = ImageStatistics.of(X).cut(rank=10)
-    b = ImageStatistics.of(X[order]).cut(rank=10)
+    a = ImageStatistics.of(X).fit(FitOptions(rank=10))
+    b = ImageStatistics.of(X[order]).fit(FitOptions(rank=10))
     np.testing.assert_allclose(a.basis, b.basis, atol=1e-10)
 
 
@@ -277,31 +282,38 @@ def test_a_cut_has_the_rank_of_one_fit(low_rank: LowRank, variance: float) -> No
     statistics = ImageStatistics.of(first)
     for part in rest:
         statistics = statistics.update(part)
-    assert statistics.cut(variance=variance).rank == Gram(X).fit(variance=variance).rank
+    assert (
+        statistics.fit(FitOptions(variance=variance)).rank
+        == Gram(X).fit(FitOptions(variance=variance)).rank
+    )
 
 
 def test_a_cut_refuses_what_one_fit_refuses() -> None:
     statistics = ImageStatistics.of(features(10, 50, 4))
-    assert statistics.cut(rank=9).rank == 9
-    assert statistics.cut(rank=9, at_most=3).rank == 3
+    assert statistics.fit(FitOptions(rank=9)).rank == 9
+    assert statistics.fit(FitOptions(rank=9, at_most=3)).rank == 3
     with pytest.raises(OptionError, match=r"rank 10 .* span 9 dimensions"):
-        statistics.cut(rank=10)
+        statistics.fit(FitOptions(rank=10))
     with pytest.raises(OptionError, match="rank must be at least 1"):
-        statistics.cut(rank=0)
+        statistics.fit(FitOptions(rank=0))
     with pytest.raises(OptionError, match="variance"):
-        statistics.cut(variance=1.5)
+        statistics.fit(FitOptions(variance=1.5))
     with pytest.raises(OptionError, match="rank 6 is more than the 5 directions that are kept"):
-        ImageStatistics.of(features(10, 50, 4), capacity=5).cut(rank=6)
+        ImageStatistics.of(features(10, 50, 4), capacity=5).fit(FitOptions(rank=6))
 
 
 def test_the_share_of_a_cut_counts_the_discarded_energy() -> None:
     X = features(80, 60, 40)
     full, limited = ImageStatistics.of(X), ImageStatistics.of(X, capacity=20)
-    assert limited.cut(variance=0.8).rank == full.cut(variance=0.8).rank < 20
-    assert full.cut(variance=0.999).rank > 20
-    assert limited.cut(variance=0.999).rank == 20
-    expected = full.cut(rank=20).kept_variance
-    assert limited.cut(variance=0.999).kept_variance == pytest.approx(expected, rel=1e-9)
+    assert (
+        limited.fit(FitOptions(variance=0.8)).rank == full.fit(FitOptions(variance=0.8)).rank < 20
+    )
+    assert full.fit(FitOptions(variance=0.999)).rank > 20
+    assert limited.fit(FitOptions(variance=0.999)).rank == 20
+    expected = full.fit(FitOptions(rank=20)).kept_variance
+    assert limited.fit(FitOptions(variance=0.999)).kept_variance == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_constant_features_and_single_ones() -> None:
@@ -311,8 +323,8 @@ def test_constant_features_and_single_ones() -> None:
         constant = constant.update(X[:1])
     assert (constant.n, constant.rank, constant.energy) == (105, 0, 0)
     np.testing.assert_array_equal(constant.mean, X[0])
-    assert constant.cut().rank == 0
-    assert constant.cut().kept_variance == 1.0
+    assert constant.fit().rank == 0
+    assert constant.fit().kept_variance == 1.0
     single = ImageStatistics.of(features(1, 8, 3))
     assert (single.n, single.rank) == (1, 0)
     both = single.merge(constant)
@@ -385,7 +397,7 @@ def test_nothing_given_is_changed() -> None:
     before = [array.tobytes() for array in (X, *a.to_arrays().values(), *b.to_arrays().values())]
     a.update(X)
     a.merge(b, a)
-    a.cut()
+    a.fit()
     after = [array.tobytes() for array in (X, *a.to_arrays().values(), *b.to_arrays().values())]
     assert before == after
 
@@ -475,7 +487,7 @@ def test_energies_are_the_residuals_squares(
 ) -> None:
     monkeypatch.setattr("fre.subspaces.subspace.BLOCK_BYTES", block)
     X = features(30, 60, 8, offset=offset)
-    subspace = ImageStatistics.of(X[:20]).cut()
+    subspace = ImageStatistics.of(X[:20]).fit()
     expected = np.square(subspace.residual(X[20:])).reshape(10, 12, 5).sum(axis=1)
     energies = subspace.squared_residuals(X[20:], 12)
     assert (energies.dtype, energies.shape) == (np.float32, (10, 5))

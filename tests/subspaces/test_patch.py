@@ -18,6 +18,7 @@ from fre.features.extractor import FeatureExtractor
 from fre.runtimes.runtime import open_runtime, with_outputs
 from fre.scoring.graph import layer_map
 from fre.subspaces.patch import PatchStatistics
+from fre.subspaces.protocols import FitOptions
 
 GRID = (3, 4)
 
@@ -40,7 +41,7 @@ def rows(X: np.ndarray, places: np.ndarray | None = None, channels: int = 6) -> 
 @pytest.mark.parametrize("variance", [0.5, 0.9, 0.97])
 def test_it_is_the_pca_of_all_vectors(variance: float) -> None:
     X = features(20)
-    subspace = PatchStatistics.of(X, GRID).fit(variance=variance)
+    subspace = PatchStatistics.of(X, GRID).fit(FitOptions(variance=variance))
     pca = PCA(n_components=variance, svd_solver="full").fit(rows(X))
     assert subspace.rank == pca.n_components_
     assert (subspace.n, subspace.grid, subspace.channels) == (20, GRID, 6)

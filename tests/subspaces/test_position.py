@@ -13,6 +13,7 @@ from fre.errors import ModelFileError, OptionError
 from fre.parallel import on_all_cores
 from fre.subspaces.gram import Gram
 from fre.subspaces.position import PositionStatistics
+from fre.subspaces.protocols import FitOptions
 
 
 def features(n: int, channels: int, grid: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -31,11 +32,11 @@ def at(X: np.ndarray, place: int, channels: int) -> np.ndarray:
 @pytest.mark.parametrize("n", [5, 60])
 def test_without_a_prior_each_location_is_its_own_pca(n: int) -> None:
     X = features(n, 8, (3, 4))
-    subspace = PositionStatistics.of(X, (3, 4)).fit(variance=0.9, prior=0)
+    subspace = PositionStatistics.of(X, (3, 4)).fit(FitOptions(variance=0.9, prior=0))
     energies = subspace.squared_residuals(X)
     for place in range(12):
         vectors = at(X, place, 8)
-        pca = Gram(vectors).fit(variance=0.9)
+        pca = Gram(vectors).fit(FitOptions(variance=0.9))
         assert subspace.ranks[place] == pca.rank
         expected = np.square(pca.residual(vectors)).sum(axis=1)
         np.testing.assert_allclose(energies[:, place], expected, rtol=2e-2)
@@ -46,7 +47,7 @@ def test_the_prior_is_the_mean_of_the_neighbours_covariances() -> None:
     covariances = [np.cov(at(X, place, 4).T, bias=True) for place in range(9)]
     corner = np.mean([covariances[i] for i in (0, 1, 3, 4)], axis=0)
     centre = np.mean(covariances, axis=0)
-    subspace = PositionStatistics.of(X, grid).fit(variance=0.9, prior=32)
+    subspace = PositionStatistics.of(X, grid).fit(FitOptions(variance=0.9, prior=32))
     for place, around in ((0, corner), (4, centre)):
         blended = (n * covariances[place] + 32 * around) / (n + 32)
         values, vectors = np.linalg.eigh(blended)
@@ -108,7 +109,7 @@ def test_many_sets_merge_at_once_as_one_by_one() -> None:
 
 def test_a_full_subspace_leaves_nothing() -> None:
     X = features(30, 4, (2, 2))
-    subspace = PositionStatistics.of(X, (2, 2)).fit(variance=1.0)
+    subspace = PositionStatistics.of(X, (2, 2)).fit(FitOptions(variance=1.0))
     assert subspace.complement.shape == (4, 4, 1)
     assert not subspace.squared_residuals(X).any()
 

@@ -88,7 +88,6 @@ def test_mistakes() -> None:
         ({"epochs": 220}, "epochs has no effect with subspace pca"),
         ({"learning_rate": 1e-3}, "learning-rate has no effect with subspace pca"),
         ({"batch_size": 32}, "batch-size has no effect with subspace pca"),
-        ({"plateau": 0.1, "preset": "default"}, "plateau has no effect with subspace pca"),
         ({"preset": "reference", "subspace": "pca", "epochs": 9}, "epochs has no effect"),
         ({"subspace": "tied", "variance": 0.9}, "variance has no effect with subspace tied"),
         (

@@ -34,12 +34,13 @@ from fre.onnx_tools.side_arrays import read_arrays, with_arrays, without_arrays
 from fre.subspaces.gram import Gram
 from fre.subspaces.image import coordinates_of, fit_image_wide
 from fre.subspaces.image_statistics import ImageStatistics
-from fre.subspaces.mean_residuals import mean_energies
 from fre.subspaces.patch import PatchStatistics
 from fre.subspaces.position import PositionStatistics
-from fre.training.fitted import FittedPart, image_shrinkage
+from fre.subspaces.protocols import FitOptions
+from fre.training.fitted import FittedDetector
+from fre.training.growth import image_shrinkage, scaled
 from fre.training.training_images import TrainingImages
-from fre.training.update import learnt_of
+from fre.training.update import Rebuilt
 
 SIZE = 64
 IMAGES = [texture(seed) for seed in range(24)]
@@ -48,6 +49,10 @@ NEW = [texture(seed) for seed in range(100, 106)]
 
 def detector(preset: str = "default", **parameters: Any) -> FRE:
     return FRE("efficientnet_lite0", preset=preset, **({"size": SIZE} | parameters))
+
+
+def fitted(model: Model) -> FittedDetector:
+    return Rebuilt.of(model, threads=1).fitted
 
 
 def scores(model: Model, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -66,7 +71,7 @@ def sine(A: np.ndarray, B: np.ndarray) -> float:
 
 def assert_same_subspaces(one: Model, other: Model) -> None:
     """Equal but for rounding to float32, once an update."""
-    pairs = zip(learnt_of(one).parts, learnt_of(other).parts, strict=True)
+    pairs = zip(fitted(one).parts, fitted(other).parts, strict=True)
     for first, second in pairs:
         a, b = first.statistics, second.statistics
         assert a.n == b.n
@@ -77,7 +82,7 @@ def assert_same_subspaces(one: Model, other: Model) -> None:
             np.testing.assert_allclose(
                 a.singular_values, b.singular_values, atol=1e-5 * a.singular_values[0]
             )
-            k = min(a.cut().rank, b.cut().rank)
+            k = min(a.fit().rank, b.fit().rank)
             assert sine(a.basis[:, :k], b.basis[:, :k]) < 1e-3
         elif isinstance(a, PositionStatistics):
             assert isinstance(b, PositionStatistics)
@@ -150,7 +155,7 @@ def test_an_updated_model_tells_defects_as_one_of_all_images_does(
 def test_residuals_shrink_towards_those_of_a_training_on_all(model: Model, whole: Model) -> None:
     """Scales are of the new number of images, not of the old one."""
     before, after, wanted = (
-        [float(part.energies.mean()) for part in learnt_of(each).parts]
+        [float(part.residuals.mean()) for part in fitted(each).parts]
         for each in (model, model.update(IMAGES[12:], accept_anomalous=True), whole)
     )
     for old, new, goal in zip(before, after, wanted, strict=True):
@@ -165,11 +170,11 @@ def test_images_that_new_ones_are_akin_to_shrink_most(model: Model) -> None:
         np.clip(image + shift, 0, 255).astype(np.uint8)
         for image, shift in zip(IMAGES, shifts, strict=False)
     ]
-    before, after = learnt_of(model), learnt_of(model.update(close, accept_anomalous=True))
+    before, after = fitted(model), fitted(model.update(close, accept_anomalous=True))
     by_position = [i for i, part in enumerate(before.parts) if part.part.scope == "position"]
     assert by_position
     for index in by_position:
-        old, new = (each.parts[index].energies[:12].mean(axis=1) for each in (before, after))
+        old, new = (each.parts[index].residuals[:12].mean(axis=1) for each in (before, after))
         shares = new / old
         assert shares[:3].mean() < shares[3:].min()
 
@@ -177,15 +182,15 @@ def test_images_that_new_ones_are_akin_to_shrink_most(model: Model) -> None:
 def test_a_merge_knows_what_is_akin_to_what() -> None:
     again = [np.minimum(image, 254) + np.uint8(1) for image in IMAGES[:3]]
     halves = [detector().fit(images) for images in (IMAGES[:12], [*again, *IMAGES[12:18]])]
-    merged = learnt_of(merge_models(*halves))
+    merged = fitted(merge_models(*halves))
     for index, part in enumerate(merged.parts):
         if part.part.scope == "position":
-            old = learnt_of(halves[0]).parts[index].energies.mean(axis=1)
-            shares = part.energies[:12].mean(axis=1) / old
+            old = fitted(halves[0]).parts[index].residuals.mean(axis=1)
+            shares = part.residuals[:12].mean(axis=1) / old
             assert shares[:3].mean() < shares[3:].min()
 
 
-def test_kinship_is_the_root_of_what_others_shrink_by_beyond_the_mean() -> None:
+def test_image_shrinkage_is_the_root_of_what_others_shrink_by_beyond_the_mean() -> None:
     before = np.ones((2, 4), np.float32)
     after = before * np.array([[1], [4]], np.float32)
     np.testing.assert_allclose(image_shrinkage([(before, after)]), [2**-0.5, 2**0.5])
@@ -197,15 +202,13 @@ def test_kinship_is_the_root_of_what_others_shrink_by_beyond_the_mean() -> None:
 
 
 @given(st.integers(0, 10**6))
-def test_kinship_leaves_the_mean_of_each_location(seed: int) -> None:
+def test_image_shrinkage_leaves_the_mean_of_each_location(seed: int) -> None:
     rng = np.random.default_rng(seed)
     energies = rng.gamma(2.0, size=(7, 5)).astype(np.float32)
     energies[:, 4] = 0
     factors = rng.gamma(3.0, size=7)
     shares = rng.uniform(0.1, 1.0, 5)
-    part: Any = None  # what is scaled does not ask what it is of
-    learnt = FittedPart(part, part, energies)
-    alike, akin = learnt.scaled(shares), learnt.scaled(shares, factors)
+    alike, akin = scaled(energies, shares), scaled(energies, shares, factors)
     np.testing.assert_allclose(akin.mean(axis=0), alike.mean(axis=0), rtol=1e-5)
     ratios = akin[:, :4] / energies[:, :4]
     np.testing.assert_allclose(ratios / ratios[0], np.tile(factors[:, None] / factors[0], 4), 1e-4)
@@ -511,7 +514,7 @@ def test_damaged_statistics_are_refused(model: Model) -> None:
     for name in arrays:
         if name.endswith("/coordinates"):
             with pytest.raises(ModelFileError):
-                learnt_of(Model(with_arrays(bare, {**arrays, name: arrays[name][:, 1:]})))
+                fitted(Model(with_arrays(bare, {**arrays, name: arrays[name][:, 1:]})))
 
 
 @pytest.mark.parametrize("n", [3, 30])
@@ -520,21 +523,21 @@ def test_mean_residuals_follow_from_statistics(n: int) -> None:
     X = rng.normal(3, 1, (n, 4 * 6)).astype(np.float32) * np.linspace(1, 5, 24, dtype=np.float32)
     Y = rng.normal(2, 1, (9, 4 * 6)).astype(np.float32)
     image_wide = ImageStatistics.of(X)
-    subspace = Gram(Y).fit(variance=0.8)
+    subspace = Gram(Y).fit(FitOptions(variance=0.8))
     np.testing.assert_allclose(
-        mean_energies(image_wide, subspace, 4),
+        image_wide.mean_squared_residuals(subspace, 4),
         subspace.squared_residuals(X, 4).mean(axis=0),
         rtol=1e-4,
     )
-    by_position = PositionStatistics.of(Y, (2, 3)).fit(variance=0.8)
+    by_position = PositionStatistics.of(Y, (2, 3)).fit(FitOptions(variance=0.8))
     np.testing.assert_allclose(
-        mean_energies(PositionStatistics.of(X, (2, 3)), by_position, 4),
+        PositionStatistics.of(X, (2, 3)).mean_squared_residuals(by_position, 4),
         by_position.squared_residuals(X).mean(axis=0),
         rtol=1e-4,
     )
-    patch = PatchStatistics.of(Y, (2, 3)).fit(variance=0.6)
+    patch = PatchStatistics.of(Y, (2, 3)).fit(FitOptions(variance=0.6))
     np.testing.assert_allclose(
-        mean_energies(PatchStatistics.of(X, (2, 3)), patch, 4),
+        PatchStatistics.of(X, (2, 3)).mean_squared_residuals(patch, 4),
         [patch.squared_residuals(X).mean()],
         rtol=1e-4,
     )
@@ -543,8 +546,8 @@ def test_mean_residuals_follow_from_statistics(n: int) -> None:
 def test_what_lies_beyond_the_capacity_counts() -> None:
     X = np.random.default_rng(0).normal(0, 1, (40, 24)).astype(np.float32)
     cut, full = ImageStatistics.of(X, capacity=5), ImageStatistics.of(X)
-    subspace = full.cut(rank=3)
-    means = [float(mean_energies(each, subspace, 4).sum()) for each in (cut, full)]
+    subspace = full.fit(FitOptions(rank=3))
+    means = [float(each.mean_squared_residuals(subspace, 4).sum()) for each in (cut, full)]
     assert means[0] == pytest.approx(means[1], rel=1e-6)
 
 
@@ -562,9 +565,9 @@ def test_features_come_back_from_coordinates(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("preset", ["default", "reference"])
 def test_image_wide_subspaces_are_calibrated_as_in_one_training(preset: str) -> None:
-    one = learnt_of(detector(preset).fit(IMAGES))
-    grown = learnt_of(detector(preset).fit(IMAGES[:12]).update(IMAGES[12:], accept_anomalous=True))
-    merged = learnt_of(merge_models(*(detector(preset).fit(IMAGES[i::2]) for i in range(2))))
+    one = fitted(detector(preset).fit(IMAGES))
+    grown = fitted(detector(preset).fit(IMAGES[:12]).update(IMAGES[12:], accept_anomalous=True))
+    merged = fitted(merge_models(*(detector(preset).fit(IMAGES[i::2]) for i in range(2))))
     order = [*range(0, 24, 2), *range(1, 24, 2)]
     image_wide = [i for i, part in enumerate(one.parts) if part.part.scope == "image"]
     assert image_wide
@@ -582,25 +585,24 @@ def test_image_wide_subspaces_are_calibrated_as_in_one_training(preset: str) -> 
                 known[rows],
                 other.parts[i].part.layout.channels,
                 other.folds_of_rows,
-                variance=0.97,
-                at_most=256 if preset == "default" else None,
-                capacity=statistics.capacity,
+                FitOptions(at_most=256 if preset == "default" else None),
+                statistics.capacity,
             )
-            energies = other.parts[i].energies
-            np.testing.assert_allclose(energies, again.energies, rtol=1e-3, atol=1e-3 * scale)
+            energies = other.parts[i].residuals
+            np.testing.assert_allclose(energies, again.residuals, rtol=1e-3, atol=1e-3 * scale)
 
 
 def test_beyond_the_capacity_features_are_gone(model: Model) -> None:
     small = detector(rank=8).fit(IMAGES[:12])
-    image_wide = [part for part in learnt_of(small).parts if part.part.scope == "image"]
+    image_wide = [part for part in fitted(small).parts if part.part.scope == "image"]
     assert [part.statistics.n for part in image_wide] == [12, 12]
     assert all(part.features(4) is not None for part in image_wide)
     assert all(part.features(5) is None for part in image_wide)
     grown = small.update(IMAGES[12:], accept_anomalous=True)
-    for part in learnt_of(grown).parts:
+    for part in fitted(grown).parts:
         assert part.coordinates is None
-        assert part.energies.shape[0] == 24
-        assert np.isfinite(part.energies).all()
+        assert part.residuals.shape[0] == 24
+        assert np.isfinite(part.residuals).all()
 
 
 def test_a_file_without_coordinates_is_updated_all_the_same(model: Model) -> None:
@@ -616,11 +618,11 @@ def test_a_file_without_coordinates_is_updated_all_the_same(model: Model) -> Non
 def test_only_so_many_residuals_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fre.training.fitted.KEPT_ROWS", 33)
     model = detector("reference").fit([texture(seed, (64, 64)) for seed in range(40)])
-    learnt = learnt_of(model)
-    assert learnt.n == 33
-    assert len(learnt.parts[0].energies) == 33
-    assert learnt.parts[0].statistics.n == 40
-    grown = learnt_of(model.update(NEW, accept_anomalous=True))
+    kept = fitted(model)
+    assert kept.n == 33
+    assert len(kept.parts[0].residuals) == 33
+    assert kept.parts[0].statistics.n == 40
+    grown = fitted(model.update(NEW, accept_anomalous=True))
     assert grown.n == 33
     assert grown.parts[0].statistics.n == 46
 

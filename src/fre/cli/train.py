@@ -162,12 +162,6 @@ if TYPE_CHECKING:
     "--batch-size", type=int, help="Images in a step of an autoencoder's training.  [default: 32]"
 )
 @click.option(
-    "--plateau",
-    type=float,
-    help="End an autoencoder's training once its loss improves by less than this share in ten "
-    "epochs.",
-)
-@click.option(
     "--folds",
     default=5,
     show_default=True,
@@ -244,7 +238,7 @@ def train(
     from fre.detector import FRE
     from fre.errors import OptionError
     from fre.storage.files import check_writable, discard
-    from fre.training.plan import CHECKPOINT_SECONDS
+    from fre.training.checkpoint import CHECKPOINT_SECONDS
 
     refuse_without_ray(engine, {"--address": address, "--workers": workers})
     held = {"--memory": parameters["memory"], "--checkpoint-every": checkpoint_seconds}

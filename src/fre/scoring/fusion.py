@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fre.errors import OptionError
 from fre.images.roi import cells, too_small_a_region
-from fre.subspaces.position import PRIOR_IMAGES
+from fre.subspaces.protocols import PRIOR_IMAGES
 from fre.types import FloatArray, MaskArray
 
 Float64: TypeAlias = NDArray[np.float64]

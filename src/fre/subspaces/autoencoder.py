@@ -16,22 +16,20 @@ allocated between steps, which takes 20 to 35 % off an epoch of autograd at D fr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import MissingDependencyError, OptionError
-from fre.subspaces.subspace import ImageSubspace
+from fre.subspaces.cross_fit import CrossFit, new_residuals
+from fre.subspaces.protocols import Scope
 from fre.types import FloatArray, Progress
 
 Kind: TypeAlias = Literal["tied", "plain"]
-
-PLATEAU_EPOCHS = 10
-"""Over how many epochs the loss has to improve for the training to go on."""
 
 BLOCK_BYTES = 64 * 2**20
 """Working memory for float64 copies of parts of the features."""
@@ -54,6 +52,7 @@ class LinearAutoencoder:
             feature as its batch met it.
     """
 
+    scope: ClassVar[Scope] = "image"
     kind: Kind
     encoder: FloatArray
     encoder_bias: FloatArray
@@ -90,6 +89,20 @@ class LinearAutoencoder:
         if self.energy <= 0:
             return 1.0
         return max(0.0, 1 - self.residual_energy / self.energy)
+
+    def stored(self) -> LinearAutoencoder:
+        """Return the autoencoder itself, which is stored as it is."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Return rank, kept variance, n, epochs and loss as plain JSON values."""
+        return {
+            "rank": self.rank,
+            "kept_variance": self.kept_variance,
+            "n": self.n,
+            "epochs": self.epochs,
+            "loss": self.losses[-1] if self.losses else None,
+        }
 
     def residual(self, X: NDArray[np.floating]) -> NDArray[np.float64]:
         """What the autoencoder can't reconstruct of some features.
@@ -139,7 +152,6 @@ def train_autoencoder(
     epochs: int = 220,
     learning_rate: float = 1e-3,
     batch_size: int = 32,
-    plateau: float | None = None,
     seed: int = 0,
     threads: int = 0,
     progress: Progress | None = None,
@@ -160,8 +172,6 @@ def train_autoencoder(
         epochs: passes over the features.
         learning_rate: of Adam.
         batch_size: features a step.
-        plateau: end the training once the loss of an epoch is less than this share below the loss
-            ten epochs earlier; in (0, 1), or ``None`` to run all the epochs.
         seed: of the starting weights and of the order of the features.
         threads: of PyTorch; 0 leaves their number to it.
         progress: called after each epoch.
@@ -173,7 +183,7 @@ def train_autoencoder(
             rate is so large that the training diverges.
         MissingDependencyError: PyTorch is not installed.
     """
-    _check(X, rank, kind, epochs, learning_rate, batch_size, plateau, threads)
+    _check(X, rank, kind, epochs, learning_rate, batch_size, threads)
     _torch()  # whoever lacks it should hear so before the passes over the features
     X = np.require(X, np.float32, ["C", "W"])  # PyTorch warns of arrays that are read-only
     energy = _energy(X)
@@ -201,8 +211,6 @@ def train_autoencoder(
                 progress("Training the autoencoder", epoch, epochs)
             if on_epoch:
                 on_epoch(epoch, snapshot)
-            if plateau is not None and _is_flat(losses, plateau):
-                break
     return snapshot()
 
 
@@ -221,7 +229,6 @@ def _check(
     epochs: int,
     learning_rate: float,
     batch_size: int,
-    plateau: float | None,
     threads: int,
 ) -> None:
     if X.ndim != 2 or X.size == 0:
@@ -238,17 +245,8 @@ def _check(
         raise OptionError(f"the learning rate must be above 0 and finite, not {learning_rate}")
     if batch_size < 1:
         raise OptionError(f"the batch size must be at least 1, not {batch_size}")
-    if plateau is not None and not 0 < plateau < 1:
-        raise OptionError(f"plateau must be above 0 and below 1, not {plateau}")
     if threads < 0:
         raise OptionError(f"threads must be at least 0, not {threads}")
-
-
-def _is_flat(losses: list[float], plateau: float) -> bool:
-    if len(losses) <= PLATEAU_EPOCHS:
-        return False
-    before, now = losses[-1 - PLATEAU_EPOCHS], losses[-1]
-    return before - now < plateau * before
 
 
 def _blocks(X: FloatArray) -> Iterator[slice]:
@@ -360,85 +358,49 @@ class _Training:
         return encoder, biases[0], decoder, biases[1]
 
 
-AnySubspace: TypeAlias = ImageSubspace | LinearAutoencoder
-
-
 @dataclass(frozen=True)
-class TrainingOptions:
-    """How an autoencoder is trained: see `fre.subspaces.autoencoder.train_autoencoder`."""
+class AutoencoderOptions:
+    """How an autoencoder is trained: the arguments of `train_autoencoder`."""
 
+    kind: Kind
+    rank: int
     epochs: int = 220
     learning_rate: float = 1e-3
     batch_size: int = 32
-    plateau: float | None = None
     seed: int = 0
     threads: int = 0
 
 
-class Trained:
-    """The linear autoencoder, trained by gradient descent; anew for every fold.
+def cross_fit_autoencoder(
+    X: FloatArray,
+    channels: int,
+    folds: Sequence[NDArray[np.intp]],
+    options: AutoencoderOptions,
+    progress: Progress | None = None,
+) -> CrossFit:
+    """Train an autoencoder on all features, and one anew on all but each fold.
 
     Args:
-        X: float32 (n, D), a feature a row.
-        kind: ``"tied"`` or ``"plain"``.
-        rank: length of a code.
+        X: float32 (n, D), a feature a row, flattened from (channels, P).
+        channels: number of channels.
+        folds: rows of each fold; two folds or more, none empty. Each costs about as much as the
+            training on all features.
         options: of the training.
         progress: called after each epoch.
     """
 
-    def __init__(
-        self,
-        X: FloatArray,
-        *,
-        kind: Kind,
-        rank: int,
-        options: TrainingOptions,
-        progress: Progress | None,
-    ) -> None:
-        self._X = X
-        self._kind: Kind = kind
-        self._rank = rank
-        self._options = options
-        self._progress = progress
-
-    def fit(self) -> LinearAutoencoder:
-        """The autoencoder of all the features; raises what `train_autoencoder` raises."""
-        return self._train(self._X, "Training the autoencoder")
-
-    def cross_fit(
-        self, folds: list[NDArray[np.intp]], *, channels: int
-    ) -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
-        """Residual maps of each fold, float32 (rows, P), under an autoencoder of the others.
-
-        Each fold costs about as much as `fit`.
-
-        Args:
-            folds: the rows of each fold; two folds or more, none empty.
-            channels: number of channels; features are flattened from (channels, P).
-        """
-        for number, held in enumerate(folds, start=1):
-            others = np.setdiff1d(np.arange(len(self._X)), held)
-            task = f"Calibrating, fold {number} of {len(folds)}"
-            autoencoder = self._train(self._X[others], task)
-            yield held, autoencoder.squared_residuals(self._X[held], channels)
-
-    def _train(self, X: FloatArray, task: str) -> LinearAutoencoder:
-        progress = self._progress
-
+    def train(X: FloatArray, task: str) -> LinearAutoencoder:
         def show(_: str, done: int, total: int) -> None:
             if progress:
                 progress(task, done, total)
 
-        options = self._options
-        return train_autoencoder(
-            X,
-            kind=self._kind,
-            rank=self._rank,
-            epochs=options.epochs,
-            learning_rate=options.learning_rate,
-            batch_size=options.batch_size,
-            plateau=options.plateau,
-            seed=options.seed,
-            threads=options.threads,
-            progress=show,
-        )
+        return train_autoencoder(X, **asdict(options), progress=show)
+
+    def held_out() -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
+        for number, held in enumerate(folds, start=1):
+            others = np.setdiff1d(np.arange(len(X)), held)
+            apart = train(X[others], f"Calibrating, fold {number} of {len(folds)}")
+            yield held, apart.squared_residuals(X[held], channels)
+
+    autoencoder = train(X, "Training the autoencoder")
+    return CrossFit(autoencoder, new_residuals(X, channels, autoencoder, held_out()))

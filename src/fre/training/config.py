@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from fre.errors import OptionError
 from fre.scoring.fusion import STANDARDS, Reading
-from fre.training.parts import Scope
+from fre.subspaces.protocols import Scope
 
 SubspaceKind: TypeAlias = Literal["pca", "tied", "plain"]
 Choice = TypeVar("Choice", bound=str)
@@ -160,7 +160,7 @@ OF_DEFAULT = (
 )
 """Settings that the default preset alone has."""
 
-OF_AUTOENCODER = ("epochs", "learning_rate", "batch_size", "plateau")
+OF_AUTOENCODER = ("epochs", "learning_rate", "batch_size")
 """Settings that autoencoders alone have."""
 
 

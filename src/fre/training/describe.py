@@ -1,9 +1,9 @@
-"""What a model file says of itself: the one JSON document in its metadata."""
+"""The JSON document of a new model file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import onnx
@@ -16,12 +16,9 @@ from fre.images.roi import Roi
 from fre.inference.document import FORMAT, now, with_document
 from fre.onnx_tools.side_arrays import with_arrays
 from fre.scoring.calibration import Calibration
-from fre.scoring.fusion import Reading
-from fre.scoring.graph import LayerSubspace, layer_map
-from fre.subspaces.autoencoder import AnySubspace, LinearAutoencoder
-from fre.subspaces.patch import PatchSubspace
-from fre.subspaces.position import PositionSubspace
-from fre.training.plan import LayerPlan
+from fre.scoring.graph import layer_map
+from fre.subspaces.protocols import Subspace
+from fre.training.plan import DetectorPlan
 from fre.version import __version__
 
 
@@ -29,12 +26,12 @@ def describe(
     *,
     preset: str,
     backbone: Backbone,
-    parts: Sequence[tuple[FeatureLayout, AnySubspace | LayerSubspace]],
+    parts: Sequence[tuple[FeatureLayout, Subspace]],
     geometry: Geometry,
     calibration: Calibration,
     origin: dict[str, Any],
     roi: Roi | None = None,
-    fused: FusedNotes | None = None,
+    plan: DetectorPlan | None = None,
     parameters: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document; docs/model-file.md says what each key means.
@@ -47,7 +44,7 @@ def describe(
         calibration: on good images.
         origin: from `provenance`.
         roi: the part of the images that is looked at; ``None`` is all.
-        fused: of the default preset.
+        plan: of the default preset; ``None`` for the reference.
         parameters: of `fre.FRE`, to fit the same again; ``None`` where that can't be done.
     """
     return {
@@ -67,7 +64,7 @@ def describe(
             "std": list(backbone.normalisation.std),
         },
         **({} if roi is None else {"roi": roi.to_dict()}),
-        **({} if fused is None else fused.to_dict()),
+        **({} if plan is None else _reading(plan)),
         **({} if parameters is None else {"parameters": parameters}),
         "subspaces": [_describe_subspace(subspace, layout) for layout, subspace in parts],
         "calibration": calibration.to_dict(),
@@ -75,66 +72,32 @@ def describe(
     }
 
 
-@dataclass(frozen=True)
-class FusedNotes:
-    """What a model of several layers says of how it reads them.
-
-    Attributes:
-        reading: how their residuals become a score and a map.
-        layers: what each is read for.
-    """
-
-    reading: Reading
-    layers: Sequence[LayerPlan]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values; with the tensors of the layers' parts of the map."""
-        names = [part.layer for part in self.layers]
-        tensors: dict[str, str] = {}
-        for index, part in enumerate(self.layers):
-            label = part.layer if names.count(part.layer) == 1 else f"{part.layer}/{part.scope}"
-            if part.in_map:
-                tensors[f"{label}/{index}" if label in tensors else label] = layer_map(index)
-        return {
-            "reading": asdict(self.reading),
-            "score_layers": [part.layer for part in self.layers if part.in_score],
-            "map_layers": [part.layer for part in self.layers if part.in_map],
-            "layer_maps": tensors,
-        }
+def _reading(plan: DetectorPlan) -> dict[str, Any]:
+    """How the layers are read, and the tensors of the layers' parts of the map."""
+    names = [layer.layer for layer in plan.layers]
+    tensors: dict[str, str] = {}
+    for index, layer in enumerate(plan.layers):
+        label = layer.layer if names.count(layer.layer) == 1 else f"{layer.layer}/{layer.scope}"
+        if layer.in_map:
+            tensors[f"{label}/{index}" if label in tensors else label] = layer_map(index)
+    return {
+        "reading": asdict(plan.reading),
+        "score_layers": [layer.layer for layer in plan.layers if layer.in_score],
+        "map_layers": [layer.layer for layer in plan.layers if layer.in_map],
+        "layer_maps": tensors,
+    }
 
 
-def _scope(subspace: AnySubspace | LayerSubspace) -> str:
-    if isinstance(subspace, PositionSubspace):
-        return "position"
-    return "patch" if isinstance(subspace, PatchSubspace) else "image"
-
-
-def _describe_subspace(
-    subspace: AnySubspace | LayerSubspace, layout: FeatureLayout
-) -> dict[str, Any]:
-    common = {
+def _describe_subspace(subspace: Subspace, layout: FeatureLayout) -> dict[str, Any]:
+    return {
         "layer": layout.layer,
-        "scope": _scope(subspace),
-        "kind": subspace.kind if isinstance(subspace, LinearAutoencoder) else "pca",
+        "scope": subspace.scope,
+        "kind": subspace.kind,
         "channels": layout.channels,
         "grid": list(layout.pooled),
         "pool": layout.pool,
         "dimension": layout.dimension,
-        "rank": subspace.rank,
-        "kept_variance": subspace.kept_variance,
-        "n": subspace.n,
-    }
-    if isinstance(subspace, LinearAutoencoder):
-        loss = subspace.losses[-1] if subspace.losses else None
-        return {**common, "epochs": subspace.epochs, "loss": loss}
-    if isinstance(subspace, PositionSubspace):
-        return {**common, "mean_rank": float(subspace.ranks.mean())}
-    if isinstance(subspace, PatchSubspace):
-        return common
-    return {
-        **common,
-        "singular_values": [float(value) for value in subspace.singular_values],
-        "discarded": subspace.discarded,
+        **subspace.describe(),
     }
 
 
