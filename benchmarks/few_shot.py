@@ -22,7 +22,7 @@ from fre.datasets import open_dataset, require_test, require_train
 from fre.features.extractor import FeatureExtractor
 from fre.images.decode import read_resized
 from fre.subspaces.cross_fit import make_folds
-from fre.training.plan import plan_layers
+from fre.training.plan import plan_detector
 from fre.types import FloatArray
 from ideas import (
     DATA,
@@ -75,7 +75,7 @@ AMOUNTS = (
 def few_shot(folder: Path, edge: int, draws: int, tests: int) -> Figures:
     """The figures of each draw, by a column for each number of images, and by amount and draw."""
     network = get_backbone()
-    layers = plan_layers(network)
+    layers = plan_detector(network)
     names = dict(zip(("fine", "middle", "coarse"), layers.names, strict=True))
     size = (edge, edge)
     dataset = open_dataset(folder)

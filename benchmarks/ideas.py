@@ -50,9 +50,9 @@ from fre.scoring.fusion import (
     smoothing_matrix,
 )
 from fre.subspaces.cross_fit import make_folds
-from fre.subspaces.position import PRIOR_IMAGES, PositionStatistics
-from fre.subspaces.protocols import FitOptions
-from fre.training.plan import RANK_LIMIT, plan_layers
+from fre.subspaces.position import PositionStatistics
+from fre.subspaces.protocols import PRIOR_IMAGES, FitOptions
+from fre.training.plan import RANK_LIMIT, plan_detector
 from fre.types import FloatArray, ImageArray
 
 HELD = 200
@@ -470,7 +470,11 @@ def shifted(
     statistics: PositionStatistics, variance: float, prior: float
 ) -> Callable[[FloatArray], FloatArray]:
     scatter = statistics.n * blended(statistics, prior, means=True)
-    return replace(statistics, scatter=scatter).fit(FitOptions(variance=variance, prior=0)).energies
+    return (
+        replace(statistics, scatter=scatter)
+        .fit(FitOptions(variance=variance, prior=0))
+        .squared_residuals
+    )
 
 
 def whitened(
@@ -888,7 +892,7 @@ class Dataset:
             copies: number of altered copies, pixels and degrees, by name.
         """
         network = get_backbone(self.backbone)
-        chosen = plan_layers(network)
+        chosen = plan_detector(network)
         fine, middle, coarse = (part.layer for part in chosen.layers)
         names = {"fine": fine, "middle": middle, "coarse": coarse}
         size = (self.edge, self.edge)

@@ -30,7 +30,7 @@ from fre.subspaces.image_statistics import CAPACITY, ImageStatistics
 from fre.subspaces.position import PositionStatistics
 from fre.subspaces.protocols import FitOptions
 from fre.subspaces.subspace import ImageSubspace
-from fre.training.plan import plan_layers
+from fre.training.plan import plan_detector
 from fre.types import FloatArray
 
 ANGLE = 1e-3
@@ -148,7 +148,7 @@ def main(data: Path, images: int, updates: int, capacity: int, variance: float) 
     test_samples = require_test(dataset)
     labels = np.array([not sample.good for sample in test_samples])
     backbone = get_backbone(DEFAULT_BACKBONE)
-    layers = plan_layers(backbone)
+    layers = plan_detector(backbone)
     size = backbone.default_size
     extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)
     paths = [sample.path for sample in require_train(dataset)][:images]

@@ -36,7 +36,7 @@ from fre.onnx_tools.side_arrays import without_arrays
 from fre.subspaces.image_statistics import ImageStatistics
 from fre.subspaces.protocols import FitOptions
 from fre.training.fitted import FittedDetector
-from fre.training.update import learnt_of
+from fre.training.update import Rebuilt
 from incremental import ANGLE, sine
 from measuring import table
 
@@ -50,13 +50,13 @@ class Scored:
 
     name: str
     model: Model
-    learnt: FittedDetector
+    fitted: FittedDetector
     scores: NDArray[np.float64]
 
     @classmethod
     def of(cls, name: str, model: Model, paths: list[Path]) -> Scored:
         scores = [prediction.score for prediction in model.predict_many(paths)]
-        return cls(name, model, learnt_of(model), np.array(scores))
+        return cls(name, model, Rebuilt.of(model, threads=0).fitted, np.array(scores))
 
 
 def grown(parts: list[list[Path]], make: FRE) -> Model:
@@ -77,12 +77,12 @@ def show_subspaces(whole: Scored, others: list[Scored], variance: float) -> floa
         "| --- | ---: | --- | ---: | ---: |"
     )
     worst = 0.0
-    for index, part in enumerate(whole.learnt.parts):
+    for index, part in enumerate(whole.fitted.parts):
         if not isinstance(part.statistics, ImageStatistics):
             continue
         reference = part.statistics.fit(FitOptions(variance=variance))
         for other in others:
-            statistics = other.learnt.parts[index].statistics
+            statistics = other.fitted.parts[index].statistics
             assert isinstance(statistics, ImageStatistics)
             subspace = statistics.fit(FitOptions(variance=variance))
             k = min(subspace.rank, reference.rank)
@@ -99,9 +99,9 @@ def show_residuals(whole: Scored, others: list[Scored]) -> None:
     names = " | ".join(other.name for other in others)
     print(f"\n| mean left-out residual, of that of one training | {names} |")
     print("| --- |" + " ---: |" * len(others))
-    for index, part in enumerate(whole.learnt.parts):
+    for index, part in enumerate(whole.fitted.parts):
         shares = [
-            float(other.learnt.parts[index].energies.mean() / part.energies.mean())
+            float(other.fitted.parts[index].residuals.mean() / part.residuals.mean())
             for other in others
         ]
         print(f"| {part.part.name} | " + " | ".join(f"{share:.3f}" for share in shares) + " |")
