@@ -161,17 +161,17 @@ class RayFit:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What every worker of a training is given.
+    """Data that every worker of a training receives.
 
     Attributes:
         model: reference to the network.
-        layouts: of the extracted layers.
+        layouts: layouts of the extracted layers.
         geometry: how an image meets the input.
         roi: the inspected part of the images; ``None`` is all.
         empty: statistics of the detector's parts, without any feature; not for the second pass.
         options: how the images are read.
-        threads: of each worker.
-        version: of fre, which workers must have.
+        threads: number of threads of each worker.
+        version: version of fre that workers must have.
     """
 
     model: Any
@@ -223,7 +223,7 @@ class Learning:
     """A worker of the first pass.
 
     Args:
-        shared: what every worker is given.
+        shared: data that every worker receives.
     """
 
     def __init__(self, shared: _Shared) -> None:
@@ -271,7 +271,7 @@ class HoldingOut:
     """A worker of the second pass.
 
     Args:
-        shared: what every worker is given.
+        shared: data that every worker receives.
         own: reference to the subspaces of all images.
         by_fold: references to the subspaces of all folds but one.
     """

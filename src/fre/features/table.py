@@ -23,7 +23,7 @@ class RowIndex:
         image: (r,), number of the image, ascending.
         tile: (r,), number of the tile in the image; 0 for a whole image.
         n: number of images.
-        sizes: (n, 2), original height and width of each image; ``None``: that of the input.
+        sizes: (n, 2), original height and width of each image; ``None``: the input size.
     """
 
     image: NDArray[np.intp]
@@ -78,7 +78,7 @@ class Features:
         tile: (r,), which of the image's tiles a row is of; ``None``: images are whole.
         copy: (r,), 0 for a row of an image as it is, above that for an augmented copy; ``None``:
             all as they are.
-        sizes: (n,), original height and width of each image; ``None``: that of the input.
+        sizes: (n,), original height and width of each image; ``None``: the input size.
         names: (n,), file name of each image, empty for an array; ``None``: not known.
         appearance: float64 (n, 5), from `fre.images.appearance.appearance`; ``None``: not measured.
     """

@@ -1,7 +1,7 @@
 """Assemble preprocessing, backbone and head into one ONNX model.
 
 Training runs the left part of the graph, up to the features; the model file holds all of it.
-Both are made here from the same pieces, so that what was fitted is what is deployed.
+Both are built here from the same functions, so that the fitted network is the deployed one.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Head:
     """Everything after the backbone: subspaces, and how their residuals become score and map.
 
     Attributes:
-        layouts: of each layer that is read.
-        subspaces: of each layer.
+        layouts: layout of each layer.
+        subspaces: subspace of each layer.
         overall: layout and subspace of the overall residual.
         fusion: makes one score and one map of the squared residuals.
     """
@@ -151,7 +151,7 @@ class _Assembly(NetworkGraph):
         return self._of_tile(name, np.stack(values).astype(np.float32))
 
     def half_precision(self, name: str, values: Sequence[NDArray[np.floating]]) -> str:
-        """The same, stored as float16. Of one head, runtimes convert it when they load it."""
+        """Store an array as float16. With one head, runtimes convert it when they load it."""
         stored = self._of_tile(name, np.stack(values).astype(np.float16))
         return self.builder.node("Cast", stored, to=TensorProto.FLOAT)
 
@@ -220,7 +220,7 @@ class _Assembly(NetworkGraph):
     def _codes(
         self, name: str, layout: FeatureLayout, subspaces: Sequence[ImageSubspace]
     ) -> tuple[str, str, str]:
-        """Of several heads: centred features (N, D), bases (N, D, k) and codes (N, 1, k)."""
+        """For several heads: centred features (N, D), bases (N, D, k) and codes (N, 1, k)."""
         build = self.builder
         mean = self.constant(f"{name}_mean", [subspace.mean for subspace in subspaces])
         centred = build.node("Sub", self.features(layout), mean)
@@ -378,11 +378,11 @@ def detector_model(
 
     Args:
         backbone: a model as `Backbone.graph` returns it, with the layer of ``layout``.
-        normalisation: of its input.
+        normalisation: mean and standard deviation of the network's input.
         layout: which layer, and how it is pooled.
         size: height and width of the input.
-        subspace: of the features of good images, in closed form or trained.
-        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all. Not
+        subspace: PCA or autoencoder of good images' features.
+        inspected: bool (H, W), inspected pixels of the input; ``None`` is all. Not
             for an autoencoder, whose reconstruction of nothing is not quite nothing.
 
     Returns:
@@ -406,9 +406,9 @@ def fused_model(
 
     Args:
         backbone: a model as `Backbone.graph` returns it, with the layers of the heads.
-        normalisation: of its input.
-        heads: what reads them: one; or several, of which the input ``tile``, int64 (N,), chooses
-            each image's. They differ in nothing but numbers.
+        normalisation: mean and standard deviation of the network's input.
+        heads: one head; or one for each tile, of which the input ``tile``, int64 (N,), chooses. All
+            have the same structure.
         size: height and width of the input.
 
     Returns:

@@ -66,7 +66,7 @@ class Accumulator(Generic[S]):
         return None if self._buffer is None else self._buffer[: self._waiting].copy()
 
     def add(self, X: FloatArray) -> None:
-        """Take in some features.
+        """Add features.
 
         Args:
             X: float32 (b, D), b >= 0. Copied.

@@ -105,7 +105,7 @@ class LinearAutoencoder:
         }
 
     def residual(self, X: NDArray[np.floating]) -> NDArray[np.float64]:
-        """What the autoencoder can't reconstruct of some features.
+        """Return the residual of features: the part that the autoencoder cannot reconstruct.
 
         Args:
             X: (n, D).
@@ -170,10 +170,10 @@ def train_autoencoder(
         rank: length of a code, k, from 1 to D.
         kind: ``"tied"`` or ``"plain"``.
         epochs: passes over the features.
-        learning_rate: of Adam.
+        learning_rate: step size of Adam.
         batch_size: features a step.
-        seed: of the starting weights and of the order of the features.
-        threads: of PyTorch; 0 leaves their number to it.
+        seed: random seed of the starting weights and of the order of the features.
+        threads: number of PyTorch threads; 0 leaves it to PyTorch.
         progress: called after each epoch.
         on_epoch: called after each epoch with its number, from 1, and a function that returns the
             autoencoder as it is at that moment, which costs about as much as an epoch.
@@ -385,7 +385,7 @@ def cross_fit_autoencoder(
         channels: number of channels.
         folds: rows of each fold; two folds or more, none empty. Each costs about as much as the
             training on all features.
-        options: of the training.
+        options: options of the training.
         progress: called after each epoch.
     """
 

@@ -101,7 +101,7 @@ class CrossFit:
     """A subspace fitted to all features, and the held-out residuals of these.
 
     Attributes:
-        subspace: of all features.
+        subspace: subspace fitted to all features.
         residuals: float32 (n, P), squared residuals as if each feature had been left out.
         statistics: that the subspace follows from; ``None`` for an autoencoder.
         coordinates: float32 (n, r), each feature along the basis of image-wide statistics, from
@@ -128,7 +128,7 @@ def cross_fit(
         channels: number of channels, C.
         folds: rows of each fold; two folds or more, none empty.
         statistics_of: makes the statistics of features, float32 (b, C * P).
-        options: of the fit; a fixed rank is cut to what all but a fold allow.
+        options: options of the fit; a fixed rank is cut to what all but a fold allow.
 
     Raises:
         OptionError: ``variance`` or ``rank`` is out of range, or there is one fold only.
@@ -155,7 +155,7 @@ def new_residuals(
     Args:
         X: float32 (n, C * P), the features that the subspace was fitted to.
         channels: number of channels, C.
-        subspace: of all features.
+        subspace: subspace fitted to all features.
         held_out: for each fold its rows, and their squared residuals under the other folds'
             subspace.
     """
@@ -221,7 +221,7 @@ def make_folds(
     Args:
         n: number of images, at least 2.
         folds: the number of folds; n, if there are fewer images.
-        seed: of the permutation.
+        seed: random seed of the permutation.
         groups: (n,), labels; images of one group are in one fold. The largest groups are dealt
             first, each to the fold that is smallest by then; there are no more folds than groups.
 

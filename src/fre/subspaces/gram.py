@@ -134,7 +134,7 @@ class Gram:
         Args:
             folds: rows of each fold; two folds or more, none empty.
             channels: number of channels; D is flattened from (channels, locations).
-            options: of the fit; a fixed rank is cut to what the other folds allow.
+            options: options of the fit; a fixed rank is cut to what the other folds allow.
 
         Yields:
             For each fold: its rows, and float32 (rows, locations), summed over the channels.

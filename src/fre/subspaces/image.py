@@ -31,7 +31,7 @@ def fit_image_wide(
         X: float32 (n, D), a feature a row, flattened from (channels, P).
         channels: number of channels.
         folds: rows of each fold; two folds or more, none empty.
-        options: of the fit.
+        options: options of the fit.
         capacity: directions to keep in the statistics; more, if the subspace has more.
 
     Raises:

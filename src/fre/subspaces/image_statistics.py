@@ -1,6 +1,6 @@
-"""Image-wide subspaces add up: absorb features a few at a time, and join what was learnt apart.
+"""Statistics of image-wide features: accumulated batch by batch, and merged.
 
-Kept of all features are their count n, their mean m, and an orthonormal basis V with singular
+The statistics of features are their count n, their mean m, and an orthonormal basis V with singular
 values s, V diag(s^2) V^T = K, which stands for the scatter S, the sum of (x - m) (x - m)^T. Two
 sets of features have the scatter
 
@@ -9,15 +9,15 @@ sets of features have the scatter
 (Chan, Golub and LeVeque, 1979), so V and s of both follow from the columns V_a s_a, V_b s_b and
 the weighted gap between the means: what the new columns add to the old basis is orthogonalised,
 and a small matrix is decomposed (Brand, 2006; Ross, Lim, Lin and Yang, 2008). No D x D matrix is
-formed, and features are let go of once they are absorbed.
+formed, and features need not be kept.
 
 Where some directions will be left out all the same, and the others are not too weak, the inner
-products of the columns V_a s_a, V_b s_b and the gap are decomposed instead, as those of features
-are in `fre.subspaces.gram`: a third of the work. They square what the columns differ by, so a
+products of the columns V_a s_a, V_b s_b and the gap are decomposed instead, as in
+`fre.subspaces.gram`: a third of the work. They square what the columns differ by, so a
 direction whose energy is w of the largest leans on the others by about 1e-16 / w.
 
 While the rank is within the capacity, K = S but for rounding. Beyond it the weakest directions are
-left out, and K = S - E. E is a sum of what was left out each time, so it is positive semidefinite;
+left out, and K = S - E. E is a sum of the parts left out, so it is positive semidefinite;
 its trace is the discarded energy, and its norm |E| is at most the sum, ``lost``, of the largest
 energies that were left out at each time. Hence, whatever the order and the split of the features,
 
@@ -88,7 +88,7 @@ def block_rows(capacity: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class ImageStatistics:
-    """What is kept of features so that their principal subspace can grow: O(capacity x D) memory.
+    """Count, mean and leading principal components of features, in O(capacity x D) memory.
 
     Attributes:
         n: number of features.
@@ -151,10 +151,10 @@ class ImageStatistics:
 
     @classmethod
     def of_gram(cls, gram: Gram, *, capacity: int = CAPACITY) -> ImageStatistics:
-        """The same of features whose inner products are there already.
+        """Return the statistics of features whose inner products are known.
 
         Args:
-            gram: of the features.
+            gram: Gram matrix of the features.
             capacity: the most directions to keep, from 1.
         """
         energies, basis = gram.directions(capacity)
@@ -241,7 +241,7 @@ class ImageStatistics:
         The discarded variance counts in full, spread over the locations as the rest is.
 
         Args:
-            subspace: of these features or of others.
+            subspace: subspace fitted to these features or of others.
             channels: number of channels.
         """
         V = subspace.basis
@@ -266,7 +266,7 @@ class ImageStatistics:
     def features(self, coordinates: NDArray[np.floating]) -> FloatArray:
         """The features that have these coordinates: float32 (b, D).
 
-        While ``lost`` is 0, all that were absorbed can be had back so, but for rounding.
+        While ``lost`` is 0, all fitted features follow from their coordinates, but for rounding.
 
         Args:
             coordinates: float (b, r), along the basis, from the mean.
@@ -277,11 +277,11 @@ class ImageStatistics:
         return X
 
     def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
-        """Arrays to store; `from_arrays` makes of them what they were made of.
+        """Return arrays to store, which `from_arrays` reads.
 
         Args:
-            dtype: of the basis. In float64 nothing is changed. In float32 each direction is
-                turned by about 3e-8, once; count, mean, spectrum and energy are kept as they are.
+            dtype: type of the stored basis. float64 changes nothing; float32 turns each direction
+                by about 3e-8, once; count, mean, spectrum and energy are kept as they are.
         """
         return {
             "n": np.array(self.n, np.int64),
@@ -295,7 +295,7 @@ class ImageStatistics:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ImageStatistics:
-        """What `to_arrays` stored; other names in ``arrays`` are passed over.
+        """Return the statistics that `to_arrays` stored; other arrays are ignored.
 
         Raises:
             ModelFileError: an array is missing or has the wrong shape.

@@ -2,7 +2,7 @@
 
 The channels of all locations of all images are one point cloud in R^C. Where parts are not
 aligned, or where a surface has no parts, a location has no meaning of its own. The sufficient
-statistics are those of a single position, and add up as exactly.
+statistics have the form of a single position's, and add up exactly.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class PatchStatistics:
     Attributes:
         n: number of images.
         grid: height and width of the feature map.
-        pooled: the statistics of all vectors, as those of a single position.
+        pooled: statistics of all vectors, in the form of a single position's.
         locations: bool (P,), the locations that count; ``None`` is all.
     """
 
@@ -161,10 +161,10 @@ class PatchStatistics:
         )
 
     def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
-        """Arrays to store; `from_arrays` makes of them what they were made of.
+        """Return arrays to store, which `from_arrays` reads.
 
         Args:
-            dtype: of the scatter matrix.
+            dtype: type of the stored scatter matrix.
         """
         everywhere = np.ones(self.grid[0] * self.grid[1], bool)
         counted = everywhere if self.locations is None else self.locations
@@ -177,7 +177,7 @@ class PatchStatistics:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PatchStatistics:
-        """What `to_arrays` stored; other names in ``arrays`` are passed over.
+        """Return the statistics that `to_arrays` stored; other arrays are ignored.
 
         Raises:
             ModelFileError: an array is missing or has the wrong shape.

@@ -37,9 +37,8 @@ class PositionSubspace:
     """An affine subspace of the channels for each location.
 
     Each is kept as its orthogonal complement, which is the smaller part at 97 % of the variance.
-    The residual's square is the sum of what is left of large squares if it goes by the subspace,
-    and of small squares, all of them its own, if it goes by the complement. So half precision is
-    enough for that.
+    Computed from the subspace, the squared residual is a difference of large squares; computed
+    from the complement, it is a sum of small ones, for which half precision is enough.
 
     Attributes:
         n: number of images it was fitted on.
@@ -258,7 +257,7 @@ class PositionStatistics:
     def _fit_part(
         self, row: int, columns: slice, variance: float, prior: float
     ) -> tuple[Float64, NDArray[np.intp], NDArray[np.float16]]:
-        """Of some neighbours in a row: all energies, ranks, and the complements.
+        """Return eigenvalues, ranks and complements of some neighbours in a row.
 
         Returns:
             Float64 (w, C), strongest first; (w,); and float16 (w, C, r), weakest first.
@@ -295,11 +294,11 @@ class PositionStatistics:
         return np.asarray(blended.reshape(-1, channels, channels))
 
     def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
-        """Arrays to store; `from_arrays` makes of them what they were made of.
+        """Return arrays to store, which `from_arrays` reads.
 
         Args:
-            dtype: of the scatter matrices, whose upper triangles are stored. In float64 nothing is
-                changed; in float32 entries are off by up to 6e-8 of their size.
+            dtype: type of the stored upper triangles of the scatter matrices. float64 changes
+                nothing; float32 changes entries by up to 6e-8 of their size.
         """
         rows, columns = np.triu_indices(self.mean.shape[1])
         return {
@@ -311,7 +310,7 @@ class PositionStatistics:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PositionStatistics:
-        """What `to_arrays` stored; other names in ``arrays`` are passed over.
+        """Return the statistics that `to_arrays` stored; other arrays are ignored.
 
         Raises:
             ModelFileError: an array is missing or has the wrong shape.

@@ -72,7 +72,7 @@ class ImageSubspace:
         }
 
     def residual(self, X: NDArray[np.floating]) -> Float64:
-        """What the subspace can't reconstruct of some features.
+        """Return the residual of features: the part that the subspace cannot reconstruct.
 
         Args:
             X: (n, D).
@@ -189,7 +189,7 @@ def rounding_energy(largest: float, size: int, n: int, mean: Float64) -> float:
 
     Args:
         largest: energy of the strongest direction.
-        size: of the Gram matrix.
+        size: number of rows of the Gram matrix.
         n: number of features.
         mean: float64 (D,).
     """

@@ -24,12 +24,12 @@ from fre.training.readout import calibrate_sum, read_out
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a model file says of its training beside the fitted detector.
+    """Facts about a training that its model file states beside the fitted detector.
 
     Attributes:
         preset: name of the preset.
         origin: images, time and history, from `fre.training.describe.provenance`.
-        parameters: of `fre.FRE`, to fit the same again; ``None`` if not known.
+        parameters: `fre.FRE` parameters that fit the same model; ``None`` if not known.
         appearance: ranges of the training images' pixels; ``None``: they were not measured.
         threshold: decides in place of the one of the false-alarm rate; ``None``: that one does.
     """
@@ -51,11 +51,11 @@ def build_model(
     """Return the model file of a fitted detector.
 
     Args:
-        extractor: of the plan's layers.
-        plan: of the detector.
+        extractor: feature extractor of the plan's layers.
+        plan: plan of the detector.
         fitted: the detector; or one for each tile, in the order of the tiles.
         false_alarm_rate: share of good images that may be called anomalous, in (0, 1).
-        provenance: what else the file says.
+        provenance: further facts that the file states.
 
     Raises:
         DatasetError: scores of the training images are not finite, or too many of them would be

@@ -30,9 +30,9 @@ class FirstPass:
 
     Args:
         statistics: that accumulate.
-        file: of the checkpoint; ``None`` writes none.
+        file: path of the checkpoint; ``None`` writes none.
         seconds: least time between two checkpoints.
-        identity: of the training, from `identity_of`; ``None`` writes no checkpoint.
+        identity: digest of the training, from `identity_of`; ``None`` writes no checkpoint.
 
     Attributes:
         consumed: number of images that were read or skipped.
@@ -116,10 +116,10 @@ def identity_of(
     """Return a digest of everything that a training depends on; ``None`` if that is not known.
 
     Args:
-        settings: of the training.
+        settings: settings of the training.
         sources: images; their names, sizes and times count. Those of arrays are not known.
         fold_of: the fold of each image.
-        augmentation: of the images.
+        augmentation: augmentation of the images, if any.
         skip_unreadable: whether unreadable images are left out.
     """
     digest = hashlib.sha256(repr((__version__, dict(settings))).encode())

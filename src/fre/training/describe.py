@@ -43,9 +43,9 @@ def describe(
         geometry: how an image meets the input.
         calibration: on good images.
         origin: from `provenance`.
-        roi: the part of the images that is looked at; ``None`` is all.
-        plan: of the default preset; ``None`` for the reference.
-        parameters: of `fre.FRE`, to fit the same again; ``None`` where that can't be done.
+        roi: inspected part of the images; ``None`` is all.
+        plan: plan of the default preset; ``None`` for the reference.
+        parameters: `fre.FRE` parameters that fit the same model; ``None`` where that can't be done.
     """
     return {
         "format": FORMAT,
@@ -109,7 +109,7 @@ def provenance(sha256: Sequence[str], *, seed: int) -> dict[str, Any]:
 
     Args:
         sha256: digest of each training image.
-        seed: of the training.
+        seed: random seed of the training.
     """
     return {
         "n_images": len(sha256),
@@ -129,7 +129,7 @@ def attach(
     Args:
         model: the graph.
         document: from `describe`.
-        arrays: what further training needs, by name; ``None`` without.
+        arrays: arrays for updates and merges, by name; ``None`` writes none.
 
     Raises:
         ModelFileError: a value of the document is out of range.

@@ -34,7 +34,7 @@ class FittedPart:
     Attributes:
         part: layer, pooling and scope.
         subspace: fitted to all good images, as the graph stores it.
-        statistics: of the features of all good images; ``None`` for an autoencoder.
+        statistics: statistics of the features of all good images; ``None`` for an autoencoder.
         residuals: float32 (r, P), held-out squared residuals of good images.
         coordinates: float32 (r, k), coordinates of the rows' features in the statistics' basis,
             from which the features follow; ``None`` if they do not.
@@ -94,7 +94,7 @@ class FittedDetector:
     """A fitted detector, before it is a model.
 
     Attributes:
-        parts: of the detector.
+        parts: parts of the detector.
         fold: (m,), the fold of each image that has held-out residuals. The scales that the image
             is scored by come from the other folds.
         image: (r,), the image that each row of residuals is of, ascending.
@@ -223,8 +223,8 @@ class FittedDetector:
         """Return the detector that `to_arrays` stored, its subspaces fitted anew.
 
         Args:
-            parts: of the detector.
-            options: of their fit.
+            parts: parts of the detector.
+            options: options of their fit.
             arrays: by name.
             half: whether the graph stores subspaces in half precision.
 

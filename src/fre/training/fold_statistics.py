@@ -28,8 +28,8 @@ class FoldStatistics:
     """The statistics of each part for each fold.
 
     Args:
-        parts: of the detector.
-        layouts: of the features that are added: without pooling, or pooled as the parts are.
+        parts: parts of the detector.
+        layouts: layouts of the added features: without pooling, or pooled as the parts are.
         folds: number of folds.
         coarse: number of folds of parts with statistics of a fixed size; ``folds``, if ``None``.
         capacity: directions that image-wide statistics keep.
@@ -179,7 +179,7 @@ class FoldStatistics:
 
         Args:
             own: the subspace of all features, for each part.
-            options: of the fit; a fixed rank is cut to what all but a fold allow.
+            options: options of the fit; a fixed rank is cut to what all but a fold allow.
 
         Raises:
             OptionError: all features are in one fold.
@@ -217,8 +217,8 @@ class HeldOutSubspaces:
     """Subspaces fitted to all images and to all folds but one, for held-out residuals.
 
     Attributes:
-        parts: of the detector.
-        layouts: of the features that are given, as for `FoldStatistics`.
+        parts: parts of the detector.
+        layouts: layouts of the features that are given, as for `FoldStatistics`.
         own: the subspace of all images, for each part.
         others: for each part the subspace of all folds but one, and its number of features.
         total: number of features of all images.

@@ -71,7 +71,7 @@ def deal_folds(
         keys: (n,), digest of each image's file; equal ones are copies.
         count: number of folds.
         coarse: number of folds of parts whose fits cost more.
-        seed: of the deal.
+        seed: random seed of the deal.
         groups: (n,), label of each image; the images of one group share a fold. ``None``: if many
             images are copies, those of one image share a fold.
 
@@ -104,7 +104,7 @@ def deal_streamed(
         sources: files, or arrays, uint8 (H, W, 3).
         few: whether the rows of all images fit into image-wide statistics.
         coarse: number of folds of parts whose fits cost more.
-        seed: of the deal.
+        seed: random seed of the deal.
         groups: (n,), label of each image, as for `deal_folds`.
 
     Raises:

@@ -53,9 +53,9 @@ def with_features(
 
     Args:
         fitted: the detector.
-        features: of the new images, without augmented copies.
-        layouts: of the features.
-        plan: of the detector.
+        features: features of the new images, without augmented copies.
+        layouts: layouts of the features.
+        plan: plan of the detector.
     """
     added = _without_residuals(fitted, features)
     folds = fitted.beside(added, ()).folds_of_rows
@@ -79,7 +79,7 @@ def merge_detectors(fitted: Sequence[FittedDetector], plan: DetectorPlan) -> Fit
 
     Args:
         fitted: two detectors or more, of different images.
-        plan: of all of them.
+        plan: plan of all of them.
     """
     joined = fitted[0]
     for other in fitted[1:]:
@@ -112,7 +112,7 @@ def _before_and_after(
     Args:
         fitted: the detector.
         again: parts that were fitted again, by number.
-        start: first row of the detector among those of ``again``.
+        start: the detector's first row in the parts of ``again``.
     """
     found = []
     for index, part in again.items():
@@ -212,7 +212,7 @@ def _shares(
 
     Args:
         old: part of some images.
-        subspace: of these images and others.
+        subspace: subspace fitted to these images and others.
         n: rows that it was fitted to.
         others: subspace of the other images alone; ``None``, where they are fewer than these.
 

@@ -24,8 +24,8 @@ class HeldRows:
     """Features that are held in memory: rows of `fre.training.pipeline.fit_detector`.
 
     Attributes:
-        features: of good images.
-        layouts: of the features: without pooling, or pooled as the plan's parts are.
+        features: features of good images.
+        layouts: layouts of the features: without pooling, or pooled as the plan's parts are.
     """
 
     features: Features

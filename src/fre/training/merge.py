@@ -25,7 +25,7 @@ def merge_models(*models: P, threads: int = 0) -> P:
     Args:
         models: two or more, of the same backbone, layers, pooling, scopes, geometry, region of
             interest and reading.
-        threads: of the network; 0 takes all cores.
+        threads: number of threads of the network; 0 takes all cores.
 
     Raises:
         FrozenModelError: a model lacks what a merge needs.

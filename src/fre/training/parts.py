@@ -33,7 +33,7 @@ class Part:
 
     Attributes:
         layout: layer, grid and pooling of the features.
-        scope: of the subspace.
+        scope: scope of the subspace.
         locations: bool (P,), the inspected locations; ``None`` is all.
     """
 
@@ -56,7 +56,7 @@ class Part:
 
         Args:
             X: float32 (n, D), features of all layers, one layer after the other.
-            layouts: of these layers, without pooling or pooled as the part is.
+            layouts: layouts of these layers, without pooling or pooled as the part is.
         """
         start = 0
         for given in layouts:

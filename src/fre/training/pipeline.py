@@ -37,9 +37,9 @@ class FeatureRows(Protocol):
         """Fit each part to all images, and to all but each fold for the held-out residuals.
 
         Args:
-            plan: of the detector.
-            parts: of the plan.
-            folds: of the images.
+            plan: plan of the detector.
+            parts: parts of the plan.
+            folds: folds of the images.
             progress: called as the work advances.
         """
 
@@ -55,8 +55,8 @@ def fit_detector(
 
     Args:
         rows: features of good images.
-        plan: what the detector reads, and how its parts are fitted.
-        folds: of the images.
+        plan: layers to read, and options of the fit.
+        folds: folds of the images.
         inspected: bool (H, W), inspected pixels of the input; ``None`` is all.
         progress: called as the work advances.
 

@@ -36,7 +36,7 @@ class LayerPlan:
 
     Attributes:
         layer: name of the layer.
-        scope: of its subspaces.
+        scope: scope of its subspaces.
         pool: edge of the pooling windows, in locations of the feature map.
         in_score: whether the layer counts for the score.
         in_map: whether the layer counts for the map.
@@ -51,7 +51,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class DetectorPlan:
-    """What a detector reads, and how its parts are fitted.
+    """The layers of a detector, and how its parts are fitted.
 
     Attributes:
         layers: that it reads, fine to coarse.
@@ -103,9 +103,9 @@ class DetectorPlan:
 
     @property
     def part_names(self) -> list[str]:
-        """The name of the part that each layer is read by; and last that of the overall residual.
+        """The name of each layer's part, and last the name of the overall residual's part.
 
-        The overall residual may be that of a layer's part.
+        One part may serve a layer and the overall residual.
         """
         found = [part_name(one.layer, one.scope, one.pool) for one in self.layers]
         if self.overall is not None:
@@ -118,7 +118,7 @@ class DetectorPlan:
         """Return the parts to fit, each once.
 
         Args:
-            layouts: of the extracted layers.
+            layouts: layouts of the extracted layers.
             inspected: bool (H, W), inspected pixels of the input; ``None`` is all.
         """
         by_layer = {layout.layer: layout for layout in layouts}
@@ -152,7 +152,7 @@ def plan_detector(
     Args:
         backbone: the frozen network.
         layers: names of layers to read instead, fine to coarse, or ``None``.
-        settings: of the training; ``None`` takes those of the default preset.
+        settings: settings of the training; ``None`` takes those of the default preset.
         autoencoder: how the reference's autoencoder is trained, if it has one.
 
     Raises:

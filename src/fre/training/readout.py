@@ -94,8 +94,8 @@ def read_out(
 
     Args:
         fitted: one detector; or one for each tile.
-        plan: of the detectors.
-        extractor: of the layers.
+        plan: plan of the detectors.
+        extractor: feature extractor of the layers.
 
     Raises:
         OptionError: too small a region of interest.

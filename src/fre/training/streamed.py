@@ -66,7 +66,7 @@ class Job:
     """The images of a training, and how they are read.
 
     Attributes:
-        extractor: of the parts' layers.
+        extractor: feature extractor of the parts' layers.
         sources: files, or arrays, uint8 (H, W, 3).
         fold_of: (n,), the fold of each image.
         options: how the images are read.
@@ -93,7 +93,7 @@ class TwoPasses(Protocol):
 
         Args:
             job: the images.
-            statistics: of the detector's parts, without any feature.
+            statistics: statistics of the detector's parts, without any feature.
             progress: called after each image.
 
         Returns:
@@ -111,7 +111,7 @@ class TwoPasses(Protocol):
 
         Args:
             job: the images.
-            subspaces: of each fold, one after the other.
+            subspaces: subspaces of each fold, one after the other.
             chosen: the images to read.
             progress: called after each image.
         """
@@ -121,7 +121,7 @@ class StreamedRows:
     """Features that are computed twice and not kept: rows of `fre.training.pipeline.fit_detector`.
 
     Args:
-        extractor: of the plan's layers.
+        extractor: feature extractor of the plan's layers.
         sources: files, or arrays, uint8 (H, W, 3).
         passes: go through the images.
         options: how the images are read.
@@ -283,7 +283,7 @@ def accumulate(
     """Add the features of some images to the statistics of their folds.
 
     Args:
-        extractor: of the statistics' layers.
+        extractor: feature extractor of the statistics' layers.
         sources: files, or arrays, uint8 (H, W, 3).
         fold_of: the fold of each image.
         statistics: that the features are added to.
@@ -369,9 +369,9 @@ def held_out_residuals(
     """Compute the held-out residuals of some images of one fold.
 
     Args:
-        extractor: of the parts' layers.
+        extractor: feature extractor of the parts' layers.
         sources: files, or arrays, uint8 (H, W, 3).
-        subspaces: of the fold.
+        subspaces: subspaces of the fold.
         options: how the images are read.
         progress: called after each image.
 

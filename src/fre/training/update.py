@@ -58,8 +58,8 @@ class Rebuilt:
     """Everything needed to rebuild a model from its file.
 
     Attributes:
-        extractor: of the backbone in the file.
-        plan: of the detector.
+        extractor: feature extractor of the backbone in the file.
+        plan: plan of the detector.
         fitted: the detector.
     """
 
@@ -171,7 +171,7 @@ def update_model(
         images: good ones.
         accept_anomalous: learn from images that the model calls anomalous, too.
         skip_unreadable: leave out images that can't be read, instead of stopping.
-        threads: of the network; 0 takes all cores.
+        threads: number of threads of the network; 0 takes all cores.
         progress: called as the work advances.
     """
     check_not_frozen(model)
@@ -226,7 +226,7 @@ def _grown(provenance: dict[str, Any], sha256: Sequence[str], accepted: int) -> 
     """Provenance of a model after an update.
 
     Args:
-        provenance: of the model before it.
+        provenance: provenance of the model before it.
         sha256: digest of each new image.
         accepted: number of new images that the model called anomalous.
 
