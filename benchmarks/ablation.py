@@ -31,10 +31,11 @@ from fre.evaluation.metrics import PixelMetrics, auroc, bootstrap_resamples, per
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout, pool_features
 from fre.scoring.fusion import SIGMA, TOP_SHARE, Enlargement, Fusion, Standard
-from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds, merge_folds
+from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds
 from fre.subspaces.gram import Gram
-from fre.subspaces.position import PRIOR_IMAGES, PositionStatistics
-from fre.training.plan import RANK_LIMIT, plan_layers
+from fre.subspaces.position import PositionStatistics
+from fre.subspaces.protocols import PRIOR_IMAGES, FitOptions
+from fre.training.plan import RANK_LIMIT, plan_detector
 from fre.types import FloatArray
 
 POOL = 2
@@ -142,7 +143,8 @@ class Residuals:
         held_folds: NDArray[np.intp] | None = None,
     ) -> None:
         self.layouts, self.train, self.test, self.folds = layouts, train, test, folds
-        self.position_folds = merge_folds(folds, FOLDS)
+        kept = min(FOLDS, len(folds))
+        self.position_folds = [np.sort(np.concatenate(folds[i::kept])) for i in range(kept)]
         self.held = held or {name: X[:0] for name, X in test.items()}
         self.held_folds = np.empty(0, np.intp) if held_folds is None else held_folds
         self.positions = cache(self._positions)
@@ -192,7 +194,10 @@ class Residuals:
     def _positions(self, name: str, variance: float, prior: float) -> Energies:
         """With a subspace per position."""
         return self.cross_fit_positions(
-            name, lambda statistics: statistics.fit(variance=variance, prior=prior).energies
+            name,
+            lambda statistics: (
+                statistics.fit(FitOptions(variance=variance, prior=prior)).squared_residuals
+            ),
         )
 
     def _image(self, name: str, pool: int, variance: float, at_most: int | None) -> Energies:
@@ -206,10 +211,10 @@ class Residuals:
             for features in (self.train[name], self.test[name], self.held[name])
         )
         gram = Gram(X)
-        subspace = gram.fit(variance=variance, at_most=at_most)
-        energies = subspace.energies(X, layout.channels)
+        subspace = gram.fit(FitOptions(variance=variance, at_most=at_most))
+        energies = subspace.squared_residuals(X, layout.channels)
         for rows, maps in gram.cross_fit(
-            self.folds, channels=layout.channels, variance=variance, at_most=at_most
+            self.folds, layout.channels, FitOptions(variance=variance, at_most=at_most)
         ):
             energies[rows] = extrapolate(
                 maps, energies[rows], fitted_on=len(X) - len(rows), of=len(X)
@@ -217,10 +222,10 @@ class Residuals:
         apart = np.empty((len(held), energies.shape[1]), np.float32)
         for index in np.unique(self.held_folds):
             rest = np.delete(X, self.folds[index], axis=0)
-            others = Gram(rest).fit(variance=variance, at_most=at_most)
+            others = Gram(rest).fit(FitOptions(variance=variance, at_most=at_most))
             rows = self.held_folds == index
-            apart[rows] = others.energies(held[rows], layout.channels)
-        return Energies(layout, energies, subspace.energies(test, layout.channels), apart)
+            apart[rows] = others.squared_residuals(held[rows], layout.channels)
+        return Energies(layout, energies, subspace.squared_residuals(test, layout.channels), apart)
 
 
 def by_layer(extractor: FeatureExtractor, X: FloatArray) -> dict[str, FloatArray]:
@@ -355,7 +360,7 @@ def table(labels: Iterable[str], results: dict[str, dict[str, dict[str, float]]]
 def main(data: tuple[Path, ...], backbone: str, size: int | None, json_file: Path | None) -> None:
     """Print what each part of the default preset buys on some datasets."""
     network = get_backbone(backbone)
-    layers = plan_layers(network)
+    layers = plan_detector(network)
     names = tuple(part.layer for part in layers.layers)
     shape = (size, size) if size else network.default_size
     results: dict[str, dict[str, dict[str, float]]] = {}

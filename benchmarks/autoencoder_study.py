@@ -36,7 +36,8 @@ from fre.evaluation.metrics import auroc
 from fre.features.extractor import FeatureExtractor
 from fre.subspaces.autoencoder import LinearAutoencoder, train_autoencoder
 from fre.subspaces.gram import Gram
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.protocols import FitOptions
+from fre.subspaces.subspace import ImageSubspace
 from fre.types import FloatArray, Progress
 
 SNAPSHOTS = (1, 3, 10, 30, 50, 100, 220)
@@ -66,8 +67,8 @@ def principal_angles(A: NDArray[np.floating], B: NDArray[np.floating]) -> NDArra
 
 
 def describe(
-    fitted: Subspace | LinearAutoencoder,
-    optimum: Subspace,
+    fitted: ImageSubspace | LinearAutoencoder,
+    optimum: ImageSubspace,
     test: FloatArray,
     defective: NDArray[np.bool_],
     seconds: float,
@@ -141,7 +142,7 @@ def study(
 ) -> list[Row]:
     """Fit both; the closed form's row comes last."""
     began = time.perf_counter()
-    optimum = Gram(train).fit(rank=rank)
+    optimum = Gram(train).fit(FitOptions(rank=rank))
     closed_form = describe(optimum, optimum, test, defective, time.perf_counter() - began)
     rows: list[Row] = []
     looked_at = {epoch for epoch in SNAPSHOTS if epoch < epochs} | {epochs}

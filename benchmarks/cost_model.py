@@ -28,12 +28,13 @@ from fre.distributed.scoring import Scorer, ScoringTask
 from fre.distributed.shards import Shard
 from fre.distributed.training import FAN_IN, LARGEST, PIECES, SMALLEST, _packed, _unpacked
 from fre.features.runner import FeatureRunner
-from fre.features.stream import SeenImage
+from fre.features.stream import ImageRecord
 from fre.model import Model
 from fre.storage.remote import Folder
-from fre.training.fold_statistics import Learner
-from fre.training.plan import plan_layers, stream_plan
-from fre.training.two_pass import CALIBRATION_ROWS, Judges, absorb, judge
+from fre.subspaces.cross_fit import merged as merged_statistics
+from fre.training.fold_statistics import FoldStatistics
+from fre.training.plan import plan_detector
+from fre.training.streamed import CALIBRATION_ROWS, StreamOptions, accumulate, held_out_residuals
 from measuring import write_between
 
 FOLDS = 5
@@ -60,50 +61,52 @@ def measure(folder: Path, images: int, size: int | None) -> Measured:
     files = [Path(path) for path in islice(cycle(training_images(folder)), images)]
     detector = FRE(preset="default", size=size)
     settings = detector._configuration()
-    extractor = detector.extractor(get_backbone(settings.backbone), threads=1)
-    plan = plan_layers(extractor.backbone, None, settings)
-    parts, options = stream_plan(extractor, plan, settings)
+    extractor = detector._extractor(get_backbone(settings.backbone), threads=1)
+    plan = plan_detector(extractor.backbone, None, settings)
+    parts, options = plan.parts(extractor.layouts, extractor.inspected), StreamOptions()
     runner = FeatureRunner(
         extractor.model(), extractor.layouts, extractor.geometry, threads=1, readers=4
     )
 
-    def learner() -> Learner:
-        return Learner(parts, extractor.layouts, folds=FOLDS, capacity=options.capacity)
+    def empty() -> FoldStatistics:
+        return FoldStatistics(parts, extractor.layouts, folds=FOLDS, capacity=plan.capacity)
 
     fold = np.arange(len(files)) % FOLDS
-    absorb(runner, files[:32], fold[:32], learner(), options)  # the first run is slower
-    one_fold = learner()
+    accumulate(runner, files[:32], fold[:32], empty(), options)  # the first run is slower
+    one_fold = empty()
     began = time.perf_counter()
-    absorb(runner, files, np.zeros(len(files), np.intp), one_fold, options)
+    accumulate(runner, files, np.zeros(len(files), np.intp), one_fold, options)
     one_fold.merge()
     learn_rate = len(files) / (time.perf_counter() - began)
 
     # What a large piece sends is full: as many directions as are kept.
     rng = np.random.default_rng(0)
-    full = learner()
-    for _ in range(-(-(options.capacity + 1) // 128)):
+    full = empty()
+    for _ in range(-(-(plan.capacity + 1) // 128)):
         X = rng.normal(size=(128, extractor.dimension)).astype(np.float32)
         full.add(X, np.zeros(128, np.intp))
     stored = _packed(full.merge().to_arrays())
     began = time.perf_counter()
-    other, merged = learner(), learner()
+    other, merged = empty(), empty()
     other.restore(_unpacked(stored))
     merged.restore(_unpacked(stored))
     _packed(merged.merge(other).to_arrays())
     merge_seconds = (time.perf_counter() - began) * 2 / 3  # one of both was there already
 
-    all_folds = learner()
-    absorb(runner, files, fold, all_folds, options)
+    all_folds = empty()
+    accumulate(runner, files, fold, all_folds, options)
     began = time.perf_counter()
-    judges = Judges.of(all_folds, options)
+    totals = [merged_statistics([*found.values()]) for found in all_folds.statistics()]
+    own = [total.fit(plan.fit) for total in totals]
+    of_folds = dict(all_folds.held_out(own, plan.fit))
     judges_seconds = time.perf_counter() - began
     began = time.perf_counter()
     chosen = files[: min(len(files), 128)]
-    judge(runner, chosen, 0, judges.of_fold(0), all_folds, options)
+    held_out_residuals(runner, chosen, of_folds[0], options)
     judge_rate = len(chosen) / (time.perf_counter() - began)
     bases = [
         value.nbytes
-        for subspace in [*judges.own, *judges.others[0]]
+        for subspace in [*own, *(subspace for _, subspace in of_folds[0].others)]
         for value in vars(subspace).values()
         if isinstance(value, np.ndarray)
     ]
@@ -147,7 +150,7 @@ def _driver_bytes() -> float:
     nothing = np.zeros((0, 0), np.uint8)
     tracemalloc.start()
     kept = [
-        (f"/data/line-3/2026-06-{i:08d}.png", SeenImage(i, f"{i:064x}", (i, i), nothing))
+        (f"/data/line-3/2026-06-{i:08d}.png", ImageRecord(i, f"{i:064x}", (i, i), nothing))
         for i in range(n)
     ]
     size = tracemalloc.get_traced_memory()[0]

@@ -26,15 +26,18 @@ from fre.datasets import open_dataset
 from fre.detector import FRE
 from fre.evaluation.metrics import wilson_interval
 from fre.features.extractor import FeatureExtractor
-from fre.features.layout import pool_features
 from fre.features.table import Features
 from fre.scoring.calibration import Calibration
-from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds, merge_folds
+from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds
 from fre.subspaces.gram import Gram
-from fre.subspaces.position import PositionSubspace
-from fre.training.cross_fitting import fit_fused
+from fre.subspaces.protocols import FitOptions
+from fre.training.config import resolve
+from fre.training.folds import Folds
 from fre.training.grouping import group_labels
-from fre.training.plan import plan_layers
+from fre.training.held import HeldRows
+from fre.training.pipeline import fit_detector
+from fre.training.plan import plan_detector
+from fre.training.readout import read_out
 
 CURVE = np.round(np.arange(0.01, 0.2001, 0.01), 2)
 VARIANCE = 0.97
@@ -58,17 +61,17 @@ def reference(
     extractor: FeatureExtractor,
     X: NDArray[np.float32],
     folds: list[Rows],
-    few: list[Rows],
+    coarse: int,
     good: NDArray[np.float32],
     defects: NDArray[np.float32],
 ) -> Scored:
     channels = extractor.layout.channels
     gram = Gram(X)
-    subspace = gram.fit(variance=VARIANCE)
-    own = subspace.energies(X, channels)
-    for rows, maps in gram.cross_fit(folds, channels=channels, variance=VARIANCE):
+    subspace = gram.fit(FitOptions(variance=VARIANCE))
+    own = subspace.squared_residuals(X, channels)
+    for rows, maps in gram.cross_fit(folds, channels, FitOptions(variance=VARIANCE)):
         own[rows] = extrapolate(maps, own[rows], fitted_on=len(X) - len(rows), of=len(X))
-    new, bad = (subspace.energies(block, channels) for block in (good, defects))
+    new, bad = (subspace.squared_residuals(block, channels) for block in (good, defects))
     return Scored(
         own.sum(axis=1, dtype=np.float64),
         own.max(axis=1),
@@ -82,40 +85,41 @@ def fused(
     extractor: FeatureExtractor,
     X: NDArray[np.float32],
     folds: list[Rows],
-    few: list[Rows],
+    coarse: int,
     good: NDArray[np.float32],
     defects: NDArray[np.float32],
 ) -> Scored:
-    fitted = fit_fused(
-        extractor,
-        Features(X, ("",) * len(X), ()),
-        plan_layers(extractor.backbone),
-        folds,
+    settings = resolve(
+        preset="default",
+        backbone=None,
+        default_backbone=extractor.backbone.name,
         variance=VARIANCE,
-        position_folds=few,
     )
-    (head,) = fitted.heads
-    plain = {layout.layer: layout for layout in extractor.layouts}
-
-    def energies(new: NDArray[np.float32], layout, subspace):
-        block = np.ascontiguousarray(
-            dict(zip(plain, extractor.split(new), strict=True))[layout.layer]
-        )
-        if isinstance(subspace, PositionSubspace):
-            return subspace.energies(block)
-        if layout.pool > 1:
-            block = pool_features(block, plain[layout.layer], layout)
-        return subspace.energies(block, layout.channels)
+    plan = plan_detector(extractor.backbone, None, settings)
+    rows = HeldRows(Features(X, ("",) * len(X), ()), extractor.layouts)
+    fitted = fit_detector(rows, plan, Folds.of(folds, coarse))
+    readout = read_out([fitted], plan, extractor)
+    (head,) = readout.heads
+    by_name = {one.part.name: one.part for one in fitted.parts}
 
     def scores(new: NDArray[np.float32]):
-        parts = [energies(new, *part) for part in zip(head.layouts, head.subspaces, strict=True)]
-        layout = head.overall[0]
-        overall = energies(new, *head.overall).sum(axis=1, dtype=np.float64) / layout.dimension
-        return head.fusion.scores(parts, overall), parts
+        *parts, overall = (
+            subspace.squared_residuals(
+                by_name[name].features(new, extractor.layouts), layout.channels
+            )
+            for name, layout, subspace in zip(
+                plan.part_names,
+                [*head.layouts, head.overall[0]],
+                [*head.subspaces, head.overall[1]],
+                strict=True,
+            )
+        )
+        mean = overall.sum(axis=1, dtype=np.float64) / head.overall[0].dimension
+        return head.fusion.scores(parts, mean), parts
 
     new, parts = scores(good)
     maxima = np.array([anomaly_map.max() for anomaly_map in head.fusion.maps(parts)])
-    return Scored(fitted.scores, fitted.map_maxima, new, maxima, scores(defects)[0])
+    return Scored(readout.scores, readout.map_maxima, new, maxima, scores(defects)[0])
 
 
 class Observed(NamedTuple):
@@ -150,7 +154,7 @@ def observe(
         rest = rng.permutation(order[~np.isin(labels[order], labels[fit])])[:HELD_OUT]
         groups = list(labels[fit]) if grouped else None
         dealt = make_folds(n, folds=cheap_folds(n, folds), groups=groups)
-        scored = score(X[fit], dealt, merge_folds(dealt, folds), X[rest], defects)
+        scored = score(X[fit], dealt, folds, X[rest], defects)
         for column, rate in enumerate(rates):
             calibration = Calibration.fit(scored.own, scored.own_maxima, float(rate))
             result.promised[repeat, column] = calibration.expected_rate
@@ -219,7 +223,7 @@ def main() -> None:
     samples = [*dataset.train, *dataset.test]
     good = [sample.path for sample in samples if sample.good]
     backbone = "efficientnet_lite0"
-    extractor = FRE(backbone, preset=options.preset).extractor(get_backbone(backbone))
+    extractor = FRE(backbone, preset=options.preset)._extractor(get_backbone(backbone))
     X = extractor.extract(good).X
     defects = extractor.extract([sample.path for sample in samples if not sample.good]).X
 

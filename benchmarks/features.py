@@ -88,7 +88,7 @@ def main(
 ) -> None:
     """Measure on the images of FOLDER."""
     backbone = get_backbone("efficientnet_lite0")
-    extractor = FRE("efficientnet_lite0", preset=preset, size=size).extractor(backbone)
+    extractor = FRE("efficientnet_lite0", preset=preset, size=size)._extractor(backbone)
     sources = find_images(folder)
     images = [Image.fromarray(read_image(path)) for path in sources[:count]]
     bare = Bare(extractor, count)

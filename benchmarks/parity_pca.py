@@ -29,6 +29,7 @@ from fre.datasets.samples import Sample
 from fre.evaluation.metrics import auroc
 from fre.features.extractor import FeatureExtractor
 from fre.subspaces.gram import Gram
+from fre.subspaces.protocols import FitOptions
 
 TOLERANCE = 1e-4
 
@@ -57,7 +58,7 @@ def closed_form_scores(
 ) -> tuple[int, NDArray[np.float64], float]:
     """Rank, score of each test feature, and the seconds that the fit took."""
     began = time.perf_counter()
-    subspace = Gram(train).fit(variance=variance)
+    subspace = Gram(train).fit(FitOptions(variance=variance))
     seconds = time.perf_counter() - began
     return subspace.rank, np.square(subspace.residual(test)).sum(axis=1), seconds
 

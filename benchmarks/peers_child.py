@@ -461,7 +461,7 @@ def bare(task: Task) -> Figures:
         from fre.backbones import get_backbone
 
         backbone = get_backbone(task["backbone"], weights=task["weights"])
-        extractor = fre_estimator(task).extractor(backbone)
+        extractor = fre_estimator(task)._extractor(backbone)
         graph = extractor.network.SerializeToString()
         of = backbone.normalisation
         scaled = (pixels - np.array(of.mean)) / np.array(of.std)

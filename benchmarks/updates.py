@@ -33,9 +33,10 @@ from fre import FRE, Model, load, merge_models
 from fre.datasets import open_dataset, require_test, require_train
 from fre.evaluation.metrics import auroc, wilson_interval
 from fre.onnx_tools.side_arrays import without_arrays
-from fre.subspaces.image_statistics import SubspaceStatistics
-from fre.training.fitted import Learnt
-from fre.training.update import learnt_of
+from fre.subspaces.image_statistics import ImageStatistics
+from fre.subspaces.protocols import FitOptions
+from fre.training.fitted import FittedDetector
+from fre.training.update import Rebuilt
 from measuring import table
 
 RATES = (0.01, 0.05, 0.1)
@@ -48,13 +49,13 @@ class Scored:
 
     name: str
     model: Model
-    learnt: Learnt
+    fitted: FittedDetector
     scores: NDArray[np.float64]
 
     @classmethod
     def of(cls, name: str, model: Model, paths: list[Path]) -> Scored:
         scores = [prediction.score for prediction in model.predict_many(paths)]
-        return cls(name, model, learnt_of(model), np.array(scores))
+        return cls(name, model, Rebuilt.of(model, threads=0).fitted, np.array(scores))
 
 
 ANGLE = 1e-3
@@ -84,14 +85,14 @@ def show_subspaces(whole: Scored, others: list[Scored], variance: float) -> floa
         "| --- | ---: | --- | ---: | ---: |"
     )
     worst = 0.0
-    for index, part in enumerate(whole.learnt.parts):
-        if not isinstance(part.statistics, SubspaceStatistics):
+    for index, part in enumerate(whole.fitted.parts):
+        if not isinstance(part.statistics, ImageStatistics):
             continue
-        reference = part.statistics.cut(variance=variance)
+        reference = part.statistics.fit(FitOptions(variance=variance))
         for other in others:
-            statistics = other.learnt.parts[index].statistics
-            assert isinstance(statistics, SubspaceStatistics)
-            subspace = statistics.cut(variance=variance)
+            statistics = other.fitted.parts[index].statistics
+            assert isinstance(statistics, ImageStatistics)
+            subspace = statistics.fit(FitOptions(variance=variance))
             k = min(subspace.rank, reference.rank)
             angle = sine(reference.basis[:, :k], subspace.basis[:, :k])
             worst = max(worst, angle)
@@ -106,9 +107,9 @@ def show_residuals(whole: Scored, others: list[Scored]) -> None:
     names = " | ".join(other.name for other in others)
     print(f"\n| mean left-out residual, of that of one training | {names} |")
     print("| --- |" + " ---: |" * len(others))
-    for index, part in enumerate(whole.learnt.parts):
+    for index, part in enumerate(whole.fitted.parts):
         shares = [
-            float(other.learnt.parts[index].energies.mean() / part.energies.mean())
+            float(other.fitted.parts[index].residuals.mean() / part.residuals.mean())
             for other in others
         ]
         print(f"| {part.part.name} | " + " | ".join(f"{share:.3f}" for share in shares) + " |")

@@ -9,10 +9,11 @@ import numpy as np
 
 from conftest import texture
 from fre import FRE, Model
-from fre.subspaces.image_statistics import SubspaceStatistics
+from fre.subspaces.image_statistics import ImageStatistics
 from fre.subspaces.patch import PatchStatistics
 from fre.subspaces.position import PositionStatistics
-from fre.training.update import learnt_of
+from fre.training.fitted import FittedDetector
+from fre.training.update import Rebuilt
 
 SIZE = 64
 IMAGES = [texture(seed) for seed in range(24)]
@@ -21,6 +22,10 @@ NEW = [texture(seed) for seed in range(100, 106)]
 
 def detector(preset: str = "default", **parameters: Any) -> FRE:
     return FRE("efficientnet_lite0", preset=preset, **({"size": SIZE} | parameters))
+
+
+def fitted(model: Model) -> FittedDetector:
+    return Rebuilt.of(model, threads=1).fitted
 
 
 def scores(model: Model, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -39,18 +44,18 @@ def sine(A: np.ndarray, B: np.ndarray) -> float:
 
 def assert_same_subspaces(one: Model, other: Model) -> None:
     """Equal but for rounding to float32, once an update."""
-    pairs = zip(learnt_of(one).parts, learnt_of(other).parts, strict=True)
+    pairs = zip(fitted(one).parts, fitted(other).parts, strict=True)
     for first, second in pairs:
         a, b = first.statistics, second.statistics
         assert a.n == b.n
-        if isinstance(a, SubspaceStatistics):
-            assert isinstance(b, SubspaceStatistics)
+        if isinstance(a, ImageStatistics):
+            assert isinstance(b, ImageStatistics)
             np.testing.assert_allclose(a.mean, b.mean, atol=1e-5 * np.abs(a.mean).max())
             assert a.rank == b.rank
             np.testing.assert_allclose(
                 a.singular_values, b.singular_values, atol=1e-5 * a.singular_values[0]
             )
-            k = min(a.cut().rank, b.cut().rank)
+            k = min(a.fit().rank, b.fit().rank)
             assert sine(a.basis[:, :k], b.basis[:, :k]) < 1e-3
         elif isinstance(a, PositionStatistics):
             assert isinstance(b, PositionStatistics)

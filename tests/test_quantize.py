@@ -125,7 +125,8 @@ def test_a_plain_refit_gives_the_same_calibration(good_folder: Path) -> None:
         parameters = json.loads(json.dumps(model.metadata["parameters"]))
         embedded = embedded_backbone(model.data, model.metadata)
         extractor = _extractor(embedded, model, parameters, 0)
-        again = FRE.from_parameters(parameters).fit_extractor(extractor, good_folder)
+        detector = FRE.from_parameters(parameters)
+        again = detector._fit_sources(extractor, sorted(good_folder.iterdir()))
         np.testing.assert_allclose(again.calibration.scores, model.calibration.scores, rtol=1e-6)
         assert again.calibration.threshold == pytest.approx(model.calibration.threshold)
         assert again.metadata["parameters"] == model.metadata["parameters"]

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fre.backbones import DEFAULT_BACKBONE, Backbone, get_backbone
 from fre.datasets import training_images
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.features.extractor import FeatureExtractor, source_name
-from fre.features.layout import FeatureLayout
 from fre.features.table import Features
 from fre.images.appearance import AppearanceLimits
 from fre.images.augmentation import Augmentation
@@ -28,18 +26,11 @@ from fre.images.roi import MaskSource, Roi
 from fre.inference.document import Provenance
 from fre.model import Model
 from fre.parallel import available_cores
-from fre.scoring.calibration import Calibration, check_false_alarm_rate
-from fre.subspaces.autoencoder import AnySubspace, LinearAutoencoder, Trained, TrainingOptions
-from fre.subspaces.cross_fit import (
-    cheap_folds,
-    check_groups,
-    extrapolate,
-    folds_of,
-    make_folds,
-    merge_folds,
-)
-from fre.subspaces.image import fit_image_wide
-from fre.training.build import Assembled, assemble_fused, assemble_reference, finish
+from fre.scoring.calibration import check_false_alarm_rate
+from fre.subspaces.autoencoder import AutoencoderOptions
+from fre.subspaces.cross_fit import cheap_folds, check_groups
+from fre.training.build import Origin, build_model
+from fre.training.checkpoint import CHECKPOINT_SECONDS
 from fre.training.config import (
     Autoencoder,
     Configuration,
@@ -48,22 +39,15 @@ from fre.training.config import (
     refuse_without_effect,
     resolve,
 )
-from fre.training.cross_fitting import fit_fused
 from fre.training.describe import provenance
-from fre.training.fitted import Learnt, LearntPart
+from fre.training.fitted import LEAST_IMAGES, FittedDetector, check_enough
+from fre.training.folds import deal_folds, deal_streamed
 from fre.training.grouping import group_labels
-from fre.training.parts import Part
-from fre.training.plan import CHECKPOINT_SECONDS, capacity_of, plan_layers, stream_plan
-from fre.training.training_images import TrainingImages
-from fre.training.two_pass import (
-    LEAST_IMAGES,
-    StreamFit,
-    assemble_streamed,
-    check_enough,
-    check_variance,
-    stream_fit,
-)
-from fre.types import FloatArray, Progress
+from fre.training.held import HeldRows
+from fre.training.pipeline import fit_detector
+from fre.training.plan import DetectorPlan, plan_detector
+from fre.training.streamed import LocalPasses, StreamedRows, StreamOptions, TwoPasses
+from fre.types import Progress
 
 SHAPES_APART = 1.2
 """Proportions that differ by a larger factor are said to be stretched."""
@@ -230,7 +214,7 @@ class FRE:
         skip_unreadable: bool = False,
         checkpoint: Path | str | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
-        stream: StreamFit | None = None,
+        stream: TwoPasses | None = None,
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Model:
@@ -267,13 +251,16 @@ class FRE:
         labels = self._labels(sources)
         backbone = get_backbone(settings.backbone, weights=self.weights)
         extractor = self._extractor_for(backbone, sources, threads, progress)
+        options = StreamOptions(
+            skip_unreadable=skip_unreadable,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            checkpoint_seconds=checkpoint_seconds,
+        )
         model = self._fit_sources(
             extractor,
             sources,
             labels,
-            skip_unreadable=skip_unreadable,
-            checkpoint=checkpoint,
-            checkpoint_seconds=checkpoint_seconds,
+            options=options,
             stream=stream,
             threads=threads,
             progress=progress,
@@ -281,72 +268,49 @@ class FRE:
         self.seconds_["total"] = time.perf_counter() - began
         return model
 
-    def fit_extractor(
-        self,
-        extractor: FeatureExtractor,
-        images: Path | str | Iterable[ImageSource],
-        *,
-        threads: int = 0,
-        progress: Progress | None = None,
-    ) -> Model:
-        """`fit` with an extractor that is there already, which decides on backbone and geometry.
-
-        Args:
-            extractor: of the layers that are read; in the default preset without pooling.
-            images: as for `fit`.
-            threads: of an autoencoder's training, and of the model; 0 takes all cores.
-            progress: called as the work advances.
-
-        Raises:
-            FREError: as for `fit`.
-        """
-        sources = _sources(images)
-        labels = self._labels(sources)
-        return self._fit_sources(extractor, sources, labels, threads=threads, progress=progress)
-
     def _fit_sources(
         self,
         extractor: FeatureExtractor,
         sources: Sequence[ImageSource],
-        labels: list[str] | None,
+        labels: list[str] | None = None,
         *,
-        skip_unreadable: bool = False,
-        checkpoint: Path | str | None = None,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
-        stream: StreamFit | None = None,
+        options: StreamOptions | None = None,
+        stream: TwoPasses | None = None,
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Model:
+        """Fit to images with an extractor that is there already."""
         began = time.perf_counter()
         settings = self._configuration()
+        options = replace(options or StreamOptions(), augmentation=self._augmentation())
         if self._streams(extractor, sources, settings, always=stream is not None):
             model, extracted = self._fit_streamed(
                 extractor,
                 sources,
                 labels,
                 settings,
-                skip_unreadable=skip_unreadable,
-                checkpoint=None if checkpoint is None else Path(checkpoint),
-                checkpoint_seconds=checkpoint_seconds,
-                fit=stream or stream_fit,
+                options=options,
+                passes=stream or LocalPasses(),
                 threads=threads,
                 progress=progress,
             )
         else:
             features = extractor.extract(
                 sources,
-                augmentation=self._augmentation(),
-                skip_unreadable=skip_unreadable,
+                augmentation=options.augmentation,
+                skip_unreadable=options.skip_unreadable,
                 progress=progress,
             )
-            check_enough(features.sha256, sources)
+            check_enough(features.sha256, len(sources))
             extractor.release()
             extracted = time.perf_counter()
             groups = None
             if labels is not None:
                 kept = range(len(labels)) if features.kept is None else features.kept
                 groups = [labels[place] for place in kept]
-            model = self._fit_features(extractor, features, settings, groups, threads, progress)
+            model = self._fit_features(
+                extractor, features, groups=groups, threads=threads, progress=progress
+            )
             self.skipped_ = list(features.skipped)
             shapes = zip(features.names or (), features.sizes or (), strict=True)
             self.notes_ = [
@@ -360,8 +324,8 @@ class FRE:
         }
         return model
 
-    def extractor(self, backbone: Backbone, *, threads: int = 0) -> FeatureExtractor:
-        """What `fit` extracts features with, for this backbone.
+    def _extractor(self, backbone: Backbone, *, threads: int = 0) -> FeatureExtractor:
+        """Return the extractor that `fit` uses for a backbone.
 
         16-bit files are read by their full range, unless ``bits`` says another.
 
@@ -387,13 +351,11 @@ class FRE:
         roi = Roi.load(self.roi, self.ignore)
         if roi is not None and settings.subspace != "pca":
             raise OptionError("a region of interest needs subspaces in closed form")
-        fused = settings.preset == "default"
+        plan = self._plan(backbone, settings)
         return FeatureExtractor(
             backbone,
-            plan_layers(backbone, self.layers, settings).names
-            if fused
-            else _one_layer(self.layers, backbone),
-            pool=1 if fused else _one_pool(settings),
+            plan.names,
+            pool=plan.pool,
             size=size,
             fit=self.image_fit,
             tiling=tiling,
@@ -413,7 +375,7 @@ class FRE:
         if self.per_tile and self.size is None:
             # Tiles with models of their own are counted: all images have the size of the first.
             detector = FRE(**{**self.get_params(), "size": image_size(sources[0])})
-        extractor = detector.extractor(backbone, threads=threads)
+        extractor = detector._extractor(backbone, threads=threads)
         if self.bits is None:
             found = find_bits(sources, workers=available_cores(), progress=progress)
             extractor.geometry = replace(extractor.geometry, bits=found)
@@ -424,7 +386,15 @@ class FRE:
             return None
         return Augmentation(self.augment, self._method.flip, self.seed)
 
-    def fit_features(
+    def _plan(self, backbone: Backbone, settings: Configuration, threads: int = 0) -> DetectorPlan:
+        autoencoder = None
+        if settings.autoencoder is not None:
+            autoencoder = AutoencoderOptions(
+                **asdict(settings.autoencoder), seed=self.seed, threads=threads
+            )
+        return plan_detector(backbone, self.layers, settings, autoencoder)
+
+    def _fit_features(
         self,
         extractor: FeatureExtractor,
         features: Features,
@@ -433,23 +403,54 @@ class FRE:
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Model:
-        """`fit` on features that were extracted before: several settings, one pass of the images.
-
-        The extractor decides on backbone, layer, pooling and size.
+        """Fit to features that are held in memory.
 
         Args:
-            extractor: that made the features.
-            features: of two good images or more.
-            groups: (n,), the part that each image shows; ``group_by`` is not looked at, as
-                features have no names.
+            extractor: that made the features; it decides on backbone, layers, pooling and size.
+            features: of good images.
+            groups: (n,), the part that each image shows; ``None``: each shows another one.
             threads: of an autoencoder's training, and of the model; 0 takes all cores.
             progress: called as the work advances.
-
-        Raises:
-            OptionError: a parameter out of range, or a rank that the images do not allow.
         """
         settings = self._configuration()
-        return self._fit_features(extractor, features, settings, groups, threads, progress)
+        plan = self._plan(extractor.backbone, settings, threads)
+        n = features.n
+        folds = deal_folds(
+            features.sha256,
+            count=cheap_folds(n, self._method.folds),
+            coarse=self._method.folds,
+            seed=self.seed,
+            groups=groups,
+        )
+        held = HeldRows(features, extractor.layouts)
+        fitted = [
+            fit_detector(rows, plan, folds, extractor.inspected, progress)
+            for rows in (held.by_tile() if self.per_tile else [held])
+        ]
+        for one in fitted:
+            one.check_variance(n)
+        limits = None
+        if features.appearance is not None:
+            limits = AppearanceLimits.of(features.appearance)
+        origin = replace(self._origin(features.sha256), **self._relations(features, groups))
+        return self._model(extractor, plan, fitted, settings, origin, limits, threads)
+
+    def _model(
+        self,
+        extractor: FeatureExtractor,
+        plan: DetectorPlan,
+        fitted: Sequence[FittedDetector],
+        settings: Configuration,
+        provenance: Provenance,
+        limits: AppearanceLimits | None,
+        threads: int,
+    ) -> Model:
+        if self.frozen or self.per_tile:
+            fitted = [one.frozen() for one in fitted]
+        parameters = self._refitting(plan, settings)
+        origin = Origin(settings.preset, provenance, parameters, limits)
+        data = build_model(extractor, plan, fitted, self.false_alarm_rate, origin)
+        return Model(data, threads=threads)
 
     @property
     def _method(self) -> Method:
@@ -472,102 +473,8 @@ class FRE:
         check_false_alarm_rate(self.false_alarm_rate)
         return settings
 
-    def _fit_features(
-        self,
-        extractor: FeatureExtractor,
-        features: Features,
-        settings: Configuration,
-        groups: Sequence[str] | None,
-        threads: int,
-        progress: Progress | None,
-    ) -> Model:
-        folds = self._folds(features, groups)
-        fit = self._fit_fused if settings.preset == "default" else self._fit_reference
-        assembled = fit(extractor, features, settings, folds, threads, progress)
-        if features.appearance is not None:
-            assembled = replace(assembled, appearance=AppearanceLimits.of(features.appearance))
-        origin = replace(self._origin(features.sha256), **self._relations(features, groups))
-        parameters = self._refitting(extractor, settings)
-        return Model(finish(extractor, assembled, settings, origin, parameters), threads=threads)
-
     def _origin(self, sha256: Sequence[str]) -> Provenance:
         return replace(provenance(sha256, seed=self.seed), augmented=self.augment or None)
-
-    def _fit_reference(
-        self,
-        extractor: FeatureExtractor,
-        features: Features,
-        settings: Configuration,
-        folds: list[NDArray[np.intp]],
-        threads: int,
-        progress: Progress | None,
-    ) -> Assembled:
-        layout = extractor.layout
-        done, n = 0, len(features.X)
-
-        def calibrated(rows: int) -> None:
-            nonlocal done
-            done += rows
-            if progress:
-                progress("Calibrating", done, n)
-
-        learnt: Learnt | None = None
-        subspace: AnySubspace
-        if settings.subspace == "pca":
-            wide = fit_image_wide(
-                features.X,
-                layout.channels,
-                [features.rows_of(fold) for fold in folds],
-                variance=settings.variance,
-                capacity=capacity_of(settings),
-                rank=settings.rank,
-                calibrated=calibrated,
-            )
-            check_variance([wide.statistics], features.n)
-            subspace, maps = wide.subspace, wide.energies[features.originals]
-            part = LearntPart.trained(
-                Part(layout, "image"), wide.statistics, maps, wide.coordinates
-            )
-            learnt = None if self.frozen else Learnt.of([part], features, folds)
-        else:
-            subspace, maps = self._train(features, layout, settings, folds, threads, progress)
-        calibration = Calibration.fit(
-            features.largest(maps.sum(axis=1, dtype=np.float64)),
-            features.largest(maps.max(axis=1)),
-            self.false_alarm_rate,
-        )
-        return replace(assemble_reference(extractor, subspace, calibration), learnt=learnt)
-
-    def _fit_fused(
-        self,
-        extractor: FeatureExtractor,
-        features: Features,
-        settings: Configuration,
-        folds: list[NDArray[np.intp]],
-        threads: int,
-        progress: Progress | None,
-    ) -> Assembled:
-        plan = plan_layers(extractor.backbone, self.layers, settings)
-        frozen = self.frozen or self.per_tile
-        fitted = fit_fused(
-            extractor,
-            features,
-            plan,
-            folds,
-            variance=settings.variance,
-            rank=settings.rank,
-            reading=settings.reading,
-            position_folds=merge_folds(folds, self._method.folds),
-            capacity=None if frozen else capacity_of(settings),
-            progress=progress,
-        )
-        found = (part for head in fitted.heads for part in head.statistics.values())
-        check_variance([*found], features.n)
-        assembled = assemble_fused(extractor, fitted, plan, settings, self.false_alarm_rate)
-        if frozen:
-            return assembled
-        (head,) = fitted.heads
-        return replace(assembled, learnt=head.learnt(extractor, plan, features, folds))
 
     def _streams(
         self,
@@ -599,67 +506,47 @@ class FRE:
         labels: list[str] | None,
         settings: Configuration,
         *,
-        skip_unreadable: bool,
-        checkpoint: Path | None,
-        checkpoint_seconds: float,
-        fit: StreamFit,
+        options: StreamOptions,
+        passes: TwoPasses,
         threads: int,
         progress: Progress | None,
     ) -> tuple[Model, float]:
-        """A model of images whose features are not all held; and when the last was read."""
-        plan = None
-        if settings.preset == "default":
-            plan = plan_layers(extractor.backbone, self.layers, settings)
-        parts, options = stream_plan(
-            extractor,
-            plan,
-            settings,
-            augmentation=self._augmentation(),
-            skip_unreadable=skip_unreadable,
-            checkpoint=checkpoint,
-            checkpoint_seconds=checkpoint_seconds,
-        )
-        streamed = fit(
+        """Fit to images whose features are not all held; return the model, and when it began to."""
+        plan = self._plan(extractor.backbone, settings)
+        rows = StreamedRows(
             extractor,
             sources,
-            parts,
-            make_folds(len(sources), folds=self._method.folds, seed=self.seed, groups=labels),
+            passes,
             options,
-            identity={**self.get_params(), "weights": extractor.backbone.weights_sha256},
-            progress=progress,
+            {**self.get_params(), "weights": extractor.backbone.weights_sha256},
         )
+        few = extractor.rows(sources, options.augmentation) <= plan.capacity
+        folds = deal_streamed(
+            sources,
+            few=few,
+            coarse=self._method.folds,
+            seed=self.seed,
+            groups=labels,
+        )
+        fitted = fit_detector(rows, plan, folds, extractor.inspected, progress)
         read = time.perf_counter()
-        check_variance(streamed.statistics, len(streamed.images))
-        if self.frozen:
-            streamed = replace(streamed, statistics=[])
+        images = rows.images
+        fitted.check_variance(len(images))
         extractor.release()
-        assembled = assemble_streamed(
-            extractor, streamed, parts, plan, settings, self.false_alarm_rate
-        )
-        names = [source_name(sources[image.place]) for image in streamed.images]
-        sha256 = [image.sha256 for image in streamed.images]
-        learnt = assembled.learnt
-        assembled = replace(
-            assembled,
-            appearance=AppearanceLimits.of([np.array(one.appearance) for one in streamed.images]),
-            learnt=learnt and replace(learnt, images=TrainingImages.of(names, sha256)),
-        )
-        self.skipped_ = list(streamed.skipped)
-        shapes = zip(names, (image.size for image in streamed.images), strict=True)
-        self.notes_ = [
-            *_shape_notes(shapes, extractor.geometry),
-            *_copy_notes(names, sha256),
-        ]
-        origin = self._origin(sha256)
-        origin = replace(origin, calibration_images=streamed.calibration.n)
+        sha256 = [image.sha256 for image in images]
+        self.skipped_ = list(rows.skipped)
+        names = [source_name(sources[image.place]) for image in images]
+        shapes = zip(names, (image.size for image in images), strict=True)
+        self.notes_ = [*_shape_notes(shapes, extractor.geometry), *_copy_notes(names, sha256)]
+        origin = replace(self._origin(sha256), calibration_images=fitted.n)
         if labels is not None:
-            of_kept = {labels[image.place] for image in streamed.images}
+            of_kept = {labels[image.place] for image in images}
             origin = replace(origin, group_by=self.group_by, n_groups=len(of_kept))
-        parameters = self._refitting(extractor, settings)
-        data = finish(extractor, assembled, settings, origin, parameters)
-        return Model(data, threads=threads), read
+        limits = AppearanceLimits.of([np.array(image.appearance) for image in images])
+        model = self._model(extractor, plan, [fitted], settings, origin, limits, threads)
+        return model, read
 
-    def _refitting(self, extractor: FeatureExtractor, settings: Configuration) -> dict[str, Any]:
+    def _refitting(self, plan: DetectorPlan, settings: Configuration) -> dict[str, Any]:
         """Return the flat parameters that fit the same again, as plain JSON values."""
         method = self._method
         found: dict[str, Any] = {
@@ -675,17 +562,16 @@ class FRE:
             fixed = settings.preset == "reference" and settings.rank is not None
             found["variance"] = None if fixed else settings.variance
         if settings.preset == "default":
-            plan = plan_layers(extractor.backbone, self.layers, settings)
             found |= {
                 "layers": [part.layer for part in plan.layers],
                 "pool": [part.pool for part in plan.layers],
                 "scope": [part.scope for part in plan.layers],
-                **asdict(settings.reading),
+                **asdict(plan.reading),
             }
             if all(part.scope != "position" for part in plan.layers):
                 found["prior"] = None
         else:
-            found |= {"layers": [extractor.layout.layer], "pool": extractor.layout.pool}
+            found |= {"layers": [plan.layers[0].layer], "pool": plan.pool}
         found |= {
             "folds": method.folds,
             "false_alarm_rate": self.false_alarm_rate,
@@ -717,47 +603,6 @@ class FRE:
             return {}
         return {"near_duplicates": int(near_duplicates(features.thumbnails).sum())}
 
-    def _folds(self, features: Features, groups: Sequence[str] | None) -> list[NDArray[np.intp]]:
-        # Dealt in the order of the digests, so that the order of the files is no matter.
-        by_digest = np.argsort(np.array(features.sha256), kind="stable")
-        labels = None if groups is None else [groups[row] for row in by_digest]
-        n = len(by_digest)
-        dealt = make_folds(
-            n, folds=cheap_folds(n, self._method.folds), seed=self.seed, groups=labels
-        )
-        if labels is None:
-            dealt = _with_copies([features.sha256[row] for row in by_digest], dealt, self.seed)
-        return [by_digest[fold] for fold in dealt]
-
-    def _train(
-        self,
-        features: Features,
-        layout: FeatureLayout,
-        settings: Configuration,
-        folds: list[NDArray[np.intp]],
-        threads: int,
-        progress: Progress | None,
-    ) -> tuple[LinearAutoencoder, FloatArray]:
-        """An autoencoder; and float32 (r, P), the residuals of original rows, as if left out."""
-        chosen = settings.autoencoder
-        assert chosen is not None
-        fitter = Trained(
-            features.X,
-            kind=chosen.kind,
-            rank=chosen.rank,
-            options=TrainingOptions(
-                chosen.epochs, chosen.learning_rate, chosen.batch_size, self.seed, threads
-            ),
-            progress=progress,
-        )
-        autoencoder = fitter.fit()
-        n = len(features.X)
-        maps = autoencoder.energies(features.X, layout.channels)
-        rows_of_folds = [features.rows_of(fold) for fold in merge_folds(folds, self._method.folds)]
-        for rows, held_out in fitter.cross_fit(rows_of_folds, channels=layout.channels):
-            maps[rows] = extrapolate(held_out, maps[rows], fitted_on=n - len(rows), of=n)
-        return autoencoder, maps[features.originals]
-
 
 def _sources(images: Path | str | Iterable[ImageSource]) -> Sequence[ImageSource]:
     if isinstance(images, (str, Path)):
@@ -771,31 +616,6 @@ def _sources(images: Path | str | Iterable[ImageSource]) -> Sequence[ImageSource
             f"{origin}training needs {LEAST_IMAGES} good images or more, found {len(sources)}"
         )
     return sources
-
-
-def _with_copies(
-    sha256: Sequence[str], folds: list[NDArray[np.intp]], seed: int
-) -> list[NDArray[np.intp]]:
-    """Put copies of an image into the fold of the first of them.
-
-    A copy that is left out alone is judged by a subspace that saw the other. Few copies change no
-    more than the threshold, and the command line counts them; many leave no scale to judge by.
-
-    Args:
-        sha256: (n,), digest of each image, of three different ones or more.
-        folds: as dealt, whatever is a copy.
-        seed: of folds that are dealt anew, if all images would be in one.
-    """
-    _, first, of_image = np.unique(np.array(sha256), return_index=True, return_inverse=True)
-    if len(sha256) - len(first) < COPIES * len(sha256):
-        return folds
-    fold_of = folds_of(len(sha256), folds)[first[of_image]]
-    kept = [np.flatnonzero(fold_of == number) for number in np.unique(fold_of)]
-    return (
-        kept
-        if len(kept) > 1
-        else make_folds(len(sha256), folds=len(folds), seed=seed, groups=sha256)
-    )
 
 
 def _copy_notes(names: Sequence[str], sha256: Sequence[str]) -> list[str]:
@@ -841,15 +661,3 @@ def _size(size: int | tuple[int, int] | None, default: tuple[int, int]) -> tuple
     if min(height, width) < 32 or max(height, width) > 8192:
         raise OptionError(f"size must be 32 to 8192 pixels a side, not {height} x {width}")
     return height, width
-
-
-def _one_layer(layers: Sequence[str] | None, backbone: Backbone) -> str:
-    names = [backbone.reference_layer] if layers is None else list(layers)
-    if isinstance(layers, str) or len(names) != 1:
-        raise OptionError(f"layers must be a list of one layer, not {layers!r}")
-    return backbone.layer(names[0]).name
-
-
-def _one_pool(settings: Configuration) -> int:
-    assert settings.pool is not None
-    return settings.pool[0]

@@ -173,9 +173,8 @@ def quantize(
     plain = _extractor(backbone, model, parameters, threads)
     integers = quantized(backbone, _inputs(plain, _spread(sources, RANGE_IMAGES)))
     extractor = _extractor(integers, model, parameters, threads)
-    small = FRE.from_parameters(parameters).fit_extractor(
-        extractor, sources, threads=threads, progress=progress
-    )
+    detector = FRE.from_parameters(parameters)
+    small = detector._fit_sources(extractor, sources, threads=threads, progress=progress)
     images = [sample.path for sample in require_test(dataset)] if dataset else sources
     milliseconds = _milliseconds(
         [model.data, small.data], _trial(plain, images), runtime=runtime, threads=threads

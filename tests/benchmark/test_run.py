@@ -122,8 +122,8 @@ def test_features_pooled_later_are_those_of_the_graph(pool: int) -> None:
 def test_fitting_features_is_fitting_images() -> None:
     images = [texture(seed) for seed in range(6)]
     detector = FRE(size=64)
-    extractor = detector.extractor(get_backbone())
-    model = detector.fit_features(extractor, extractor.extract(images))
+    extractor = detector._extractor(get_backbone())
+    model = detector._fit_features(extractor, extractor.extract(images))
     other = detector.fit(images)
     assert model.predict(texture(9)).score == pytest.approx(other.predict(texture(9)).score)
     assert model.threshold == other.threshold

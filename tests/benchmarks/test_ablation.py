@@ -17,7 +17,7 @@ from conftest import texture
 from fre import FRE
 from fre.backbones import get_backbone
 from fre.features.extractor import FeatureExtractor
-from fre.training.plan import plan_layers
+from fre.training.plan import plan_detector
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SIZE = (64, 64)
@@ -56,7 +56,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_last_step_is_the_default_preset(ablation: Any, dataset: Path) -> None:
     backbone = get_backbone()
-    layers = plan_layers(backbone)
+    layers = plan_detector(backbone)
     extractor = FeatureExtractor(backbone, layers.names, pool=1, size=SIZE)
     train = sorted((dataset / "train" / "good").iterdir())
     test = sorted((dataset / "test").rglob("*.png"))

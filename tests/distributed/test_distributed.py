@@ -218,7 +218,7 @@ def test_the_reference_is_that_of_one_process_and_unreadable_images_are_left_out
         *("--backbone", "efficientnet_lite0", "--subspace", "pca"),
         *("--engine", "ray", "--address", nodes.address),
     )
-    with Killer(nodes, "Judging") as killer:
+    with Killer(nodes, "HoldingOut") as killer:
         result = run(*arguments, "--skip-unreadable")
     assert killer.killed is not None
     assert (result["n_images"], result["n_skipped"]) == (48, 1)

@@ -432,7 +432,7 @@ def test_features_of_more_tiles_than_were_reserved_are_the_same() -> None:
     """Rows are reserved as if all images were of the size of the first."""
     sizes = [(64, 64), (64, 64), (150, 200), (64, 64), (200, 64), (64, 130)]
     images = [texture(seed, size=size) for seed, size in enumerate(sizes)]
-    extractor = FRE(tile=64, overlap=16).extractor(get_backbone("efficientnet_lite0"))
+    extractor = FRE(tile=64, overlap=16)._extractor(get_backbone("efficientnet_lite0"))
     together = extractor.extract(images)
     apart = [extractor.extract([image]) for image in images]
     assert len(together.X) > len(images)

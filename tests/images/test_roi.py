@@ -83,9 +83,9 @@ def initialisers(model: Model) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", CASES)
 def test_painting_what_is_ignored_changes_nothing(name: str) -> None:
     detector = FRE(ignore=IGNORED, **CASES[name])
-    extractor = detector.extractor(get_backbone())
+    extractor = detector._extractor(get_backbone())
     features = extractor.extract(GOOD)
-    model = detector.fit_features(extractor, features)
+    model = detector._fit_features(extractor, features)
     image = texture(77, SIZE)
     expected, found = model.predict(image), model.predict(painted(image))
     assert found.score == expected.score
@@ -107,7 +107,7 @@ def test_painting_what_is_ignored_changes_nothing(name: str) -> None:
     others = extractor.extract([painted(one, seed=i) for i, one in enumerate(GOOD)])
     np.testing.assert_array_equal(others.X, features.X)
     assert others.sha256 != features.sha256
-    again = detector.fit_features(extractor, replace(others, sha256=features.sha256))
+    again = detector._fit_features(extractor, replace(others, sha256=features.sha256))
     assert initialisers(again) == initialisers(model)
     assert to_json(again.calibration) == to_json(model.calibration)
 
@@ -165,7 +165,7 @@ def test_jpegs_that_are_decoded_at_reduced_scale(options: dict[str, Any], tmp_pa
 
 def test_copies_of_few_images_do_not_learn_it() -> None:
     detector = FRE(ignore=IGNORED, **STRETCH)
-    extractor = detector.extractor(get_backbone())
+    extractor = detector._extractor(get_backbone())
     from fre.images.augmentation import Augmentation
 
     kept = []
@@ -327,7 +327,7 @@ def test_a_tile_that_shows_nothing_is_not_learnt() -> None:
     half = np.zeros((96, 384), bool)
     half[:, :90] = True
     images = [texture(seed, (96, 384)) for seed in range(3)]
-    extractor = FRE(roi=half, **TILES).extractor(get_backbone())
+    extractor = FRE(roi=half, **TILES)._extractor(get_backbone())
     assert extractor.geometry.tiling == Tiling(24)
     features = extractor.extract(images)
     assert set(features.tile.tolist()) == {0, 1}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from conftest import texture
@@ -16,14 +17,18 @@ from fre import FRE, evaluate, load
 from fre.backbones import get_backbone
 from fre.errors import BackboneError, OptionError
 from fre.features.extractor import FeatureExtractor
+from fre.features.table import Features
 from fre.images.resize import resize_map
 from fre.runtimes.runtime import open_runtime
 from fre.scoring.fusion import Enlargement, Fusion, Limit, Standard, Veto, smoothing_matrix
-from fre.scoring.graph import MAP, SCORE, fused_model
+from fre.scoring.graph import MAP, SCORE, Head, fused_model
 from fre.subspaces.cross_fit import make_folds
 from fre.training.config import Configuration, Method, resolve
-from fre.training.cross_fitting import fit_fused
-from fre.training.plan import LayerPlan, plan_layers
+from fre.training.folds import Folds
+from fre.training.held import HeldRows
+from fre.training.pipeline import fit_detector
+from fre.training.plan import DetectorPlan, LayerPlan, plan_detector
+from fre.training.readout import read_out
 
 
 def test_smoothing_is_a_gaussian_away_from_the_ends() -> None:
@@ -141,8 +146,20 @@ def settings(**given: Any) -> Configuration:
     )
 
 
+def head_of(
+    extractor: FeatureExtractor,
+    features: Features,
+    plan: DetectorPlan,
+    folds: list[NDArray[np.intp]],
+) -> Head:
+    rows = HeldRows(features, extractor.layouts)
+    fitted = fit_detector(rows, plan, Folds.of(folds), extractor.inspected)
+    (head,) = read_out([fitted], plan, extractor).heads
+    return head
+
+
 def test_layers_are_chosen_by_stride() -> None:
-    chosen = plan_layers(get_backbone())
+    chosen = plan_detector(get_backbone())
     assert chosen.names == ["blocks.2", "blocks.4", "blocks.5"]
     assert chosen.layers == (
         LayerPlan("blocks.2", "position", 1, in_score=False, in_map=True),
@@ -153,33 +170,33 @@ def test_layers_are_chosen_by_stride() -> None:
 
 
 def test_layers_of_ones_own() -> None:
-    own = plan_layers(get_backbone(), ["blocks.1", "blocks.3", "blocks.3"])
+    own = plan_detector(get_backbone(), ["blocks.1", "blocks.3", "blocks.3"])
     assert own.names == ["blocks.1", "blocks.3"]
     assert [part.pool for part in own.layers] == [1, 1, 2]
-    (one,) = plan_layers(get_backbone(), ["blocks.3"]).layers
+    (one,) = plan_detector(get_backbone(), ["blocks.3"]).layers
     assert one == LayerPlan("blocks.3", "position", 1, in_score=True, in_map=True)
-    two = plan_layers(
+    two = plan_detector(
         get_backbone(), ["blocks.2", "blocks.4"], settings(scope="patch", pool=[1, 2])
     )
     assert two.layers == (
         LayerPlan("blocks.2", "patch", 1, in_score=True, in_map=True),
         LayerPlan("blocks.4", "patch", 2, in_score=True, in_map=True),
     )
-    counted = plan_layers(get_backbone(), None, settings(score_layers=["blocks.2"]))
+    counted = plan_detector(get_backbone(), None, settings(score_layers=["blocks.2"]))
     assert [part.in_score for part in counted.layers] == [True, False, False]
-    mapped = plan_layers(get_backbone(), None, settings(map_layers=["blocks.2", "blocks.5"]))
+    mapped = plan_detector(get_backbone(), None, settings(map_layers=["blocks.2", "blocks.5"]))
     assert [part.in_map for part in mapped.layers] == [True, False, True]
 
 
 def test_mistakes_in_layers() -> None:
     with pytest.raises(BackboneError, match=r"blocks\.6"):
-        plan_layers(get_backbone(), ["a", "b", "c"])
+        plan_detector(get_backbone(), ["a", "b", "c"])
     with pytest.raises(OptionError, match="list of names"):
-        plan_layers(get_backbone(), "blocks.2")
+        plan_detector(get_backbone(), "blocks.2")
     with pytest.raises(OptionError, match="scope takes one value, or one for each of the 3"):
-        plan_layers(get_backbone(), None, settings(scope=["patch", "image"]))
+        plan_detector(get_backbone(), None, settings(scope=["patch", "image"]))
     with pytest.raises(OptionError, match=r"'blocks\.1' can't count for the score"):
-        plan_layers(get_backbone(), None, settings(score_layers=["blocks.1"]))
+        plan_detector(get_backbone(), None, settings(score_layers=["blocks.1"]))
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -191,10 +208,10 @@ def test_the_graph_computes_what_the_calibration_computed(
     if importlib.util.find_spec(runtime) is None:
         pytest.skip(f"needs fre[{runtime}]")
     backbone = get_backbone()
-    layers = plan_layers(backbone)
+    layers = plan_detector(backbone, None, settings(variance=0.9))
     extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)
     features = extractor.extract([texture(seed, size) for seed in range(n)])
-    (fitted,) = fit_fused(extractor, features, layers, make_folds(n), variance=0.9).heads
+    fitted = head_of(extractor, features, layers, make_folds(n))
     assert (fitted.fusion.veto is not None) == (n >= 100)
     model = fused_model(extractor.network, backbone.normalisation, [fitted], size)
     images = np.stack([texture(seed, size) for seed in range(500, 505)])
@@ -204,8 +221,8 @@ def test_the_graph_computes_what_the_calibration_computed(
 
     fine, middle, coarse = extractor.split(extractor.run(images))
     energies = [
-        fitted.subspaces[0].energies(fine),
-        fitted.subspaces[1].energies(middle),
+        fitted.subspaces[0].squared_residuals(fine, 40),
+        fitted.subspaces[1].squared_residuals(middle, 112),
         np.square(fitted.subspaces[2].residual(coarse))
         .reshape(5, fitted.layouts[2].channels, -1)
         .sum(axis=1)
@@ -225,11 +242,11 @@ def test_the_graph_computes_what_the_calibration_computed(
 
 def test_a_subspace_that_is_both_coarse_and_overall_is_stored_once() -> None:
     backbone, size = get_backbone(), (64, 64)
-    layers = plan_layers(backbone, ["blocks.2", "blocks.4", "blocks.4"])
+    layers = plan_detector(backbone, ["blocks.2", "blocks.4", "blocks.4"], settings(variance=0.9))
     extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)
     features = extractor.extract([texture(seed, size) for seed in range(104)])
     folds = make_folds(104)
-    (fitted,) = fit_fused(extractor, features, layers, folds, variance=0.9).heads
+    fitted = head_of(extractor, features, layers, folds)
     layout, subspace = fitted.overall
     assert fitted.subspaces[-1] is subspace
     model = fused_model(extractor.network, backbone.normalisation, [fitted], size)
@@ -243,8 +260,8 @@ def test_a_subspace_that_is_both_coarse_and_overall_is_stored_once() -> None:
     pooled = FeatureExtractor(backbone, layout.layer, pool=2, size=size).run(images)
     squares = np.square(subspace.residual(pooled)).reshape(2, layout.channels, -1).sum(axis=1)
     energies = [
-        fitted.subspaces[0].energies(fine),
-        fitted.subspaces[1].energies(middle),
+        fitted.subspaces[0].squared_residuals(fine, 40),
+        fitted.subspaces[1].squared_residuals(middle, 112),
         squares.astype(np.float32),
     ]
     overall = squares.sum(axis=1) / layout.dimension

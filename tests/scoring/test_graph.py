@@ -21,6 +21,7 @@ from fre.scoring.fusion import interpolation_matrix
 from fre.scoring.graph import MAP, SCORE, detector_model
 from fre.subspaces.autoencoder import Kind, LinearAutoencoder
 from fre.subspaces.gram import Gram
+from fre.subspaces.protocols import FitOptions
 
 
 def test_interpolation_equals_pillow() -> None:
@@ -59,7 +60,7 @@ def test_graph_equals_the_formulas(runtime: str, size: tuple[int, int], pool: in
     images = np.stack([texture(seed, size) for seed in range(9)])
     X = extractor.run(images)
     layout = extractor.layout
-    subspace = Gram(X[:6]).fit(rank=3)
+    subspace = Gram(X[:6]).fit(FitOptions(rank=3))
     model = detector_model(extractor.network, backbone.normalisation, layout, size, subspace)
     opened = open_runtime(model.SerializeToString(), [SCORE, MAP], runtime=runtime)
     score, anomaly_map = opened.run(images)

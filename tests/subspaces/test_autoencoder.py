@@ -13,6 +13,7 @@ import pytest
 from fre.errors import MissingDependencyError, OptionError
 from fre.subspaces.autoencoder import LinearAutoencoder, train_autoencoder
 from fre.subspaces.gram import Gram
+from fre.subspaces.protocols import FitOptions
 
 
 def features(n: int = 96, dimension: int = 24, rank: int = 3, seed: int = 0) -> np.ndarray:
@@ -62,7 +63,7 @@ def test_residual_is_the_literal_formula() -> None:
 
 def test_a_basis_as_tied_weights_is_the_closed_form() -> None:
     X = features()
-    subspace = Gram(X).fit(rank=3)
+    subspace = Gram(X).fit(FitOptions(rank=3))
     basis, mean = subspace.basis.astype(np.float32), subspace.mean.astype(np.float32)
     tied = by_hand(
         kind="tied", encoder=basis, encoder_bias=-basis.T @ mean, decoder=basis, decoder_bias=mean
@@ -93,7 +94,7 @@ def test_converges_to_the_principal_subspace(
     kind: Any, excess: float, degrees: float, torch: Any
 ) -> None:
     X = features()
-    optimum = Gram(X).fit(rank=3)
+    optimum = Gram(X).fit(FitOptions(rank=3))
     # Batches of everything: the noise of smaller ones keeps Adam from settling.
     trained = train_autoencoder(
         X, rank=3, kind=kind, epochs=2000, learning_rate=1e-2, batch_size=len(X), threads=1

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fre.errors import OptionError
-from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds, merge_folds, sums_without
+from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds, sums_without
 from fre.subspaces.gram import Gram
 from fre.subspaces.position import PositionStatistics
+from fre.subspaces.protocols import FitOptions
 
 
 @given(
@@ -50,19 +51,21 @@ def test_new_images_have_the_residuals_that_were_foreseen(kind: str) -> None:
         folds = make_folds(n, seed=seed)
         if kind == "image":
             gram = Gram(X)
-            subspace = gram.fit(variance=0.8)
-            own = subspace.energies(X, 12)
-            new.append(subspace.energies(fresh, 12).mean())
-            held = dict(enumerate(gram.cross_fit(folds, channels=12, variance=0.8)))
+            subspace = gram.fit(FitOptions(variance=0.8))
+            own = subspace.squared_residuals(X, 12)
+            new.append(subspace.squared_residuals(fresh, 12).mean())
+            held = dict(enumerate(gram.cross_fit(folds, 12, FitOptions(variance=0.8))))
             pairs = [(rows, maps) for rows, maps in held.values()]
         else:
-            places = PositionStatistics.of(X, (3, 3)).fit(variance=0.8, prior=0)
-            own = places.energies(X)
-            new.append(places.energies(fresh).mean())
+            places = PositionStatistics.of(X, (3, 3)).fit(FitOptions(variance=0.8, prior=0))
+            own = places.squared_residuals(X)
+            new.append(places.squared_residuals(fresh).mean())
             pairs = []
             for rows in folds:
                 others = PositionStatistics.of(np.delete(X, rows, axis=0), (3, 3))
-                pairs.append((rows, others.fit(variance=0.8, prior=0).energies(X[rows])))
+                pairs.append(
+                    (rows, others.fit(FitOptions(variance=0.8, prior=0)).squared_residuals(X[rows]))
+                )
         for rows, maps in pairs:
             wanted = extrapolate(maps, own[rows], fitted_on=n - len(rows), of=n)
             assert (np.minimum(maps, own[rows]) <= wanted * (1 + 1e-5)).all()
@@ -78,24 +81,6 @@ def test_cheap_folds_are_many_for_few_images_and_never_fewer_than_asked_for() ->
     assert [cheap_folds(n, 5) for n in (2, 200, 400, 1000, 1600, 10000)] == [20, 20, 20, 8, 5, 5]
     assert cheap_folds(5000, 7) == 7
     assert cheap_folds(100, 30) == 30
-
-
-@given(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=60), st.integers(2, 6))
-def test_merged_folds_keep_together_what_was_together(labels: list[str], few: int) -> None:
-    if len(set(labels)) < 2:
-        return
-    folds = make_folds(len(labels), folds=20, groups=labels)
-    merged = merge_folds(folds, few)
-    assert len(merged) == min(few, len(folds))
-    np.testing.assert_array_equal(np.sort(np.concatenate(merged)), np.arange(len(labels)))
-    for label in set(labels):
-        rows = [row for row, other in enumerate(labels) if other == label]
-        assert sum(bool(np.isin(rows, fold).any()) for fold in merged) == 1
-
-
-def test_merged_folds_are_of_nearly_equal_size() -> None:
-    sizes = [len(fold) for fold in merge_folds(make_folds(203, folds=20), 5)]
-    assert max(sizes) - min(sizes) <= 1
 
 
 class Names:

@@ -12,7 +12,8 @@ from conftest import LowRank, examples, low_rank_features
 from fre.errors import OptionError
 from fre.subspaces.cross_fit import make_folds
 from fre.subspaces.gram import Gram
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.protocols import FitOptions
+from fre.subspaces.subspace import ImageSubspace
 
 
 def features(n: int, dimension: int, rank: int, seed: int = 0) -> np.ndarray:
@@ -31,7 +32,7 @@ def angle(A: np.ndarray, B: np.ndarray) -> float:
 @pytest.mark.parametrize("variance", [0.5, 0.97, 0.999])
 def test_equals_scikit_learn(n: int, dimension: int, variance: float) -> None:
     X = features(n, dimension, 12)
-    ours = Gram(X).fit(variance=variance)
+    ours = Gram(X).fit(FitOptions(variance=variance))
     theirs = PCA(variance, svd_solver="full").fit(X.astype(np.float64))
     assert ours.rank == theirs.n_components_
     np.testing.assert_allclose(ours.mean, theirs.mean_, rtol=1e-6)
@@ -47,7 +48,7 @@ def test_equals_scikit_learn(n: int, dimension: int, variance: float) -> None:
 def test_algebra(low_rank: LowRank, variance: float) -> None:
     """Orthonormal, no larger than the data's rank, and complementary to the residual."""
     X, n, rank, offset = low_rank
-    subspace = Gram(X).fit(variance=variance)
+    subspace = Gram(X).fit(FitOptions(variance=variance))
     k = subspace.rank
     centred = X - X.mean(axis=0)
     assert k <= min(rank, X.shape[1], n - 1) or n == 1
@@ -66,20 +67,20 @@ def test_constant_features_have_rank_zero() -> None:
     assert subspace.rank == 0
     assert subspace.kept_variance == 1.0
     np.testing.assert_array_equal(subspace.residual(X), 0)
-    for _, maps in Gram(X).cross_fit(make_folds(5), channels=2):
+    for _, maps in Gram(X).cross_fit(make_folds(5), 2):
         np.testing.assert_array_equal(maps, 0)
 
 
 def test_a_rank_beyond_the_data_is_refused_with_what_is_possible() -> None:
     X = features(10, 50, 4)
-    assert Gram(X).fit(rank=9).rank == 9
+    assert Gram(X).fit(FitOptions(rank=9)).rank == 9
     with pytest.raises(OptionError, match=r"rank 10 .* span 9 dimensions"):
-        Gram(X).fit(rank=10)
+        Gram(X).fit(FitOptions(rank=10))
     with pytest.raises(OptionError, match="rank must be at least 1"):
-        Gram(X).fit(rank=0)
+        Gram(X).fit(FitOptions(rank=0))
     for variance in (0.0, 1.5, float("nan")):
         with pytest.raises(OptionError, match="variance"):
-            Gram(X).fit(variance=variance)
+            Gram(X).fit(FitOptions(variance=variance))
 
 
 def test_float32_with_a_large_offset_loses_nothing() -> None:
@@ -121,9 +122,9 @@ def test_cross_fitting_equals_fitting_without_the_fold(
 ) -> None:
     X, channels = features(n, dimension, 9), 6
     seen = []
-    for held, maps in Gram(X).cross_fit(make_folds(n), channels=channels, **options):
+    for held, maps in Gram(X).cross_fit(make_folds(n), channels, FitOptions(**options)):
         others = np.setdiff1d(np.arange(n), held)
-        residual = Gram(X[others]).fit(**options).residual(X[held])
+        residual = Gram(X[others]).fit(FitOptions(**options)).residual(X[held])
         expected = np.square(residual).reshape(len(held), channels, -1).sum(axis=1)
         np.testing.assert_allclose(maps, expected, rtol=2e-4, atol=1e-5)
         seen.append(held)
@@ -132,7 +133,7 @@ def test_cross_fitting_equals_fitting_without_the_fold(
 
 def test_cross_fitting_two_images_scores_each_by_the_other() -> None:
     X = features(2, 12, 3)
-    for held, maps in Gram(X).cross_fit(make_folds(2), channels=3):
+    for held, maps in Gram(X).cross_fit(make_folds(2), 3):
         other = X[1 - held[0]]
         expected = np.square(X[held[0]] - other).reshape(3, 4).sum(axis=0)
         np.testing.assert_allclose(maps[0], expected, rtol=1e-4)
@@ -140,13 +141,13 @@ def test_cross_fitting_two_images_scores_each_by_the_other() -> None:
 
 def test_cross_fitting_cuts_the_rank_to_what_is_left() -> None:
     X = features(10, 40, 20)
-    maps = [maps for _, maps in Gram(X).cross_fit(make_folds(10), channels=4, rank=9)]
+    maps = [maps for _, maps in Gram(X).cross_fit(make_folds(10), 4, FitOptions(rank=9))]
     assert all(np.isfinite(part).all() for part in maps)
 
 
 def test_residual_is_the_formula() -> None:
     V = np.eye(4)[:, :1]
-    subspace = Subspace(3, np.array([1.0, 2, 3, 4]), V, np.array([2.0]), 0.5)
+    subspace = ImageSubspace(3, np.array([1.0, 2, 3, 4]), V, np.array([2.0]), 0.5)
     np.testing.assert_array_equal(subspace.residual(np.array([[9.0, 2, 4, 4]])), [[0, 0, 1, 0]])
     assert subspace.kept_variance == pytest.approx(4 / 4.5)
     assert (subspace.dimension, subspace.rank) == (4, 1)

@@ -14,10 +14,12 @@ from sklearn.decomposition import PCA
 
 from conftest import LowRank, examples, low_rank_features
 from fre.errors import ModelFileError, OptionError
+from fre.subspaces.accumulator import Accumulator
 from fre.subspaces.gram import Gram
-from fre.subspaces.image_statistics import Accumulator, SubspaceStatistics, orthonormalised
+from fre.subspaces.image_statistics import ImageStatistics, orthonormalised
 from fre.subspaces.position import PositionStatistics
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.protocols import FitOptions
+from fre.subspaces.subspace import ImageSubspace
 
 
 def features(n: int, dimension: int, rank: int, seed: int = 0, offset: float = 5) -> np.ndarray:
@@ -33,7 +35,7 @@ def scatter(X: np.ndarray) -> np.ndarray:
     return centred.T @ centred
 
 
-def held(statistics: SubspaceStatistics) -> np.ndarray:
+def held(statistics: ImageStatistics) -> np.ndarray:
     """The scatter matrix that the statistics stand for."""
     weighted = statistics.basis * statistics.singular_values
     return weighted @ weighted.T
@@ -56,7 +58,7 @@ def split(X: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
     return np.split(X, np.cumsum(sizes)[:-1])
 
 
-def check_equal(statistics: SubspaceStatistics, X: np.ndarray) -> None:
+def check_equal(statistics: ImageStatistics, X: np.ndarray) -> None:
     """Mean, scatter and energy are those of the features, and nothing is lost."""
     S = scatter(X)
     size = norm(S) + len(X) * 1e-20 * float(np.square(X.astype(np.float64)).sum())
@@ -92,15 +94,15 @@ def test_any_split_and_order_is_one_fit_of_all(case: tuple[np.ndarray, list[int]
     X, sizes, seed = case
     parts = split(X, sizes)
     order = np.random.default_rng(seed).permutation(len(parts))
-    grown = SubspaceStatistics.of(parts[order[0]])
+    grown = ImageStatistics.of(parts[order[0]])
     for index in order[1:]:
         grown = grown.update(parts[index])
-    apart = [SubspaceStatistics.of(parts[index]) for index in order]
+    apart = [ImageStatistics.of(parts[index]) for index in order]
     half = len(apart) // 2
-    nested = apart[0].merge(*apart[1:half]).merge(reduce(SubspaceStatistics.merge, apart[half:]))
+    nested = apart[0].merge(*apart[1:half]).merge(reduce(ImageStatistics.merge, apart[half:]))
     if half == 0:
         nested = apart[0]
-    for statistics in (grown, nested, apart[0].merge(*apart[1:]), SubspaceStatistics.of(X)):
+    for statistics in (grown, nested, apart[0].merge(*apart[1:]), ImageStatistics.of(X)):
         check_equal(statistics, X)
 
 
@@ -114,12 +116,12 @@ def test_beyond_capacity_the_error_is_within_the_bound(
     total = float(np.trace(S))
     rounding = 1e-9 * total + len(X) * 1e-20 * float(np.square(X.astype(np.float64)).sum())
     eigenvalues = np.linalg.eigvalsh(S)[::-1]
-    parts = [SubspaceStatistics.of(part, capacity=capacity) for part in split(X, sizes)]
+    parts = [ImageStatistics.of(part, capacity=capacity) for part in split(X, sizes)]
     order = np.random.default_rng(seed).permutation(len(parts))
     results = [
-        SubspaceStatistics.of(X, capacity=capacity),
-        reduce(SubspaceStatistics.merge, parts),
-        reduce(SubspaceStatistics.merge, [parts[index] for index in order]),
+        ImageStatistics.of(X, capacity=capacity),
+        reduce(ImageStatistics.merge, parts),
+        reduce(ImageStatistics.merge, [parts[index] for index in order]),
         reduce(lambda old, part: old.update(part), split(X, sizes)[1:], parts[0]),
     ]
     for result in results:
@@ -157,7 +159,7 @@ def test_beyond_capacity_the_angles_are_within_the_bound(
     X = rng.normal(size=(sum(sizes), dimension)) * np.r_[np.full(k, 5.0), np.full(20, tail)]
     X = X @ np.linalg.qr(rng.normal(size=(dimension, dimension)))[0]
     first, *rest = split(X, sizes)
-    statistics = SubspaceStatistics.of(first, capacity=capacity)
+    statistics = ImageStatistics.of(first, capacity=capacity)
     for part in rest:
         statistics = statistics.update(part)
     energies = np.r_[statistics.singular_values**2, 0]
@@ -170,7 +172,7 @@ def test_beyond_capacity_the_angles_are_within_the_bound(
 
 def test_one_truncation_is_the_best_approximation() -> None:
     X = features(60, 40, 20)
-    statistics = SubspaceStatistics.of(X, capacity=10)
+    statistics = ImageStatistics.of(X, capacity=10)
     values, vectors = np.linalg.eigh(scatter(X))
     np.testing.assert_allclose(statistics.singular_values**2, values[::-1][:10], rtol=1e-10)
     assert angle(vectors[:, ::-1][:, :10], statistics.basis) < 1e-9
@@ -196,7 +198,7 @@ def test_columns_are_decomposed_by_their_products_only_where_that_is_exact(weake
     parts = [rng.normal(size=(40, 24)) * strengths @ frame[:24] for _ in range(3)]
     X = np.concatenate(parts)
     capacity = 20
-    statistics = SubspaceStatistics.of(parts[0], capacity=capacity)
+    statistics = ImageStatistics.of(parts[0], capacity=capacity)
     for part in parts[1:]:
         statistics = statistics.update(part)
     assert orthogonality(statistics.basis) < 1e-12
@@ -209,7 +211,7 @@ def test_columns_are_decomposed_by_their_products_only_where_that_is_exact(weake
 @pytest.mark.slow
 def test_two_thousand_single_rows() -> None:
     X = features(2000, 60, 30, offset=300)
-    statistics = SubspaceStatistics.of(X[:1])
+    statistics = ImageStatistics.of(X[:1])
     for row in range(1, 2000):
         statistics = statistics.update(X[row : row + 1])
     check_equal(statistics, X)
@@ -220,7 +222,7 @@ def test_two_thousand_single_rows() -> None:
 
 def test_two_thousand_single_rows_beyond_capacity() -> None:
     X = features(2000, 60, 30)
-    statistics = SubspaceStatistics.of(X[:1], capacity=35)
+    statistics = ImageStatistics.of(X[:1], capacity=35)
     for row in range(1, 2000):
         statistics = statistics.update(X[row : row + 1])
     assert statistics.rank == 35
@@ -233,7 +235,7 @@ def test_two_thousand_single_rows_beyond_capacity() -> None:
 
 def test_a_basis_that_has_drifted_is_made_orthonormal_again() -> None:
     X = features(40, 60, 12)
-    statistics = SubspaceStatistics.of(X[:30])
+    statistics = ImageStatistics.of(X[:30])
     rng = np.random.default_rng(0)
     leaning = statistics.basis + rng.normal(0, 1e-11, statistics.basis.shape)
     assert orthogonality(leaning) > 1e-11
@@ -247,10 +249,13 @@ def test_a_basis_that_has_drifted_is_made_orthonormal_again() -> None:
 def test_a_cut_equals_one_fit_and_scikit_learn(n: int, dimension: int, variance: float) -> None:
     X = features(n, dimension, 12)
     first, *rest = np.array_split(X, 7)
-    statistics = SubspaceStatistics.of(first)
+    statistics = ImageStatistics.of(first)
     for part in rest:
         statistics = statistics.update(part)
-    ours, gram = statistics.cut(variance=variance), Gram(X).fit(variance=variance)
+    ours, gram = (
+        statistics.fit(FitOptions(variance=variance)),
+        Gram(X).fit(FitOptions(variance=variance)),
+    )
     theirs = PCA(variance, svd_solver="full").fit(X.astype(np.float64))
     assert ours.rank == gram.rank == theirs.n_components_
     assert ours.n == n
@@ -265,8 +270,8 @@ def test_a_cut_equals_one_fit_and_scikit_learn(n: int, dimension: int, variance:
 def test_a_cut_is_the_same_in_any_order_signs_included() -> None:
     X = features(90, 200, 10)
     order = np.random.default_rng(1).permutation(len(X))
-    a = SubspaceStatistics.of(X).cut(rank=10)
-    b = SubspaceStatistics.of(X[order]).cut(rank=10)
+    a = ImageStatistics.of(X).fit(FitOptions(rank=10))
+    b = ImageStatistics.of(X[order]).fit(FitOptions(rank=10))
     np.testing.assert_allclose(a.basis, b.basis, atol=1e-10)
 
 
@@ -275,51 +280,58 @@ def test_a_cut_is_the_same_in_any_order_signs_included() -> None:
 def test_a_cut_has_the_rank_of_one_fit(low_rank: LowRank, variance: float) -> None:
     X = low_rank.X
     first, *rest = np.array_split(X, min(3, len(X)))
-    statistics = SubspaceStatistics.of(first)
+    statistics = ImageStatistics.of(first)
     for part in rest:
         statistics = statistics.update(part)
-    assert statistics.cut(variance=variance).rank == Gram(X).fit(variance=variance).rank
+    assert (
+        statistics.fit(FitOptions(variance=variance)).rank
+        == Gram(X).fit(FitOptions(variance=variance)).rank
+    )
 
 
 def test_a_cut_refuses_what_one_fit_refuses() -> None:
-    statistics = SubspaceStatistics.of(features(10, 50, 4))
-    assert statistics.cut(rank=9).rank == 9
-    assert statistics.cut(rank=9, at_most=3).rank == 3
+    statistics = ImageStatistics.of(features(10, 50, 4))
+    assert statistics.fit(FitOptions(rank=9)).rank == 9
+    assert statistics.fit(FitOptions(rank=9, at_most=3)).rank == 3
     with pytest.raises(OptionError, match=r"rank 10 .* span 9 dimensions"):
-        statistics.cut(rank=10)
+        statistics.fit(FitOptions(rank=10))
     with pytest.raises(OptionError, match="rank must be at least 1"):
-        statistics.cut(rank=0)
+        statistics.fit(FitOptions(rank=0))
     with pytest.raises(OptionError, match="variance"):
-        statistics.cut(variance=1.5)
+        statistics.fit(FitOptions(variance=1.5))
     with pytest.raises(OptionError, match="rank 6 is more than the 5 directions that are kept"):
-        SubspaceStatistics.of(features(10, 50, 4), capacity=5).cut(rank=6)
+        ImageStatistics.of(features(10, 50, 4), capacity=5).fit(FitOptions(rank=6))
 
 
 def test_the_share_of_a_cut_counts_the_discarded_energy() -> None:
     X = features(80, 60, 40)
-    full, limited = SubspaceStatistics.of(X), SubspaceStatistics.of(X, capacity=20)
-    assert limited.cut(variance=0.8).rank == full.cut(variance=0.8).rank < 20
-    assert full.cut(variance=0.999).rank > 20
-    assert limited.cut(variance=0.999).rank == 20
-    expected = full.cut(rank=20).kept_variance
-    assert limited.cut(variance=0.999).kept_variance == pytest.approx(expected, rel=1e-9)
+    full, limited = ImageStatistics.of(X), ImageStatistics.of(X, capacity=20)
+    assert (
+        limited.fit(FitOptions(variance=0.8)).rank == full.fit(FitOptions(variance=0.8)).rank < 20
+    )
+    assert full.fit(FitOptions(variance=0.999)).rank > 20
+    assert limited.fit(FitOptions(variance=0.999)).rank == 20
+    expected = full.fit(FitOptions(rank=20)).kept_variance
+    assert limited.fit(FitOptions(variance=0.999)).kept_variance == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_constant_features_and_single_ones() -> None:
     X = np.full((5, 8), 3.3, np.float32)
-    constant = SubspaceStatistics.of(X)
+    constant = ImageStatistics.of(X)
     for _ in range(100):
         constant = constant.update(X[:1])
     assert (constant.n, constant.rank, constant.energy) == (105, 0, 0)
     np.testing.assert_array_equal(constant.mean, X[0])
-    assert constant.cut().rank == 0
-    assert constant.cut().kept_variance == 1.0
-    single = SubspaceStatistics.of(features(1, 8, 3))
+    assert constant.fit().rank == 0
+    assert constant.fit().kept_variance == 1.0
+    single = ImageStatistics.of(features(1, 8, 3))
     assert (single.n, single.rank) == (1, 0)
     both = single.merge(constant)
     assert (both.n, both.rank) == (106, 1)
     Y = features(20, 8, 3)
-    for merged in (constant.merge(SubspaceStatistics.of(Y)), SubspaceStatistics.of(Y).merge(both)):
+    for merged in (constant.merge(ImageStatistics.of(Y)), ImageStatistics.of(Y).merge(both)):
         rows = [Y, np.repeat(X[:1], 105, axis=0)]
         if merged.n == 126:
             rows.append(features(1, 8, 3))
@@ -328,7 +340,7 @@ def test_constant_features_and_single_ones() -> None:
 
 def test_repeated_features_add_no_directions() -> None:
     X = features(6, 50, 6)
-    statistics = SubspaceStatistics.of(X)
+    statistics = ImageStatistics.of(X)
     for _ in range(200):
         statistics = statistics.update(X[::-1])
     assert statistics.rank == 5
@@ -337,7 +349,7 @@ def test_repeated_features_add_no_directions() -> None:
 
 def test_float32_with_a_large_offset_loses_nothing() -> None:
     X = features(3000, 40, 5, offset=10_000)
-    statistics = SubspaceStatistics.of(X[:7])
+    statistics = ImageStatistics.of(X[:7])
     for part in np.array_split(X[7:], 30):
         statistics = statistics.update(part)
     exact = X.astype(np.longdouble).mean(axis=0)
@@ -350,7 +362,7 @@ def test_a_direction_far_weaker_than_the_others_is_found() -> None:
     axes = np.linalg.qr(rng.normal(size=(30, 3)))[0].T
     X = rng.normal(size=(50, 3)) * [1e3, 1.0, 1e-5] @ axes
     first, *rest = np.array_split(X, 12)
-    statistics = SubspaceStatistics.of(first)
+    statistics = ImageStatistics.of(first)
     for part in rest:
         statistics = statistics.update(part)
     reference = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
@@ -359,10 +371,10 @@ def test_a_direction_far_weaker_than_the_others_is_found() -> None:
 
 
 def test_what_does_not_add_up_is_refused() -> None:
-    statistics = SubspaceStatistics.of(features(5, 12, 2))
+    statistics = ImageStatistics.of(features(5, 12, 2))
     for call in (
         lambda: statistics.update(features(5, 13, 2)),
-        lambda: statistics.merge(SubspaceStatistics.of(features(5, 13, 2))),
+        lambda: statistics.merge(ImageStatistics.of(features(5, 13, 2))),
     ):
         with pytest.raises(OptionError, match="13 entries, and those before have 12"):
             call()
@@ -370,9 +382,9 @@ def test_what_does_not_add_up_is_refused() -> None:
         with pytest.raises(OptionError, match="one row or more"):
             statistics.update(empty)
         with pytest.raises(OptionError, match="one row or more"):
-            SubspaceStatistics.of(empty)
+            ImageStatistics.of(empty)
     with pytest.raises(OptionError, match="capacity must be at least 1"):
-        SubspaceStatistics.of(features(5, 12, 2), capacity=0)
+        ImageStatistics.of(features(5, 12, 2), capacity=0)
     for value in (np.nan, np.inf):
         bad = features(5, 12, 2)
         bad[2, 3] = value
@@ -382,31 +394,31 @@ def test_what_does_not_add_up_is_refused() -> None:
 
 def test_nothing_given_is_changed() -> None:
     X = features(30, 20, 5)
-    a, b = SubspaceStatistics.of(X[:10]), SubspaceStatistics.of(X[10:])
+    a, b = ImageStatistics.of(X[:10]), ImageStatistics.of(X[10:])
     before = [array.tobytes() for array in (X, *a.to_arrays().values(), *b.to_arrays().values())]
     a.update(X)
     a.merge(b, a)
-    a.cut()
+    a.fit()
     after = [array.tobytes() for array in (X, *a.to_arrays().values(), *b.to_arrays().values())]
     assert before == after
 
 
 def test_capacities_merge_to_the_larger() -> None:
     X = features(60, 30, 10)
-    a = SubspaceStatistics.of(X[:30], capacity=8)
-    b = SubspaceStatistics.of(X[30:], capacity=16)
+    a = ImageStatistics.of(X[:30], capacity=8)
+    b = ImageStatistics.of(X[30:], capacity=16)
     for merged in (a.merge(b), b.merge(a)):
         assert (merged.capacity, merged.rank) == (16, 16)
 
 
-def accumulators() -> list[Accumulator[SubspaceStatistics] | Accumulator[PositionStatistics]]:
+def accumulators() -> list[Accumulator[ImageStatistics] | Accumulator[PositionStatistics]]:
     return [
-        Accumulator(partial(SubspaceStatistics.of, capacity=20), block=16),
+        Accumulator(partial(ImageStatistics.of, capacity=20), block=16),
         Accumulator(partial(PositionStatistics.of, grid=(2, 5)), block=16),
     ]
 
 
-def stored(statistics: SubspaceStatistics | PositionStatistics) -> list[bytes]:
+def stored(statistics: ImageStatistics | PositionStatistics) -> list[bytes]:
     return [array.tobytes() for array in statistics.to_arrays().values()]
 
 
@@ -431,7 +443,7 @@ def test_an_accumulator_does_not_care_about_batches_or_stops(sizes: list[int], s
 
 
 def test_an_accumulator_refuses_what_does_not_fit() -> None:
-    accumulator = Accumulator(SubspaceStatistics.of)
+    accumulator = Accumulator(ImageStatistics.of)
     with pytest.raises(OptionError, match="no features"):
         accumulator.result()
     accumulator.add(features(3, 12, 2))
@@ -440,7 +452,7 @@ def test_an_accumulator_refuses_what_does_not_fit() -> None:
     with pytest.raises(OptionError, match="float32"):
         accumulator.add(np.zeros((3, 12)))
     with pytest.raises(OptionError, match="block"):
-        Accumulator(SubspaceStatistics.of, block=0)
+        Accumulator(ImageStatistics.of, block=0)
     assert accumulator.absorbed is None
     assert accumulator.pending is not None
     np.testing.assert_array_equal(accumulator.pending, features(3, 12, 2))
@@ -449,10 +461,10 @@ def test_an_accumulator_refuses_what_does_not_fit() -> None:
 @pytest.mark.parametrize("n", [1, 40])
 def test_arrays_and_back(n: int) -> None:
     X = features(n, 50, 8)
-    statistics = SubspaceStatistics.of(X, capacity=30)
-    again = SubspaceStatistics.from_arrays({**statistics.to_arrays(), "other": X})
+    statistics = ImageStatistics.of(X, capacity=30)
+    again = ImageStatistics.from_arrays({**statistics.to_arrays(), "other": X})
     assert stored(again) == stored(statistics)
-    rounded = SubspaceStatistics.from_arrays(statistics.to_arrays(np.float32))
+    rounded = ImageStatistics.from_arrays(statistics.to_arrays(np.float32))
     assert orthogonality(rounded.basis) < 1e-14
     assert rounded.energy == statistics.energy
     assert angle(statistics.basis[:, :8], rounded.basis[:, :8]) < 1e-6
@@ -462,11 +474,11 @@ def test_arrays_and_back(n: int) -> None:
 
 
 def test_damaged_arrays_are_refused() -> None:
-    arrays = SubspaceStatistics.of(features(9, 50, 8)).to_arrays()
+    arrays = ImageStatistics.of(features(9, 50, 8)).to_arrays()
     with pytest.raises(ModelFileError, match="lack the array 'mean'"):
-        SubspaceStatistics.from_arrays({k: v for k, v in arrays.items() if k != "mean"})
+        ImageStatistics.from_arrays({k: v for k, v in arrays.items() if k != "mean"})
     with pytest.raises(ModelFileError, match=r"'basis' in the shape \(49, 8\), not 50 x 8"):
-        SubspaceStatistics.from_arrays({**arrays, "basis": arrays["basis"][1:]})
+        ImageStatistics.from_arrays({**arrays, "basis": arrays["basis"][1:]})
 
 
 @pytest.mark.parametrize("offset", [0, 10_000])
@@ -476,18 +488,18 @@ def test_energies_are_the_residuals_squares(
 ) -> None:
     monkeypatch.setattr("fre.subspaces.subspace.BLOCK_BYTES", block)
     X = features(30, 60, 8, offset=offset)
-    subspace = SubspaceStatistics.of(X[:20]).cut()
+    subspace = ImageStatistics.of(X[:20]).fit()
     expected = np.square(subspace.residual(X[20:])).reshape(10, 12, 5).sum(axis=1)
-    energies = subspace.energies(X[20:], 12)
+    energies = subspace.squared_residuals(X[20:], 12)
     assert (energies.dtype, energies.shape) == (np.float32, (10, 5))
     np.testing.assert_allclose(energies, expected, rtol=2e-4)
-    assert subspace.energies(X[:0], 12).shape == (0, 5)
+    assert subspace.squared_residuals(X[:0], 12).shape == (0, 5)
     for wrong, channels in ((X[:, 1:], 12), (X, 7), (X, 0)):
         with pytest.raises(OptionError, match="60"):
-            subspace.energies(wrong, channels)
+            subspace.squared_residuals(wrong, channels)
 
 
 def test_energies_of_a_subspace_of_rank_zero() -> None:
-    subspace = Subspace(1, np.array([1.0, 2, 3, 4]), np.zeros((4, 0)), np.zeros(0), 0.0)
-    energies = subspace.energies(np.array([[2, 4, 3, 5]], np.float32), 2)
+    subspace = ImageSubspace(1, np.array([1.0, 2, 3, 4]), np.zeros((4, 0)), np.zeros(0), 0.0)
+    energies = subspace.squared_residuals(np.array([[2, 4, 3, 5]], np.float32), 2)
     np.testing.assert_array_equal(energies, [[1, 5]])

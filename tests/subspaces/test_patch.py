@@ -18,6 +18,7 @@ from fre.features.extractor import FeatureExtractor
 from fre.runtimes.runtime import open_runtime, with_outputs
 from fre.scoring.graph import layer_map
 from fre.subspaces.patch import PatchStatistics
+from fre.subspaces.protocols import FitOptions
 
 GRID = (3, 4)
 
@@ -40,7 +41,7 @@ def rows(X: np.ndarray, places: np.ndarray | None = None, channels: int = 6) -> 
 @pytest.mark.parametrize("variance", [0.5, 0.9, 0.97])
 def test_it_is_the_pca_of_all_vectors(variance: float) -> None:
     X = features(20)
-    subspace = PatchStatistics.of(X, GRID).fit(variance=variance)
+    subspace = PatchStatistics.of(X, GRID).fit(FitOptions(variance=variance))
     pca = PCA(n_components=variance, svd_solver="full").fit(rows(X))
     assert subspace.rank == pca.n_components_
     assert (subspace.n, subspace.grid, subspace.channels) == (20, GRID, 6)
@@ -48,7 +49,7 @@ def test_it_is_the_pca_of_all_vectors(variance: float) -> None:
     assert subspace.kept_variance == pytest.approx(pca.explained_variance_ratio_.sum(), rel=1e-9)
     left = rows(X) - pca.inverse_transform(pca.transform(rows(X)))
     expected = np.square(left).sum(axis=1).reshape(20, -1)
-    energies = subspace.energies(X)
+    energies = subspace.squared_residuals(X)
     assert energies.dtype == np.float32
     np.testing.assert_allclose(energies, expected, rtol=2e-2, atol=1e-3 * expected.max())
 
@@ -90,7 +91,7 @@ def test_places_that_do_not_count_are_not_learnt() -> None:
     )
     np.testing.assert_allclose(ours.pooled.mean[0], rows(X, places).mean(axis=0), rtol=1e-6)
     assert ours.pooled.n == 15 * 9
-    assert ours.fit().energies(wild).shape == (15, 12)
+    assert ours.fit().squared_residuals(wild).shape == (15, 12)
 
 
 def test_constant_features_have_rank_zero() -> None:
@@ -98,8 +99,8 @@ def test_constant_features_have_rank_zero() -> None:
     subspace = PatchStatistics.of(X, GRID).fit()
     assert subspace.rank == 0
     assert subspace.kept_variance == 1.0
-    assert not subspace.energies(X).any()
-    np.testing.assert_allclose(subspace.energies(X + np.float32(1)), 6, rtol=1e-5)
+    assert not subspace.squared_residuals(X).any()
+    np.testing.assert_allclose(subspace.squared_residuals(X + np.float32(1)), 6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -115,7 +116,7 @@ def test_the_graph_equals_the_energies(runtime: str) -> None:
     subspace = PatchStatistics.of(X[:6], extractor.layout.grid).fit()
     data = with_outputs(model.data, [layer_map(0)])
     (parts,) = open_runtime(data, [layer_map(0)], runtime=runtime).run(images)
-    expected = np.sqrt(subspace.energies(X)).reshape(7, *extractor.layout.grid)
+    expected = np.sqrt(subspace.squared_residuals(X)).reshape(7, *extractor.layout.grid)
     np.testing.assert_allclose(parts, expected, rtol=5e-3, atol=5e-3 * expected.max())
     (described,) = [part for part in model.metadata["subspaces"] if part["scope"] == "patch"]
     assert described["rank"] == subspace.rank

@@ -14,6 +14,7 @@ from fre.errors import ModelFileError, OptionError
 from fre.parallel import on_all_cores
 from fre.subspaces.gram import Gram
 from fre.subspaces.position import PositionStatistics
+from fre.subspaces.protocols import FitOptions
 
 
 def features(n: int, channels: int, grid: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -32,11 +33,11 @@ def at(X: np.ndarray, place: int, channels: int) -> np.ndarray:
 @pytest.mark.parametrize("n", [5, 60])
 def test_without_a_prior_each_location_is_its_own_pca(n: int) -> None:
     X = features(n, 8, (3, 4))
-    subspace = PositionStatistics.of(X, (3, 4)).fit(variance=0.9, prior=0)
-    energies = subspace.energies(X)
+    subspace = PositionStatistics.of(X, (3, 4)).fit(FitOptions(variance=0.9, prior=0))
+    energies = subspace.squared_residuals(X)
     for place in range(12):
         vectors = at(X, place, 8)
-        pca = Gram(vectors).fit(variance=0.9)
+        pca = Gram(vectors).fit(FitOptions(variance=0.9))
         assert subspace.ranks[place] == pca.rank
         expected = np.square(pca.residual(vectors)).sum(axis=1)
         np.testing.assert_allclose(energies[:, place], expected, rtol=2e-2)
@@ -47,7 +48,7 @@ def test_the_prior_is_the_mean_of_the_neighbours_covariances() -> None:
     covariances = [np.cov(at(X, place, 4).T, bias=True) for place in range(9)]
     corner = np.mean([covariances[i] for i in (0, 1, 3, 4)], axis=0)
     centre = np.mean(covariances, axis=0)
-    subspace = PositionStatistics.of(X, grid).fit(variance=0.9, prior=32)
+    subspace = PositionStatistics.of(X, grid).fit(FitOptions(variance=0.9, prior=32))
     for place, around in ((0, corner), (4, centre)):
         blended = (n * covariances[place] + 32 * around) / (n + 32)
         values, vectors = np.linalg.eigh(blended)
@@ -85,8 +86,8 @@ def test_one_image_and_constant_images_have_rank_zero() -> None:
         subspace = PositionStatistics.of(stack, (2, 2)).fit()
         assert subspace.rank == 0
         assert subspace.kept_variance == 1.0
-        np.testing.assert_allclose(subspace.energies(stack), 0, atol=1e-9)
-        np.testing.assert_allclose(subspace.energies(stack + np.float32(1)), 5, rtol=1e-5)
+        np.testing.assert_allclose(subspace.squared_residuals(stack), 0, atol=1e-9)
+        np.testing.assert_allclose(subspace.squared_residuals(stack + np.float32(1)), 5, rtol=1e-5)
 
 
 def test_complements_are_orthonormal_and_padded_with_zeros() -> None:
@@ -109,9 +110,9 @@ def test_many_sets_merge_at_once_as_one_by_one() -> None:
 
 def test_a_full_subspace_leaves_nothing() -> None:
     X = features(30, 4, (2, 2))
-    subspace = PositionStatistics.of(X, (2, 2)).fit(variance=1.0)
+    subspace = PositionStatistics.of(X, (2, 2)).fit(FitOptions(variance=1.0))
     assert subspace.complement.shape == (4, 4, 1)
-    assert not subspace.energies(X).any()
+    assert not subspace.squared_residuals(X).any()
 
 
 def test_an_error_in_a_part_is_raised() -> None:
@@ -158,7 +159,10 @@ def test_arrays_and_back() -> None:
     assert again.to_arrays()["scatter"].tobytes() == arrays["scatter"].tobytes()
     rounded = PositionStatistics.from_arrays(statistics.to_arrays(np.float32))
     np.testing.assert_allclose(
-        rounded.fit().energies(X), statistics.fit().energies(X), rtol=1e-3, atol=1e-3
+        rounded.fit().squared_residuals(X),
+        statistics.fit().squared_residuals(X),
+        rtol=1e-3,
+        atol=1e-3,
     )
     with pytest.raises(ModelFileError, match=r"'scatter' in the shape \(6, 14\), not 6 x 15"):
         PositionStatistics.from_arrays({**arrays, "scatter": arrays["scatter"][:, 1:]})

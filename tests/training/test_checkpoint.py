@@ -20,9 +20,10 @@ from conftest import texture
 from fre import FRE, Model
 from fre.benchmark.memory import peak_memory
 from fre.errors import DatasetError, FREWarning, ImageError
-from fre.subspaces.image_statistics import SubspaceStatistics
-from fre.training.two_pass import CHUNK
-from fre.training.update import learnt_of
+from fre.subspaces.image_statistics import ImageStatistics
+from fre.training.fitted import FittedDetector
+from fre.training.streamed import CHUNK
+from fre.training.update import Rebuilt
 
 SIZE = 32
 TINY = 1e-5
@@ -31,8 +32,9 @@ N_IMAGES = 1500
 """Six chunks of 256, between which checkpoints are written."""
 
 
-def detector(preset: str = "default", **parameters: Any) -> FRE:
-    return FRE("efficientnet_lite0", preset=preset, **({"size": SIZE, "memory": TINY} | parameters))
+def detector(**parameters: Any) -> FRE:
+    given = {"preset": "default", "size": SIZE, "memory": TINY} | parameters
+    return FRE("efficientnet_lite0", **given)
 
 
 def repeated(folder: Path, n: int) -> Path:
@@ -50,30 +52,44 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return repeated(tmp_path_factory.mktemp("many") / "good", N_IMAGES)
 
 
+def fitted(model: Model) -> FittedDetector:
+    return Rebuilt.of(model, threads=1).fitted
+
+
 def scores(model: Model) -> np.ndarray:
     return np.array([model.predict(texture(seed, (SIZE, SIZE))).score for seed in range(50, 56)])
 
 
-@pytest.mark.parametrize("preset", ["default", "reference"])
-def test_it_is_the_training_that_holds_all_features(preset: str) -> None:
-    images = [texture(seed, (SIZE, SIZE)) for seed in range(24)]
-    streamed = detector(preset).fit(images)
-    held = detector(preset, memory=2.0).fit(images)
-    assert streamed.metadata["provenance"]["calibration_images"] == 24
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"preset": "reference"}, {"scope": "patch"}, {"augment": 2}, {"rank": 16}],
+    ids=str,
+)
+@pytest.mark.parametrize("n", [9, 24])
+def test_it_is_the_training_that_holds_all_features(parameters: dict[str, Any], n: int) -> None:
+    """Below the capacity, scores and thresholds are equal but for rounding."""
+    images = [texture(seed, (SIZE, SIZE)) for seed in range(n)]
+    streamed = detector(**parameters, memory=1e-6).fit(images)
+    held = detector(**parameters, memory=2.0).fit(images)
+    assert streamed.metadata["provenance"]["calibration_images"] == n
     assert "calibration_images" not in held.metadata["provenance"]
-    for one, other in zip(learnt_of(streamed).parts, learnt_of(held).parts, strict=True):
+    for one, other in zip(fitted(streamed).parts, fitted(held).parts, strict=True):
         assert one.part.name == other.part.name
         a, b = one.statistics, other.statistics
-        assert a.n == b.n == 24
-        if isinstance(a, SubspaceStatistics):
-            assert isinstance(b, SubspaceStatistics)
-            k = min(a.cut().rank, b.cut().rank)
+        assert a is not None
+        assert b is not None
+        assert a.n == b.n == n * (1 + parameters.get("augment", 0))
+        if isinstance(a, ImageStatistics):
+            assert isinstance(b, ImageStatistics)
+            k = min(a.fit().rank, b.fit().rank)
             A, B = a.basis[:, :k], b.basis[:, :k]
             assert np.linalg.norm(A - B @ (B.T @ A), 2) < 1e-3
-    if preset == "reference":
-        np.testing.assert_allclose(scores(streamed), scores(held), rtol=1e-3)
-    else:
-        assert np.corrcoef(scores(streamed), scores(held))[0, 1] > 0.95
+    np.testing.assert_array_equal(fitted(streamed).fold, fitted(held).fold)
+    largest = np.abs(held.calibration.scores).max()
+    close: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6 * largest}
+    np.testing.assert_allclose(streamed.threshold, held.threshold, **close)
+    np.testing.assert_allclose(streamed.calibration.scores, held.calibration.scores, **close)
+    np.testing.assert_allclose(scores(streamed), scores(held), **close)
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from conftest import examples
 from fre.errors import OptionError
 from fre.features.layout import FeatureLayout
-from fre.subspaces.image_statistics import SubspaceStatistics
-from fre.training.fold_statistics import Learner
+from fre.subspaces.image_statistics import ImageStatistics
+from fre.training.fold_statistics import FoldStatistics
 from fre.training.parts import Part
 
 LAYOUTS = [FeatureLayout("a", 3, (2, 2), 1), FeatureLayout("b", 2, (2, 2), 1)]
@@ -23,29 +23,29 @@ PARTS = [
 D = sum(layout.dimension for layout in LAYOUTS)
 
 
-def learner(parts: list[Part] = PARTS, folds: int = 3, capacity: int = 64) -> Learner:
-    return Learner(parts, LAYOUTS, folds=folds, capacity=capacity)
+def empty(parts: list[Part] = PARTS, folds: int = 3, capacity: int = 64) -> FoldStatistics:
+    return FoldStatistics(parts, LAYOUTS, folds=folds, capacity=capacity)
 
 
-def taught(X: np.ndarray, fold: np.ndarray) -> Learner:
-    found = learner()
+def filled(X: np.ndarray, fold: np.ndarray) -> FoldStatistics:
+    found = empty()
     found.add(X, fold)
     return found
 
 
-def scatter(kept: SubspaceStatistics) -> np.ndarray:
+def scatter(kept: ImageStatistics) -> np.ndarray:
     return (kept.basis * kept.singular_values**2) @ kept.basis.T
 
 
-def same(one: Learner, other: Learner) -> None:
+def same(one: FoldStatistics, other: FoldStatistics) -> None:
     assert (one.rows == other.rows).all()
     first, second = one.statistics(), other.statistics()
-    assert first.keys() == second.keys()
-    for fold, parts in first.items():
-        for mine, theirs in zip(parts[:2], second[fold][:2], strict=True):
-            for name, values in mine.to_arrays().items():
-                np.testing.assert_allclose(values, theirs.to_arrays()[name], atol=1e-9)
-        mine, theirs = parts[2], second[fold][2]
+    assert [found.keys() for found in first] == [found.keys() for found in second]
+    for fold in first[0]:
+        for mine, theirs in zip(first[:2], second[:2], strict=True):
+            for name, values in mine[fold].to_arrays().items():
+                np.testing.assert_allclose(values, theirs[fold].to_arrays()[name], atol=1e-9)
+        mine, theirs = first[2][fold], second[2][fold]
         assert mine.n == theirs.n
         np.testing.assert_allclose(mine.mean, theirs.mean, atol=1e-9)
         assert mine.rank == theirs.rank
@@ -63,13 +63,13 @@ def test_any_split_in_any_order_adds_up_to_the_same(data: st.DataObject) -> None
     X = rng.normal(3, 1, (n, D)).astype(np.float32)
     fold = np.array(data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)), np.intp)
     piece = np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
-    pieces = [taught(X[piece == number], fold[piece == number]) for number in range(4)]
+    pieces = [filled(X[piece == number], fold[piece == number]) for number in range(4)]
     order = data.draw(st.permutations(range(4)))
-    chain = learner()
+    chain = empty()
     for number in order:
         chain = chain.merge(pieces[number])
     tree = pieces[0].merge(pieces[1]).merge(pieces[2].merge(pieces[3]))
-    whole = taught(X, fold)
+    whole = filled(X, fold)
     same(chain, whole)
     same(tree, whole)
     same(pieces[0].merge(*pieces[1:]), whole)
@@ -79,24 +79,24 @@ def test_what_is_merged_is_stored_and_goes_on() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(0, 1, (300, D)).astype(np.float32)
     fold = np.arange(300) % 3
-    merged = taught(X[:100], fold[:100]).merge(taught(X[100:200], fold[100:200]))
+    merged = filled(X[:100], fold[:100]).merge(filled(X[100:200], fold[100:200]))
     assert not any(name.endswith("pending") for name in merged.to_arrays())
-    restored = learner()
+    restored = empty()
     restored.restore(merged.to_arrays())
     same(restored, merged)
     restored.add(X[200:], fold[200:])
-    same(restored, taught(X, fold))
+    same(restored, filled(X, fold))
 
 
 def test_the_parts_that_were_merged_stay_as_they_are() -> None:
     X = np.random.default_rng(1).normal(0, 1, (20, D)).astype(np.float32)
-    one, other = taught(X[:10], np.zeros(10, np.intp)), taught(X[10:], np.ones(10, np.intp))
+    one, other = filled(X[:10], np.zeros(10, np.intp)), filled(X[10:], np.ones(10, np.intp))
     one.merge(other)
-    same(one, taught(X[:10], np.zeros(10, np.intp)))
+    same(one, filled(X[:10], np.zeros(10, np.intp)))
 
 
-def test_only_learners_of_the_same_parts_and_folds_add_up() -> None:
+def test_only_statistics_of_the_same_parts_and_folds_add_up() -> None:
     with pytest.raises(OptionError, match="same parts and folds"):
-        learner().merge(learner(PARTS[:2]))
+        empty().merge(empty(PARTS[:2]))
     with pytest.raises(OptionError, match="same parts and folds"):
-        learner().merge(learner(folds=2))
+        empty().merge(empty(folds=2))

@@ -13,9 +13,9 @@ from conftest import texture
 from fre import FRE, Autoencoder, Method
 from fre.backbones import get_backbone
 from fre.errors import DatasetError, ImageError
-from fre.features.stream import NO_THUMBNAIL, SeenImage
+from fre.features.stream import NO_THUMBNAIL, ImageRecord
 from fre.model import Model
-from fre.training.two_pass import Judged
+from fre.training.streamed import HeldOutResiduals
 
 TINY = 1e-6
 LITE = {"backbone": "efficientnet_lite0", "preset": "reference"}
@@ -86,17 +86,17 @@ def test_the_default_preset_tells_apart_the_same() -> None:
 
 
 def test_what_was_looked_at_fold_by_fold_is_put_in_order() -> None:
-    seen = [SeenImage(place, "", (8, 8), NO_THUMBNAIL) for place in (4, 1, 0)]
-    judged = Judged(
+    seen = [ImageRecord(place, "", (8, 8), NO_THUMBNAIL) for place in (4, 1, 0)]
+    found = HeldOutResiduals(
         [np.float32([[40], [41], [10], [0]])],
         np.array([0, 0, 1, 2]),
         np.array([0, 1, 0, 0]),
         tuple(seen),
     ).in_order()
-    assert [image.place for image in judged.images] == [0, 1, 4]
-    assert judged.image.tolist() == [0, 1, 2, 2]
-    assert judged.tile.tolist() == [0, 0, 0, 1]
-    assert judged.energies[0].ravel().tolist() == [0, 10, 40, 41]
+    assert [image.place for image in found.images] == [0, 1, 4]
+    assert found.image.tolist() == [0, 1, 2, 2]
+    assert found.tile.tolist() == [0, 0, 0, 1]
+    assert found.residuals[0].ravel().tolist() == [0, 10, 40, 41]
 
 
 def test_groups_and_unreadable_images(tmp_path: Path) -> None:
@@ -117,7 +117,9 @@ def test_what_can_not_be_streamed_says_so() -> None:
         FRE("efficientnet_lite0", subspace=Autoencoder(), size=64, memory=TINY).fit(images(4))
     # by itself, the preset means the autoencoder of its ResNet-50
     documented = FRE(preset="reference", size=64, memory=TINY)
-    lite = FRE(**LITE, size=64).extractor(get_backbone("efficientnet_lite0"))  # its weights suffice
+    lite = FRE(**LITE, size=64)._extractor(
+        get_backbone("efficientnet_lite0")
+    )  # its weights suffice
     with pytest.raises(DatasetError, match="an autoencoder can't be trained without"):
         documented._streams(lite, images(4), documented._configuration())
     with pytest.raises(DatasetError, match="3 good images or more; 2 of 3"):

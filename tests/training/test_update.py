@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import texture
-from fitted_models import IMAGES, NEW, SIZE, assert_same_subspaces, defective, detector, scores
+from fitted_models import (
+    IMAGES,
+    NEW,
+    SIZE,
+    assert_same_subspaces,
+    defective,
+    detector,
+    fitted,
+    scores,
+)
 from fre import Method, Model, load, merge_models
 from fre.backbones import get_backbone
 from fre.backbones.model_file import embedded_backbone
@@ -32,10 +41,10 @@ from fre.features.extractor import FeatureExtractor
 from fre.onnx_tools.side_arrays import read_arrays, with_arrays, without_arrays
 from fre.subspaces.gram import Gram
 from fre.subspaces.image import coordinates_of, fit_image_wide
-from fre.subspaces.image_statistics import SubspaceStatistics
-from fre.training.fitted import LearntPart, kinship
+from fre.subspaces.image_statistics import ImageStatistics
+from fre.subspaces.protocols import FitOptions
+from fre.training.growth import image_shrinkage, scaled
 from fre.training.training_images import TrainingImages
-from fre.training.update import learnt_of
 
 
 @pytest.mark.slow
@@ -86,7 +95,7 @@ def test_an_updated_model_tells_defects_as_one_of_all_images_does(
 def test_residuals_shrink_towards_those_of_a_training_on_all(model: Model, whole: Model) -> None:
     """Scales are of the new number of images, not of the old one."""
     before, after, wanted = (
-        [float(part.energies.mean()) for part in learnt_of(each).parts]
+        [float(part.residuals.mean()) for part in fitted(each).parts]
         for each in (model, model.update(IMAGES[12:], accept_anomalous=True), whole)
     )
     for old, new, goal in zip(before, after, wanted, strict=True):
@@ -101,34 +110,34 @@ def test_images_that_new_ones_are_akin_to_shrink_most(model: Model) -> None:
         np.clip(image + shift, 0, 255).astype(np.uint8)
         for image, shift in zip(IMAGES, shifts, strict=False)
     ]
-    before, after = learnt_of(model), learnt_of(model.update(close, accept_anomalous=True))
+    before, after = fitted(model), fitted(model.update(close, accept_anomalous=True))
     by_position = [i for i, part in enumerate(before.parts) if part.part.scope == "position"]
     assert by_position
     for index in by_position:
-        old, new = (each.parts[index].energies[:12].mean(axis=1) for each in (before, after))
+        old, new = (each.parts[index].residuals[:12].mean(axis=1) for each in (before, after))
         shares = new / old
         assert shares[:3].mean() < shares[3:].min()
 
 
-def test_kinship_is_the_root_of_what_others_shrink_by_beyond_the_mean() -> None:
+def test_image_shrinkage_is_the_root_of_what_others_shrink_by_beyond_the_mean() -> None:
     before = np.ones((2, 4), np.float32)
     after = before * np.array([[1], [4]], np.float32)
-    np.testing.assert_allclose(kinship([(before, after)]), [2**-0.5, 2**0.5])
+    np.testing.assert_allclose(image_shrinkage([(before, after)]), [2**-0.5, 2**0.5])
     # Of two, the mean of the logarithms.
-    np.testing.assert_allclose(kinship([(before, after), (before, before)]), [2**-0.25, 2**0.25])
-    assert kinship([]) is None
+    np.testing.assert_allclose(
+        image_shrinkage([(before, after), (before, before)]), [2**-0.25, 2**0.25]
+    )
+    assert image_shrinkage([]) is None
 
 
 @given(st.integers(0, 10**6))
-def test_kinship_leaves_the_mean_of_each_location(seed: int) -> None:
+def test_image_shrinkage_leaves_the_mean_of_each_location(seed: int) -> None:
     rng = np.random.default_rng(seed)
     energies = rng.gamma(2.0, size=(7, 5)).astype(np.float32)
     energies[:, 4] = 0
     factors = rng.gamma(3.0, size=7)
     shares = rng.uniform(0.1, 1.0, 5)
-    part: Any = None  # what is scaled does not ask what it is of
-    learnt = LearntPart(part, part, energies)
-    alike, akin = learnt.scaled(shares), learnt.scaled(shares, factors)
+    alike, akin = scaled(energies, shares), scaled(energies, shares, factors)
     np.testing.assert_allclose(akin.mean(axis=0), alike.mean(axis=0), rtol=1e-5)
     ratios = akin[:, :4] / energies[:, :4]
     np.testing.assert_allclose(ratios / ratios[0], np.tile(factors[:, None] / factors[0], 4), 1e-4)
@@ -397,7 +406,7 @@ def test_damaged_statistics_are_refused(model: Model) -> None:
     for name in arrays:
         if name.endswith("/coordinates"):
             with pytest.raises(ModelFileError):
-                learnt_of(Model(with_arrays(bare, {**arrays, name: arrays[name][:, 1:]})))
+                fitted(Model(with_arrays(bare, {**arrays, name: arrays[name][:, 1:]})))
 
 
 @pytest.mark.parametrize("shape", [(9, 40), (40, 9)], ids=["wide", "tall"])
@@ -405,19 +414,19 @@ def test_features_come_back_from_coordinates(shape: tuple[int, int]) -> None:
     X = np.random.default_rng(0).normal(100, 1, shape).astype(np.float32)
     X[3] = X[4]
     gram = Gram(X)
-    statistics = SubspaceStatistics.of_gram(gram)
+    statistics = ImageStatistics.of_gram(gram)
     found = coordinates_of(gram, statistics)
     assert found is not None
     np.testing.assert_allclose(statistics.features(found), X, rtol=1e-6)
-    assert coordinates_of(gram, SubspaceStatistics.of_gram(gram, capacity=3)) is None
+    assert coordinates_of(gram, ImageStatistics.of_gram(gram, capacity=3)) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["default", "reference"])
 def test_image_wide_subspaces_are_calibrated_as_in_one_training(preset: str) -> None:
-    one = learnt_of(detector(preset).fit(IMAGES))
-    grown = learnt_of(detector(preset).fit(IMAGES[:12]).update(IMAGES[12:], accept_anomalous=True))
-    merged = learnt_of(merge_models(*(detector(preset).fit(IMAGES[i::2]) for i in range(2))))
+    one = fitted(detector(preset).fit(IMAGES))
+    grown = fitted(detector(preset).fit(IMAGES[:12]).update(IMAGES[12:], accept_anomalous=True))
+    merged = fitted(merge_models(*(detector(preset).fit(IMAGES[i::2]) for i in range(2))))
     order = [*range(0, 24, 2), *range(1, 24, 2)]
     image_wide = [i for i, part in enumerate(one.parts) if part.part.scope == "image"]
     assert image_wide
@@ -430,30 +439,29 @@ def test_image_wide_subspaces_are_calibrated_as_in_one_training(preset: str) -> 
             assert features is not None
             np.testing.assert_allclose(features, known[rows], atol=1e-5 * scale)
             statistics = other.parts[i].statistics
-            assert isinstance(statistics, SubspaceStatistics)
+            assert isinstance(statistics, ImageStatistics)
             again = fit_image_wide(
                 known[rows],
                 other.parts[i].part.layout.channels,
                 other.folds_of_rows,
-                variance=0.97,
-                at_most=256 if preset == "default" else None,
-                capacity=statistics.capacity,
+                FitOptions(at_most=256 if preset == "default" else None),
+                statistics.capacity,
             )
-            energies = other.parts[i].energies
-            np.testing.assert_allclose(energies, again.energies, rtol=1e-3, atol=1e-3 * scale)
+            energies = other.parts[i].residuals
+            np.testing.assert_allclose(energies, again.residuals, rtol=1e-3, atol=1e-3 * scale)
 
 
 def test_beyond_the_capacity_features_are_gone(model: Model) -> None:
     small = detector(method=Method(rank=8)).fit(IMAGES[:12])
-    image_wide = [part for part in learnt_of(small).parts if part.part.scope == "image"]
+    image_wide = [part for part in fitted(small).parts if part.part.scope == "image"]
     assert [part.statistics.n for part in image_wide] == [12, 12]
     assert all(part.features(4) is not None for part in image_wide)
     assert all(part.features(5) is None for part in image_wide)
     grown = small.update(IMAGES[12:], accept_anomalous=True)
-    for part in learnt_of(grown).parts:
+    for part in fitted(grown).parts:
         assert part.coordinates is None
-        assert part.energies.shape[0] == 24
-        assert np.isfinite(part.energies).all()
+        assert part.residuals.shape[0] == 24
+        assert np.isfinite(part.residuals).all()
 
 
 @pytest.mark.slow
@@ -470,10 +478,10 @@ def test_a_file_without_coordinates_is_updated_all_the_same(model: Model) -> Non
 def test_only_so_many_residuals_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fre.training.fitted.KEPT_ROWS", 33)
     model = detector("reference").fit([texture(seed, (64, 64)) for seed in range(40)])
-    learnt = learnt_of(model)
-    assert learnt.n == 33
-    assert len(learnt.parts[0].energies) == 33
-    assert learnt.parts[0].statistics.n == 40
-    grown = learnt_of(model.update(NEW, accept_anomalous=True))
+    kept = fitted(model)
+    assert kept.n == 33
+    assert len(kept.parts[0].residuals) == 33
+    assert kept.parts[0].statistics.n == 40
+    grown = fitted(model.update(NEW, accept_anomalous=True))
     assert grown.n == 33
     assert grown.parts[0].statistics.n == 46

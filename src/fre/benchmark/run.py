@@ -236,14 +236,14 @@ class _Source:
                 self._opened[variant.backbone] = backbone
             method = replace(detector.method or Method(), pool=self._pool)
             detector = FRE(**{**detector.get_params(), "method": method})
-            base = detector.extractor(backbone, threads=self.threads)
+            base = detector._extractor(backbone, threads=self.threads)
             paths = [sample.path for sample in self.dataset.train]
             self._base = base, base.extract(paths, progress=self.progress)
         extractor, features = self._base
         if variant.preset == "default" or variant.pool == self._pool:
             # The default preset pools what it has extracted without pooling.
             return extractor, features
-        pooled = detector.extractor(extractor.backbone, threads=self.threads)
+        pooled = detector._extractor(extractor.backbone, threads=self.threads)
         X = pool_features(features.X, extractor.layout, pooled.layout)
         return pooled, replace(features, X=X)
 
@@ -254,7 +254,7 @@ def _measure(source: _Source, variant: Variant, seed: int) -> dict[str, Any]:
     detector = source.detector(variant, seed)
     extractor, features = source.features(variant, detector)
     extracted = time.perf_counter()
-    model = detector.fit_features(
+    model = detector._fit_features(
         extractor, features, threads=source.threads, progress=source.progress
     )
     trained = time.perf_counter()

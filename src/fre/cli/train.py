@@ -32,7 +32,7 @@ from fre.errors import OptionError
 
 if TYPE_CHECKING:
     from fre.model import Model
-    from fre.training.two_pass import StreamFit
+    from fre.training.streamed import TwoPasses
 
 
 @click.command(
@@ -180,8 +180,8 @@ def train(
     from fre.datasets import count_kinds, describe, open_dataset, require_train
     from fre.detector import FRE
     from fre.storage.files import check_writable, discard
+    from fre.training.checkpoint import CHECKPOINT_SECONDS
     from fre.training.config import parse_settings
-    from fre.training.plan import CHECKPOINT_SECONDS
 
     held = {"--memory": parameters["memory"], "--checkpoint-every": checkpoint_seconds}
     stream = _ray(engine, address, workers, threads, held)
@@ -220,7 +220,7 @@ def train(
 
 def _ray(
     engine: str, address: str | None, workers: int | None, threads: int, held: dict[str, Any]
-) -> StreamFit | None:
+) -> TwoPasses | None:
     """Return the reader of images on a Ray cluster; ``None`` for this machine.
 
     Args:

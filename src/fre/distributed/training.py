@@ -1,16 +1,16 @@
-"""Training in two passes on many machines.
+"""The two passes of a streamed training on many machines.
 
-Each piece of work is some images of one fold. In the first pass a worker makes of them the
-statistics of that fold, and sums of few are summed again, as a tree, until few are left. In the
-second one a worker looks at some of the images once more, with the subspaces that their fold is
-judged by.
+A piece of work is some images of one fold. In the first pass a worker accumulates their statistics,
+which are then merged as a tree until few are left. In the second pass a worker computes the
+held-out residuals of some images, by the subspaces of all folds but theirs.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,27 +21,20 @@ from numpy.typing import NDArray
 
 from fre.distributed.cluster import READERS, Cluster, check_version
 from fre.errors import ImageError, OptionError
-from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout
 from fre.features.runner import FeatureRunner
-from fre.features.stream import SeenImage
+from fre.features.stream import ImageRecord
 from fre.images.decode import ImageSource
 from fre.images.geometry import Geometry
 from fre.images.roi import Roi
 from fre.storage.remote import is_url
-from fre.subspaces.cross_fit import folds_of
-from fre.training.fold_statistics import Learner
-from fre.training.parts import Part
-from fre.training.plan import StreamOptions
-from fre.training.two_pass import (
-    Judged,
-    Judges,
-    Streamed,
-    absorb,
-    calibration_places,
-    check_enough,
-    judge,
-    streamed_from,
+from fre.training.fold_statistics import FoldStatistics, HeldOutSubspaces
+from fre.training.streamed import (
+    HeldOutResiduals,
+    Job,
+    StreamOptions,
+    accumulate,
+    held_out_residuals,
 )
 from fre.types import Progress
 from fre.version import __version__
@@ -52,7 +45,7 @@ PIECES = 4
 SMALLEST, LARGEST = 32, 8192
 """Images of a piece: enough to be worth their statistics, and not too many to do again."""
 
-JUDGED = 256
+HELD_OUT = 256
 """Images of a piece of the second pass, which has no statistics to send."""
 
 FAN_IN = 4
@@ -61,7 +54,7 @@ FAN_IN = 4
 
 @dataclass(frozen=True)
 class RayFit:
-    """Goes through the images of a training on a Ray cluster, for `fre.FRE.fit`.
+    """The two passes over the images of a training on a Ray cluster, for `fre.FRE.fit`.
 
     Example::
 
@@ -73,139 +66,136 @@ class RayFit:
 
     cluster: Cluster
 
-    def __call__(
-        self,
-        extractor: FeatureExtractor,
-        sources: Sequence[ImageSource],
-        parts: Sequence[Part],
-        folds: Sequence[NDArray[np.intp]],
-        options: StreamOptions,
-        *,
-        identity: Mapping[str, Any],
-        progress: Progress | None = None,
-    ) -> Streamed:
-        """See `fre.training.two_pass.stream_fit`; checkpoints are not written.
+    def session(self) -> AbstractContextManager[Any]:
+        """Join the cluster once for both passes."""
+        return self.cluster.joined(ordered=True)
 
-        The model does not depend on which worker was faster, or died: sums are made in one order.
+    def accumulate(
+        self, job: Job, statistics: FoldStatistics, progress: Progress | None
+    ) -> tuple[FoldStatistics, list[ImageRecord], list[ImageError]]:
+        """Accumulate the statistics of each fold; see `fre.training.streamed.TwoPasses`.
+
+        Checkpoints are not written. The model does not depend on which worker was faster, or died:
+        statistics are merged in one order.
 
         Raises:
             MissingDependencyError: Ray is not installed.
             ImageError: an image can't be read.
-            DatasetError: fewer than two images can be read.
-            OptionError: no cluster at the address, or a rank that the images do not allow.
+            OptionError: no cluster at the address.
         """
-        names = _absolute(sources)
-        fold_of = folds_of(len(sources), folds)
+        names = _absolute(job.sources)
         with self.cluster.joined(ordered=True) as workers:
             import ray
 
-            job = _Job(
-                ray.put(extractor.model()),
-                extractor.layouts,
-                extractor.geometry,
-                extractor.roi,
-                tuple(parts),
-                len(folds),
-                replace(options, checkpoint=None),
-                self.cluster.threads,
-                __version__,
-            )
-            learner, images, skipped = self._learn(ray, job, names, fold_of, workers)
-            check_enough([image.sha256 for image in images], sources)
-            judges = Judges.of(learner, options, progress)
-            chosen = calibration_places(images, extractor)
-            judged = self._judge(ray, job, judges, names, fold_of, chosen, workers, progress)
-        folds_judged = fold_of[[image.place for image in judged.images]]
-        return streamed_from(judges, judged, folds_judged, images, skipped)
-
-    def _learn(
-        self,
-        ray: Any,
-        job: _Job,
-        names: Sequence[str],
-        fold_of: NDArray[np.intp],
-        workers: int,
-    ) -> tuple[Learner, list[SeenImage], list[ImageError]]:
-        """The first pass: what was learnt, of which images, and errors of those left out."""
-        size = min(max(SMALLEST, -(-len(names) // (PIECES * workers))), LARGEST)
-        pieces = [*_pieces(range(len(names)), fold_of, names, size)]
-        work = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
-            Learning,
-            fn_constructor_args=(job,),
-            batch_size=1,
-            batch_format="pyarrow",
-            **self.cluster.pool(workers),
-        )
-        left = len(pieces)
-        while left > FAN_IN:
-            left = -(-left // FAN_IN)
-            work = work.map_batches(
-                partial(_merged, job=job),
-                batch_size=FAN_IN,
+            shared = _Shared.of(ray, job, statistics, self.cluster.threads)
+            size = min(max(SMALLEST, -(-len(names) // (PIECES * workers))), LARGEST)
+            pieces = [*_pieces(range(len(names)), job.fold_of, names, size)]
+            work = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
+                Learning,
+                fn_constructor_args=(shared,),
+                batch_size=1,
                 batch_format="pyarrow",
-                # Workers have all the cores.
-                num_cpus=0,
-                # Levels that differ in this are kept apart; others Ray Data would run as one.
-                compute=ray.data.TaskPoolStrategy(size=left),
+                **self.cluster.pool(workers),
             )
-        learner = job.learner()
-        images: list[SeenImage] = []
-        skipped: dict[int, str] = {}
-        for row in work.iter_rows():
-            learner = learner.merge(job.learner(row["statistics"]))
-            found, left_out = _seen_from(row["seen"])
-            images += found
-            skipped |= left_out
+            left = len(pieces)
+            while left > FAN_IN:
+                left = -(-left // FAN_IN)
+                work = work.map_batches(
+                    partial(_merged, shared=shared),
+                    batch_size=FAN_IN,
+                    batch_format="pyarrow",
+                    # Workers have all the cores.
+                    num_cpus=0,
+                    # Levels that differ in this are kept apart; others Ray Data would run as one.
+                    compute=ray.data.TaskPoolStrategy(size=left),
+                )
+            total = shared.statistics()
+            images: list[ImageRecord] = []
+            skipped: dict[int, str] = {}
+            for row in work.iter_rows():
+                total = total.merge(shared.statistics(row["statistics"]))
+                found, left_out = _records_from(row["seen"])
+                images += found
+                skipped |= left_out
         images.sort(key=lambda image: image.place)
-        return learner, images, [ImageError(names[at], skipped[at]) for at in sorted(skipped)]
+        return total, images, [ImageError(names[at], skipped[at]) for at in sorted(skipped)]
 
-    def _judge(
+    def hold_out(
         self,
-        ray: Any,
-        job: _Job,
-        judges: Judges,
-        names: Sequence[str],
-        fold_of: NDArray[np.intp],
-        chosen: Sequence[int],
-        workers: int,
+        job: Job,
+        subspaces: Iterable[tuple[int, HeldOutSubspaces]],
+        chosen: NDArray[np.intp],
         progress: Progress | None,
-    ) -> Judged:
-        """The second pass."""
-        by_fold = {fold: ray.put(judges.of_fold(fold)) for fold in judges.others}
-        size = min(max(SMALLEST, -(-len(chosen) // (PIECES * workers))), JUDGED)
-        pieces = [*_pieces(chosen, fold_of, names, size)]
-        work = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
-            Judging,
-            fn_constructor_args=(job, by_fold),
-            batch_size=1,
-            batch_format="pyarrow",
-            **self.cluster.pool(workers),
-        )
-        found: list[Judged] = []
-        done = 0
-        for row in work.iter_rows():
-            images, _ = _seen_from(row["seen"])
-            done += row["done"]
-            if images:
-                found.append(_judged_from(row["judged"], images))
-            if progress:
-                progress("Calibrating", done, len(chosen))
-        return Judged.join(found).in_order()
+    ) -> HeldOutResiduals:
+        """Compute held-out residuals; see `fre.training.streamed.TwoPasses`."""
+        names = _absolute(job.sources)
+        with self.cluster.joined(ordered=True) as workers:
+            import ray
+
+            shared = _Shared.of(ray, job, None, self.cluster.threads)
+            own: Any = None
+            by_fold: dict[int, Any] = {}
+            for fold, of_fold in subspaces:
+                own = ray.put(of_fold.own) if own is None else own
+                by_fold[fold] = ray.put(replace(of_fold, own=[]))
+            size = min(max(SMALLEST, -(-len(chosen) // (PIECES * workers))), HELD_OUT)
+            pieces = [*_pieces(chosen.tolist(), job.fold_of, names, size)]
+            work = ray.data.from_items(pieces, override_num_blocks=len(pieces)).map_batches(
+                HoldingOut,
+                fn_constructor_args=(shared, own, by_fold),
+                batch_size=1,
+                batch_format="pyarrow",
+                **self.cluster.pool(workers),
+            )
+            found: list[HeldOutResiduals] = []
+            done = 0
+            for row in work.iter_rows():
+                images, _ = _records_from(row["seen"])
+                done += row["done"]
+                if images:
+                    found.append(_residuals_from(row["residuals"], images))
+                if progress:
+                    progress("Calibrating", done, len(chosen))
+        return HeldOutResiduals.join(found)
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What every worker knows of a training."""
+class _Shared:
+    """Data that every worker of a training receives.
+
+    Attributes:
+        model: reference to the network.
+        layouts: layouts of the extracted layers.
+        geometry: how an image meets the input.
+        roi: the inspected part of the images; ``None`` is all.
+        empty: statistics of the detector's parts, without any feature; not for the second pass.
+        options: how the images are read.
+        threads: number of threads of each worker.
+        version: version of fre that workers must have.
+    """
 
     model: Any
     layouts: tuple[FeatureLayout, ...]
     geometry: Geometry
     roi: Roi | None
-    parts: tuple[Part, ...]
-    folds: int
+    empty: FoldStatistics | None
     options: StreamOptions
     threads: int
     version: str
+
+    @classmethod
+    def of(cls, ray: Any, job: Job, empty: FoldStatistics | None, threads: int) -> _Shared:
+        extractor, options = job.extractor, replace(job.options, checkpoint=None)
+        return cls(
+            ray.put(extractor.model()),
+            extractor.layouts,
+            extractor.geometry,
+            extractor.roi,
+            empty,
+            options,
+            threads,
+            __version__,
+        )
 
     def runner(self) -> FeatureRunner:
         import ray
@@ -220,109 +210,109 @@ class _Job:
             readers=READERS * self.threads,
         )
 
-    def learner(self, stored: Any = None) -> Learner:
-        """A learner that knows nothing, or what was stored."""
-        learner = Learner(
-            self.parts, self.layouts, folds=self.folds, capacity=self.options.capacity
-        )
+    def statistics(self, stored: Any = None) -> FoldStatistics:
+        """Return statistics without any feature, or those that were stored."""
+        assert self.empty is not None
+        statistics = self.empty.empty()
         if stored is not None:
-            learner.restore(_unpacked(stored))
-        return learner
+            statistics.restore(_unpacked(stored))
+        return statistics
 
 
 class Learning:
     """A worker of the first pass.
 
     Args:
-        job: what it knows.
+        shared: data that every worker receives.
     """
 
-    def __init__(self, job: _Job) -> None:
-        self._job = job
+    def __init__(self, shared: _Shared) -> None:
+        self._shared = shared
 
     @cached_property
     def _runner(self) -> FeatureRunner:
-        return self._job.runner()
+        return self._shared.runner()
 
     def __call__(self, batch: Any) -> Any:
-        """The statistics of some images of a fold."""
+        """Return the statistics of some images of a fold."""
         (piece,) = batch.to_pylist()
-        learner = self._job.learner()
-        images, skipped = absorb(
+        statistics = self._shared.statistics()
+        images, skipped = accumulate(
             self._runner,
             _sources_of(piece),
             np.full(len(piece["sources"]), piece["fold"], np.intp),
-            learner,
-            self._job.options,
+            statistics,
+            self._shared.options,
         )
-        return _statistics_row(learner.merge(), [_noted(piece, images, skipped)])
+        return _statistics_row(statistics.merge(), [_noted(piece, images, skipped)])
 
 
-def _merged(batch: Any, job: _Job) -> Any:
-    learner = job.learner()
+def _merged(batch: Any, shared: _Shared) -> Any:
+    statistics = shared.statistics()
     seen = []
-    for statistics, noted in zip(batch["statistics"], batch["seen"], strict=True):
-        learner = learner.merge(job.learner(statistics.as_buffer()))
+    for stored, noted in zip(batch["statistics"], batch["seen"], strict=True):
+        statistics = statistics.merge(shared.statistics(stored.as_buffer()))
         seen += json.loads(noted.as_py())
-    return _statistics_row(learner, seen)
+    return _statistics_row(statistics, seen)
 
 
-def _statistics_row(learner: Learner, seen: list[Any]) -> Any:
+def _statistics_row(statistics: FoldStatistics, seen: list[Any]) -> Any:
     import pyarrow as pa
 
     return pa.table(
         {
-            "statistics": _column(_packed(learner.to_arrays())),
+            "statistics": _column(_packed(statistics.to_arrays())),
             "seen": pa.array([json.dumps(seen)], pa.large_string()),
         }
     )
 
 
-class Judging:
+class HoldingOut:
     """A worker of the second pass.
 
     Args:
-        job: what it knows.
-        judges: references to the judges of each fold.
+        shared: data that every worker receives.
+        own: reference to the subspaces of all images.
+        by_fold: references to the subspaces of all folds but one.
     """
 
-    def __init__(self, job: _Job, judges: Mapping[int, Any]) -> None:
-        self._job = job
-        self._references = judges
-        self._judges: dict[int, Judges] = {}
+    def __init__(self, shared: _Shared, own: Any, by_fold: Mapping[int, Any]) -> None:
+        self._shared = shared
+        self._own = own
+        self._by_fold = by_fold
+        self._subspaces: dict[int, HeldOutSubspaces] = {}
 
     @cached_property
     def _runner(self) -> FeatureRunner:
-        return self._job.runner()
+        return self._shared.runner()
 
-    def _of_fold(self, fold: int) -> Judges:
+    def _of_fold(self, fold: int) -> HeldOutSubspaces:
         import ray
 
-        if fold not in self._judges:
-            # Pieces come fold by fold; the judges of one before would only take memory.
-            self._judges = {fold: ray.get(self._references[fold])}
-        return self._judges[fold]
+        if fold not in self._subspaces:
+            # Pieces come fold by fold; the subspaces of one before would only take memory.
+            found = replace(ray.get(self._by_fold[fold]), own=ray.get(self._own))
+            self._subspaces = {fold: found}
+        return self._subspaces[fold]
 
     def __call__(self, batch: Any) -> Any:
-        """The residuals of some images of a fold."""
+        """Return the held-out residuals of some images of a fold."""
         import pyarrow as pa
 
         (piece,) = batch.to_pylist()
-        judged = judge(
+        found = held_out_residuals(
             self._runner,
             _sources_of(piece),
-            piece["fold"],
             self._of_fold(piece["fold"]),
-            self._job.learner(),
-            self._job.options,
+            self._shared.options,
         )
-        arrays: dict[str, NDArray[Any]] = {"image": judged.image, "tile": judged.tile}
-        for index, values in enumerate(judged.energies):
-            arrays[f"energies/{index}"] = values
+        arrays: dict[str, NDArray[Any]] = {"image": found.image, "tile": found.tile}
+        for index, values in enumerate(found.residuals):
+            arrays[f"residuals/{index}"] = values
         return pa.table(
             {
-                "judged": _column(_packed(arrays)),
-                "seen": [json.dumps([_noted(piece, judged.images, None)])],
+                "residuals": _column(_packed(arrays)),
+                "seen": [json.dumps([_noted(piece, found.images, None)])],
                 "done": [len(piece["sources"])],
             }
         )
@@ -362,7 +352,7 @@ def _sources_of(piece: Mapping[str, Any]) -> list[ImageSource]:
 
 
 def _noted(
-    piece: Mapping[str, Any], images: Sequence[SeenImage], skipped: Sequence[ImageError] | None
+    piece: Mapping[str, Any], images: Sequence[ImageRecord], skipped: Sequence[ImageError] | None
 ) -> dict[str, Any]:
     """Which images were seen, as plain JSON values."""
     left_out = sorted({*range(len(piece["places"]))} - {image.place for image in images})
@@ -375,20 +365,20 @@ def _noted(
     }
 
 
-def _seen_from(noted: str) -> tuple[list[SeenImage], dict[int, str]]:
+def _records_from(noted: str) -> tuple[list[ImageRecord], dict[int, str]]:
     """Images that were seen; and by its place, why another one was not."""
-    images: list[SeenImage] = []
+    images: list[ImageRecord] = []
     skipped: dict[int, str] = {}
     for piece in json.loads(noted):
-        images += map(SeenImage.of_note, piece["images"])
+        images += map(ImageRecord.of_note, piece["images"])
         skipped |= dict(piece["skipped"])
     return images, skipped
 
 
-def _judged_from(stored: Any, images: Sequence[SeenImage]) -> Judged:
+def _residuals_from(stored: Any, images: Sequence[ImageRecord]) -> HeldOutResiduals:
     arrays = _unpacked(stored)
-    energies = [arrays[f"energies/{index}"] for index in range(len(arrays) - 2)]
-    return Judged(energies, arrays["image"], arrays["tile"], tuple(images))
+    residuals = [arrays[f"residuals/{index}"] for index in range(len(arrays) - 2)]
+    return HeldOutResiduals(residuals, arrays["image"], arrays["tile"], tuple(images))
 
 
 def _packed(arrays: Mapping[str, NDArray[Any]]) -> Any:

@@ -27,7 +27,7 @@ NO_THUMBNAIL = np.zeros((0, 0), np.uint8)
 
 
 @dataclass(frozen=True)
-class SeenImage:
+class ImageRecord:
     """Record of an image whose features were computed.
 
     Attributes:
@@ -44,7 +44,7 @@ class SeenImage:
     thumbnail: NDArray[np.uint8]
     appearance: tuple[float, ...] = ()
 
-    def at(self, place: int) -> SeenImage:
+    def at(self, place: int) -> ImageRecord:
         """Return the record with another index, without thumbnail."""
         return replace(self, place=place, thumbnail=NO_THUMBNAIL)
 
@@ -53,7 +53,7 @@ class SeenImage:
         return (self.place, self.sha256, *self.size, *self.appearance)
 
     @classmethod
-    def of_note(cls, note: Sequence[Any]) -> SeenImage:
+    def of_note(cls, note: Sequence[Any]) -> ImageRecord:
         """Return the record that `to_note` wrote."""
         place, sha256, height, width, *measured = note
         return cls(place, sha256, (height, width), NO_THUMBNAIL, tuple(measured))
@@ -107,7 +107,7 @@ class FeatureStream:
         progress: Progress | None = None,
         out: FloatArray | None = None,
     ) -> None:
-        self.images: list[SeenImage] = []
+        self.images: list[ImageRecord] = []
         self.skipped: list[ImageError] = []
         self._out = np.empty((0, 0), np.float32) if out is None else out
         self._extractor = extractor
@@ -169,7 +169,7 @@ class FeatureStream:
                 number = len(self.images)
                 assert image.thumbnail is not None
                 self.images.append(
-                    SeenImage(
+                    ImageRecord(
                         place,
                         image.sha256,
                         image.original_size,

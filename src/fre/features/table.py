@@ -16,8 +16,56 @@ from fre.types import FloatArray
 
 
 @dataclass(frozen=True)
+class RowIndex:
+    """Which image and tile each row of features or residuals is of.
+
+    Attributes:
+        image: (r,), number of the image, ascending.
+        tile: (r,), number of the tile in the image; 0 for a whole image.
+        n: number of images.
+        sizes: (n, 2), original height and width of each image; ``None``: the input size.
+    """
+
+    image: NDArray[np.intp]
+    tile: NDArray[np.intp]
+    n: int
+    sizes: NDArray[np.intp] | None
+
+    def largest(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return, for each image, the largest value of its rows: (r,) to float64 (n,)."""
+        result = np.full(self.n, -np.inf)
+        np.maximum.at(result, self.image, values)
+        return result
+
+    def map_maxima(
+        self, maps: Iterable[FloatArray], geometry: Geometry, roi: Roi | None
+    ) -> NDArray[np.float64]:
+        """Return, for each image, the largest value of its anomaly map: float64 (n,).
+
+        Args:
+            maps: float32 (H, W), one for each row.
+            geometry: how the inputs were made of images.
+            roi: the inspected part of the images; ``None`` is all.
+        """
+        result = np.full(self.n, -np.inf)
+        rows = zip(self.image, self.tile, maps, strict=True)
+        for index, group in groupby(rows, key=lambda row: row[0]):
+            size = geometry.size
+            if self.sizes is not None:
+                size = int(self.sizes[index][0]), int(self.sizes[index][1])
+            parts: list[FloatArray | None] = [None] * geometry.count(size)
+            for _, tile, values in group:
+                parts[tile] = values
+            whole = geometry.content(parts, size)
+            if roi is not None and geometry.tiling is not None:
+                whole = whole * roi.at_size((whole.shape[0], whole.shape[1]))
+            result[index] = whole.max()
+        return result
+
+
+@dataclass(frozen=True)
 class Features:
-    """What a backbone says of a set of images.
+    """Features of a set of images, a row each, or one for each tile and augmented copy.
 
     Attributes:
         X: float32 (r, D), a flat feature a row: one of each image; or one of each tile and of
@@ -30,7 +78,7 @@ class Features:
         tile: (r,), which of the image's tiles a row is of; ``None``: images are whole.
         copy: (r,), 0 for a row of an image as it is, above that for an augmented copy; ``None``:
             all as they are.
-        sizes: (n,), original height and width of each image; ``None``: that of the input.
+        sizes: (n,), original height and width of each image; ``None``: the input size.
         names: (n,), file name of each image, empty for an array; ``None``: not known.
         appearance: float64 (n, 5), from `fre.images.appearance.appearance`; ``None``: not measured.
     """
@@ -51,10 +99,6 @@ class Features:
     def n(self) -> int:
         """The number of images."""
         return len(self.sha256)
-
-    def rows_of(self, images: NDArray[np.intp]) -> NDArray[np.intp]:
-        """All rows of some images."""
-        return images if self.image is None else np.flatnonzero(np.isin(self.image, images))
 
     def by_tile(self) -> list[Features]:
         """The features of each tile by themselves, of images that all have the same tiles."""
@@ -78,46 +122,15 @@ class Features:
         """The rows that are no augmented copies."""
         return np.arange(len(self.X)) if self.copy is None else np.flatnonzero(self.copy == 0)
 
-    def originals_of(self, folds: list[NDArray[np.intp]]) -> list[NDArray[np.intp]]:
-        """For each set of images, which of `originals` are of them."""
-        images = self._image_of_originals()
-        return [np.flatnonzero(np.isin(images, fold)) for fold in folds]
+    @property
+    def images_of_rows(self) -> NDArray[np.intp]:
+        """The image of each row."""
+        return np.arange(len(self.X)) if self.image is None else self.image
 
-    def largest(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
-        """For each image the largest value of its original rows: float64 (n,).
-
-        Args:
-            values: one for each of `originals`.
-        """
-        result = np.full(self.n, -np.inf)
-        np.maximum.at(result, self._image_of_originals(), values)
-        return result
-
-    def map_maxima(
-        self, maps: Iterable[FloatArray], geometry: Geometry, roi: Roi | None
-    ) -> NDArray[np.float64]:
-        """For each image the largest value of its anomaly map: float64 (n,).
-
-        Args:
-            maps: float32 (H, W), one for each of `originals`.
-            geometry: how the inputs were made of images.
-            roi: the part of the images that is looked at; ``None`` is all.
-        """
-        result = np.full(self.n, -np.inf)
+    @property
+    def index(self) -> RowIndex:
+        """Image and tile of each of `originals`."""
         rows = self.originals
-        tiles = np.zeros(len(rows), np.intp) if self.tile is None else self.tile[rows]
-        for index, group in groupby(
-            zip(self._image_of_originals(), tiles, maps, strict=True), key=lambda row: row[0]
-        ):
-            size = geometry.size if self.sizes is None else self.sizes[index]
-            parts: list[FloatArray | None] = [None] * geometry.count(size)
-            for _, tile, values in group:
-                parts[tile] = values
-            whole = geometry.content(parts, size)
-            if roi is not None and geometry.tiling is not None:
-                whole = whole * roi.at_size((whole.shape[0], whole.shape[1]))
-            result[index] = whole.max()
-        return result
-
-    def _image_of_originals(self) -> NDArray[np.intp]:
-        return self.originals if self.image is None else self.image[self.originals]
+        tile = np.zeros(len(rows), np.intp) if self.tile is None else self.tile[rows]
+        sizes = None if self.sizes is None else np.array(self.sizes, np.intp).reshape(-1, 2)
+        return RowIndex(self.images_of_rows[rows], tile, self.n, sizes)

@@ -1,8 +1,18 @@
-"""Several layers, one score and one map: the arithmetic of the default detector.
+"""The arithmetic of the default detector: squared residuals of layers become a score and a map.
 
-A layer's squared residual e(h, w) says little by itself: layers differ in scale, and so do the
-places of a part. Cross-fitted residuals of good images give every place a scale of its own. What
-is computed here in NumPy, for the calibration, the graph computes with the same arrays.
+1. A subspace turns a feature x at a location into a squared residual,
+   e = sum((x - m - V V^T (x - m))^2) over the channels (`fre.subspaces`).
+2. `Standard`: layers and locations differ in scale, so z = (e - mean) / deviation, by the held-out
+   squared residuals of good images.
+3. `Fusion.raw_scores`: z of the score's layers are added, enlarged to a quarter of the input and
+   smoothed (`Enlargement`). The raw score t is the mean of the largest 5 % of the pixels.
+4. The score is (t - mean of good images) / their deviation, plus two terms of the overall residual
+   R, the mean squared residual of an image-wide subspace: `Veto` and `Limit`.
+5. `Fusion.maps`: roots of the squared residuals of the map's layers are standardised, added,
+   enlarged to the input and smoothed.
+
+The calibration computes this in NumPy; the graph computes it with the same arrays
+(`fre.scoring.graph`). The reference preset's score is the plain sum of e over the locations.
 """
 
 from __future__ import annotations
@@ -17,7 +27,7 @@ from numpy.typing import NDArray
 
 from fre.errors import OptionError
 from fre.images.roi import cells, too_small_a_region
-from fre.subspaces.position import PRIOR_IMAGES
+from fre.subspaces.protocols import PRIOR_IMAGES
 from fre.types import FloatArray, MaskArray
 
 Float64: TypeAlias = NDArray[np.float64]
@@ -56,9 +66,8 @@ class Reading:
     """How the residuals of several layers are read: as one score and one map.
 
     Attributes:
-        standardise: what sets the scale of a residual: ``"position"``, good images' residuals at
-            its location, half-and-half with those of its layer; ``"layer"``, those of its layer;
-            ``"none"``, nothing, residuals are added as they are.
+        standardise: scale of a residual. ``"position"``: half from its location and half from its
+            layer; ``"layer"``: from its layer; ``"none"``: residuals are added as they are.
         top: share of the score map's pixels whose mean is the score, in (0, 1]: the largest ones.
         smoothing: standard deviation of the Gaussian that smooths maps, in pixels of the input;
             0 does without.
@@ -142,7 +151,7 @@ class Enlargement:
 
 @dataclass(frozen=True)
 class Standard:
-    """What is normal at each location of a map: ``apply`` gives normal deviations.
+    """Mean and standard deviation of a map at each location, from good images.
 
     Attributes:
         mean: float64 (P,).
@@ -171,8 +180,8 @@ class Standard:
             values: float32 (n, P).
             positional_mean: whether locations differ in what is normal.
             kind: as for `Reading`.
-            inspected: bool (P,), the locations that are looked at; elsewhere ``apply`` gives 0
-                for a 0. ``None`` is all.
+            inspected: bool (P,), inspected locations; elsewhere ``apply`` maps 0 to 0. ``None``
+                is all.
         """
         places = values.shape[1]
         if inspected is not None and not inspected.all():
@@ -238,8 +247,8 @@ class Veto:
     """The overall residual of an image, which sees large and diffuse defects.
 
     Attributes:
-        mean: of the good images' mean residual energy.
-        deviation: of it.
+        mean: mean of the good images' mean squared residuals.
+        deviation: their standard deviation.
     """
 
     mean: float
@@ -259,8 +268,8 @@ class Limit:
     foreign. So it counts at any number of images.
 
     Attributes:
-        energy: the largest mean residual energy that a good image may have.
-        lift: what is added to the score where the energy is twice that.
+        energy: largest mean squared residual of a good image, with a margin.
+        lift: added to the score of an image with twice that mean squared residual.
     """
 
     energy: float
@@ -294,20 +303,20 @@ class Fusion:
     """How residuals of several layers become one score and one map.
 
     Attributes:
-        grids: of each layer.
+        grids: height and width of each layer's map.
         in_score: for each layer, whether it counts for the score.
         in_map: for each layer, whether it counts for the map.
-        score_standards: of the squared residuals of the layers that count for the score.
-        map_standards: of the roots of the squared residuals of those that count for the map.
+        score_standards: scales of the squared residuals of the score's layers.
+        map_standards: scales of the roots of the squared residuals of the map's layers.
         score_enlargements: to `fine_grid`, smoothed; for the layers that count for the score.
         map_alignments: to the finest grid of the map's layers, for these.
         map_enlargement: from there to the size of the input, smoothed.
         top: number of pixels whose mean is the raw score.
-        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
-        raw_mean: of the good images' raw scores.
-        raw_deviation: of them.
+        inspected: bool (H, W), inspected pixels of the input; ``None`` is all.
+        raw_mean: mean of the good images' raw scores.
+        raw_deviation: standard deviation of these.
         veto: on the overall residual; ``None`` with few training images.
-        limit: of the overall residual; ``None`` before the held-out scores are known.
+        limit: limit of the overall residual; ``None`` before the held-out scores are known.
     """
 
     grids: tuple[tuple[int, int], ...]
@@ -348,8 +357,8 @@ class Fusion:
             in_score: for each layer, whether it counts for the score; one does at least.
             in_map: for each layer, whether it counts for the map; all do, if ``None``.
             size: height and width of the input.
-            reading: what is not left to the defaults.
-            inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all.
+            reading: settings; ``None`` takes the defaults.
+            inspected: bool (H, W), inspected pixels of the input; ``None`` is all.
         """
         reading = reading or Reading()
         scoring = [i for i, counts in enumerate(in_score) if counts]
@@ -426,11 +435,11 @@ class Fusion:
         return self._raw_scores([standard.apply(values) for standard, values in standards])
 
     def _scoring(self, values: Sequence[Value]) -> list[Value]:
-        """What belongs to the layers that count for the score."""
+        """Return the values of the score's layers."""
         return [value for value, counts in zip(values, self.in_score, strict=True) if counts]
 
     def _mapped(self, values: Sequence[Value]) -> list[Value]:
-        """What belongs to the layers that count for the map."""
+        """Return the values of the map's layers."""
         return [value for value, counts in zip(values, self.in_map, strict=True) if counts]
 
     def _raw_scores(self, deviations: Sequence[FloatArray]) -> Float64:

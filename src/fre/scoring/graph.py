@@ -1,13 +1,14 @@
 """Assemble preprocessing, backbone and head into one ONNX model.
 
 Training runs the left part of the graph, up to the features; the model file holds all of it.
-Both are made here from the same pieces, so that what was fitted is what is deployed.
+Both are built here from the same functions, so that the fitted network is the deployed one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, TypeAlias, TypeGuard, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +23,8 @@ from fre.scoring.fusion import VETO_DEVIATIONS, Enlargement, Fusion, Standard
 from fre.subspaces.autoencoder import LinearAutoencoder
 from fre.subspaces.patch import PatchSubspace
 from fre.subspaces.position import PositionSubspace
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.protocols import Scope, Subspace
+from fre.subspaces.subspace import ImageSubspace
 from fre.types import MaskArray
 
 SCORE, MAP = "score", "anomaly_map"
@@ -35,24 +37,21 @@ def layer_map(index: int) -> str:
     return f"layer_map/{index}"
 
 
-LayerSubspace: TypeAlias = Subspace | PositionSubspace | PatchSubspace
-Kind = TypeVar("Kind", Subspace, PositionSubspace, PatchSubspace)
+@dataclass(frozen=True)
+class Head:
+    """Everything after the backbone: subspaces, and how their residuals become score and map.
 
+    Attributes:
+        layouts: layout of each layer.
+        subspaces: subspace of each layer.
+        overall: layout and subspace of the overall residual.
+        fusion: makes one score and one map of the squared residuals.
+    """
 
-class Head(Protocol):
-    """What reads the layers of a default detector: see `fre.training.readout.FusedHead`."""
-
-    @property
-    def layouts(self) -> Sequence[FeatureLayout]: ...
-
-    @property
-    def subspaces(self) -> Sequence[LayerSubspace]: ...
-
-    @property
-    def overall(self) -> tuple[FeatureLayout, Subspace]: ...
-
-    @property
-    def fusion(self) -> Fusion: ...
+    layouts: tuple[FeatureLayout, ...]
+    subspaces: tuple[Subspace, ...]
+    overall: tuple[FeatureLayout, ImageSubspace]
+    fusion: Fusion
 
 
 class _Assembly(NetworkGraph):
@@ -80,7 +79,7 @@ class _Assembly(NetworkGraph):
         self,
         features: str,
         layout: FeatureLayout,
-        subspace: Subspace | LinearAutoencoder,
+        subspace: Subspace,
         *,
         half: bool = False,
     ) -> str:
@@ -91,6 +90,7 @@ class _Assembly(NetworkGraph):
         if isinstance(subspace, LinearAutoencoder):
             residual = self._autoencoder_residual(features, subspace)
         else:
+            assert isinstance(subspace, ImageSubspace)
             residual = self._projection_residual(features, subspace, half)
         return self._map_of(residual, layout)
 
@@ -103,7 +103,7 @@ class _Assembly(NetworkGraph):
         channel_axis = build.constant("channel_axis", np.array([1], np.int64))
         return build.node("ReduceSum", shaped, channel_axis, keepdims=0)
 
-    def _projection_residual(self, features: str, subspace: Subspace, half: bool) -> str:
+    def _projection_residual(self, features: str, subspace: ImageSubspace, half: bool) -> str:
         build = self.builder
         mean = build.constant("mean", subspace.mean.astype(np.float32))
         centred = build.node("Sub", features, mean)
@@ -151,7 +151,7 @@ class _Assembly(NetworkGraph):
         return self._of_tile(name, np.stack(values).astype(np.float32))
 
     def half_precision(self, name: str, values: Sequence[NDArray[np.floating]]) -> str:
-        """The same, stored as float16. Of one head, runtimes convert it when they load it."""
+        """Store an array as float16. With one head, runtimes convert it when they load it."""
         stored = self._of_tile(name, np.stack(values).astype(np.float16))
         return self.builder.node("Cast", stored, to=TensorProto.FLOAT)
 
@@ -166,12 +166,12 @@ class _Assembly(NetworkGraph):
         places = self.builder.constant("places", shape)
         return self.builder.node("Reshape", self.feature_map(layout), places)
 
-    def on_grid(self, energies: str, layout: FeatureLayout) -> str:
+    def on_grid(self, squared: str, layout: FeatureLayout) -> str:
         """(N, P) to (N, h, w)."""
         grid = self.builder.constant("place_grid", np.array([-1, *layout.pooled], np.int64))
-        return self.builder.node("Reshape", energies, grid)
+        return self.builder.node("Reshape", squared, grid)
 
-    def position_energies(
+    def position_residuals(
         self, layout: FeatureLayout, subspaces: Sequence[PositionSubspace]
     ) -> str:
         """Squared residual at each location under its own subspace: (N, h, w)."""
@@ -186,17 +186,17 @@ class _Assembly(NetworkGraph):
             centred = build.node("Sub", vectors, mean)
             row = build.constant("row_axis", np.array([2], np.int64))
             outside = build.node("MatMul", build.node("Unsqueeze", centred, row), complement)
-            energies = self.sum_of_squares(build.node("Squeeze", outside, row), 2)
-            return self.on_grid(energies, layout)
+            squared = self.sum_of_squares(build.node("Squeeze", outside, row), 2)
+            return self.on_grid(squared, layout)
         # One batched product for all locations: (P, N, C) by (P, C, k)
         vectors = build.node("Transpose", self.vectors(layout), perm=[2, 0, 1])
         row = build.constant("row_axis", np.array([1], np.int64))
         centred = build.node("Sub", vectors, build.node("Unsqueeze", mean, row))
         outside = build.node("MatMul", centred, complement)
-        energies = build.node("Transpose", self.sum_of_squares(outside, 2), perm=[1, 0])
-        return self.on_grid(energies, layout)
+        squared = build.node("Transpose", self.sum_of_squares(outside, 2), perm=[1, 0])
+        return self.on_grid(squared, layout)
 
-    def patch_energies(self, layout: FeatureLayout, subspaces: Sequence[PatchSubspace]) -> str:
+    def patch_residuals(self, layout: FeatureLayout, subspaces: Sequence[PatchSubspace]) -> str:
         """Squared residual at each location under the subspace of all: (N, h, w)."""
         build = self.builder
         mean = self.constant("patch_mean", [subspace.mean[:, None] for subspace in subspaces])
@@ -206,7 +206,7 @@ class _Assembly(NetworkGraph):
         outside = build.node("MatMul", complement, centred)
         return self.on_grid(self.sum_of_squares(outside, 1), layout)
 
-    def image_energies(self, layout: FeatureLayout, subspaces: Sequence[Subspace]) -> str:
+    def image_residuals(self, layout: FeatureLayout, subspaces: Sequence[ImageSubspace]) -> str:
         """Squared residual at each location under the subspace of the whole map: (N, h, w)."""
         if self.heads == 1:
             return self.residual_map(self.features(layout), layout, subspaces[0], half=True)
@@ -218,9 +218,9 @@ class _Assembly(NetworkGraph):
         return self._map_of(build.node("Sub", centred, decoded), layout)
 
     def _codes(
-        self, name: str, layout: FeatureLayout, subspaces: Sequence[Subspace]
+        self, name: str, layout: FeatureLayout, subspaces: Sequence[ImageSubspace]
     ) -> tuple[str, str, str]:
-        """Of several heads: centred features (N, D), bases (N, D, k) and codes (N, 1, k)."""
+        """For several heads: centred features (N, D), bases (N, D, k) and codes (N, 1, k)."""
         build = self.builder
         mean = self.constant(f"{name}_mean", [subspace.mean for subspace in subspaces])
         centred = build.node("Sub", self.features(layout), mean)
@@ -229,21 +229,20 @@ class _Assembly(NetworkGraph):
         row = build.constant("row_axis", np.array([1], np.int64))
         return centred, basis, build.node("MatMul", build.node("Unsqueeze", centred, row), basis)
 
-    def energies(self, layout: FeatureLayout, subspaces: Sequence[LayerSubspace]) -> str:
+    def squared_residuals(self, layout: FeatureLayout, subspaces: Sequence[Subspace]) -> str:
         """Squared residual at each location of a layer, 0 where nothing is inspected: (N, h, w)."""
-        if _all(subspaces, PositionSubspace):
-            energies = self.position_energies(layout, subspaces)
-        elif _all(subspaces, PatchSubspace):
-            energies = self.patch_energies(layout, subspaces)
-        else:
-            assert _all(subspaces, Subspace)
-            energies = self.image_energies(layout, subspaces)
+        graph_of: dict[Scope, Callable[[FeatureLayout, Any], str]] = {
+            "image": self.image_residuals,
+            "position": self.position_residuals,
+            "patch": self.patch_residuals,
+        }
+        squared = graph_of[subspaces[0].scope](layout, subspaces)
         if self.inspected is None:
-            return energies
+            return squared
         mask = cells(self.inspected, layout.pooled).astype(np.float32)
-        return self.builder.node("Mul", energies, self.builder.constant("inspected_cells", mask))
+        return self.builder.node("Mul", squared, self.builder.constant("inspected_cells", mask))
 
-    def overall_energy(self, layout: FeatureLayout, subspaces: Sequence[Subspace]) -> str:
+    def overall_residual(self, layout: FeatureLayout, subspaces: Sequence[ImageSubspace]) -> str:
         """Mean squared residual of an image: (N,)."""
         build = self.builder
         # No map is needed, so the residual need not be decoded.
@@ -251,20 +250,20 @@ class _Assembly(NetworkGraph):
             centred, _, code = self._codes("overall_basis", layout, subspaces)
             row = build.constant("row_axis", np.array([1], np.int64))
             kept = self.sum_of_squares(build.node("Squeeze", code, row), 1)
-            energy = build.node("Sub", self.sum_of_squares(centred, 1), kept)
+            residual = build.node("Sub", self.sum_of_squares(centred, 1), kept)
         else:
             (subspace,) = subspaces
             mean = self.constant("overall_mean", [subspace.mean])
             centred = build.node("Sub", self.features(layout), mean)
-            energy = self.sum_of_squares(centred, 1)
+            residual = self.sum_of_squares(centred, 1)
             if subspace.rank:
                 basis = self.half_precision("overall_basis", [subspace.basis])
                 kept = self.sum_of_squares(build.node("MatMul", centred, basis), 1)
-                energy = build.node("Sub", energy, kept)
-        return self.affine(energy, [1 / layout.dimension] * self.heads, [0.0] * self.heads)
+                residual = build.node("Sub", residual, kept)
+        return self.affine(residual, [1 / layout.dimension] * self.heads, [0.0] * self.heads)
 
-    def mean_energy(self, maps: str, layout: FeatureLayout) -> str:
-        """The same of squared residuals that are there already, (N, h, w): (N,)."""
+    def mean_residual(self, maps: str, layout: FeatureLayout) -> str:
+        """Mean of an existing squared-residual map, (N, h, w): (N,)."""
         axes = self.builder.constant("location_axes", np.array([1, 2], np.int64))
         total = self.builder.node("ReduceSum", maps, axes, keepdims=0)
         return self.affine(total, [1 / layout.dimension] * self.heads, [0.0] * self.heads)
@@ -298,7 +297,7 @@ class _Assembly(NetworkGraph):
         return self.builder.node("Identity", total, output=output) if output else total
 
     def fused_score(self, maps: Sequence[str], fusions: Sequence[Fusion], overall: str) -> None:
-        """The output ``score`` from the energies of the layers that count for it: (N,)."""
+        """The output ``score`` from the squared residuals of the layers that count: (N,)."""
         build = self.builder
         common = fusions[0]
         scoring = [i for i, counts in enumerate(common.in_score) if counts]
@@ -341,7 +340,7 @@ class _Assembly(NetworkGraph):
         self.add(terms, SCORE)
 
     def fused_map(self, maps: Sequence[str], fusions: Sequence[Fusion]) -> None:
-        """The output ``anomaly_map`` from the energies of the layers that count: (N, H, W)."""
+        """The output ``anomaly_map`` from the squared residuals of the map's layers: (N, H, W)."""
         common = fusions[0]
         mapped = [i for i, counts in enumerate(common.in_map) if counts]
         parts = [
@@ -372,18 +371,18 @@ def detector_model(
     normalisation: Normalisation,
     layout: FeatureLayout,
     size: tuple[int, int],
-    subspace: Subspace | LinearAutoencoder,
+    subspace: Subspace,
     inspected: MaskArray | None = None,
 ) -> onnx.ModelProto:
     """Images to scores and anomaly maps.
 
     Args:
         backbone: a model as `Backbone.graph` returns it, with the layer of ``layout``.
-        normalisation: of its input.
+        normalisation: mean and standard deviation of the network's input.
         layout: which layer, and how it is pooled.
         size: height and width of the input.
-        subspace: of the features of good images, in closed form or trained.
-        inspected: bool (H, W), the pixels of the input that are looked at; ``None`` is all. Not
+        subspace: PCA or autoencoder of good images' features.
+        inspected: bool (H, W), inspected pixels of the input; ``None`` is all. Not
             for an autoencoder, whose reconstruction of nothing is not quite nothing.
 
     Returns:
@@ -407,9 +406,9 @@ def fused_model(
 
     Args:
         backbone: a model as `Backbone.graph` returns it, with the layers of the heads.
-        normalisation: of its input.
-        heads: what reads them: one; or several, of which the input ``tile``, int64 (N,), chooses
-            each image's. They differ in nothing but numbers.
+        normalisation: mean and standard deviation of the network's input.
+        heads: one head; or one for each tile, of which the input ``tile``, int64 (N,), chooses. All
+            have the same structure.
         size: height and width of the input.
 
     Returns:
@@ -422,24 +421,20 @@ def fused_model(
     common = heads[0]
     assembly = _Assembly(backbone, normalisation, size, fusions[0].inspected, len(heads))
     maps = [
-        assembly.energies(layout, [head.subspaces[i] for head in heads])
+        assembly.squared_residuals(layout, [head.subspaces[i] for head in heads])
         for i, layout in enumerate(common.layouts)
     ]
     overall, layout = [head.overall[1] for head in heads], common.overall[0]
     shared = [i for i, subspace in enumerate(common.subspaces) if subspace is overall[0]]
     if fusions[0].veto is None and fusions[0].limit is None:
-        energy = ""
+        residual = ""
     elif shared:
-        energy = assembly.mean_energy(maps[shared[0]], layout)
+        residual = assembly.mean_residual(maps[shared[0]], layout)
     else:
-        energy = assembly.overall_energy(layout, overall)
-    assembly.fused_score(maps, fusions, energy)
+        residual = assembly.overall_residual(layout, overall)
+    assembly.fused_score(maps, fusions, residual)
     assembly.fused_map(maps, fusions)
     return assembly.model(_outputs(size))
-
-
-def _all(subspaces: Sequence[LayerSubspace], kind: type[Kind]) -> TypeGuard[Sequence[Kind]]:
-    return all(isinstance(subspace, kind) for subspace in subspaces)
 
 
 def _widened(matrices: Sequence[NDArray[np.floating]]) -> list[NDArray[np.floating]]:

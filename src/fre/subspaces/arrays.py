@@ -18,8 +18,8 @@ def take(
     Args:
         arrays: by name.
         name: its name.
-        shape: what its shape must be; ``None`` is any length.
-        what: what the arrays make up, for the message.
+        shape: expected shape; ``None`` allows any length.
+        what: name of the thing that the arrays make up, for the message.
 
     Raises:
         ModelFileError: it is missing or has another shape.

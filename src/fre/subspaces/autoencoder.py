@@ -16,16 +16,17 @@ allocated between steps, which takes 20 to 35 % off an epoch of autograd at D fr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import MissingDependencyError, OptionError
-from fre.subspaces.subspace import Subspace
+from fre.subspaces.cross_fit import CrossFit, new_residuals
+from fre.subspaces.protocols import Scope
 from fre.types import FloatArray, Progress
 
 Kind: TypeAlias = Literal["tied", "plain"]
@@ -51,6 +52,7 @@ class LinearAutoencoder:
             feature as its batch met it.
     """
 
+    scope: ClassVar[Scope] = "image"
     kind: Kind
     encoder: FloatArray
     encoder_bias: FloatArray
@@ -88,8 +90,22 @@ class LinearAutoencoder:
             return 1.0
         return max(0.0, 1 - self.residual_energy / self.energy)
 
+    def stored(self) -> LinearAutoencoder:
+        """Return the autoencoder itself, which is stored as it is."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Return rank, kept variance, n, epochs and loss as plain JSON values."""
+        return {
+            "rank": self.rank,
+            "kept_variance": self.kept_variance,
+            "n": self.n,
+            "epochs": self.epochs,
+            "loss": self.losses[-1] if self.losses else None,
+        }
+
     def residual(self, X: NDArray[np.floating]) -> NDArray[np.float64]:
-        """What the autoencoder can't reconstruct of some features.
+        """Return the residual of features: the part that the autoencoder cannot reconstruct.
 
         Args:
             X: (n, D).
@@ -99,7 +115,7 @@ class LinearAutoencoder:
         """
         return _residual(X, self.encoder, self.encoder_bias, self.decoder, self.decoder_bias)
 
-    def energies(self, X: NDArray[np.floating], channels: int) -> FloatArray:
+    def squared_residuals(self, X: NDArray[np.floating], channels: int) -> FloatArray:
         """Squared residual at every location.
 
         Args:
@@ -154,10 +170,10 @@ def train_autoencoder(
         rank: length of a code, k, from 1 to D.
         kind: ``"tied"`` or ``"plain"``.
         epochs: passes over the features.
-        learning_rate: of Adam.
+        learning_rate: step size of Adam.
         batch_size: features a step.
-        seed: of the starting weights and of the order of the features.
-        threads: of PyTorch; 0 leaves their number to it.
+        seed: random seed of the starting weights and of the order of the features.
+        threads: number of PyTorch threads; 0 leaves it to PyTorch.
         progress: called after each epoch.
         on_epoch: called after each epoch with its number, from 1, and a function that returns the
             autoencoder as it is at that moment, which costs about as much as an epoch.
@@ -342,13 +358,12 @@ class _Training:
         return encoder, biases[0], decoder, biases[1]
 
 
-AnySubspace: TypeAlias = Subspace | LinearAutoencoder
-
-
 @dataclass(frozen=True)
-class TrainingOptions:
-    """How an autoencoder is trained: see `fre.subspaces.autoencoder.train_autoencoder`."""
+class AutoencoderOptions:
+    """How an autoencoder is trained: the arguments of `train_autoencoder`."""
 
+    kind: Kind
+    rank: int
     epochs: int = 220
     learning_rate: float = 1e-3
     batch_size: int = 32
@@ -356,69 +371,36 @@ class TrainingOptions:
     threads: int = 0
 
 
-class Trained:
-    """The linear autoencoder, trained by gradient descent; anew for every fold.
+def cross_fit_autoencoder(
+    X: FloatArray,
+    channels: int,
+    folds: Sequence[NDArray[np.intp]],
+    options: AutoencoderOptions,
+    progress: Progress | None = None,
+) -> CrossFit:
+    """Train an autoencoder on all features, and one anew on all but each fold.
 
     Args:
-        X: float32 (n, D), a feature a row.
-        kind: ``"tied"`` or ``"plain"``.
-        rank: length of a code.
-        options: of the training.
+        X: float32 (n, D), a feature a row, flattened from (channels, P).
+        channels: number of channels.
+        folds: rows of each fold; two folds or more, none empty. Each costs about as much as the
+            training on all features.
+        options: options of the training.
         progress: called after each epoch.
     """
 
-    def __init__(
-        self,
-        X: FloatArray,
-        *,
-        kind: Kind,
-        rank: int,
-        options: TrainingOptions,
-        progress: Progress | None,
-    ) -> None:
-        self._X = X
-        self._kind: Kind = kind
-        self._rank = rank
-        self._options = options
-        self._progress = progress
-
-    def fit(self) -> LinearAutoencoder:
-        """The autoencoder of all the features; raises what `train_autoencoder` raises."""
-        return self._train(self._X, "Training the autoencoder")
-
-    def cross_fit(
-        self, folds: list[NDArray[np.intp]], *, channels: int
-    ) -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
-        """Residual maps of each fold, float32 (rows, P), under an autoencoder of the others.
-
-        Each fold costs about as much as `fit`.
-
-        Args:
-            folds: the rows of each fold; two folds or more, none empty.
-            channels: number of channels; features are flattened from (channels, P).
-        """
-        for number, held in enumerate(folds, start=1):
-            others = np.setdiff1d(np.arange(len(self._X)), held)
-            task = f"Calibrating, fold {number} of {len(folds)}"
-            autoencoder = self._train(self._X[others], task)
-            yield held, autoencoder.energies(self._X[held], channels)
-
-    def _train(self, X: FloatArray, task: str) -> LinearAutoencoder:
-        progress = self._progress
-
+    def train(X: FloatArray, task: str) -> LinearAutoencoder:
         def show(_: str, done: int, total: int) -> None:
             if progress:
                 progress(task, done, total)
 
-        options = self._options
-        return train_autoencoder(
-            X,
-            kind=self._kind,
-            rank=self._rank,
-            epochs=options.epochs,
-            learning_rate=options.learning_rate,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            threads=options.threads,
-            progress=show,
-        )
+        return train_autoencoder(X, **asdict(options), progress=show)
+
+    def held_out() -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
+        for number, held in enumerate(folds, start=1):
+            others = np.setdiff1d(np.arange(len(X)), held)
+            apart = train(X[others], f"Calibrating, fold {number} of {len(folds)}")
+            yield held, apart.squared_residuals(X[held], channels)
+
+    autoencoder = train(X, "Training the autoencoder")
+    return CrossFit(autoencoder, new_residuals(X, channels, autoencoder, held_out()))

@@ -1,19 +1,22 @@
-"""What a new image's residual would be, from the residuals of the images that were fitted on.
+"""Cross-fitting: the squared residuals that training images would have if they were new.
 
-Under the subspace of all n images an image of its own training has too small a residual. Under
-one that was fitted without its fold, on m < n images, it has one that is too large: that subspace
-saw less than the final one. What a new image will have lies between the two.
+Under the subspace of all n images the residual of a training image is too small. Under a subspace
+fitted without its fold, to m < n images, it is too large, as that subspace saw less than the final
+one. The residual of a new image lies between the two; `extrapolate` says where.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import OptionError
+from fre.subspaces.protocols import FitOptions, Statistics, Subspace
+from fre.subspaces.protocols import S as AnyStatistics
 from fre.types import FloatArray
 
 CHEAP_FOLDS = 20
@@ -46,17 +49,6 @@ def folds_of(n: int, folds: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
     return fold_of
 
 
-def merge_folds(folds: list[NDArray[np.intp]], at_most: int) -> list[NDArray[np.intp]]:
-    """Fewer and larger folds, for fits that cost more; what was in one fold stays together.
-
-    Args:
-        folds: the rows of each fold.
-        at_most: number of folds to make of them.
-    """
-    kept = min(at_most, len(folds))
-    return [np.sort(np.concatenate(folds[first::kept])) for first in range(kept)]
-
-
 S = TypeVar("S", bound="Additive")
 
 
@@ -83,6 +75,96 @@ def sums_without(folds: Sequence[S]) -> Iterator[S]:
     if len(folds) < 2:
         raise OptionError("cross-fitting needs images in two folds or more")
     return _sums_without(folds, None)
+
+
+def merged(statistics: Sequence[AnyStatistics]) -> AnyStatistics:
+    """Return the statistics of all sets of features."""
+    first, *rest = statistics
+    return first.merge(*rest) if rest else first
+
+
+def leave_one_out(folds: Sequence[AnyStatistics]) -> Iterator[AnyStatistics]:
+    """Yield, for each fold, the statistics of all other folds.
+
+    Raises:
+        OptionError: there is only one fold.
+    """
+    if len(folds) < 2 or not folds[0].fixed_size:
+        yield from sums_without(folds)
+        return
+    for held in folds:
+        yield merged([fold for fold in folds if fold is not held])
+
+
+@dataclass(frozen=True)
+class CrossFit:
+    """A subspace fitted to all features, and the held-out residuals of these.
+
+    Attributes:
+        subspace: subspace fitted to all features.
+        residuals: float32 (n, P), squared residuals as if each feature had been left out.
+        statistics: that the subspace follows from; ``None`` for an autoencoder.
+        coordinates: float32 (n, r), each feature along the basis of image-wide statistics, from
+            their mean; ``None`` if the statistics have lost a part of the features.
+    """
+
+    subspace: Subspace
+    residuals: FloatArray
+    statistics: Statistics | None = None
+    coordinates: FloatArray | None = None
+
+
+def cross_fit(
+    X: FloatArray,
+    channels: int,
+    folds: Sequence[NDArray[np.intp]],
+    statistics_of: Callable[[FloatArray], Statistics],
+    options: FitOptions,
+) -> CrossFit:
+    """Fit a subspace to all features, and one to all but each fold, by their statistics.
+
+    Args:
+        X: float32 (n, C * P), a feature a row.
+        channels: number of channels, C.
+        folds: rows of each fold; two folds or more, none empty.
+        statistics_of: makes the statistics of features, float32 (b, C * P).
+        options: options of the fit; a fixed rank is cut to what all but a fold allow.
+
+    Raises:
+        OptionError: ``variance`` or ``rank`` is out of range, or there is one fold only.
+    """
+    by_fold = [statistics_of(X[rows]) for rows in folds]
+    lenient = replace(options, exact_rank=False)
+    held_out = (
+        (rows, others.fit(lenient).squared_residuals(X[rows], channels))
+        for rows, others in zip(folds, leave_one_out(by_fold), strict=True)
+    )
+    total = merged(by_fold)
+    subspace = total.fit(options)
+    return CrossFit(subspace, new_residuals(X, channels, subspace, held_out), total)
+
+
+def new_residuals(
+    X: FloatArray,
+    channels: int,
+    subspace: Subspace,
+    held_out: Iterable[tuple[NDArray[np.intp], FloatArray]],
+) -> FloatArray:
+    """Return the squared residuals that features would have if they were new: float32 (n, P).
+
+    Args:
+        X: float32 (n, C * P), the features that the subspace was fitted to.
+        channels: number of channels, C.
+        subspace: subspace fitted to all features.
+        held_out: for each fold its rows, and their squared residuals under the other folds'
+            subspace.
+    """
+    residuals = subspace.squared_residuals(X, channels)
+    for rows, apart in held_out:
+        residuals[rows] = extrapolate(
+            apart, residuals[rows], fitted_on=len(X) - len(rows), of=len(X)
+        )
+    return residuals
 
 
 def _sums_without(folds: Sequence[S], outside: S | None) -> Iterator[S]:
@@ -139,7 +221,7 @@ def make_folds(
     Args:
         n: number of images, at least 2.
         folds: the number of folds; n, if there are fewer images.
-        seed: of the permutation.
+        seed: random seed of the permutation.
         groups: (n,), labels; images of one group are in one fold. The largest groups are dealt
             first, each to the fold that is smallest by then; there are no more folds than groups.
 

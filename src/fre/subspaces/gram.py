@@ -9,20 +9,20 @@ X^T X, is accumulated in float64 and decomposed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.subspaces.protocols import FitOptions
 from fre.subspaces.subspace import (
     BLOCK_BYTES,
     Float64,
-    Subspace,
+    ImageSubspace,
     _columns,
     _descending,
-    _limited,
     _rows,
-    check_rank,
     choose_rank,
     rounding_energy,
 )
@@ -53,6 +53,9 @@ def _scatter(X: NDArray[np.floating], mean: Float64) -> Float64:
     return scatter
 
 
+DEFAULTS = FitOptions()
+
+
 class Gram:
     """Features, and the inner products from which all their subspaces follow.
 
@@ -66,39 +69,24 @@ class Gram:
         self.wide = X.shape[0] <= X.shape[1]
         self.products = (_inner_products if self.wide else _scatter)(X, self.mean)
 
-    def fit(
-        self, *, variance: float = 0.97, rank: int | None = None, at_most: int | None = None
-    ) -> Subspace:
-        """The principal subspace of all the features.
+    def fit(self, options: FitOptions = DEFAULTS) -> ImageSubspace:
+        """Return the principal subspace of all the features.
 
-        Args:
-            variance: the share of the energy to keep, in (0, 1]: k is the smallest that does.
-            rank: a fixed k instead.
-            at_most: no larger k than this, whatever the variance.
-
-        Returns:
-            The subspace. Constant features have one of rank 0; k never exceeds the rank of the
-            centred features, so that nothing is divided by a singular value of zero.
+        Constant features have one of rank 0. The rank never exceeds that of the centred features,
+        so that nothing is divided by a singular value of zero.
 
         Raises:
             OptionError: ``variance`` or ``rank`` is out of range.
         """
-        k = self.rank(variance=variance, rank=rank, at_most=at_most)
         energies, U = self._spectrum
-        basis = self._basis(energies, U, k)
-        singular_values = np.sqrt(energies[:k])
-        discarded = float(np.sum(energies[k:]))
-        return Subspace(len(self.X), self.mean, basis, singular_values, discarded)
+        k = self.rank(options)
+        basis, discarded = self._basis(energies, U, k), float(np.sum(energies[k:]))
+        return ImageSubspace(len(self.X), self.mean, basis, np.sqrt(energies[:k]), discarded)
 
-    def rank(
-        self, *, variance: float = 0.97, rank: int | None = None, at_most: int | None = None
-    ) -> int:
-        """The k of `fit`; raises what it raises."""
-        check_rank(variance, rank)
+    def rank(self, options: FitOptions = DEFAULTS) -> int:
+        """Return the rank of `fit`, which raises the same errors."""
         energies, _ = self._spectrum
-        tolerance = self._rounding(energies)
-        k = choose_rank(energies, variance=variance, rank=rank, tolerance=tolerance)
-        return _limited(k, at_most)
+        return choose_rank(energies, options, tolerance=self._rounding(energies))
 
     @cached_property
     def _spectrum(self) -> tuple[Float64, Float64]:
@@ -136,41 +124,32 @@ class Gram:
         return basis
 
     def cross_fit(
-        self,
-        folds: list[NDArray[np.intp]],
-        *,
-        channels: int,
-        variance: float = 0.97,
-        rank: int | None = None,
-        at_most: int | None = None,
+        self, folds: list[NDArray[np.intp]], channels: int, options: FitOptions = DEFAULTS
     ) -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
-        """Residual maps of the features under subspaces that were fitted without them.
+        """Yield the squared residuals of each fold under the subspace of the other folds.
 
-        A feature's residual under its own subspace is far too small when n is about k. Each fold
-        is scored by the subspace of the other folds, which follows from the same inner products.
+        A feature's residual under its own subspace is far too small when n is about the rank. The
+        subspace of the other folds follows from the same inner products.
 
         Args:
-            folds: the rows of each fold; two folds or more, none empty.
+            folds: rows of each fold; two folds or more, none empty.
             channels: number of channels; D is flattened from (channels, locations).
-            variance: as for `fit`.
-            rank: as for `fit`, but cut to what the other folds allow.
-            at_most: as for `fit`.
+            options: options of the fit; a fixed rank is cut to what the other folds allow.
 
         Yields:
-            For each fold: its rows, and float32 (rows, locations): the squared residual, summed
-            over the channels.
+            For each fold: its rows, and float32 (rows, locations), summed over the channels.
 
         Raises:
             OptionError: ``variance`` or ``rank`` is out of range.
         """
-        check_rank(variance, rank)
+        options = replace(options, exact_rank=False)
         for held in folds:
             if self.wide:
                 others = np.setdiff1d(np.arange(len(self.X)), held)
-                weights = self._reconstruction_weights(others, held, variance, rank, at_most)
+                weights = self._reconstruction_weights(others, held, options)
                 yield held, _residual_map_from_rows(self.X, others, held, weights, channels)
             else:
-                yield held, self._held_out_map(held, channels, variance, rank, at_most)
+                yield held, self._without(held, options).squared_residuals(self.X[held], channels)
 
     def _rounding(self, energies: Float64) -> float:
         return rounding_energy(float(energies[0]), energies.size, len(self.X), self.mean)
@@ -179,9 +158,7 @@ class Gram:
         self,
         others: NDArray[np.intp],
         held: NDArray[np.intp],
-        variance: float,
-        rank: int | None,
-        at_most: int | None,
+        options: FitOptions,
     ) -> Float64:
         """How the reconstruction of each held-out feature is made up of the other features.
 
@@ -197,25 +174,12 @@ class Gram:
         centred = inner - column - column.T + column.mean()
         cross_centred = cross - cross.mean(axis=0, keepdims=True) - column + column.mean()
         energies, U = _descending(centred)
-        k = _limited(self._cut(energies, variance, rank), at_most)
+        k = choose_rank(energies, options, tolerance=self._rounding(energies))
         B = (U[:, :k] / energies[:k]) @ (U[:, :k].T @ cross_centred)
         return np.asarray(B + (1 - B.sum(axis=0)) / len(others))
 
-    def _cut(self, energies: Float64, variance: float, rank: int | None) -> int:
-        """The rank for a part of the features: a fixed one is cut to what they allow."""
-        tolerance = self._rounding(energies)
-        if rank is not None:
-            return min(rank, int(np.count_nonzero(energies > tolerance)))
-        return choose_rank(energies, variance=variance, rank=None, tolerance=tolerance)
-
-    def _held_out_map(
-        self,
-        held: NDArray[np.intp],
-        channels: int,
-        variance: float,
-        rank: int | None,
-        at_most: int | None,
-    ) -> FloatArray:
+    def _without(self, held: NDArray[np.intp], options: FitOptions) -> ImageSubspace:
+        """Return the subspace of all features but some."""
         n = len(self.X)
         rest = n - len(held)
         block = self.X[held] - self.mean
@@ -223,15 +187,14 @@ class Gram:
         # The centred features sum to zero, so those of the others sum to minus the fold's sum.
         inner = self.products - block.T @ block - np.outer(total, total) / rest
         energies, V = _descending(inner)
-        k = _limited(self._cut(energies, variance, rank), at_most)
-        subspace = Subspace(
+        k = choose_rank(energies, options, tolerance=self._rounding(energies))
+        return ImageSubspace(
             rest,
             self.mean - total / rest,
             V[:, :k],
             np.sqrt(energies[:k]),
             float(energies[k:].sum()),
         )
-        return subspace.energies(self.X[held], channels)
 
 
 def _residual_map_from_rows(

@@ -1,6 +1,6 @@
-"""Image-wide subspaces add up: absorb features a few at a time, and join what was learnt apart.
+"""Statistics of image-wide features: accumulated batch by batch, and merged.
 
-Kept of all features are their count n, their mean m, and an orthonormal basis V with singular
+The statistics of features are their count n, their mean m, and an orthonormal basis V with singular
 values s, V diag(s^2) V^T = K, which stands for the scatter S, the sum of (x - m) (x - m)^T. Two
 sets of features have the scatter
 
@@ -9,15 +9,15 @@ sets of features have the scatter
 (Chan, Golub and LeVeque, 1979), so V and s of both follow from the columns V_a s_a, V_b s_b and
 the weighted gap between the means: what the new columns add to the old basis is orthogonalised,
 and a small matrix is decomposed (Brand, 2006; Ross, Lim, Lin and Yang, 2008). No D x D matrix is
-formed, and features are let go of once they are absorbed.
+formed, and features need not be kept.
 
 Where some directions will be left out all the same, and the others are not too weak, the inner
-products of the columns V_a s_a, V_b s_b and the gap are decomposed instead, as those of features
-are in `fre.subspaces.gram`: a third of the work. They square what the columns differ by, so a
+products of the columns V_a s_a, V_b s_b and the gap are decomposed instead, as in
+`fre.subspaces.gram`: a third of the work. They square what the columns differ by, so a
 direction whose energy is w of the largest leans on the others by about 1e-16 / w.
 
 While the rank is within the capacity, K = S but for rounding. Beyond it the weakest directions are
-left out, and K = S - E. E is a sum of what was left out each time, so it is positive semidefinite;
+left out, and K = S - E. E is a sum of the parts left out, so it is positive semidefinite;
 its trace is the discarded energy, and its norm |E| is at most the sum, ``lost``, of the largest
 energies that were left out at each time. Hence, whatever the order and the split of the features,
 
@@ -39,9 +39,9 @@ direction by about 3e-8 anew, and the sum would not be exact any more. `to_array
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -49,7 +49,8 @@ from numpy.typing import DTypeLike, NDArray
 from fre.errors import OptionError
 from fre.subspaces.arrays import take
 from fre.subspaces.gram import Gram
-from fre.subspaces.subspace import Subspace, check_rank, choose_rank, rounding_energy
+from fre.subspaces.protocols import FitOptions
+from fre.subspaces.subspace import ImageSubspace, choose_rank, rounding_energy
 from fre.types import FloatArray
 
 Float64: TypeAlias = NDArray[np.float64]
@@ -75,6 +76,8 @@ NEARLY = 0.1
 """Columns that miss being orthonormal by this at most (Frobenius norm of the difference of their
 inner products) may be decomposed by these: their condition is that of 1.1 at most."""
 
+DEFAULTS = FitOptions()
+
 EPSILON = float(np.finfo(np.float64).eps)
 
 
@@ -84,8 +87,8 @@ def block_rows(capacity: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class SubspaceStatistics:
-    """What is kept of features so that their principal subspace can grow: O(capacity x D) memory.
+class ImageStatistics:
+    """Count, mean and leading principal components of features, in O(capacity x D) memory.
 
     Attributes:
         n: number of features.
@@ -98,6 +101,7 @@ class SubspaceStatistics:
         capacity: the largest r.
     """
 
+    fixed_size: ClassVar[bool] = False
     n: int
     mean: Float64
     basis: Float64
@@ -117,12 +121,17 @@ class SubspaceStatistics:
         return int(self.basis.shape[1])
 
     @property
+    def span(self) -> int:
+        """Number of dimensions that the features span, as far as they are kept."""
+        return self.rank
+
+    @property
     def energy(self) -> float:
         """Sum of squares of the centred features, in the basis and outside."""
         return float(np.sum(self.singular_values**2)) + self.discarded
 
     @classmethod
-    def of(cls, X: NDArray[np.floating], *, capacity: int = CAPACITY) -> SubspaceStatistics:
+    def of(cls, X: NDArray[np.floating], *, capacity: int = CAPACITY) -> ImageStatistics:
         """The statistics of some features.
 
         Args:
@@ -141,11 +150,11 @@ class SubspaceStatistics:
         return cls(0, np.zeros(dimension), nothing, np.zeros(0), 0.0, 0.0, capacity).update(X)
 
     @classmethod
-    def of_gram(cls, gram: Gram, *, capacity: int = CAPACITY) -> SubspaceStatistics:
-        """The same of features whose inner products are there already.
+    def of_gram(cls, gram: Gram, *, capacity: int = CAPACITY) -> ImageStatistics:
+        """Return the statistics of features whose inner products are known.
 
         Args:
-            gram: of the features.
+            gram: Gram matrix of the features.
             capacity: the most directions to keep, from 1.
         """
         energies, basis = gram.directions(capacity)
@@ -161,7 +170,7 @@ class SubspaceStatistics:
             capacity,
         )
 
-    def update(self, X: NDArray[np.floating]) -> SubspaceStatistics:
+    def update(self, X: NDArray[np.floating]) -> ImageStatistics:
         """The statistics of these features and some more.
 
         An update with one feature costs about as much as one with 256: see `Accumulator`.
@@ -180,7 +189,7 @@ class SubspaceStatistics:
             statistics = statistics._with_rows(X[start : start + block])
         return statistics
 
-    def merge(self, *others: SubspaceStatistics) -> SubspaceStatistics:
+    def merge(self, *others: ImageStatistics) -> ImageStatistics:
         """The statistics of all sets of features; its capacity is the largest of theirs.
 
         Raises:
@@ -195,48 +204,69 @@ class SubspaceStatistics:
             merged = large._joined(rows, small)
         return merged
 
-    def cut(
-        self, *, variance: float = 0.97, rank: int | None = None, at_most: int | None = None
-    ) -> Subspace:
-        """The principal subspace, as `fre.subspaces.gram.Gram.fit` has it of the same features.
+    def fit(self, options: FitOptions = DEFAULTS) -> ImageSubspace:
+        """Return the principal subspace, as `fre.subspaces.gram.Gram.fit` does of the features.
 
-        The sign of a basis vector is such that its largest entry is positive.
-
-        Args:
-            variance: the share of the energy to keep, in (0, 1], discarded energy included: k is
-                the smallest that does, or all there are if the rest was discarded.
-            rank: a fixed k instead.
-            at_most: no larger k than this, whatever the variance.
+        The sign of a basis vector is such that its largest entry is positive. The discarded
+        variance counts: the rank is the smallest that keeps the share of all of it, or all
+        directions that are kept if they hold less.
 
         Raises:
             OptionError: ``variance`` or ``rank`` is out of range.
         """
-        check_rank(variance, rank)
-        if rank is not None and self.rank == self.capacity < rank:
+        rank = options.rank
+        if rank is not None and options.exact_rank and self.rank == self.capacity < rank:
             raise OptionError(
                 f"rank {rank} is more than the {self.capacity} directions that are kept; use a "
                 f"rank of at most {self.capacity}, or a larger capacity"
             )
         energies = self.singular_values**2
         size = min(self.n, self.dimension)
+        largest = float(energies.max(initial=0))
         k = choose_rank(
             energies,
-            variance=variance,
-            rank=rank,
-            tolerance=rounding_energy(float(energies.max(initial=0)), size, self.n, self.mean),
+            options,
+            tolerance=rounding_energy(largest, size, self.n, self.mean),
             beyond=self.discarded,
         )
-        k = k if at_most is None else min(k, at_most)
         basis = self.basis[:, :k].copy()
         if k:
             basis *= np.where(-basis.min(axis=0) > basis.max(axis=0), -1.0, 1.0)
         discarded = float(np.sum(energies[k:])) + self.discarded
-        return Subspace(self.n, self.mean, basis, self.singular_values[:k].copy(), discarded)
+        return ImageSubspace(self.n, self.mean, basis, self.singular_values[:k].copy(), discarded)
+
+    def mean_squared_residuals(self, subspace: ImageSubspace, channels: int) -> Float64:
+        """Return the mean squared residual of these features at each location: float64 (P,).
+
+        The discarded variance counts in full, spread over the locations as the rest is.
+
+        Args:
+            subspace: subspace fitted to these features or of others.
+            channels: number of channels.
+        """
+        V = subspace.basis
+        # The factors of the scatter, and the gap between the means as one more of them.
+        factors = np.empty((self.dimension, self.rank + 1))
+        np.multiply(self.basis, self.singular_values, out=factors[:, :-1])
+        factors[:, -1] = (self.mean - subspace.mean) * np.sqrt(self.n)
+        codes = V.T @ factors
+        locations = self.dimension // channels
+        squares = np.zeros(locations)
+        for start in range(0, self.dimension, locations):
+            part = slice(start, start + locations)
+            squares += np.square(factors[part] - V[part] @ codes).sum(axis=1)
+        total = float(squares.sum())
+        share = squares / total if total > 0 else np.full(locations, 1 / locations)
+        return np.asarray((squares + self.discarded * share) / self.n)
+
+    def mean_of(self, maps: FloatArray) -> Float64:
+        """Return the mean of squared-residual maps, (n, P): float64 (P,)."""
+        return np.asarray(maps.mean(axis=0, dtype=np.float64))
 
     def features(self, coordinates: NDArray[np.floating]) -> FloatArray:
         """The features that have these coordinates: float32 (b, D).
 
-        While ``lost`` is 0, all that were absorbed can be had back so, but for rounding.
+        While ``lost`` is 0, all fitted features follow from their coordinates, but for rounding.
 
         Args:
             coordinates: float (b, r), along the basis, from the mean.
@@ -247,11 +277,11 @@ class SubspaceStatistics:
         return X
 
     def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
-        """Arrays to store; `from_arrays` makes of them what they were made of.
+        """Return arrays to store, which `from_arrays` reads.
 
         Args:
-            dtype: of the basis. In float64 nothing is changed. In float32 each direction is
-                turned by about 3e-8, once; count, mean, spectrum and energy are kept as they are.
+            dtype: type of the stored basis. float64 changes nothing; float32 turns each direction
+                by about 3e-8, once; count, mean, spectrum and energy are kept as they are.
         """
         return {
             "n": np.array(self.n, np.int64),
@@ -264,8 +294,8 @@ class SubspaceStatistics:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> SubspaceStatistics:
-        """What `to_arrays` stored; other names in ``arrays`` are passed over.
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ImageStatistics:
+        """Return the statistics that `to_arrays` stored; other arrays are ignored.
 
         Raises:
             ModelFileError: an array is missing or has the wrong shape.
@@ -292,7 +322,7 @@ class SubspaceStatistics:
                 "only features of the same layer, pooling and input size add up"
             )
 
-    def _with_rows(self, X: NDArray[np.floating]) -> SubspaceStatistics:
+    def _with_rows(self, X: NDArray[np.floating]) -> ImageStatistics:
         mean = X.mean(axis=0, dtype=np.float64)
         if not np.isfinite(mean).all():
             raise OptionError("the features must be finite, and some are not")
@@ -302,12 +332,12 @@ class SubspaceStatistics:
         # A sum of large numbers is off by more than the last bit; the deviations' sum is not.
         correction = centred.mean(axis=0)
         centred -= correction
-        block = SubspaceStatistics(
+        block = ImageStatistics(
             len(X), mean + correction, self.basis[:, :0], np.zeros(0), 0.0, 0.0, self.capacity
         )
         return self._joined(rows, block)
 
-    def _joined(self, rows: Float64, other: SubspaceStatistics) -> SubspaceStatistics:
+    def _joined(self, rows: Float64, other: ImageStatistics) -> ImageStatistics:
         """Join another set of features.
 
         Args:
@@ -335,7 +365,7 @@ class SubspaceStatistics:
                 return turned
         return together._with_columns(rows)
 
-    def _with_columns_by_products(self, rows: Float64) -> SubspaceStatistics | None:
+    def _with_columns_by_products(self, rows: Float64) -> ImageStatistics | None:
         """`_with_columns` at a third of the cost; ``None`` where that would not be exact enough."""
         V, s, r = self.basis, self.singular_values, self.rank
         size = r + len(rows)
@@ -364,7 +394,7 @@ class SubspaceStatistics:
             lost=self.lost + (beyond if beyond > rounding else 0.0),
         )
 
-    def _with_columns(self, rows: Float64) -> SubspaceStatistics:
+    def _with_columns(self, rows: Float64) -> ImageStatistics:
         """The statistics whose scatter is larger by the outer products of some vectors.
 
         Args:
@@ -476,110 +506,3 @@ def _parts(dimension: int, width: int) -> Iterator[slice]:
     step = max(1, BLOCK_BYTES // (8 * max(1, width)))
     for start in range(0, dimension, step):
         yield slice(start, start + step)
-
-
-S = TypeVar("S", bound="Growing")
-
-
-class Growing(Protocol):
-    """Statistics that absorb features, as `SubspaceStatistics` and `PositionStatistics` do."""
-
-    def update(self: S, X: FloatArray, /) -> S:
-        """The statistics of these features and some more."""
-
-
-class Accumulator(Generic[S]):
-    """Statistics of features that come in batches of any size.
-
-    Features wait until a block is full, so the result is the same to the last bit however they
-    were split, as long as their order is the same.
-
-    Example::
-
-        of = partial(SubspaceStatistics.of, capacity=256)
-        accumulator = Accumulator(of)
-        for X in batches:
-            accumulator.add(X)
-        subspace = accumulator.result().cut()
-
-    Args:
-        of: makes statistics of the first features, (n, D).
-        block: features that are absorbed at once, from 1.
-        absorbed: `absorbed` of an accumulator that this one goes on from.
-        pending: `pending` of that accumulator.
-
-    Raises:
-        OptionError: ``block`` is below 1.
-    """
-
-    def __init__(
-        self,
-        of: Callable[[FloatArray], S],
-        *,
-        block: int = BLOCK_ROWS,
-        absorbed: S | None = None,
-        pending: FloatArray | None = None,
-    ) -> None:
-        if block < 1:
-            raise OptionError(f"block must be at least 1, not {block}")
-        self._of = of
-        self._block = block
-        self._absorbed = absorbed
-        self._buffer: FloatArray | None = None
-        self._waiting = 0
-        if pending is not None:
-            self.add(pending)
-
-    @property
-    def absorbed(self) -> S | None:
-        """The statistics of all full blocks; ``None`` before the first is full."""
-        return self._absorbed
-
-    @property
-    def pending(self) -> FloatArray | None:
-        """A copy of the features that wait, float32 (b, D), b < block; ``None`` before any."""
-        return None if self._buffer is None else self._buffer[: self._waiting].copy()
-
-    def add(self, X: FloatArray) -> None:
-        """Take in some features.
-
-        Args:
-            X: float32 (b, D), b >= 0. Copied.
-
-        Raises:
-            OptionError: the features have another length, are not float32, or are refused by the
-                statistics.
-        """
-        if X.ndim != 2 or X.dtype != np.float32:
-            raise OptionError(f"features must be a float32 matrix, not {X.dtype} {X.shape}")
-        if self._buffer is None:
-            self._buffer = np.empty((self._block, X.shape[1]), np.float32)
-        if X.shape[1] != self._buffer.shape[1]:
-            raise OptionError(
-                f"the features have {X.shape[1]} entries, and those before have "
-                f"{self._buffer.shape[1]}"
-            )
-        done = 0
-        while done < len(X):
-            taken = X[done : done + self._block - self._waiting]
-            self._buffer[self._waiting : self._waiting + len(taken)] = taken
-            self._waiting += len(taken)
-            done += len(taken)
-            if self._waiting == self._block:
-                self._absorbed = self._with(self._buffer)
-                self._waiting = 0
-
-    def result(self) -> S:
-        """The statistics of all features so far; more can be added afterwards.
-
-        Raises:
-            OptionError: there were none.
-        """
-        if self._buffer is not None and self._waiting:
-            return self._with(self._buffer[: self._waiting])
-        if self._absorbed is None:
-            raise OptionError("there are no features to make statistics of")
-        return self._absorbed
-
-    def _with(self, X: FloatArray) -> S:
-        return self._of(X) if self._absorbed is None else self._absorbed.update(X)

@@ -2,21 +2,24 @@
 
 The channels of all locations of all images are one point cloud in R^C. Where parts are not
 aligned, or where a surface has no parts, a location has no meaning of its own. The sufficient
-statistics are those of a single position, and add up as exactly.
+statistics have the form of a single position's, and add up exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fre.subspaces.arrays import take
 from fre.subspaces.position import PositionStatistics
+from fre.subspaces.protocols import FitOptions, Scope
 from fre.types import FloatArray, MaskArray
+
+DEFAULTS = FitOptions()
 
 BLOCK_BYTES = 64 * 2**20
 """Working memory for float64 copies of parts of the features."""
@@ -37,6 +40,8 @@ class PatchSubspace:
         kept_variance: share of the energy that it holds, in [0, 1].
     """
 
+    scope: ClassVar[Scope] = "patch"
+    kind: ClassVar[str] = "pca"
     n: int
     grid: tuple[int, int]
     mean: NDArray[np.float64]
@@ -49,11 +54,20 @@ class PatchSubspace:
         """Length of the vector at a location, C."""
         return int(self.complement.shape[0])
 
-    def energies(self, X: FloatArray) -> FloatArray:
+    def stored(self) -> PatchSubspace:
+        """Return the subspace itself, which is in half precision."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Return rank, kept variance and n as plain JSON values."""
+        return {"rank": self.rank, "kept_variance": self.kept_variance, "n": self.n}
+
+    def squared_residuals(self, X: FloatArray, channels: int | None = None) -> FloatArray:
         """Squared residual at every location.
 
         Args:
             X: float32 (n, C * P), flattened from (channels, height, width).
+            channels: not used, as the subspace knows its channels.
 
         Returns:
             float32 (n, P): |W^T (x - m)|^2 for each location's vector x and the complement W.
@@ -74,32 +88,34 @@ class PatchStatistics:
     Attributes:
         n: number of images.
         grid: height and width of the feature map.
-        pooled: the statistics of all vectors, as those of a single position.
-        places: bool (P,), the locations that count; ``None`` is all.
+        pooled: statistics of all vectors, in the form of a single position's.
+        locations: bool (P,), the locations that count; ``None`` is all.
     """
 
+    fixed_size: ClassVar[bool] = True
+    span: ClassVar[None] = None
     n: int
     grid: tuple[int, int]
     pooled: PositionStatistics
-    places: MaskArray | None = None
+    locations: MaskArray | None = None
 
     @classmethod
     def of(
-        cls, X: FloatArray, grid: tuple[int, int], places: MaskArray | None = None
+        cls, X: FloatArray, grid: tuple[int, int], locations: MaskArray | None = None
     ) -> PatchStatistics:
         """The statistics of some images.
 
         Args:
             X: float32 (n, C * P), n >= 1, flattened from (channels, height, width).
             grid: height and width.
-            places: bool (P,), the locations that count, one at least; ``None`` is all.
+            locations: bool (P,), the locations that count, one at least; ``None`` is all.
         """
         step = max(1, BLOCK_BYTES // (8 * X.shape[1]))
         first, *rest = (
-            PositionStatistics.of(_vectors(X[start : start + step], grid, places), (1, 1))
+            PositionStatistics.of(_vectors(X[start : start + step], grid, locations), (1, 1))
             for start in range(0, len(X), step)
         )
-        return cls(len(X), grid, first.merge(*rest) if rest else first, places)
+        return cls(len(X), grid, first.merge(*rest) if rest else first, locations)
 
     def merge(self, *others: PatchStatistics) -> PatchStatistics:
         """The statistics of all sets of images, exactly."""
@@ -113,16 +129,28 @@ class PatchStatistics:
         Args:
             X: float32 (b, C * P), b >= 1, as for `of`.
         """
-        return self.merge(PatchStatistics.of(X, self.grid, self.places))
+        return self.merge(PatchStatistics.of(X, self.grid, self.locations))
 
-    def fit(self, *, variance: float = 0.97, prior: float = 0) -> PatchSubspace:
-        """The principal subspace of all locations.
+    def mean_squared_residuals(
+        self, subspace: PatchSubspace, channels: int | None = None
+    ) -> NDArray[np.float64]:
+        """Return the mean squared residual over images and locations: float64 (1,)."""
+        complement = subspace.complement.astype(np.float64)
+        return self.pooled.mean_outside(subspace.mean[None], complement[None])
+
+    def mean_of(self, maps: FloatArray) -> NDArray[np.float64]:
+        """Return the mean of squared-residual maps, (n, P), over the locations, too: (1,)."""
+        mean = maps.mean(axis=0, dtype=np.float64)
+        inside = mean if self.locations is None else mean[self.locations]
+        return np.asarray(inside.mean(keepdims=True))
+
+    def fit(self, options: FitOptions = DEFAULTS) -> PatchSubspace:
+        """Return the principal subspace of all locations.
 
         Args:
-            variance: the share of the energy to keep, in (0, 1].
-            prior: not used: all locations are in it already.
+            options: variance; the prior has no effect, as all locations are in it already.
         """
-        fitted = self.pooled.fit(variance=variance, prior=0)
+        fitted = self.pooled.fit(replace(options, prior=0))
         return PatchSubspace(
             self.n,
             self.grid,
@@ -133,40 +161,41 @@ class PatchStatistics:
         )
 
     def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
-        """Arrays to store; `from_arrays` makes of them what they were made of.
+        """Return arrays to store, which `from_arrays` reads.
 
         Args:
-            dtype: of the scatter matrix.
+            dtype: type of the stored scatter matrix.
         """
-        places = np.ones(self.grid[0] * self.grid[1], bool) if self.places is None else self.places
+        everywhere = np.ones(self.grid[0] * self.grid[1], bool)
+        counted = everywhere if self.locations is None else self.locations
         return {
             **self.pooled.to_arrays(dtype),
             "images": np.array(self.n, np.int64),
             "map": np.array(self.grid, np.int64),
-            "places": places,
+            "places": counted,
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PatchStatistics:
-        """What `to_arrays` stored; other names in ``arrays`` are passed over.
+        """Return the statistics that `to_arrays` stored; other arrays are ignored.
 
         Raises:
             ModelFileError: an array is missing or has the wrong shape.
         """
         what = "the statistics of the patches"
         height, width = (int(length) for length in take(arrays, "map", (2,), what))
-        places = take(arrays, "places", (height * width,), what).astype(bool)
+        locations = take(arrays, "places", (height * width,), what).astype(bool)
         return cls(
             int(take(arrays, "images", (), what)),
             (height, width),
             PositionStatistics.from_arrays(arrays),
-            None if places.all() else places,
+            None if locations.all() else locations,
         )
 
 
-def _vectors(X: FloatArray, grid: tuple[int, int], places: MaskArray | None) -> FloatArray:
+def _vectors(X: FloatArray, grid: tuple[int, int], locations: MaskArray | None) -> FloatArray:
     """Float32 (n, C * P) to (n * P, C): a row for each location of each image."""
     planes = X.reshape(len(X), -1, grid[0] * grid[1])
-    if places is not None:
-        planes = planes[:, :, places]
+    if locations is not None:
+        planes = planes[:, :, locations]
     return np.ascontiguousarray(planes.transpose(0, 2, 1)).reshape(-1, planes.shape[1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from fre.errors import OptionError
 from fre.parallel import on_all_cores
 from fre.subspaces.arrays import take
+from fre.subspaces.protocols import FitOptions, Scope
 from fre.types import FloatArray
 
 Float64: TypeAlias = NDArray[np.float64]
@@ -28,8 +29,7 @@ BLOCK_BYTES = 16 * 2**20
 EIGH_BYTES = 2**20
 """Covariances that are decomposed in one call: small parts keep all cores busy to the end."""
 
-PRIOR_IMAGES = 32
-"""The neighbourhood of a location counts as much as this many images."""
+DEFAULTS = FitOptions()
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,8 @@ class PositionSubspace:
     """An affine subspace of the channels for each location.
 
     Each is kept as its orthogonal complement, which is the smaller part at 97 % of the variance.
-    The residual's square is the sum of what is left of large squares if it goes by the subspace,
-    and of small squares, all of them its own, if it goes by the complement. So half precision is
-    enough for that.
+    Computed from the subspace, the squared residual is a difference of large squares; computed
+    from the complement, it is a sum of small ones, for which half precision is enough.
 
     Attributes:
         n: number of images it was fitted on.
@@ -51,6 +50,8 @@ class PositionSubspace:
         kept_variance: share of the energy of all locations that they hold, in [0, 1].
     """
 
+    scope: ClassVar[Scope] = "position"
+    kind: ClassVar[str] = "pca"
     n: int
     grid: tuple[int, int]
     mean: Float64
@@ -68,11 +69,25 @@ class PositionSubspace:
         """The largest of the dimensions, k."""
         return int(self.ranks.max(initial=0))
 
-    def energies(self, X: FloatArray) -> FloatArray:
+    def stored(self) -> PositionSubspace:
+        """Return the subspace itself, which is in half precision."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Return rank, kept variance, n and mean rank as plain JSON values."""
+        return {
+            "rank": self.rank,
+            "kept_variance": self.kept_variance,
+            "n": self.n,
+            "mean_rank": float(self.ranks.mean()),
+        }
+
+    def squared_residuals(self, X: FloatArray, channels: int | None = None) -> FloatArray:
         """Squared residual at every location.
 
         Args:
             X: float32 (n, C * P), flattened from (channels, height, width).
+            channels: not used, as the subspace knows its channels.
 
         Returns:
             float32 (n, P): |W^T (x - m)|^2 for each location's vector x and complement W.
@@ -103,6 +118,8 @@ class PositionStatistics:
             vectors.
     """
 
+    fixed_size: ClassVar[bool] = True
+    span: ClassVar[None] = None
     n: int
     grid: tuple[int, int]
     mean: Float64
@@ -188,17 +205,33 @@ class PositionStatistics:
         _in_parts(work, positions, BLOCK_BYTES // (8 * channels**2))
         return PositionStatistics(n, self.grid, mean, scatter)
 
-    def fit(self, *, variance: float = 0.97, prior: float = PRIOR_IMAGES) -> PositionSubspace:
-        """The principal subspaces of all locations.
+    def mean_squared_residuals(
+        self, subspace: PositionSubspace, channels: int | None = None
+    ) -> Float64:
+        """Return the mean squared residual of these images at each location: float64 (P,)."""
+        return self.mean_outside(subspace.mean, subspace.complement.astype(np.float64))
+
+    def mean_outside(self, mean: Float64, complement: Float64) -> Float64:
+        """Return the mean squared residual, (P,), for means (P, C) and complements (P, C, r)."""
+        spread = np.sum(np.matmul(self.scatter, complement) * complement, axis=(1, 2))
+        gap = np.matmul((self.mean - mean)[:, None, :], complement)[:, 0]
+        return np.asarray(spread / self.n + np.square(gap).sum(axis=1))
+
+    def mean_of(self, maps: FloatArray) -> Float64:
+        """Return the mean of squared-residual maps, (n, P): float64 (P,)."""
+        return np.asarray(maps.mean(axis=0, dtype=np.float64))
+
+    def fit(self, options: FitOptions = DEFAULTS) -> PositionSubspace:
+        """Return the principal subspaces of all locations.
 
         Few images say little of a location by themselves, so the covariances around it weigh in:
         the one used is (n S + prior S') / (n + prior), S its own, S' the mean of the S of the
         3 x 3 locations around it, cut at the borders.
 
         Args:
-            variance: the share of the energy to keep at each location, in (0, 1].
-            prior: the weight of the neighbourhood, in images; 0 does without.
+            options: variance and prior; a rank and its limit have no effect.
         """
+        variance, prior = options.variance, options.prior
         height, width = self.grid
         channels = self.mean.shape[1]
         step = max(1, EIGH_BYTES // (8 * channels**2))
@@ -224,7 +257,7 @@ class PositionStatistics:
     def _fit_part(
         self, row: int, columns: slice, variance: float, prior: float
     ) -> tuple[Float64, NDArray[np.intp], NDArray[np.float16]]:
-        """Of some neighbours in a row: all energies, ranks, and the complements.
+        """Return eigenvalues, ranks and complements of some neighbours in a row.
 
         Returns:
             Float64 (w, C), strongest first; (w,); and float16 (w, C, r), weakest first.
@@ -261,11 +294,11 @@ class PositionStatistics:
         return np.asarray(blended.reshape(-1, channels, channels))
 
     def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
-        """Arrays to store; `from_arrays` makes of them what they were made of.
+        """Return arrays to store, which `from_arrays` reads.
 
         Args:
-            dtype: of the scatter matrices, whose upper triangles are stored. In float64 nothing is
-                changed; in float32 entries are off by up to 6e-8 of their size.
+            dtype: type of the stored upper triangles of the scatter matrices. float64 changes
+                nothing; float32 changes entries by up to 6e-8 of their size.
         """
         rows, columns = np.triu_indices(self.mean.shape[1])
         return {
@@ -277,7 +310,7 @@ class PositionStatistics:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PositionStatistics:
-        """What `to_arrays` stored; other names in ``arrays`` are passed over.
+        """Return the statistics that `to_arrays` stored; other arrays are ignored.
 
         Raises:
             ModelFileError: an array is missing or has the wrong shape.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import OptionError
+from fre.subspaces.protocols import FitOptions, Scope
 from fre.types import FloatArray
 
 Float64: TypeAlias = NDArray[np.float64]
@@ -20,7 +21,7 @@ BLOCK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Subspace:
+class ImageSubspace:
     """An affine subspace of a feature space, and what is known of the features it came from.
 
     Attributes:
@@ -31,6 +32,8 @@ class Subspace:
         discarded: energy (sum of squares of the centred features) outside the basis.
     """
 
+    scope: ClassVar[Scope] = "image"
+    kind: ClassVar[str] = "pca"
     n: int
     mean: Float64
     basis: Float64
@@ -54,8 +57,22 @@ class Subspace:
         total = kept + self.discarded
         return kept / total if total > 0 else 1.0
 
+    def stored(self) -> ImageSubspace:
+        """Return the subspace with its basis rounded to half precision."""
+        return replace(self, basis=self.basis.astype(np.float16).astype(np.float64))
+
+    def describe(self) -> dict[str, Any]:
+        """Return rank, kept variance, n and spectrum as plain JSON values."""
+        return {
+            "rank": self.rank,
+            "kept_variance": self.kept_variance,
+            "n": self.n,
+            "singular_values": [float(value) for value in self.singular_values],
+            "discarded": self.discarded,
+        }
+
     def residual(self, X: NDArray[np.floating]) -> Float64:
-        """What the subspace can't reconstruct of some features.
+        """Return the residual of features: the part that the subspace cannot reconstruct.
 
         Args:
             X: (n, D).
@@ -66,7 +83,7 @@ class Subspace:
         centred = X - self.mean
         return np.asarray(centred - (centred @ self.basis) @ self.basis.T)
 
-    def energies(self, X: NDArray[np.floating], channels: int) -> FloatArray:
+    def squared_residuals(self, X: NDArray[np.floating], channels: int) -> FloatArray:
         """Squared residual at every location, without a copy of the features.
 
         Deviations from the mean are taken in float64 and multiplied in float32.
@@ -98,49 +115,47 @@ class Subspace:
         codes = np.zeros((n, self.rank), np.float32)
         for part in parts:
             codes += centred(part) @ basis[part]
-        energies = np.zeros((n, locations), np.float32)
+        squares = np.zeros((n, locations), np.float32)
         for part in parts:
             residual = centred(part)
             residual -= codes @ basis[part].T
             np.square(residual, out=residual)
-            energies += residual.reshape(n, residual.shape[1] // locations, locations).sum(axis=1)
-        return energies
+            squares += residual.reshape(n, residual.shape[1] // locations, locations).sum(axis=1)
+        return squares
 
 
 def choose_rank(
-    energies: Float64,
-    *,
-    variance: float,
-    rank: int | None,
-    tolerance: float,
-    beyond: float = 0.0,
+    energies: Float64, options: FitOptions, *, tolerance: float, beyond: float = 0.0
 ) -> int:
-    """How many principal components to keep.
+    """Return the number of principal components to keep.
 
     Args:
         energies: squared singular values, largest first.
-        variance: share of the energy to keep, in (0, 1].
-        rank: a fixed number instead, or ``None``.
-        tolerance: energies up to this are rounding, not signal.
-        beyond: energy that there is besides, in directions that are not known.
+        options: variance or rank, and the limit.
+        tolerance: squared singular values up to this are rounding, not signal.
+        beyond: sum of the squared singular values of directions that are not known.
 
     Raises:
-        OptionError: ``rank`` is more than the data allow.
+        OptionError: ``variance`` or ``rank`` is out of range, or ``rank`` is above that of the
+            features and must be exact.
     """
+    check_rank(options.variance, options.rank)
     available = int(np.count_nonzero(energies > tolerance))
-    if rank is not None:
-        if rank > available:
+    if options.rank is not None:
+        if options.rank > available and options.exact_rank:
             raise OptionError(
-                f"rank {rank} is more than the good images allow: their features span "
+                f"rank {options.rank} is more than the good images allow: their features span "
                 f"{available} dimensions; use a rank of at most {available}, or more images"
             )
-        return rank
-    if available == 0:
-        return 0
-    cumulative = np.cumsum(energies[:available])
-    # The last of the cumulative sums may miss its own total by a rounding error.
-    wanted = variance * (cumulative[-1] + beyond)
-    return min(int(np.searchsorted(cumulative, wanted)) + 1, available)
+        k = min(options.rank, available)
+    elif available == 0:
+        k = 0
+    else:
+        cumulative = np.cumsum(energies[:available])
+        # The last of the cumulative sums may miss its own total by a rounding error.
+        wanted = options.variance * (cumulative[-1] + beyond)
+        k = min(int(np.searchsorted(cumulative, wanted)) + 1, available)
+    return k if options.at_most is None else min(k, options.at_most)
 
 
 def _columns(n_rows: int, n_columns: int) -> Iterator[slice]:
@@ -174,17 +189,13 @@ def rounding_energy(largest: float, size: int, n: int, mean: Float64) -> float:
 
     Args:
         largest: energy of the strongest direction.
-        size: of the Gram matrix.
+        size: number of rows of the Gram matrix.
         n: number of features.
         mean: float64 (D,).
     """
     epsilon = float(np.finfo(np.float64).eps)
     decomposition = largest * size * 4 * epsilon
     return decomposition + n * float(mean @ mean) * (4 * epsilon) ** 2
-
-
-def _limited(k: int, at_most: int | None) -> int:
-    return k if at_most is None else min(k, at_most)
 
 
 def check_rank(variance: float, rank: int | None) -> None:

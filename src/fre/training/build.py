@@ -1,14 +1,13 @@
-"""From fitted parts to a model: graph, calibration and metadata in one file."""
+"""From a fitted detector to a model file: graph, calibration and metadata in one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from fre.errors import DatasetError
 from fre.features.extractor import FeatureExtractor
@@ -16,110 +15,117 @@ from fre.features.layout import FeatureLayout
 from fre.images.appearance import AppearanceLimits
 from fre.inference.document import Learning, LearningLayer, Provenance
 from fre.scoring.calibration import Calibration
-from fre.scoring.graph import LayerSubspace, detector_model, fused_model
-from fre.subspaces.autoencoder import AnySubspace
-from fre.training.config import Configuration
-from fre.training.describe import FusedNotes, attach, describe
-from fre.training.fitted import Learnt
-from fre.training.plan import FusedPlan
-from fre.training.readout import FusedDetector
-
-Parts: TypeAlias = Sequence[tuple[FeatureLayout, AnySubspace | LayerSubspace]]
+from fre.scoring.graph import detector_model, fused_model
+from fre.subspaces.protocols import Subspace
+from fre.training.describe import attach, describe
+from fre.training.fitted import FittedDetector
+from fre.training.plan import DetectorPlan
+from fre.training.readout import calibrate_sum, read_out
 
 
 @dataclass(frozen=True)
-class Assembled:
-    """A model but for its provenance.
+class Origin:
+    """Facts about a training that its model file states beside the fitted detector.
 
     Attributes:
-        graph: from images to scores and maps.
-        parts: layout and subspace of each layer that it reads.
-        calibration: on good images.
-        fused: how several layers are read; ``None`` for the reference preset.
-        plan: what is read of them; ``None`` for the reference preset.
-        learnt: what the model can learn more from; ``None`` makes one that can't.
+        preset: name of the preset.
+        provenance: images, time and history, from `fre.training.describe.provenance`.
+        parameters: `fre.FRE` parameters that fit the same model; ``None`` if not known.
         appearance: ranges of the training images' pixels; ``None``: they were not measured.
+        threshold: decides in place of the one of the false-alarm rate; ``None``: that one does.
     """
 
-    graph: onnx.ModelProto
-    parts: Parts
-    calibration: Calibration
-    fused: FusedNotes | None = None
-    plan: FusedPlan | None = None
-    learnt: Learnt | None = None
-    appearance: AppearanceLimits | None = None
+    preset: str
+    provenance: Provenance
+    parameters: dict[str, Any] | None
+    appearance: AppearanceLimits | None
+    threshold: float | None = None
 
 
-def assemble_reference(
-    extractor: FeatureExtractor, subspace: AnySubspace, calibration: Calibration
-) -> Assembled:
-    """The reference preset: one layer, one subspace."""
-    layout = extractor.layout
-    graph = detector_model(
-        extractor.network,
-        extractor.backbone.normalisation,
-        layout,
-        extractor.geometry.size,
-        subspace,
-        extractor.inspected,
-    )
-    return Assembled(graph, [(layout, subspace)], calibration)
-
-
-def assemble_fused(
+def build_model(
     extractor: FeatureExtractor,
-    fitted: FusedDetector,
-    plan: FusedPlan,
-    settings: Configuration,
+    plan: DetectorPlan,
+    fitted: Sequence[FittedDetector],
     false_alarm_rate: float,
-) -> Assembled:
-    """The default preset: several layers, fused."""
-    graph = fused_model(
-        extractor.network,
-        extractor.backbone.normalisation,
-        fitted.heads,
-        extractor.geometry.size,
-    )
-    calibration = Calibration.fit(
-        fitted.scores, fitted.map_maxima, false_alarm_rate, map_range=fitted.map_range
-    )
-    _check_judged_good(fitted.seen_scores, calibration)
-    # Of several heads the first stands for all: they differ in nothing but numbers.
-    head = fitted.heads[0]
-    parts: list[tuple[FeatureLayout, AnySubspace | LayerSubspace]] = [
-        *zip(head.layouts, head.subspaces, strict=True)
-    ]
-    if not any(subspace is head.overall[1] for subspace in head.subspaces):
-        parts.append(head.overall)
-    notes = FusedNotes(settings.reading, plan.layers)
-    return Assembled(graph, parts, calibration, notes, plan)
-
-
-def _check_judged_good(scores: NDArray[np.float64], calibration: Calibration) -> None:
-    """Refuse a detector that calls more of its own training images anomalous than it may.
+    origin: Origin,
+) -> bytes:
+    """Return the model file of a fitted detector.
 
     Args:
-        scores: of training images, by the scales of all of them.
-        calibration: with the threshold of a false-alarm rate.
+        extractor: feature extractor of the plan's layers.
+        plan: plan of the detector.
+        fitted: the detector; or one for each tile, in the order of the tiles.
+        false_alarm_rate: share of good images that may be called anomalous, in (0, 1).
+        origin: further facts that the file states.
 
     Raises:
-        DatasetError: more than the false-alarm rate, and more than one.
+        DatasetError: scores of the training images are not finite, or too many of them would be
+            anomalous to the model.
+        OptionError: too small a region of interest.
     """
-    rate = calibration.false_alarm_rate or 0.0
-    anomalous = int(np.count_nonzero(scores > calibration.threshold))
-    if anomalous > max(1, np.ceil(rate * len(scores))):
-        raise DatasetError(
-            f"{anomalous} of {len(scores)} training images would be anomalous to the model: their "
-            "differences are too unlike one another to tell good from anomalous; remove copies and "
-            "images of other parts, or give more images"
+    graph, parts, calibration = _assemble(extractor, plan, fitted, false_alarm_rate)
+    if origin.threshold is not None:
+        calibration = calibration.at_threshold(origin.threshold)
+    _check_finite(calibration)
+    document = describe(
+        preset=origin.preset,
+        backbone=extractor.backbone,
+        parts=parts,
+        geometry=extractor.geometry,
+        roi=extractor.roi,
+        plan=None if plan.overall is None else plan,
+        calibration=calibration,
+        origin=origin.provenance,
+        parameters=origin.parameters,
+        appearance=origin.appearance,
+    )
+    detector = fitted[0]
+    if any(one.statistics is None for one in detector.parts):
+        return attach(graph, document)
+    fused = plan.overall is not None
+    learning = Learning(
+        plan.variance,
+        plan.rank,
+        None if fused else plan.pool,
+        [LearningLayer(**vars(layer)) for layer in plan.layers] if fused else None,
+        plan.overall,
+    )
+    document = replace(document, learning=learning)
+    return attach(graph, document, detector.limited().to_arrays())
+
+
+def _assemble(
+    extractor: FeatureExtractor,
+    plan: DetectorPlan,
+    fitted: Sequence[FittedDetector],
+    false_alarm_rate: float,
+) -> tuple[onnx.ModelProto, list[tuple[FeatureLayout, Subspace]], Calibration]:
+    """Return graph, layouts and subspaces of the layers, and calibration."""
+    network, normalisation = extractor.network, extractor.backbone.normalisation
+    size = extractor.geometry.size
+    if plan.overall is None:
+        (detector,) = fitted
+        (one,) = detector.parts
+        layout = one.part.layout
+        graph = detector_model(
+            network, normalisation, layout, size, one.subspace, extractor.inspected
         )
+        return graph, [(layout, one.subspace)], calibrate_sum(detector, false_alarm_rate)
+    readout = read_out(fitted, plan, extractor)
+    graph = fused_model(network, normalisation, readout.heads, size)
+    # Of several heads the first stands for all: they differ in nothing but numbers.
+    head = readout.heads[0]
+    parts = [*zip(head.layouts, head.subspaces, strict=True)]
+    if not any(subspace is head.overall[1] for subspace in head.subspaces):
+        parts.append(head.overall)
+    return graph, parts, readout.calibrate(false_alarm_rate)
 
 
 def _check_finite(calibration: Calibration) -> None:
-    """Refuse a calibration that would make decisions by numbers that are none.
+    """Refuse a calibration with scores, map values or thresholds that are not finite.
 
     Raises:
-        DatasetError: a score, a map value or a threshold is not finite.
+        DatasetError: one is not.
     """
     maxima = () if calibration.map_maxima is None else calibration.map_maxima
     values = [calibration.threshold, calibration.pixel_threshold, *calibration.map_range]
@@ -128,50 +134,3 @@ def _check_finite(calibration: Calibration) -> None:
             "scores of the training images are not finite: the network or its weights give no "
             "usable features for them"
         )
-
-
-def finish(
-    extractor: FeatureExtractor,
-    assembled: Assembled,
-    settings: Configuration,
-    origin: Provenance,
-    parameters: dict[str, Any] | None,
-) -> bytes:
-    """Return the model file of fitted parts.
-
-    Args:
-        extractor: of the features that the parts were fitted to.
-        assembled: the parts.
-        settings: of the training.
-        origin: from `fre.training.describe.provenance`.
-        parameters: of `fre.FRE`, to fit the same again; ``None`` if not known.
-
-    Raises:
-        DatasetError: scores of the training images are not finite.
-    """
-    _check_finite(assembled.calibration)
-    document = describe(
-        preset=settings.preset,
-        backbone=extractor.backbone,
-        parts=assembled.parts,
-        geometry=extractor.geometry,
-        roi=extractor.roi,
-        fused=assembled.fused,
-        calibration=assembled.calibration,
-        origin=origin,
-        parameters=parameters,
-        appearance=assembled.appearance,
-    )
-    learnt = assembled.learnt
-    if learnt is None:
-        return attach(assembled.graph, document)
-    plan = assembled.plan
-    learning = Learning(
-        settings.variance,
-        settings.rank,
-        None if plan else extractor.layout.pool,
-        [LearningLayer(**vars(part)) for part in plan.layers] if plan else None,
-        plan.overall if plan else None,
-    )
-    document = replace(document, learning=learning)
-    return attach(assembled.graph, document, learnt.limited().to_arrays())

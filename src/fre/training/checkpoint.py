@@ -11,26 +11,48 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fre.errors import FREWarning, ImageError
-from fre.features.stream import SeenImage
+from fre.features.stream import ImageRecord
+from fre.images.augmentation import Augmentation
 from fre.images.decode import ImageSource
 from fre.storage.files import atomic_file
-from fre.training.fold_statistics import Learner
-from fre.training.plan import StreamOptions
+from fre.training.fold_statistics import FoldStatistics
 from fre.version import __version__
 
+CHECKPOINT_SECONDS = 60.0
+"""Least time between two checkpoints."""
 
-class _State:
-    """How far the first pass has come."""
 
-    def __init__(self, learner: Learner, options: StreamOptions, identity: str | None) -> None:
-        self.learner = learner
+class FirstPass:
+    """How far the first pass has come, and its checkpoint.
+
+    Args:
+        statistics: that accumulate.
+        file: path of the checkpoint; ``None`` writes none.
+        seconds: least time between two checkpoints.
+        identity: digest of the training, from `identity_of`; ``None`` writes no checkpoint.
+
+    Attributes:
+        consumed: number of images that were read or skipped.
+        images: records of those that were read.
+        skipped: errors of those that were skipped.
+    """
+
+    def __init__(
+        self,
+        statistics: FoldStatistics,
+        file: Path | None,
+        seconds: float,
+        identity: str | None,
+    ) -> None:
+        self.statistics = statistics
         self.consumed = 0
-        self.images: list[SeenImage] = []
+        self.images: list[ImageRecord] = []
         self.skipped: list[ImageError] = []
-        self._file = options.checkpoint if identity else None
-        self._pause = options.checkpoint_seconds
+        self._file = file if identity else None
+        self._pause = seconds
         self._identity = identity
         self._written = time.monotonic()
 
@@ -50,10 +72,10 @@ class _State:
                     stacklevel=2,
                 )
                 return
-            images = [SeenImage.of_note(note) for note in notes["images"]]
+            images = [ImageRecord.of_note(note) for note in notes["images"]]
             skipped = [ImageError(path, reason) for path, reason in notes["skipped"]]
             consumed = int(notes["consumed"])
-            self.learner.restore(arrays)
+            self.statistics.restore(arrays)
         except Exception:  # each part of a damaged archive raises errors of its own
             aside = self._file.with_name(f"{self._file.name}.damaged")
             self._file.replace(aside)
@@ -79,17 +101,30 @@ class _State:
             ],
         }
         with atomic_file(self._file) as file:
-            arrays: dict[str, Any] = self.learner.to_arrays()
+            arrays: dict[str, Any] = self.statistics.to_arrays()
             np.savez(file, notes=np.array(json.dumps(notes)), **arrays)
         self._written = time.monotonic()
 
 
-def _identity(
-    settings: Mapping[str, Any], sources: Sequence[ImageSource], options: StreamOptions
+def identity_of(
+    settings: Mapping[str, Any],
+    sources: Sequence[ImageSource],
+    fold_of: NDArray[np.intp],
+    augmentation: Augmentation | None,
+    skip_unreadable: bool,
 ) -> str | None:
-    """Digest of everything that a training depends on; ``None`` where that is not known."""
+    """Return a digest of everything that a training depends on; ``None`` if that is not known.
+
+    Args:
+        settings: settings of the training.
+        sources: images; their names, sizes and times count. Those of arrays are not known.
+        fold_of: the fold of each image.
+        augmentation: augmentation of the images, if any.
+        skip_unreadable: whether unreadable images are left out.
+    """
     digest = hashlib.sha256(repr((__version__, dict(settings))).encode())
-    digest.update(repr((options.capacity, options.augmentation, options.skip_unreadable)).encode())
+    digest.update(repr((augmentation, skip_unreadable)).encode())
+    digest.update(fold_of.astype(np.int64).tobytes())
     for source in sources:
         if not isinstance(source, (str, Path)):
             return None

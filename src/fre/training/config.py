@@ -10,9 +10,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from fre.errors import OptionError
 from fre.scoring.fusion import SIGMA, STANDARDS, TOP_SHARE, Reading
 from fre.subspaces.autoencoder import Kind
-from fre.subspaces.position import PRIOR_IMAGES
+from fre.subspaces.protocols import PRIOR_IMAGES, Scope
 from fre.subspaces.subspace import check_rank
-from fre.training.parts import Scope
 
 SubspaceKind: TypeAlias = Literal["pca", "tied", "plain"]
 Choice = TypeVar("Choice", bound=str)

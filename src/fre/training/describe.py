@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -25,53 +24,22 @@ from fre.inference.document import (
 from fre.inference.model_file import with_document
 from fre.onnx_tools.side_arrays import with_arrays
 from fre.scoring.calibration import Calibration
-from fre.scoring.fusion import Reading
-from fre.scoring.graph import LayerSubspace, layer_map
-from fre.subspaces.autoencoder import AnySubspace, LinearAutoencoder
-from fre.subspaces.patch import PatchSubspace
-from fre.subspaces.position import PositionSubspace
-from fre.training.plan import LayerPlan
+from fre.scoring.graph import layer_map
+from fre.subspaces.protocols import Subspace
+from fre.training.plan import DetectorPlan
 from fre.version import __version__
-
-
-@dataclass(frozen=True)
-class FusedNotes:
-    """How the default preset reads several layers.
-
-    Attributes:
-        reading: how their residuals become a score and a map.
-        layers: the role of each layer.
-    """
-
-    reading: Reading
-    layers: Sequence[LayerPlan]
-
-    def sections(self) -> dict[str, Any]:
-        """Return the sections of `Document` that only the default preset has."""
-        names = [part.layer for part in self.layers]
-        tensors: dict[str, str] = {}
-        for index, part in enumerate(self.layers):
-            label = part.layer if names.count(part.layer) == 1 else f"{part.layer}/{part.scope}"
-            if part.in_map:
-                tensors[f"{label}/{index}" if label in tensors else label] = layer_map(index)
-        return {
-            "reading": self.reading,
-            "score_layers": [part.layer for part in self.layers if part.in_score],
-            "map_layers": [part.layer for part in self.layers if part.in_map],
-            "layer_maps": tensors,
-        }
 
 
 def describe(
     *,
     preset: str,
     backbone: Backbone,
-    parts: Sequence[tuple[FeatureLayout, AnySubspace | LayerSubspace]],
+    parts: Sequence[tuple[FeatureLayout, Subspace]],
     geometry: Geometry,
     calibration: Calibration,
     origin: Provenance,
     roi: Roi | None = None,
-    fused: FusedNotes | None = None,
+    plan: DetectorPlan | None = None,
     parameters: dict[str, Any] | None = None,
     appearance: AppearanceLimits | None = None,
 ) -> Document:
@@ -85,7 +53,7 @@ def describe(
         calibration: scores of good images, and the thresholds.
         origin: training images and history, from `provenance`.
         roi: the inspected region; ``None`` for the whole image.
-        fused: how the default preset reads several layers.
+        plan: plan of the default preset; ``None`` for the reference.
         parameters: arguments of `fre.FRE` that fit the same again; ``None`` if not known.
         appearance: ranges of the training images' pixels.
     """
@@ -101,7 +69,7 @@ def describe(
         ),
         preprocessing=Preprocessing(geometry, list(mean), list(std)),
         roi=roi,
-        **({} if fused is None else fused.sections()),
+        **({} if plan is None else _reading(plan)),
         parameters=parameters,
         subspaces=[_describe_subspace(subspace, layout) for layout, subspace in parts],
         calibration=calibration,
@@ -110,33 +78,32 @@ def describe(
     )
 
 
-def _describe_subspace(
-    subspace: AnySubspace | LayerSubspace, layout: FeatureLayout
-) -> SubspaceSection:
-    scope, kind = "image", "pca"
-    only: dict[str, Any] = {}
-    if isinstance(subspace, LinearAutoencoder):
-        kind = subspace.kind
-        only = {"epochs": subspace.epochs, "loss": subspace.losses[-1] if subspace.losses else None}
-    elif isinstance(subspace, PositionSubspace):
-        scope, only = "position", {"mean_rank": float(subspace.ranks.mean())}
-    elif isinstance(subspace, PatchSubspace):
-        scope = "patch"
-    else:
-        singular_values = [float(value) for value in subspace.singular_values]
-        only = {"singular_values": singular_values, "discarded": subspace.discarded}
+def _reading(plan: DetectorPlan) -> dict[str, Any]:
+    """Return the sections of `Document` that only the default preset has."""
+    names = [layer.layer for layer in plan.layers]
+    tensors: dict[str, str] = {}
+    for index, layer in enumerate(plan.layers):
+        label = layer.layer if names.count(layer.layer) == 1 else f"{layer.layer}/{layer.scope}"
+        if layer.in_map:
+            tensors[f"{label}/{index}" if label in tensors else label] = layer_map(index)
+    return {
+        "reading": plan.reading,
+        "score_layers": [layer.layer for layer in plan.layers if layer.in_score],
+        "map_layers": [layer.layer for layer in plan.layers if layer.in_map],
+        "layer_maps": tensors,
+    }
+
+
+def _describe_subspace(subspace: Subspace, layout: FeatureLayout) -> SubspaceSection:
     return SubspaceSection(
         layer=layout.layer,
-        scope=scope,
-        kind=kind,
+        scope=subspace.scope,
+        kind=subspace.kind,
         channels=layout.channels,
         grid=layout.pooled,
         pool=layout.pool,
         dimension=layout.dimension,
-        rank=subspace.rank,
-        kept_variance=subspace.kept_variance,
-        n=subspace.n,
-        **only,
+        **subspace.describe(),
     )
 
 

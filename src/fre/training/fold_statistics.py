@@ -1,34 +1,41 @@
-"""Statistics of good images, a few at a time: what training needs when features are let go of.
+"""Statistics of each fold, accumulated batch by batch, so that features need not be kept.
 
-Images are dealt into folds before any is read. Each fold has sufficient statistics of its own for
-every subspace: those of all images, and of all but one fold, are their sums. So one pass over the
-images makes the subspaces that a detector has and those that it is calibrated by; statistics that
-were gathered apart, on other machines or before an interruption, add up to the same.
+Images are dealt into folds before any is read. The statistics of all images, and of all folds but
+one, are sums of those of the folds. So one pass over the images is enough for the subspaces of a
+detector and for those of its cross-fit. Statistics that were accumulated apart, on other machines
+or before an interruption, add up to the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import ModelFileError, OptionError
-from fre.features.layout import FeatureLayout, pool_features
-from fre.subspaces.image_statistics import Accumulator
-from fre.training.parts import KINDS, Part, PartStatistics
+from fre.features.layout import FeatureLayout
+from fre.subspaces.accumulator import Accumulator
+from fre.subspaces.cross_fit import extrapolate, leave_one_out, merged
+from fre.subspaces.protocols import FitOptions, Statistics, Subspace
+from fre.training.parts import KINDS, Part
 from fre.types import FloatArray
 
 
-class Learner:
-    """Statistics of each part for each fold.
+class FoldStatistics:
+    """The statistics of each part for each fold.
 
     Args:
-        parts: what is to be fitted.
-        layouts: of the features that are given, without pooling or as the parts want them.
-        folds: their number; 1, where nothing is calibrated.
-        capacity: directions that are kept of an image-wide subspace.
+        parts: parts of the detector.
+        layouts: layouts of the added features: without pooling, or pooled as the parts are.
+        folds: number of folds.
+        coarse: number of folds of parts with statistics of a fixed size; ``folds``, if ``None``.
+        capacity: directions that image-wide statistics keep.
+
+    Attributes:
+        rows: (folds,), number of features of each fold.
     """
 
     def __init__(
@@ -38,89 +45,88 @@ class Learner:
         *,
         folds: int,
         capacity: int,
+        coarse: int | None = None,
     ) -> None:
         self.parts = tuple(parts)
+        self.layouts = tuple(layouts)
         self.capacity = capacity
-        self._layouts = {layout.layer: layout for layout in layouts}
-        self._borders = np.cumsum([layout.dimension for layout in layouts])[:-1]
-        self._folds = [
-            [
-                Accumulator[Any](part.maker(capacity), block=part.block(capacity))
-                for part in self.parts
-            ]
-            for _ in range(folds)
-        ]
+        self.coarse = folds if coarse is None else coarse
         self.rows = np.zeros(folds, np.intp)
+        self._folds = [
+            [self._accumulator(part) for _ in range(self.folds_of(part))] for part in self.parts
+        ]
 
-    def split(self, X: FloatArray) -> list[FloatArray]:
-        """The features of each part: float32 (n, D), of all layers, to (n, D_part)."""
-        blocks = dict(zip(self._layouts, np.split(X, self._borders, axis=1), strict=True))
-        features = []
-        for part in self.parts:
-            given, wanted = self._layouts[part.layout.layer], part.layout
-            block = blocks[wanted.layer]
-            if given.pool != wanted.pool:
-                block = pool_features(block, given, wanted)
-            features.append(block)
-        return features
+    def folds_of(self, part: Part) -> int:
+        """Return the number of a part's folds; fold k is in the one of number k modulo it."""
+        return self.coarse if part.fixed_size else len(self.rows)
+
+    def _accumulator(self, part: Part, **restored: Any) -> Accumulator[Any]:
+        capacity = self.capacity
+        return Accumulator(part.statistics_of(capacity), block=part.block(capacity), **restored)
+
+    def empty(self) -> FoldStatistics:
+        """Return statistics of the same parts and folds, without any feature."""
+        return FoldStatistics(
+            self.parts,
+            self.layouts,
+            folds=len(self.rows),
+            capacity=self.capacity,
+            coarse=self.coarse,
+        )
 
     def add(self, X: FloatArray, fold: NDArray[np.intp]) -> None:
-        """Take in some rows.
+        """Add features.
 
         Args:
             X: float32 (b, D), of all layers.
-            fold: (b,), the fold of each.
+            fold: (b,), the fold of each row.
         """
-        features = self.split(X)
-        for number in np.unique(fold):
-            chosen = fold == number
-            self.rows[number] += int(chosen.sum())
-            for accumulator, block in zip(self._folds[number], features, strict=True):
-                accumulator.add(np.ascontiguousarray(block[chosen]))
+        self.rows += np.bincount(fold, minlength=len(self.rows))
+        for part, accumulators in zip(self.parts, self._folds, strict=True):
+            features = part.features(X, self.layouts)
+            own = fold % len(accumulators)
+            for number in np.unique(own):
+                accumulators[number].add(np.ascontiguousarray(features[own == number]))
 
-    def statistics(self) -> dict[int, list[PartStatistics]]:
-        """For each fold that has images, the statistics of each part."""
-        return {
-            fold: [accumulator.result() for accumulator in self._folds[fold]]
-            for fold in range(len(self._folds))
-            if self.rows[fold]
-        }
+    def statistics(self) -> list[dict[int, Statistics]]:
+        """Return, for each part, the statistics of each fold that has features."""
+        return [
+            {
+                number: accumulator.result()
+                for number, accumulator in enumerate(accumulators)
+                if self.rows[number :: len(accumulators)].any()
+            }
+            for accumulators in self._folds
+        ]
 
-    def merge(self, *others: Learner) -> Learner:
-        """A learner of all that this one and others have taken in; they stay as they are.
+    def merge(self, *others: FoldStatistics) -> FoldStatistics:
+        """Return the statistics of all features of this object and others, which do not change.
 
-        Features that wait for a full block are absorbed: it costs less to store what is merged.
+        Features that wait for a full block are accumulated, as statistics cost less to store.
 
         Raises:
             OptionError: another has other parts or folds.
         """
-        merged = Learner(
-            self.parts, [*self._layouts.values()], folds=len(self._folds), capacity=self.capacity
-        )
-        learners = (self, *others)
-        for learner in learners:
-            names = [part.name for part in learner.parts]
-            if names != [part.name for part in self.parts] or len(learner.rows) != len(self.rows):
-                raise OptionError("only learners of the same parts and folds add up")
-            merged.rows += learner.rows
-        for fold, accumulators in enumerate(merged._folds):
-            holders = [learner for learner in learners if learner.rows[fold]]
-            for index, part in enumerate(self.parts):
-                found = [learner._folds[fold][index].result() for learner in holders]
-                if found:
-                    accumulators[index] = Accumulator(
-                        part.maker(self.capacity),
-                        block=part.block(self.capacity),
-                        absorbed=found[0].merge(*found[1:]) if len(found) > 1 else found[0],
-                    )
-        return merged
+        total = self.empty()
+        everything = (self, *others)
+        for each in everything:
+            names = [part.name for part in each.parts]
+            if names != [part.name for part in self.parts] or len(each.rows) != len(self.rows):
+                raise OptionError("only statistics of the same parts and folds add up")
+            total.rows += each.rows
+        by_part = zip(*(each.statistics() for each in everything), strict=True)
+        for part, accumulators, found in zip(self.parts, total._folds, by_part, strict=True):
+            for number in range(len(accumulators)):
+                if present := [by_fold[number] for by_fold in found if number in by_fold]:
+                    accumulators[number] = self._accumulator(part, absorbed=merged(present))
+        return total
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays to store; `restore` takes them in. Nothing is rounded."""
+        """Return arrays to store, which `restore` reads. Nothing is rounded."""
         arrays: dict[str, NDArray[Any]] = {"rows": self.rows}
-        for fold, accumulators in enumerate(self._folds):
-            for part, accumulator in zip(self.parts, accumulators, strict=True):
-                name = f"{fold}/{part.name}"
+        for part, accumulators in zip(self.parts, self._folds, strict=True):
+            for number, accumulator in enumerate(accumulators):
+                name = f"{number}/{part.name}"
                 if accumulator.pending is not None:
                     arrays[f"{name}/pending"] = accumulator.pending
                 if accumulator.absorbed is not None:
@@ -129,19 +135,24 @@ class Learner:
         return arrays
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what `to_arrays` stored of a learner of the same parts and folds.
+        """Resume from the arrays that `to_arrays` returned for the same parts and folds.
 
         Raises:
-            ModelFileError: the arrays are damaged, or of another learner.
+            ModelFileError: the arrays are damaged, or of other parts or folds.
         """
         if "rows" not in arrays or arrays["rows"].shape != self.rows.shape:
             raise ModelFileError("the statistics are of another training, or damaged")
-        # All of it, or none: what is damaged half-way must not be gone on from.
+        rows = arrays["rows"]
+        # All of it, or none: half-damaged statistics must not be resumed.
         folds = [
-            [self._restored(arrays, f"{fold}/{part.name}/", part, int(rows)) for part in self.parts]
-            for fold, rows in enumerate(arrays["rows"])
+            [
+                self._restored(arrays, f"{number}/{part.name}/", part, int(rows[number::k].sum()))
+                for number in range(k)
+            ]
+            for part in self.parts
+            for k in [self.folds_of(part)]
         ]
-        self._folds, self.rows = folds, arrays["rows"].copy()
+        self._folds, self.rows = folds, rows.copy()
 
     def _restored(
         self, arrays: Mapping[str, NDArray[Any]], prefix: str, part: Part, rows: int
@@ -156,9 +167,83 @@ class Learner:
         found = (0 if absorbed is None else absorbed.n) + (0 if pending is None else len(pending))
         if found != rows:
             raise ModelFileError(f"{prefix} holds statistics of {found} rows, not of {rows}")
-        return Accumulator(
-            part.maker(self.capacity),
-            block=part.block(self.capacity),
-            absorbed=absorbed,
-            pending=pending,
-        )
+        return self._accumulator(part, absorbed=absorbed, pending=pending)
+
+    def held_out(
+        self, own: Sequence[Subspace], options: FitOptions
+    ) -> Iterator[tuple[int, HeldOutSubspaces]]:
+        """Yield each fold and the subspaces that its held-out residuals follow from.
+
+        Only those of one fold are there at a time. Folds come in such an order that parts with
+        fewer folds are fitted once for each of theirs.
+
+        Args:
+            own: the subspace of all features, for each part.
+            options: options of the fit; a fixed rank is cut to what all but a fold allow.
+
+        Raises:
+            OptionError: all features are in one fold.
+        """
+        lenient = replace(options, exact_rank=False)
+        present = np.flatnonzero(self.rows)
+        order = present[np.lexsort((present, present % self.coarse))]
+        apart = []
+        for part, by_fold in zip(self.parts, self.statistics(), strict=True):
+            own_folds = [int(fold) % self.folds_of(part) for fold in order]
+            distinct = list(dict.fromkeys(own_folds))
+            others = leave_one_out([by_fold[number] for number in distinct])
+            apart.append(_repeated(own_folds, others, lenient))
+        total = int(self.rows.sum())
+        for fold in order:
+            found = [next(subspaces) for subspaces in apart]
+            yield int(fold), HeldOutSubspaces(self.parts, self.layouts, [*own], found, total)
+
+
+def _repeated(
+    folds: Sequence[int], others: Iterator[Statistics], options: FitOptions
+) -> Iterator[tuple[int, Subspace]]:
+    """Yield, for each fold, rows and subspace of the others; equal folds follow one another."""
+    last: int | None = None
+    found: tuple[int, Subspace] | None = None
+    for fold in folds:
+        if fold != last or found is None:
+            statistics = next(others)
+            found, last = (statistics.n, statistics.fit(options)), fold
+        yield found
+
+
+@dataclass(frozen=True)
+class HeldOutSubspaces:
+    """Subspaces fitted to all images and to all folds but one, for held-out residuals.
+
+    Attributes:
+        parts: parts of the detector.
+        layouts: layouts of the features that are given, as for `FoldStatistics`.
+        own: the subspace of all images, for each part.
+        others: for each part the subspace of all folds but one, and its number of features.
+        total: number of features of all images.
+    """
+
+    parts: tuple[Part, ...]
+    layouts: tuple[FeatureLayout, ...]
+    own: list[Subspace]
+    others: list[tuple[int, Subspace]]
+    total: int
+
+    def residuals(self, X: FloatArray) -> list[FloatArray]:
+        """Return, for each part, the held-out squared residuals of features of the fold.
+
+        Args:
+            X: float32 (b, D), of all layers.
+
+        Returns:
+            float32 (b, P) for each part.
+        """
+        found = []
+        for part, own, (n, others) in zip(self.parts, self.own, self.others, strict=True):
+            features, channels = part.features(X, self.layouts), part.layout.channels
+            apart, seen = (
+                subspace.squared_residuals(features, channels) for subspace in (others, own)
+            )
+            found.append(extrapolate(apart, seen, fitted_on=n, of=self.total))
+        return found

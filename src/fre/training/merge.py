@@ -8,25 +8,13 @@ from itertools import combinations
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fre.errors import OptionError
 from fre.features.layout import combined_digest
 from fre.inference.document import MergedModel, Step, now, to_json
 from fre.inference.predictor import P, Predictor
-from fre.scoring.graph import LayerSubspace
-from fre.training.fitted import LearntPart, kinship
-from fre.training.parts import PartStatistics
+from fre.training.growth import merge_detectors
 from fre.training.training_images import TrainingImages
-from fre.training.update import (
-    _batches,
-    _before_and_after,
-    _check_not_frozen,
-    _fitted_again,
-    _some,
-    _Workshop,
-)
+from fre.training.update import Rebuilt, check_not_frozen, image_sets, some_names
 
 
 def merge_models(*models: P, threads: int = 0) -> P:
@@ -38,7 +26,7 @@ def merge_models(*models: P, threads: int = 0) -> P:
     Args:
         models: two or more, of the same backbone, layers, pooling, scopes, geometry, region of
             interest and reading.
-        threads: of the network; 0 takes all cores.
+        threads: number of threads of the network; 0 takes all cores.
 
     Raises:
         FrozenModelError: a model lacks what a merge needs.
@@ -48,55 +36,24 @@ def merge_models(*models: P, threads: int = 0) -> P:
     if len(models) < 2:
         raise OptionError(f"a merge needs 2 models or more, found {len(models)}")
     for model in models:
-        _check_not_frozen(model)
-    for first, other in combinations(models, 2):
-        if found := _differences(first, other):
+        check_not_frozen(model)
+    for one, other in combinations(models, 2):
+        if found := _differences(one, other):
             raise OptionError(f"these models can't be merged, they differ in {'; '.join(found)}")
-    batches = [_batches(model.document.provenance) for model in models]
-    if len(set().union(*batches)) < sum(map(len, batches)):
+    sets = [image_sets(model.document.provenance) for model in models]
+    if len(set().union(*sets)) < sum(map(len, sets)):
         raise OptionError(
             "these models have learnt the same images; to count them twice would make the "
             "threshold too low"
         )
-    workshops = [_Workshop.of(model, threads) for model in models]
-    workshop = workshops[0]
-    _check_apart([shop.learnt.images for shop in workshops])
+    each = [Rebuilt.of(model, threads) for model in models]
+    _check_apart([rebuilt.fitted.images for rebuilt in each])
+    first = each[0]
     # A model of 8-bit images alone reads 16-bit files as the others do, once they are one.
     ranges = [model.geometry.bits for model in models if model.geometry.bits is not None]
-    geometry = workshop.extractor.geometry
-    workshop.extractor.geometry = replace(geometry, bits=ranges[0] if ranges else None)
-    learnt = workshop.learnt
-    for joining in workshops[1:]:
-        learnt = learnt.beside(joining.learnt, ())
-    folds = learnt.folds_of_rows
-    again: dict[int, tuple[LearntPart, LayerSubspace]] = {}
-    total = sum(shop.learnt.parts[0].statistics.n for shop in workshops)
-    for index in range(len(workshop.parts)):
-        of_each = [shop.learnt.parts[index] for shop in workshops]
-        known = [
-            features
-            for part in of_each
-            if (features := part.features(total - part.statistics.n)) is not None
-        ]
-        if len(known) == len(of_each):
-            again[index] = _fitted_again(workshop, of_each[0].part, known, folds)
-    first_rows = np.cumsum([0, *(len(shop.learnt.image) for shop in workshops)])
-    akin = [
-        kinship(
-            [
-                _before_and_after(shop.learnt, index, part, start)
-                for index, (part, _) in again.items()
-            ]
-        )
-        for shop, start in zip(workshops, first_rows, strict=False)
-    ]
-    made = [
-        again.get(index)
-        or _merged_part(workshop, [shop.learnt.parts[index] for shop in workshops], akin)
-        for index in range(len(workshop.parts))
-    ]
-    subspaces = [subspace for _, subspace in made]
-    learnt = replace(learnt, parts=tuple(part for part, _ in made))
+    geometry = first.extractor.geometry
+    first.extractor.geometry = replace(geometry, bits=ranges[0] if ranges else None)
+    fitted = merge_detectors([rebuilt.fitted for rebuilt in each], first.plan)
     origins = [model.document.provenance for model in models]
     merged = [
         MergedModel(
@@ -113,7 +70,7 @@ def merge_models(*models: P, threads: int = 0) -> P:
     limits_of = [model.appearance for model in models if model.appearance is not None]
     # Without those of one model its images might be outside the ranges of the others.
     limits = limits_of[0].merge(*limits_of[1:]) if len(limits_of) == len(models) else None
-    return workshop.assemble(learnt.limited(), subspaces, models[0], origin, limits)
+    return first.model(fitted, models[0], origin, limits)
 
 
 def _check_apart(images: Sequence[TrainingImages]) -> None:
@@ -127,35 +84,11 @@ def _check_apart(images: Sequence[TrainingImages]) -> None:
         if again := known.shared(each):
             raise OptionError(
                 f"model {place + 1} has learnt {len(again)} of the same images as those before "
-                f"it: {_some(again)}; to count them twice would make the threshold too low: train "
-                "the models on different images, or update one with the images of the other that "
-                "it lacks"
+                f"it: {some_names(again)}; to count them twice would make the threshold too low: "
+                "train the models on different images, or update one with the images of the other "
+                "that it lacks"
             )
         known = known.beside(each)
-
-
-def _merged_part(
-    workshop: _Workshop,
-    of_each: Sequence[LearntPart],
-    akin: Sequence[NDArray[np.float64] | None],
-) -> tuple[LearntPart, LayerSubspace]:
-    """One part of several, where the features of their images are gone."""
-    merged = _merged([part.statistics for part in of_each])
-    subspace = workshop.fit(merged)
-    energies = []
-    for part, factors in zip(of_each, akin, strict=True):
-        apart: LayerSubspace | None = None
-        if merged.n > 2 * part.statistics.n:
-            rest = [one.statistics for one in of_each if one is not part]
-            apart = workshop.fit(_merged(rest))
-        energies.append(part.scaled(part.shares(subspace, merged.n, apart), factors))
-    return LearntPart(of_each[0].part, merged, np.concatenate(energies)), subspace
-
-
-def _merged(statistics: Sequence[PartStatistics]) -> PartStatistics:
-    first: Any = statistics[0]
-    merged: PartStatistics = first.merge(*statistics[1:]) if len(statistics) > 1 else first
-    return merged
 
 
 COMPARED = {

@@ -1,95 +1,89 @@
-"""Parts of a detector: one subspace, or one for each location."""
+"""A part of a detector: one layer, one pooling, one scope, and its statistics and subspace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
 
-from fre.features.layout import FeatureLayout
-from fre.scoring.graph import LayerSubspace
-from fre.subspaces.image_statistics import SubspaceStatistics, block_rows
+import numpy as np
+
+from fre.features.layout import FeatureLayout, pool_features
+from fre.subspaces.image_statistics import ImageStatistics, block_rows
 from fre.subspaces.patch import PatchStatistics
 from fre.subspaces.position import PositionStatistics
+from fre.subspaces.protocols import Scope, Statistics
 from fre.types import FloatArray, MaskArray
 
-Scope: TypeAlias = Literal["image", "position", "patch"]
-
-
-PartStatistics: TypeAlias = SubspaceStatistics | PositionStatistics | PatchStatistics
-
-
 BLOCK_ROWS = 128
-"""Features of positions that are absorbed at once: of more, their copies would take more memory
-than the statistics."""
+"""Features of positions that are accumulated at once. Copies of more would take more memory than
+the statistics."""
 
-
-KINDS: dict[Scope, type[PartStatistics]] = {
-    "image": SubspaceStatistics,
+KINDS: dict[Scope, type[Statistics]] = {
+    "image": ImageStatistics,
     "position": PositionStatistics,
     "patch": PatchStatistics,
 }
+"""The statistics of each scope."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One subspace, or one for each position.
+    """A part of a detector: its features, and the scope of its subspace.
 
     Attributes:
-        layout: the layer, and how it is pooled.
-        scope: of the subspaces.
-        places: bool (P,), the locations that are looked at; ``None`` is all.
+        layout: layer, grid and pooling of the features.
+        scope: scope of the subspace.
+        locations: bool (P,), the inspected locations; ``None`` is all.
     """
 
     layout: FeatureLayout
     scope: Scope
-    places: MaskArray | None = None
+    locations: MaskArray | None = None
 
     @property
     def name(self) -> str:
-        """What tells it apart from other parts of a detector."""
+        """The name that tells the part from other parts of a detector."""
         return part_name(self.layout.layer, self.scope, self.layout.pool)
 
-    def maker(self, capacity: int) -> Callable[[FloatArray], PartStatistics]:
-        """What makes statistics of its features, float32 (n, D)."""
+    @property
+    def fixed_size(self) -> bool:
+        """Whether its statistics take the same memory for any number of images."""
+        return KINDS[self.scope].fixed_size
+
+    def features(self, X: FloatArray, layouts: Sequence[FeatureLayout]) -> FloatArray:
+        """Return the part's features: float32 (n, D_part), contiguous.
+
+        Args:
+            X: float32 (n, D), features of all layers, one layer after the other.
+            layouts: layouts of these layers, without pooling or pooled as the part is.
+        """
+        start = 0
+        for given in layouts:
+            stop = start + given.dimension
+            if given.layer == self.layout.layer:
+                block = X[:, start:stop]
+                if given.pool != self.layout.pool:
+                    block = pool_features(block, given, self.layout)
+                return np.ascontiguousarray(block)
+            start = stop
+        raise KeyError(self.layout.layer)
+
+    def statistics_of(self, capacity: int) -> Callable[[FloatArray], Statistics]:
+        """Return the function that makes statistics of the part's features, float32 (n, D)."""
         if self.scope == "image":
-            return partial(SubspaceStatistics.of, capacity=capacity)
+            return partial(ImageStatistics.of, capacity=capacity)
         if self.scope == "position":
             return partial(PositionStatistics.of, grid=self.layout.pooled)
-        places = None if self.places is None or not self.places.any() else self.places
-        return partial(PatchStatistics.of, grid=self.layout.pooled, places=places)
+        nowhere = self.locations is None or not self.locations.any()
+        locations = None if nowhere else self.locations
+        return partial(PatchStatistics.of, grid=self.layout.pooled, locations=locations)
 
     def block(self, capacity: int) -> int:
-        """How many of its features are absorbed at once."""
+        """Return how many of its features are best accumulated at once."""
         return block_rows(capacity) if self.scope == "image" else BLOCK_ROWS
 
 
 def part_name(layer: str, scope: Scope, pool: int) -> str:
-    """The name of the part of that layer, scope and pooling."""
+    """Return the name of the part of that layer, scope and pooling."""
     return f"{layer}/{scope}/{pool}"
-
-
-def fitted(
-    statistics: PartStatistics,
-    *,
-    variance: float,
-    rank: int | None,
-    at_most: int | None,
-    prior: float,
-) -> LayerSubspace:
-    """The subspace that follows from some statistics.
-
-    Args:
-        statistics: of a part.
-        variance: share of the energy to keep.
-        rank: a fixed number of dimensions of an image-wide subspace instead.
-        at_most: their limit.
-        prior: weight of the neighbourhood of a position, in images.
-
-    Raises:
-        OptionError: ``variance`` or ``rank`` is out of range.
-    """
-    if isinstance(statistics, SubspaceStatistics):
-        return statistics.cut(variance=variance, rank=rank, at_most=at_most)
-    return statistics.fit(variance=variance, prior=prior)

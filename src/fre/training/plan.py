@@ -1,27 +1,30 @@
-"""What a detector reads, and how it is fitted."""
+"""The plan of a detector: which layers it reads, and how their subspaces are fitted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from fre.backbones import Backbone
 from fre.errors import OptionError
-from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout
-from fre.images.augmentation import Augmentation
 from fre.images.roi import cells
+from fre.scoring.fusion import Reading
+from fre.subspaces.autoencoder import AutoencoderOptions
+from fre.subspaces.protocols import FitOptions, Scope
 from fre.training.config import Configuration, resolve
-from fre.training.parts import Part, Scope
+from fre.training.parts import Part, part_name
 from fre.types import MaskArray
 
 RANK_LIMIT = 256
-"""Of image-wide subspaces. With half of it large defects go unseen (docs/ablation.md)."""
+"""Largest rank of the default preset's image-wide subspaces. With half of it, large defects go
+unseen (docs/ablation.md)."""
 
+CAPACITY = 1024
+"""Directions that the statistics of the reference preset's subspace keep."""
 
 OVERALL_POOL = 2
 """Edge of the pooling windows of the overall residual: the reference preset's."""
@@ -29,14 +32,14 @@ OVERALL_POOL = 2
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """How one layer is read.
+    """How a detector reads one layer.
 
     Attributes:
-        layer: its name.
-        scope: of its subspaces.
-        pool: edge of the pooling windows over it.
-        in_score: whether it counts for the score.
-        in_map: whether it counts for the map.
+        layer: name of the layer.
+        scope: scope of its subspaces.
+        pool: edge of the pooling windows, in locations of the feature map.
+        in_score: whether the layer counts for the score.
+        in_map: whether the layer counts for the map.
     """
 
     layer: str
@@ -47,41 +50,110 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
-class FusedPlan:
-    """What the default detector reads.
+class DetectorPlan:
+    """The layers of a detector, and how its parts are fitted.
 
     Attributes:
-        layers: fine to coarse.
-        overall: the layer whose image-wide residual is the overall one.
+        layers: that it reads, fine to coarse.
+        overall: name of the layer whose image-wide residual is the overall one. ``None``: the
+            score is the sum of the squared residuals of the one layer (the reference preset).
+        variance: share of the variance that each subspace keeps, in (0, 1].
+        rank: fixed rank of the reference's subspace; limit of the default's image-wide ones.
+        reading: how squared residuals become a score and a map; not for a sum.
+        autoencoder: trains the one part as an autoencoder instead of a PCA.
     """
 
     layers: tuple[LayerPlan, ...]
-    overall: str
+    overall: str | None
+    variance: float = 0.97
+    rank: int | None = None
+    reading: Reading = field(default_factory=Reading)
+    autoencoder: AutoencoderOptions | None = None
+
+    @property
+    def fit(self) -> FitOptions:
+        """Options of the fit of each part."""
+        if self.overall is None:
+            return FitOptions(self.variance, self.rank)
+        at_most = self.rank or RANK_LIMIT
+        return FitOptions(self.variance, at_most=at_most, prior=self.reading.prior)
+
+    @property
+    def capacity(self) -> int:
+        """Directions that image-wide statistics keep, of which subspaces use fewer."""
+        if self.overall is None:
+            return max(CAPACITY, self.rank or 0)
+        return 2 * (self.rank or RANK_LIMIT)
 
     @property
     def names(self) -> list[str]:
         """The layers to extract, each once."""
-        return list(dict.fromkeys([*(part.layer for part in self.layers), self.overall]))
+        overall = [] if self.overall is None else [self.overall]
+        return list(dict.fromkeys([*(layer.layer for layer in self.layers), *overall]))
+
+    @property
+    def pool(self) -> int:
+        """Pooling windows of the extracted features: 1 where parts are pooled afterwards."""
+        return self.layers[0].pool if self.overall is None else 1
+
+    @property
+    def half(self) -> bool:
+        """Whether the graph stores subspaces in half precision."""
+        return self.overall is not None
+
+    @property
+    def part_names(self) -> list[str]:
+        """The name of each layer's part, and last the name of the overall residual's part.
+
+        One part may serve a layer and the overall residual.
+        """
+        found = [part_name(one.layer, one.scope, one.pool) for one in self.layers]
+        if self.overall is not None:
+            found.append(part_name(self.overall, "image", OVERALL_POOL))
+        return found
+
+    def parts(
+        self, layouts: Sequence[FeatureLayout], inspected: MaskArray | None
+    ) -> tuple[Part, ...]:
+        """Return the parts to fit, each once.
+
+        Args:
+            layouts: layouts of the extracted layers.
+            inspected: bool (H, W), inspected pixels of the input; ``None`` is all.
+        """
+        by_layer = {layout.layer: layout for layout in layouts}
+        wanted = [(one.layer, one.scope, one.pool) for one in self.layers]
+        if self.overall is not None:
+            wanted.append((self.overall, "image", OVERALL_POOL))
+        return tuple(
+            Part(layout, scope, inspected_locations(layout, inspected))
+            for name, scope, pool in dict.fromkeys(wanted)
+            for layout in [replace(by_layer[name], pool=pool)]
+        )
 
 
-def plan_layers(
+def plan_detector(
     backbone: Backbone,
     layers: Sequence[str] | None = None,
     settings: Configuration | None = None,
-) -> FusedPlan:
-    """Which layers the default detector reads, and how.
+    autoencoder: AutoencoderOptions | None = None,
+) -> DetectorPlan:
+    """Return the plan of a preset.
 
-    By default the layers of stride 8, 16 and 32; the middle one is the backbone's reference
-    layer. Where that is a ResNet's ``layer3``, or there is no layer of stride 32, it is pooled
-    in the place of the coarse one. All have a subspace per position but the last of several,
-    which has one per image; of three or more the first is for the map alone, and the last for
-    the score alone: a location of stride 32 smears what finer layers see (docs/ablation.md).
+    The reference preset reads one layer, the backbone's reference layer, by one image-wide part.
+
+    The default preset reads the layers of stride 8, 16 and 32; the middle one is the backbone's
+    reference layer. Where that is a ResNet's ``layer3``, or there is no layer of stride 32, the
+    reference layer pooled by 2 takes the place of the coarse one. The last of several layers has a
+    subspace per image, all others one per position. Of three or more, the first counts for the map
+    alone, and the last for the score alone: a location of stride 32 smears what finer layers see
+    (docs/ablation.md).
 
     Args:
         backbone: the frozen network.
-        layers: names of layers instead, fine to coarse, or ``None``.
-        settings: their pooling, scopes and roles, as far as they were given; ``None`` leaves
-            all to the preset.
+        layers: names of layers to read instead, fine to coarse, or ``None``.
+        settings: settings of the training; ``None`` takes those of the default preset.
+        autoencoder: how the reference's autoencoder is trained, if it has one.
 
     Raises:
         BackboneError: an unknown layer.
@@ -89,6 +161,11 @@ def plan_layers(
     """
     if settings is None:
         settings = resolve(preset="default", backbone=None, default_backbone=backbone.name)
+    if settings.preset == "reference":
+        plan = reference_plan(_one_layer(layers, backbone), (settings.pool or (OVERALL_POOL,))[0])
+        return replace(
+            plan, variance=settings.variance, rank=settings.rank, autoencoder=autoencoder
+        )
     if layers is None:
         names = _default_layers(backbone)
     elif isinstance(layers, str) or not layers:
@@ -96,7 +173,6 @@ def plan_layers(
     else:
         names = [backbone.layer(name).name for name in layers]
     count = len(names)
-    overall = names[max(0, count - 2)]
     repeated = [name in names[:index] for index, name in enumerate(names)]
     pools = _for_each(settings.pool, names, "pool") or [2 if again else 1 for again in repeated]
     scopes: list[Scope] = _for_each(settings.scope, names, "scope") or [
@@ -108,12 +184,26 @@ def plan_layers(
     in_map = _roles(settings.map_layers, names, "map") or [
         count < 3 or index < count - 1 for index in range(count)
     ]
-    return FusedPlan(
-        tuple(
-            LayerPlan(*part) for part in zip(names, scopes, pools, in_score, in_map, strict=True)
-        ),
-        overall,
+    planned = zip(names, scopes, pools, in_score, in_map, strict=True)
+    return DetectorPlan(
+        tuple(LayerPlan(*layer) for layer in planned),
+        names[max(0, count - 2)],
+        settings.variance,
+        settings.rank,
+        settings.reading,
     )
+
+
+def reference_plan(layer: str, pool: int) -> DetectorPlan:
+    """Return the reference preset's plan: one image-wide part, whose residuals are summed."""
+    return DetectorPlan((LayerPlan(layer, "image", pool, in_score=True, in_map=True),), None)
+
+
+def _one_layer(layers: Sequence[str] | None, backbone: Backbone) -> str:
+    names = [backbone.reference_layer] if layers is None else list(layers)
+    if isinstance(layers, str) or len(names) != 1:
+        raise OptionError(f"layers must be a list of one layer, not {layers!r}")
+    return backbone.layer(names[0]).name
 
 
 def _default_layers(backbone: Backbone) -> list[str]:
@@ -150,99 +240,6 @@ def _for_each(given: tuple[Any, ...] | None, names: Sequence[str], what: str) ->
     return list(given) * (len(names) if len(given) == 1 else 1)
 
 
-def places(layout: FeatureLayout, inspected: MaskArray | None) -> MaskArray | None:
-    """Bool (P,), the locations of a layer that are looked at; ``None`` is all."""
+def inspected_locations(layout: FeatureLayout, inspected: MaskArray | None) -> MaskArray | None:
+    """Return the inspected locations of a layer, bool (P,); ``None`` is all."""
     return None if inspected is None else np.ravel(cells(inspected, layout.pooled))
-
-
-CHECKPOINT_SECONDS = 60.0
-"""A checkpoint is not written more often than this."""
-
-
-CAPACITY = 1024
-"""Directions that are kept of the reference's subspace while it grows."""
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """How images become statistics, and those subspaces.
-
-    Attributes:
-        variance: share of the energy that a subspace keeps.
-        rank: a fixed number of dimensions of an image-wide subspace instead.
-        at_most: their limit.
-        prior: weight of the neighbourhood of a position, in images.
-        capacity: directions that are kept of an image-wide subspace while it grows.
-        half: whether bases will be stored in half precision.
-        augmentation: makes further rows of each image; ``None`` makes none.
-        skip_unreadable: leave out images that can't be read, instead of stopping.
-        checkpoint: the file that lets a stopped training go on; ``None`` writes none.
-        checkpoint_seconds: it is not written more often than this.
-    """
-
-    variance: float
-    rank: int | None
-    at_most: int | None
-    prior: float
-    capacity: int
-    half: bool
-    augmentation: Augmentation | None = None
-    skip_unreadable: bool = False
-    checkpoint: Path | None = None
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
-
-
-def stream_plan(
-    extractor: FeatureExtractor,
-    plan: FusedPlan | None,
-    settings: Configuration,
-    *,
-    augmentation: Augmentation | None = None,
-    skip_unreadable: bool = False,
-    checkpoint: Path | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> tuple[list[Part], StreamOptions]:
-    """What a training has to fit, and how.
-
-    Args:
-        extractor: of the layers.
-        plan: what the default preset reads; ``None`` for the reference.
-        settings: of the training.
-        augmentation: makes further rows of each image; ``None`` makes none.
-        skip_unreadable: leave out images that can't be read, instead of stopping.
-        checkpoint: the file that lets a stopped training go on; ``None`` writes none.
-        checkpoint_seconds: it is not written more often than this.
-    """
-    if plan is None:
-        parts = [Part(extractor.layout, "image")]
-        at_most, half = None, False
-    else:
-        plain = {layout.layer: layout for layout in extractor.layouts}
-        wanted = [(part.layer, part.scope, part.pool) for part in plan.layers]
-        wanted.append((plan.overall, "image", OVERALL_POOL))
-        parts = [
-            Part(layout, scope, places(layout, extractor.inspected))
-            for name, scope, pool in dict.fromkeys(wanted)
-            for layout in [replace(plain[name], pool=pool)]
-        ]
-        at_most, half = settings.rank or RANK_LIMIT, True
-    options = StreamOptions(
-        variance=settings.variance,
-        rank=settings.rank if plan is None else None,
-        at_most=at_most,
-        prior=settings.reading.prior,
-        capacity=capacity_of(settings),
-        half=half,
-        augmentation=augmentation,
-        skip_unreadable=skip_unreadable,
-        checkpoint=checkpoint,
-        checkpoint_seconds=checkpoint_seconds,
-    )
-    return parts, options
-
-
-def capacity_of(settings: Configuration) -> int:
-    """Directions that are kept of an image-wide subspace, of which fewer are used."""
-    if settings.preset == "reference":
-        return max(CAPACITY, settings.rank or 0)
-    return 2 * (settings.rank or RANK_LIMIT)

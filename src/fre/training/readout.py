@@ -1,220 +1,193 @@
-"""Score and map of fitted parts: the calibrated detector."""
+"""From held-out residuals to scales, score, map and thresholds: the readout of fitted detectors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.errors import DatasetError
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout
-from fre.features.table import Features
-from fre.scoring.fusion import Fusion, Limit, Reading
-from fre.scoring.graph import LayerSubspace
-from fre.subspaces.subspace import Subspace
-from fre.training.fitted import Learnt, LearntPart
-from fre.training.parts import Part, PartStatistics
-from fre.training.plan import FusedPlan, places
-from fre.types import FloatArray, MaskArray
+from fre.features.table import RowIndex
+from fre.scoring.calibration import Calibration
+from fre.scoring.fusion import Fusion, Limit
+from fre.scoring.graph import Head
+from fre.subspaces.subspace import ImageSubspace
+from fre.training.fitted import FittedDetector, FittedPart
+from fre.training.plan import DetectorPlan
+from fre.types import FloatArray
 
-SEEN_ROWS = 128
-"""Inputs that are scored by the final scales, to see whether the model calls them good."""
-
+SCORED_ROWS = 128
+"""Training inputs that are scored by the final scales, to see whether the model calls them good."""
 
 HEAT_RANGE = (0.75, 3.0)
 """Where heat maps begin and are brightest, as multiples of a good image's largest value."""
 
 
-@dataclass(frozen=True)
-class FusedHead:
-    """Everything after the backbone, and what it was calibrated on.
+def calibrate_sum(fitted: FittedDetector, false_alarm_rate: float) -> Calibration:
+    """Return the calibration of a score that is the sum of the squared residuals.
 
-    Attributes:
-        layouts: of each layer that is read.
-        subspaces: of each layer.
-        overall: layout and subspace of the overall residual.
-        fusion: how they become one score and one map.
-        energies: of each layer, float32 (r, P), what the residuals of the good images would be
-            if each had been left out.
-        overall_energies: float32 (r, P), those of the overall residual, likewise.
-        folds: the rows of each fold.
-        statistics: by the name of a part, what it was fitted to; of image-wide parts alone if the
-            others were not wanted.
-        coordinates: by the name of an image-wide part, see `fre.subspaces.image.ImageWide`.
+    Args:
+        fitted: detector of one part.
+        false_alarm_rate: in (0, 1).
     """
-
-    layouts: tuple[FeatureLayout, ...]
-    subspaces: tuple[LayerSubspace, ...]
-    overall: tuple[FeatureLayout, Subspace]
-    fusion: Fusion
-    energies: tuple[FloatArray, ...]
-    overall_energies: FloatArray
-    folds: list[NDArray[np.intp]]
-    statistics: Mapping[str, PartStatistics] = field(default_factory=dict)
-    coordinates: Mapping[str, FloatArray | None] = field(default_factory=dict)
-
-    @property
-    def mean_energy(self) -> NDArray[np.float64]:
-        """Float64 (r,), the mean residual of each image, if it had been left out."""
-        return _mean_energy(self.overall_energies, self.overall[0])
-
-    @property
-    def scores(self) -> NDArray[np.float64]:
-        """Float64 (r,), what each image would score if it had been left out."""
-        return self.fusion.left_out_scores(self.energies, self.mean_energy, self.folds)
-
-    def maps(self) -> Iterator[FloatArray]:
-        """Float32 (H, W) each, the maps that they would have."""
-        return self.fusion.left_out_maps(self.energies, self.folds)
-
-    def learnt(
-        self,
-        extractor: FeatureExtractor,
-        plan: FusedPlan,
-        features: Features,
-        folds: Sequence[NDArray[np.intp]],
-    ) -> Learnt:
-        """What a model of this head can learn more from.
-
-        Args:
-            extractor: of the layers.
-            plan: what is read.
-            features: that the head was fitted to.
-            folds: the images of each fold.
-        """
-        scopes = [part.scope for part in plan.layers]
-        found = [
-            *zip(self.layouts, scopes, self.energies, strict=True),
-            (self.overall[0], "image", self.overall_energies),
-        ]
-        parts = {}
-        for layout, scope, energies in found:
-            part = Part(layout, scope, places(layout, extractor.inspected))
-            if part.name not in parts:
-                parts[part.name] = LearntPart.trained(
-                    part,
-                    self.statistics[part.name],
-                    energies,
-                    self.coordinates.get(part.name),
-                )
-        return Learnt.of(list(parts.values()), features, folds)
+    (part,) = fitted.parts
+    index = fitted.index
+    return Calibration.fit(
+        index.largest(part.residuals.sum(axis=1, dtype=np.float64)),
+        index.largest(part.residuals.max(axis=1)),
+        false_alarm_rate,
+    )
 
 
 @dataclass(frozen=True)
-class FusedDetector:
-    """A fitted default detector, and what good images score.
+class FusedReadout:
+    """One or several heads, and the scores of good images by them.
 
     Attributes:
-        heads: one; or one for each tile of an image that shows something inspected.
-        scores: float64 (n,), what each image would score if it had been left out.
-        map_maxima: float64 (n,), the largest value of the map that it would have.
-        seen_scores: float64 (r,), what some inputs score by the scales of all images.
+        heads: one; or one for each tile that shows something inspected.
+        scores: float64 (n,), held-out score of each image.
+        map_maxima: float64 (n,), largest value of each image's held-out map.
+        own_scores: float64 (r,), scores of some inputs by the scales of all images.
     """
 
-    heads: tuple[FusedHead, ...]
+    heads: tuple[Head, ...]
     scores: NDArray[np.float64]
     map_maxima: NDArray[np.float64]
-    seen_scores: NDArray[np.float64]
+    own_scores: NDArray[np.float64]
 
-    @property
-    def map_range(self) -> tuple[float, float]:
-        """The scale of heat maps, by the largest value that is typical of a good image's map."""
+    def calibrate(self, false_alarm_rate: float) -> Calibration:
+        """Return the calibration of the scores.
+
+        Raises:
+            DatasetError: the detector calls more of its own training images anomalous than the
+                false-alarm rate, and more than one.
+        """
+        # The scale of heat maps goes by the largest value that is typical of a good image's map.
         typical = max(float(np.median(self.map_maxima)), 1.0)
-        return HEAT_RANGE[0] * typical, HEAT_RANGE[1] * typical
-
-
-def detector_of(
-    heads: Sequence[FusedHead], features: Features, extractor: FeatureExtractor
-) -> FusedDetector:
-    """The calibrated detector of some heads.
-
-    Args:
-        heads: one, or one for each tile.
-        features: whose rows the heads were calibrated on.
-        extractor: that made them.
-    """
-    # In the order of the rows: the tiles of the first image, then those of the second.
-    scores = np.ravel(np.stack([head.scores for head in heads], axis=1))
-    maps = chain.from_iterable(zip(*(head.maps() for head in heads), strict=True))
-    maxima = features.map_maxima(maps, extractor.geometry, extractor.roi)
-    limited = tuple(
-        replace(
-            head,
-            fusion=replace(head.fusion, limit=Limit.of(head.mean_energy, scores, features.n)),
+        calibration = Calibration.fit(
+            self.scores,
+            self.map_maxima,
+            false_alarm_rate,
+            map_range=(HEAT_RANGE[0] * typical, HEAT_RANGE[1] * typical),
         )
-        for head in heads
-    )
-    own = np.ravel(np.stack([_seen_scores(head) for head in limited], axis=1))
-    return FusedDetector(limited, features.largest(scores), maxima, own)
+        rate, own = calibration.false_alarm_rate or 0.0, self.own_scores
+        anomalous = int(np.count_nonzero(own > calibration.threshold))
+        if anomalous > max(1, np.ceil(rate * len(own))):
+            raise DatasetError(
+                f"{anomalous} of {len(own)} training images would be anomalous to the model: "
+                "their differences are too unlike one another to tell good from anomalous; "
+                "remove copies and images of other parts, or give more images"
+            )
+        return calibration
 
 
-def _seen_scores(head: FusedHead) -> NDArray[np.float64]:
-    """Scores of some of the rows by the final scales: those of the model, or a little larger."""
-    rows = np.unique(np.linspace(0, len(head.overall_energies) - 1, SEEN_ROWS).astype(np.intp))
-    return head.fusion.scores([values[rows] for values in head.energies], head.mean_energy[rows])
-
-
-def fuse(
-    extractor: FeatureExtractor,
-    plan: FusedPlan,
-    parts: Sequence[tuple[FeatureLayout, LayerSubspace, FloatArray]],
-    overall: tuple[FeatureLayout, Subspace, FloatArray],
-    folds: list[NDArray[np.intp]],
-    reading: Reading,
-) -> FusedHead:
-    """Make one score and one map of the residuals of several layers.
+def read_out(
+    fitted: Sequence[FittedDetector], plan: DetectorPlan, extractor: FeatureExtractor
+) -> FusedReadout:
+    """Take scales from held-out residuals, and score good images by them.
 
     Args:
-        extractor: of the layers.
-        plan: what is read.
-        parts: for each layer of the plan its layout, the subspace of all images, and float32
-            (r, P), the residuals of good images as if each had been left out.
-        overall: the same of the overall residual.
-        folds: the rows of each fold.
-        reading: how residuals become a score and a map.
+        fitted: one detector; or one for each tile.
+        plan: plan of the detectors.
+        extractor: feature extractor of the layers.
 
     Raises:
         OptionError: too small a region of interest.
     """
-    inspected = extractor.inspected
-    energies = [_inspected(values, layout, inspected) for layout, _, values in parts]
-    overall_layout, overall_subspace, overall_maps = overall
-    fusion = Fusion.fit(
-        energies,
-        _mean_energy(overall_maps, overall_layout),
-        grids=[layout.pooled for layout, _, _ in parts],
-        in_score=[part.in_score for part in plan.layers],
-        in_map=[part.in_map for part in plan.layers],
-        size=extractor.geometry.size,
-        reading=reading,
-        inspected=inspected,
+    found = [_Fused.of(one, plan, extractor) for one in fitted]
+    # In the order of the rows: the tiles of the first image, then those of the second.
+    scores = _interleaved([one.scores for one in found])
+    index = RowIndex(
+        _interleaved([one.image for one in fitted]),
+        _interleaved([one.tile for one in fitted]),
+        fitted[0].n,
+        fitted[0].index.sizes,
     )
-    return FusedHead(
-        tuple(layout for layout, _, _ in parts),
-        tuple(subspace for _, subspace, _ in parts),
-        (overall_layout, overall_subspace),
-        fusion,
-        tuple(energies),
-        overall_maps,
-        folds,
-    )
+    maps = chain.from_iterable(zip(*(one.maps() for one in found), strict=True))
+    maxima = index.map_maxima(maps, extractor.geometry, extractor.roi)
+    limited = [one.limited(scores, fitted[0].n) for one in found]
+    own = _interleaved([one.own_scores() for one in limited])
+    heads = tuple(one.head for one in limited)
+    return FusedReadout(heads, index.largest(scores), maxima, own)
 
 
-def _mean_energy(energies: FloatArray, layout: FeatureLayout) -> NDArray[np.float64]:
-    return np.asarray(energies.sum(axis=1, dtype=np.float64) / layout.dimension)
+def _interleaved(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.ravel(np.stack(columns, axis=1))
 
 
-def _inspected(
-    energies: FloatArray, layout: FeatureLayout, inspected: MaskArray | None
-) -> FloatArray:
-    """The residuals as the graph has them: 0 where nothing is looked at."""
-    looked_at = places(layout, inspected)
-    return energies if looked_at is None else energies * looked_at
+@dataclass(frozen=True)
+class _Fused:
+    """A head, and the held-out residuals that its scales come from.
+
+    Attributes:
+        head: subspaces and fusion.
+        residuals: for each layer float32 (r, P), 0 where nothing is inspected.
+        overall: float64 (r,), held-out mean squared residual of the overall part.
+        folds: rows of each fold.
+    """
+
+    head: Head
+    residuals: list[FloatArray]
+    overall: NDArray[np.float64]
+    folds: list[NDArray[np.intp]]
+
+    @classmethod
+    def of(cls, fitted: FittedDetector, plan: DetectorPlan, extractor: FeatureExtractor) -> _Fused:
+        by_name = {one.part.name: one for one in fitted.parts}
+        *layers, last = (by_name[name] for name in plan.part_names)
+        residuals = [_inspected(one) for one in layers]
+        overall = _mean_residual(last.residuals, last.part.layout)
+        fusion = Fusion.fit(
+            residuals,
+            overall,
+            grids=[one.part.layout.pooled for one in layers],
+            in_score=[layer.in_score for layer in plan.layers],
+            in_map=[layer.in_map for layer in plan.layers],
+            size=extractor.geometry.size,
+            reading=plan.reading,
+            inspected=extractor.inspected,
+        )
+        assert isinstance(last.subspace, ImageSubspace)
+        head = Head(
+            tuple(one.part.layout for one in layers),
+            tuple(one.subspace for one in layers),
+            (last.part.layout, last.subspace),
+            fusion,
+        )
+        return cls(head, residuals, overall, fitted.folds_of_rows)
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Held-out score of each row: float64 (r,)."""
+        return self.head.fusion.left_out_scores(self.residuals, self.overall, self.folds)
+
+    def maps(self) -> Iterator[FloatArray]:
+        """Held-out map of each row: float32 (H, W)."""
+        return self.head.fusion.left_out_maps(self.residuals, self.folds)
+
+    def limited(self, scores: NDArray[np.float64], n: int) -> _Fused:
+        """Return the head with the limit of the overall residual, which follows from scores."""
+        limit = Limit.of(self.overall, scores, n)
+        return replace(self, head=replace(self.head, fusion=replace(self.head.fusion, limit=limit)))
+
+    def own_scores(self) -> NDArray[np.float64]:
+        """Score some rows by the final scales: as the model does, or a little higher."""
+        rows = np.unique(np.linspace(0, len(self.overall) - 1, SCORED_ROWS).astype(np.intp))
+        residuals = [values[rows] for values in self.residuals]
+        return self.head.fusion.scores(residuals, self.overall[rows])
 
 
-def as_stored(subspace: Subspace) -> Subspace:
-    """The subspace as the model file has it, so that computing with it is what the graph does."""
-    return replace(subspace, basis=subspace.basis.astype(np.float16).astype(np.float64))
+def _mean_residual(residuals: FloatArray, layout: FeatureLayout) -> NDArray[np.float64]:
+    return np.asarray(residuals.sum(axis=1, dtype=np.float64) / layout.dimension)
+
+
+def _inspected(one: FittedPart) -> FloatArray:
+    """The residuals as the graph has them: 0 where nothing is inspected."""
+    locations = one.part.locations
+    return one.residuals if locations is None else one.residuals * locations

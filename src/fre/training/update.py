@@ -1,7 +1,7 @@
-"""Models that learn more: from new good images, or from one another.
+"""Update a model with new good images; the old ones are not needed.
 
-Nothing is needed but model files. The backbone is taken out of their graph, and the statistics that
-training left beside it add up; the new graph is made as in training.
+The backbone is taken out of the model's graph, new images are added to the statistics that training
+left beside the graph, and the new graph is made as in training.
 """
 
 from __future__ import annotations
@@ -22,36 +22,25 @@ from fre.errors import (
 )
 from fre.features.extractor import FeatureExtractor, source_name
 from fre.features.layout import combined_digest
-from fre.features.table import Features
 from fre.images.appearance import AppearanceLimits
 from fre.images.decode import ImageSource, check_several
 from fre.images.loading import source_digest
 from fre.images.near_duplicates import equal_images
-from fre.inference.document import Learning, MergedModel, Provenance, Step, now
+from fre.inference.document import Document, Learning, MergedModel, Provenance, Step, now
 from fre.inference.predictor import P, Predictor
 from fre.inference.rebuild import network_of
 from fre.onnx_tools.side_arrays import read_arrays
-from fre.scoring.calibration import Calibration
 from fre.scoring.fusion import Reading
-from fre.scoring.graph import LayerSubspace
-from fre.subspaces.image import fit_image_wide
-from fre.subspaces.subspace import Subspace
-from fre.training.build import finish
-from fre.training.config import Configuration
-from fre.training.fitted import Learnt, LearntPart, energies_under, kinship, residuals
-from fre.training.fold_statistics import Learner
-from fre.training.parts import Part, PartStatistics, fitted
-from fre.training.plan import FusedPlan, LayerPlan, StreamOptions, stream_plan
-from fre.training.readout import as_stored
+from fre.training.build import Origin, build_model
+from fre.training.fitted import FittedDetector
+from fre.training.growth import with_features
+from fre.training.plan import DetectorPlan, LayerPlan, reference_plan
+from fre.training.streamed import offset_progress
 from fre.training.training_images import TrainingImages
-from fre.training.two_pass import Streamed, assemble_streamed, offset_progress
-from fre.types import FloatArray, Progress
+from fre.types import Progress
 
 BLOCK_ROWS = 512
-"""Rows of features that are learnt at once: about 170 MB of the default preset's."""
-
-HALVED = 8
-"""New images that are more than this part of the old ones are cross-fitted in two halves."""
+"""Rows of features that are added at once: about 170 MB with the default preset."""
 
 DEFAULT_RATE = 0.01
 """For the pixel threshold, where the model's threshold was not chosen by a false-alarm rate."""
@@ -62,121 +51,94 @@ NAMED = 5
 
 
 @dataclass(frozen=True)
-class _Workshop:
-    """What it takes to make a model again.
+class Rebuilt:
+    """Everything needed to rebuild a model from its file.
 
     Attributes:
-        extractor: of the backbone that is in it.
-        parts: what is fitted.
-        plan: what the default preset reads; ``None`` for the reference.
-        settings: of its training.
-        options: of its fit.
-        learnt: what it has learnt.
+        extractor: feature extractor of the backbone in the file.
+        plan: plan of the detector.
+        fitted: the detector.
     """
 
     extractor: FeatureExtractor
-    parts: list[Part]
-    plan: FusedPlan | None
-    settings: Configuration
-    options: StreamOptions
-    learnt: Learnt
+    plan: DetectorPlan
+    fitted: FittedDetector
 
     @classmethod
-    def of(cls, model: Predictor, threads: int) -> _Workshop:
-        document = model.document
-        learning = _check_not_frozen(model)
-        plan = None
-        if learning.layers is not None:
-            layers = tuple(LayerPlan(**vars(layer)) for layer in learning.layers)
-            plan = FusedPlan(layers, learning.overall or "")
-        settings = Configuration(
-            preset=document.preset,
-            backbone=document.backbone.name,
-            pool=None,
-            subspace="pca",
-            variance=learning.variance,
-            rank=learning.rank,
-            scope=None,
-            score_layers=None,
-            map_layers=None,
-            reading=document.reading or Reading(),
-        )
+    def of(cls, model: Predictor, threads: int) -> Rebuilt:
+        """Return what a model file holds.
+
+        Raises:
+            FrozenModelError: the file does not hold statistics.
+            ModelFileError: the file is damaged.
+        """
+        plan = _plan_of(model.document, check_not_frozen(model))
         extractor = FeatureExtractor.prepared(
             network_of(model),
-            plan.names if plan else document.backbone.layers,
-            pool=1 if plan else learning.pool or 1,
+            plan.names,
+            pool=plan.pool,
             preparation=model.preparation,
             threads=threads,
         )
-        parts, options = stream_plan(extractor, plan, settings)
-        return cls(
-            extractor,
-            parts,
-            plan,
-            settings,
-            options,
-            Learnt.from_arrays(parts, read_arrays(model.data)),
-        )
+        parts = plan.parts(extractor.layouts, extractor.inspected)
+        arrays = read_arrays(model.data)
+        fitted = FittedDetector.from_arrays(parts, plan.fit, arrays, half=plan.half)
+        return cls(extractor, plan, fitted)
 
-    def fit(self, statistics: PartStatistics) -> LayerSubspace:
-        """The subspace that the model has of some statistics."""
-        subspace = fitted(
-            statistics,
-            variance=self.options.variance,
-            rank=self.options.rank,
-            at_most=self.options.at_most,
-            prior=self.options.prior,
-        )
-        if self.options.half and isinstance(subspace, Subspace):
-            # What the graph will have, so that its residuals are those of the graph.
-            return as_stored(subspace)
-        return subspace
-
-    def assemble(
+    def model(
         self,
-        learnt: Learnt,
-        subspaces: Sequence[LayerSubspace],
+        fitted: FittedDetector,
         model: P,
-        origin: Provenance,
+        provenance: Provenance,
         limits: AppearanceLimits | None,
     ) -> P:
-        """The model of what was learnt, which decides as another one does."""
+        """Return the model of a grown detector, which decides as an earlier model does.
+
+        Args:
+            fitted: the grown detector.
+            model: the earlier model.
+            provenance: provenance of the new model.
+            limits: ranges of the training images' pixels; ``None``: not known.
+        """
         before = model.calibration
-        streamed = Streamed(
-            list(subspaces),
-            [part.energies for part in learnt.parts],
-            learnt.calibration,
-            learnt.folds,
-            (),
-            (),
-        )
-        rate = DEFAULT_RATE if before.false_alarm_rate is None else before.false_alarm_rate
-        assembled = assemble_streamed(
-            self.extractor, streamed, self.parts, self.plan, self.settings, rate
-        )
-        calibration: Calibration = assembled.calibration
-        if before.false_alarm_rate is None:
-            # A threshold that was given stays what it is.
-            calibration = calibration.at_threshold(before.threshold)
-        assembled = replace(assembled, calibration=calibration, learnt=learnt, appearance=limits)
+        given = before.false_alarm_rate is None
+        rate = before.false_alarm_rate or DEFAULT_RATE
         # What was said of the first images alone.
-        n_scored = learnt.n if learnt.n < origin.n_images else None
-        origin = replace(origin, near_duplicates=None, calibration_images=n_scored)
-        parameters = model.document.parameters
-        made = finish(self.extractor, assembled, self.settings, origin, parameters)
-        return model.with_data(made)
+        n_scored = fitted.n if fitted.n < provenance.n_images else None
+        provenance = replace(provenance, near_duplicates=None, calibration_images=n_scored)
+        origin = Origin(
+            model.document.preset,
+            provenance,
+            model.document.parameters,
+            limits,
+            before.threshold if given else None,
+        )
+        data = build_model(self.extractor, self.plan, [fitted], rate, origin)
+        return model.with_data(data)
 
 
-def learnt_of(model: Predictor) -> Learnt:
-    """What a model has learnt.
+def _plan_of(document: Document, learning: Learning) -> DetectorPlan:
+    """Return the plan that a model was fitted by."""
+    if learning.layers is None:
+        (layer,) = document.backbone.layers
+        plan = reference_plan(layer, learning.pool or 1)
+    else:
+        layers = tuple(LayerPlan(**vars(layer)) for layer in learning.layers)
+        plan = DetectorPlan(layers, learning.overall)
+    return replace(
+        plan,
+        variance=learning.variance,
+        rank=learning.rank,
+        reading=document.reading or Reading(),
+    )
+
+
+def check_not_frozen(model: Predictor) -> Learning:
+    """Return what a model needs to learn more.
 
     Raises:
         FrozenModelError: the file does not hold it.
     """
-    return _Workshop.of(model, threads=1).learnt
-
-
-def _check_not_frozen(model: Predictor) -> Learning:
     if model.document.learning is None:
         raise FrozenModelError(
             "the model can't learn more: it was trained with --frozen, as an autoencoder or with "
@@ -201,56 +163,55 @@ def update_model(
         images: good ones.
         accept_anomalous: learn from images that the model calls anomalous, too.
         skip_unreadable: leave out images that can't be read, instead of stopping.
-        threads: of the network; 0 takes all cores.
+        threads: number of threads of the network; 0 takes all cores.
         progress: called as the work advances.
     """
-    _check_not_frozen(model)
+    check_not_frozen(model)
     check_several(images)
     sources: list[ImageSource] = (
         [*training_images(Path(images))] if isinstance(images, (str, Path)) else list(images)
     )
     if not sources:
         raise DatasetError("an update needs 1 good image or more, found none")
-    workshop = _Workshop.of(model, threads)
-    _check_new(workshop.learnt.images, sources)
-    readable, anomalous = _judged(model, sources, skip_unreadable, progress)
+    rebuilt = Rebuilt.of(model, threads)
+    _check_new(rebuilt.fitted.images, sources)
+    readable, anomalous = _scored(model, sources, skip_unreadable, progress)
     if anomalous and not accept_anomalous:
         raise AnomalousError(anomalous, len(readable), model.threshold)
-    learnt, subspaces, sha256, measured = _learn(workshop, readable, progress)
+    fitted, sha256, measured = _extended(rebuilt, readable, progress)
     limits = model.appearance
     if limits is not None:
         limits = limits.merge(AppearanceLimits.of(measured))
     origin = _grown(model.document.provenance, sha256, len(anomalous))
-    return workshop.assemble(learnt, subspaces, model, origin, limits)
+    return rebuilt.model(fitted, model, origin, limits)
 
 
-def _learn(
-    workshop: _Workshop, readable: Sequence[ImageSource], progress: Progress | None
-) -> tuple[Learnt, list[LayerSubspace], list[str], list[NDArray[np.float64]]]:
-    """Add images to what a model has learnt.
+def _extended(
+    rebuilt: Rebuilt, readable: Sequence[ImageSource], progress: Progress | None
+) -> tuple[FittedDetector, list[str], list[NDArray[np.float64]]]:
+    """Add images to a detector, a block at a time.
 
     Returns:
-        What is learnt with them, its subspaces, and digest and pixel statistics of each image.
+        The grown detector, and digest and pixel statistics of each image.
     """
-    learnt = workshop.learnt
-    subspaces = [workshop.fit(part.statistics) for part in learnt.parts]
+    fitted, extractor = rebuilt.fitted, rebuilt.extractor
     sha256: list[str] = []
     measured: list[NDArray[np.float64]] = []
-    each = workshop.extractor.rows(readable[:1])
+    each = extractor.rows(readable[:1])
     start = 0
     while start < len(readable):
-        # No more than were learnt before: from there on the learning curve is close to a line.
-        known = learnt.parts[0].statistics.n
+        # No more than there were before: from there on the learning curve is close to a line.
+        known = fitted.parts[0].known.n
         stop = start + max(1, min(BLOCK_ROWS, known) // each)
-        features = workshop.extractor.extract(
+        features = extractor.extract(
             readable[start:stop],
             progress=offset_progress(progress, "Learning", start, len(readable)),
         )
-        learnt, subspaces = _absorb(workshop, learnt, subspaces, features)
+        fitted = with_features(fitted, features, extractor.layouts, rebuilt.plan)
         sha256 += features.sha256
         measured += () if features.appearance is None else [*features.appearance]
         start = stop
-    return learnt, subspaces, sha256, measured
+    return fitted, sha256, measured
 
 
 def _grown(provenance: Provenance, sha256: Sequence[str], accepted: int) -> Provenance:
@@ -266,7 +227,7 @@ def _grown(provenance: Provenance, sha256: Sequence[str], accepted: int) -> Prov
     """
     digest = combined_digest(sha256)
     # Models of older versions know the digest of the whole set alone.
-    if digest in _batches(provenance):
+    if digest in image_sets(provenance):
         raise DatasetError(_all_again(len(sha256)))
     step = Step(now(), n_added=len(sha256), images_sha256=digest, n_accepted_anomalous=accepted)
     return replace(
@@ -308,24 +269,24 @@ def _check_new(known: TrainingImages, sources: Sequence[ImageSource]) -> None:
         raise DatasetError(_all_again(len(again)))
     raise DatasetError(
         f"the model has learnt {len(again)} of these {len(sources)} images already: "
-        f"{_some(again)}; to count them twice would make its threshold too low: leave them out"
+        f"{some_names(again)}; to count them twice would make its threshold too low: leave them out"
     )
 
 
-def _some(names: Sequence[str]) -> str:
+def some_names(names: Sequence[str]) -> str:
     """The first few of some names."""
     shown = ", ".join(name or "an array" for name in sorted(names)[:NAMED])
     return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
-def _batches(origin: Provenance | MergedModel | Step) -> set[str]:
+def image_sets(origin: Provenance | MergedModel | Step) -> set[str]:
     """Digests of the sets of images that a model has learnt, as far as its metadata tell them."""
     found = {origin.images_sha256} if origin.images_sha256 else set()
     parts = origin.merged if isinstance(origin, Step) else origin.history
-    return found.union(*map(_batches, parts or ()))
+    return found.union(*map(image_sets, parts or ()))
 
 
-def _judged(
+def _scored(
     model: Predictor,
     sources: list[ImageSource],
     skip_unreadable: bool,
@@ -348,108 +309,3 @@ def _judged(
     if not readable:
         raise DatasetError(f"none of the {len(sources)} images can be read")
     return readable, anomalous
-
-
-def _absorb(
-    workshop: _Workshop, learnt: Learnt, before: Sequence[LayerSubspace], features: Features
-) -> tuple[Learnt, list[LayerSubspace]]:
-    """What is learnt with some more images, and its subspaces."""
-    splitter = Learner(
-        workshop.parts,
-        workshop.extractor.layouts,
-        folds=1,
-        capacity=workshop.options.capacity,
-    )
-    added = _nothing_of(learnt, features)
-    folds = learnt.beside(added, ()).folds_of_rows
-    blocks = [np.ascontiguousarray(block) for block in splitter.split(features.X)]
-    # First those whose residuals are computed anew: what they show is of use to the others.
-    again = {
-        index: _fitted_again(workshop, old.part, [known, X], folds)
-        for index, (old, X) in enumerate(zip(learnt.parts, blocks, strict=True))
-        if (known := old.features(len(X))) is not None
-    }
-    akin = kinship([_before_and_after(learnt, index, part) for index, (part, _) in again.items()])
-    made = [
-        again.get(index) or _extended(workshop, old, X, subspace, akin)
-        for index, (old, X, subspace) in enumerate(zip(learnt.parts, blocks, before, strict=True))
-    ]
-    joined = learnt.beside(added, [part for part, _ in made])
-    return joined.limited(), [subspace for _, subspace in made]
-
-
-def _before_and_after(
-    learnt: Learnt, index: int, again: LearntPart, start: int = 0
-) -> tuple[FloatArray, FloatArray]:
-    """The residuals of a part's rows, and the same among those that were computed anew."""
-    energies = learnt.parts[index].energies
-    return energies, again.energies[start : start + len(energies)]
-
-
-def _nothing_of(learnt: Learnt, features: Features) -> Learnt:
-    """New images, dealt into the folds of the old ones; without residuals."""
-    folds = max(2, len(learnt.folds))
-    nothing = [replace(part, energies=part.energies[:0], coordinates=None) for part in learnt.parts]
-    return Learnt.of(
-        nothing, features, [np.arange(first, features.n, folds) for first in range(folds)]
-    )
-
-
-def _fitted_again(
-    workshop: _Workshop,
-    part: Part,
-    features: Sequence[FloatArray],
-    folds: list[NDArray[np.intp]],
-) -> tuple[LearntPart, LayerSubspace]:
-    """An image-wide subspace of features that are all there, as in training."""
-    options = workshop.options
-    wide = fit_image_wide(
-        np.concatenate(features),
-        part.layout.channels,
-        folds,
-        variance=options.variance,
-        rank=options.rank,
-        at_most=options.at_most,
-        capacity=options.capacity,
-    )
-    learnt = LearntPart.trained(part, wide.statistics, wide.energies, wide.coordinates)
-    return learnt, workshop.fit(wide.statistics)
-
-
-def _extended(
-    workshop: _Workshop,
-    old: LearntPart,
-    X: FloatArray,
-    before: LayerSubspace,
-    akin: NDArray[np.float64] | None,
-) -> tuple[LearntPart, LayerSubspace]:
-    """A subspace that takes in new features, where those of old images are gone."""
-    statistics: PartStatistics = old.statistics.update(X)
-    after = workshop.fit(statistics)
-    new = _residuals(workshop, old, X, before, after)
-    shares = old.shares(after, after.n)
-    if old.part.scope == "image":
-        held = energies_under(before, X, old.part.layout.channels)
-        shown = float(new.sum()) / max(float(held.sum()), 1e-12)
-        shares = np.maximum(shares, min(shown, 1.0))
-    energies = np.concatenate([old.scaled(shares, akin), new])
-    return LearntPart(old.part, statistics, energies), after
-
-
-def _residuals(
-    workshop: _Workshop,
-    old: LearntPart,
-    X: FloatArray,
-    before: LayerSubspace,
-    after: LayerSubspace,
-) -> FloatArray:
-    """Those of new images as if each were left out of the fit that has them."""
-    channels = old.part.layout.channels
-    if old.part.scope != "image" or len(X) < 2 or len(X) * HALVED < before.n:
-        return residuals(X, channels, before, after)
-    # So many that a subspace without any of them says little of one that has nearly all.
-    energies = np.empty((len(X), len(old.energies[0])), np.float32)
-    for half in range(2):
-        others: PartStatistics = old.statistics.update(X[1 - half :: 2])
-        energies[half::2] = residuals(X[half::2], channels, workshop.fit(others), after)
-    return energies
