@@ -1,8 +1,9 @@
 """Features become squared residuals under subspaces of good images' features.
 
+- ``protocols``: `Statistics`, `Subspace` and `FitOptions`, which all scopes share.
 - ``subspace``: PCA of whole images. ``gram``: its exact fit from n x n inner products.
-- ``image_statistics``: count, mean and covariance of whole images, exact up to a capacity.
+- ``image_statistics``: count, mean and components of whole images, exact up to a capacity.
 - ``position`` and ``patch``: a subspace for each location, or one for all.
-- ``autoencoder``: the trained linear autoencoder.
-- ``image`` and ``cross_fit``: held-out residuals. ``mean_residuals``: from statistics alone.
+- ``autoencoder``: the trained linear autoencoder. ``accumulator``: statistics batch by batch.
+- ``cross_fit`` and ``image``: held-out residuals. ``arrays``: reading stored arrays.
 """

@@ -1,8 +1,10 @@
-"""Good images become a model file.
+"""Training: good images become a model file, and model files grow by updates and merges.
 
-- ``config`` and ``plan``: settings, and what they mean for a backbone.
-- ``fold_statistics``: per-fold statistics, accumulated batch by batch.
-- ``cross_fitting`` and ``two_pass``: fit all subspaces, from held features or streamed ones.
-- ``readout``: score and map of fitted parts. ``build`` and ``describe``: the model file.
-- ``fitted``: what a model keeps to learn more. ``update`` and ``merge``: learn more from it.
+- ``config`` and ``plan``: settings become a plan: which layers are read, and how parts are fitted.
+- ``parts``: a layer, a pooling and a scope. ``folds``, ``grouping``: images dealt for cross-fitting.
+- ``pipeline``: `fit_detector`, the one entry. ``held``: features in memory. ``streamed``: two passes
+  over files, with ``fold_statistics`` and ``checkpoint``; on Ray in `fre.distributed.training`.
+- ``fitted``: the record of a fitted detector. ``training_images``: names and digests in it.
+- ``readout``: scales, scores and thresholds. ``build`` and ``describe``: the model file.
+- ``update``, ``merge`` and ``growth``: more images, other models.
 """

@@ -13,6 +13,7 @@ from fre.images.decode import ImageSource
 from fre.images.loading import source_digest
 from fre.parallel import available_cores
 from fre.subspaces.cross_fit import cheap_folds, folds_of, make_folds
+from fre.training.fitted import LEAST_IMAGES
 from fre.training.parts import Part
 
 COPIES = 0.25
@@ -117,7 +118,8 @@ def deal_streamed(
         keys = [*threads.map(source_digest, sources)]
     # A file that can't be read is in no fold's statistics.
     read = [row for row, key in enumerate(keys) if key]
-    if len(read) < 2:
+    if len({keys[row] for row in read}) < LEAST_IMAGES:
+        # Too few images differ: training refuses them once it has read them.
         return Folds.of(make_folds(n, folds=coarse, seed=seed, groups=groups))
     dealt = deal_folds(
         [keys[row] for row in read],
