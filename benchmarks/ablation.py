@@ -30,7 +30,7 @@ from fre.datasets.samples import Sample
 from fre.evaluation.metrics import PixelMetrics, auroc, bootstrap_resamples, percentile_interval
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout, pool_features
-from fre.scoring.fusion import SIGMA, TOP_SHARE, Enlargement, Fusion, Standard
+from fre.scoring.fusion import SIGMA, TOP_SHARE, Enlargement, Fusion, Limit, Standard
 from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds
 from fre.subspaces.gram import Gram
 from fre.subspaces.position import PositionStatistics
@@ -285,6 +285,9 @@ def read(
     )
     raw = fusion.raw_scores(train)
     fusion = replace(fusion, raw_mean=float(raw.mean()), raw_deviation=float(raw.std()))
+    if reading.veto:
+        held_out = fusion.left_out_scores(train, overall, residuals.folds)
+        fusion = replace(fusion, limit=Limit.of(overall, held_out, len(overall)))
     maps = fusion.maps(test) if reading.own_map else score_maps(fusion, test, size, sigma=SIGMA)
     return fusion.scores(test, test_overall), maps
 

@@ -14,7 +14,7 @@ import pytest
 
 from conftest import shared, texture
 from fre.backbones import get_backbone
-from fre.errors import BackboneError, MissingDependencyError
+from fre.errors import BackboneError, DatasetError, MissingDependencyError
 from fre.images.decode import find_images, read_resized
 from fre.onnx_tools.builder import IR_VERSION, OPSET
 from fre.runtimes.runtime import open_runtime
@@ -353,11 +353,17 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         get_backbone("x")
 
 
-def test_training_and_predicting_with_it(resnet18: tuple[Any, Path]) -> None:
+def test_training_and_predicting_with_it(resnet18: tuple[Any, Path], tmp_path: Path) -> None:
     from fre.detector import FRE
 
     images = [texture(seed, (64, 64)) for seed in range(6)]
-    model = FRE(backbone="resnet18", weights=resnet18[1], layers=["layer2"], size=64).fit(images)
+    detector = FRE(backbone="resnet18", weights=resnet18[1], layers=["layer2"], size=64)
+    with pytest.raises(
+        DatasetError, match="sees no difference between them.* weights are unusable"
+    ):
+        detector.fit(images)  # the shifted batch norms leave nothing above 0 there
+    weights = save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.pth")
+    model = FRE(backbone="resnet18", weights=weights, layers=["layer2"], size=64).fit(images)
     assert model.metadata["backbone"]["name"] == "resnet18"
     assert model.metadata["backbone"]["layers"] == ["layer2"]
     assert np.isfinite(model.predict(images[0]).score)

@@ -181,7 +181,10 @@ class FittedDetector:
         )
 
     def check_variance(self, n: int) -> None:
-        """Refuse good images in which a network sees fewer than three different ones.
+        """Refuse good images whose features have no variance.
+
+        The files differ, as `check_enough` has seen. So the images are copies in other files, the
+        inspected region shows no difference, or the network's weights are unusable.
 
         Args:
             n: number of images, for the message.
@@ -192,7 +195,12 @@ class FittedDetector:
         found = (part.statistics.span for part in self.parts if part.statistics is not None)
         spans = [span for span in found if span is not None]
         if spans and max(spans) < LEAST_IMAGES - 1:
-            raise DatasetError(no_variance(n, max(spans) + 1))
+            seen = "no difference between them" if max(spans) == 0 else "only 2 different ones"
+            raise DatasetError(
+                f"{n} good images, but the network sees {seen}: they are copies, differ outside "
+                f"the inspected region only, or the weights are unusable; give {LEAST_IMAGES} "
+                "different images or more"
+            )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return arrays to store, which `from_arrays` reads; statistics are rounded to float32."""
