@@ -59,6 +59,10 @@ def _forget_all() -> None:
         owner.forget()
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
 Item = TypeVar("Item")
 
 
