@@ -419,13 +419,13 @@ class Kept:
         self._next = 0
 
     def predict_many(self, images: Sequence[Path], *, errors: str = "raise") -> Iterator[Any]:
-        from fre.datasets._masks import header_size
+        from fre.images.decode import image_size
         from fre.inference.prediction import Prediction
 
         for path in images:
             index, self._next = self._next, self._next + 1
             score = float(self._scores[index])
-            yield Prediction(path, score, 1.0, False, (), header_size(path), self._maps[index])
+            yield Prediction(path, score, 1.0, False, (), image_size(path), self._maps[index])
 
 
 def quality(dataset: Any, results: Path, system: System) -> dict[str, Any]:

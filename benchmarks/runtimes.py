@@ -24,7 +24,8 @@ import numpy as np
 import onnxruntime as ort
 
 from fre.images.decode import find_images, read_resized
-from fre.model import OUTPUTS, Model, load
+from fre.inference.predictor import OUTPUTS
+from fre.model import Model, load
 from fre.parallel import available_cores
 from fre.runtimes.runtime import available_runtimes, open_runtime, with_outputs
 

@@ -35,10 +35,10 @@ from PIL import Image
 from conftest import texture
 from fre import FRE, load
 from fre.errors import FREError, ImageError
-from fre.inference.document import read_document, with_document
+from fre.inference.model_file import read_document, with_document
 from fre.onnx_tools.check import check_model
 from fre.onnx_tools.protobuf import DELIMITED, encode_field, walk
-from fre.types import Prediction
+from fre.inference.prediction import Prediction
 
 SECONDS = 20.0
 """Longest time that one case may take, on a machine with other work."""
@@ -374,7 +374,7 @@ def restructured(message: bytes, rng: random.Random, depth: int = 0) -> bytes:
 
 def mutated_models(n: int, rng: random.Random, whole: bytes) -> Iterator[tuple[str, bool, bytes]]:
     """Yield a name, whether the digest is right again, and the content of each mutated file."""
-    document = read_document(check_model(whole))
+    document = read_document(check_model(whole)).to_json()
 
     def signed(data: bytes) -> tuple[bool, bytes]:
         try:

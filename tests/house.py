@@ -21,15 +21,16 @@ LEVELS = [
 # Tests that no single module's name fits, below tests/.
 ACROSS_MODULES = {
     "test_docs.py": "the README and the pages in docs",
+    "test_fuzz.py": "mutated images, requests and model files, made by tests/fuzz.py",
     "test_golden.py": "models, predictions and JSON of fixed images, made by tests/golden.py",
     "test_imports.py": "the order of imports, and of the tests",
     "cli/test_interruption.py": "signals during any command",
     "inference/test_model_file.py": "damaged files, through every module that reads them",
+    "serve/test_history.py": "results kept across restarts and damage",
     "serve/test_hostile_requests.py": "uploads of all kinds to a real service",
     "serve/test_limits.py": "bounds of all modules of the service",
     "serve/test_load.py": "many clients of a real service",
     "serve/test_page.py": "the page in a real browser",
-    "serve/test_parts.py": "small modules of the service",
     "serve/test_schema.py": "a real service against its own documentation",
     "training/test_contributions.py": "what each layer adds, from training to prediction",
     "training/test_per_tile.py": "a model for each tile, from training to prediction",

@@ -219,6 +219,7 @@ def test_every_truncation_is_a_clear_error(model: Model, tmp_path: Path) -> None
 @given(st.dictionaries(st.text(min_size=1), st.text(max_size=400), max_size=5))
 def test_metadata_are_read_as_they_were_written(properties: dict[str, str]) -> None:
     proto = onnx.ModelProto(ir_version=8, producer_name="someone", model_version=2**40)
+    proto.opset_import.add(version=18)
     proto.graph.name = "g"
     proto.graph.initializer.add(raw_data=bytes(300), data_type=TensorProto.FLOAT, dims=[75])
     helper.set_model_props(proto, properties)

@@ -18,9 +18,11 @@ from commands import fre
 from conftest import texture
 from fre import FRE, Method, load
 from fre.backbones import get_backbone
-from fre.backbones.model_file import FLOAT_FIRST, embedded_backbone, is_quantized
+from fre.datasets import training_images
+from fre.backbones.model_file import FLOAT_FIRST, is_quantized
 from fre.errors import ModelFileError, OptionError
 from fre.images.decode import find_images
+from fre.inference.rebuild import network_of
 from fre.model import Model
 from fre.quantize import Quantization, quantize, rank_correlation
 from fre.runtimes.runtime import open_runtime
@@ -66,7 +68,7 @@ def test_the_model_is_the_same_but_for_its_network(pair: tuple[Model, Quantizati
     assert small.metadata["backbone"]["name"] == "efficientnet_lite0 int8"
     assert small.metadata["backbone"]["precision"] == "int8"
     assert Model(small.data, runtime="auto")._for_one.name == "onnxruntime"
-    network = embedded_backbone(small.data, small.metadata)
+    network = network_of(small)
     convolutions = [n for n in network._network.graph.node if n.op_type == "Conv"]
     assert is_quantized(network._network)
     assert len(convolutions) > 20
@@ -102,7 +104,7 @@ def test_a_hole_scores_above_the_threshold(
 def test_a_network_is_taken_out_as_it_was_built_in(good_folder: Path) -> None:
     backbone = get_backbone()
     model = FRE(size=64).fit(good_folder)
-    embedded = embedded_backbone(model.data, model.metadata)
+    embedded = network_of(model)
     names = [layer.name for layer in embedded.layers]
     assert names == model.metadata["backbone"]["layers"]
     assert [backbone.layer(name) for name in names] == list(embedded.layers)
@@ -123,10 +125,10 @@ def test_a_plain_refit_gives_the_same_calibration(good_folder: Path) -> None:
     for settings in SETTINGS.values():
         model = FRE(**settings).fit(good_folder)
         parameters = json.loads(json.dumps(model.metadata["parameters"]))
-        embedded = embedded_backbone(model.data, model.metadata)
+        embedded = network_of(model)
         extractor = _extractor(embedded, model, parameters, 0)
         detector = FRE.from_parameters(parameters)
-        again = detector._fit_sources(extractor, sorted(good_folder.iterdir()))
+        again = detector._fit_sources(extractor, training_images(good_folder))
         np.testing.assert_allclose(again.calibration.scores, model.calibration.scores, rtol=1e-6)
         assert again.calibration.threshold == pytest.approx(model.calibration.threshold)
         assert again.metadata["parameters"] == model.metadata["parameters"]
@@ -214,7 +216,7 @@ def test_a_model_that_is_not_worth_having_is_not_written(parts: Path, tmp_path: 
     assert done.returncode == 2
     assert "expected false-alarm rate" in done.stdout
     remark, error = [line for line in done.stderr.splitlines() if "can't promise" not in line]
-    assert "not the images that the model was trained on" in remark
+    assert "the model was trained on other images" in remark
     assert error.startswith(f"fre: error: {small}: not written: ")
     assert "below 0.95; --force writes it anyway" in error
     assert not small.exists()

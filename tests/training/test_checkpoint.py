@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from conftest import texture
-from fre import FRE, Model
+from fre import FRE, Method, Model
 from fre.benchmark.memory import peak_memory
 from fre.errors import DatasetError, FREWarning, ImageError
 from fre.subspaces.image_statistics import ImageStatistics
@@ -62,7 +62,13 @@ def scores(model: Model) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "parameters",
-    [{}, {"preset": "reference"}, {"scope": "patch"}, {"augment": 2}, {"rank": 16}],
+    [
+        {},
+        {"preset": "reference"},
+        {"method": Method(scope="patch")},
+        {"augment": 2},
+        {"method": Method(rank=16)},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("n", [9, 24])

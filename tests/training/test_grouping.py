@@ -198,4 +198,4 @@ def test_groups_follow_the_images_that_can_be_read(shots: Path, tmp_path: Path) 
 
 def test_arrays_have_no_groups() -> None:
     with pytest.raises(OptionError, match="arrays have none"):
-        FRE(size=96, group_by="folder").fit([texture(0), texture(1)])
+        FRE(size=96, group_by="folder").fit([texture(seed) for seed in range(3)])

@@ -67,7 +67,8 @@ def test_heads_are_those_of_models_of_the_single_tiles(model: Model) -> None:
     crops = [scene(seed)[:64, :64] for seed in range(8)]
     alone = FRE(size=64).fit(crops)
     image = scene(50)
-    image[20:30, 20:30] = 255
+    # Faint: beyond the limit of the overall residual, the scores of all tiles count.
+    image[20:30, 20:30] = np.minimum(image[20:30, 20:30], 205) + np.uint8(50)
     outputs = model._for_many.run(image[None, :64, :64], np.array([0]))
     assert outputs[0][0] == pytest.approx(alone.predict(image[:64, :64]).score, rel=0.05)
 
@@ -77,7 +78,9 @@ def test_the_file_has_one_backbone_and_a_second_input(model: Model) -> None:
     assert [value.name for value in graph.input] == ["images", "tile"]
     assert sum(node.op_type == "Conv" for node in graph.node) == sum(
         node.op_type == "Conv"
-        for node in onnx.load_from_string(FRE(size=64).fit([scene(0), scene(1)]).data).graph.node
+        for node in onnx.load_from_string(
+            FRE(size=64).fit([scene(seed) for seed in range(3)]).data
+        ).graph.node
     )
     tiling = model.metadata["preprocessing"]["tiling"]
     assert tiling == {"overlap": 16, "per_tile": True, "image_size": list(SIZE)}
@@ -118,7 +121,7 @@ def test_every_scope_and_the_overall_residual_have_heads() -> None:
 
 def test_mistakes() -> None:
     images = [scene(seed) for seed in range(3)]
-    with pytest.raises(OptionError, match="need a tile size"):
+    with pytest.raises(OptionError, match="give a tile size"):
         FRE(per_tile=True, size=64).fit(images)
     with pytest.raises(OptionError, match="the default preset"):
         FRE("efficientnet_lite0", preset="reference", **TILES).fit(images)

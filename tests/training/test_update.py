@@ -28,7 +28,6 @@ from fitted_models import (
 )
 from fre import Method, Model, load, merge_models
 from fre.backbones import get_backbone
-from fre.backbones.model_file import embedded_backbone
 from fre.errors import (
     AnomalousError,
     DatasetError,
@@ -38,6 +37,7 @@ from fre.errors import (
     OptionError,
 )
 from fre.features.extractor import FeatureExtractor
+from fre.inference.rebuild import network_of
 from fre.onnx_tools.side_arrays import read_arrays, with_arrays, without_arrays
 from fre.subspaces.gram import Gram
 from fre.subspaces.image import coordinates_of, fit_image_wide
@@ -335,7 +335,7 @@ def test_names_and_digests_are_stored_in_few_bytes(tmp_path: Path) -> None:
 
 def test_the_backbone_in_a_model_is_the_backbone(model: Model) -> None:
     original = get_backbone("efficientnet_lite0")
-    embedded = embedded_backbone(model.data, model.metadata)
+    embedded = network_of(model)
     assert embedded.name == original.name
     assert embedded.weights_sha256 == original.weights_sha256
     assert embedded.normalisation == original.normalisation
