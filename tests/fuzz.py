@@ -36,9 +36,9 @@ from conftest import texture
 from fre import FRE, load
 from fre.errors import FREError, ImageError
 from fre.inference.model_file import read_document, with_document
+from fre.inference.prediction import Prediction
 from fre.onnx_tools.check import check_model
 from fre.onnx_tools.protobuf import DELIMITED, encode_field, walk
-from fre.inference.prediction import Prediction
 
 SECONDS = 20.0
 """Longest time that one case may take, on a machine with other work."""

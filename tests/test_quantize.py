@@ -18,8 +18,8 @@ from commands import fre
 from conftest import texture
 from fre import FRE, Method, load
 from fre.backbones import get_backbone
-from fre.datasets import training_images
 from fre.backbones.model_file import FLOAT_FIRST, is_quantized
+from fre.datasets import training_images
 from fre.errors import ModelFileError, OptionError
 from fre.images.decode import find_images
 from fre.inference.rebuild import network_of
