@@ -224,6 +224,8 @@ def _guard(seconds: float) -> Guard | None:
 class _Server(uvicorn.Server):
     """uvicorn's server, except that a signal is no interruption: the server drains and returns."""
 
+    should_exit: bool
+
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self.service = service

@@ -140,7 +140,8 @@ class ResultRoutes:
     async def _picture(self, request: Request, result: int, wanted: PictureRequest) -> Response:
         async def gone() -> bool:
             # The first call consumes the end of the request, the second a disconnect.
-            return await request.is_disconnected() or await request.is_disconnected()
+            ended = await request.is_disconnected() or await request.is_disconnected()
+            return bool(ended)
 
         stored = await asyncio.to_thread(self.service.results.stored, result)
         return await self.service.gallery.answer(stored, wanted, gone)
