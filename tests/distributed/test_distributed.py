@@ -382,6 +382,7 @@ def test_an_autoencoder_is_refused(good_folder: Path) -> None:
         detector.fit(good_folder, stream=RayFit(Cluster()))
 
 
+@needs_ray
 def test_arrays_are_refused() -> None:
     images = [texture(seed) for seed in range(3)]
     with pytest.raises(OptionError, match="needs image files, not arrays"):
