@@ -135,10 +135,9 @@ def test_a_plain_refit_gives_the_same_calibration(good_folder: Path) -> None:
 
 
 def test_a_threshold_that_was_changed_is_kept_in_its_rate(good_folder: Path) -> None:
-    from fre.evaluation.thresholds import with_calibration
 
     model = FRE(size=64).fit(good_folder)
-    changed = with_calibration(model, model.calibration.at_rate(0.3))
+    changed = model.with_calibration(model.calibration.at_rate(0.3))
     assert quantize(changed, good_folder).model.calibration.false_alarm_rate == 0.3
 
 

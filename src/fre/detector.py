@@ -29,7 +29,7 @@ from fre.parallel import available_cores
 from fre.scoring.calibration import check_false_alarm_rate
 from fre.subspaces.autoencoder import AutoencoderOptions
 from fre.subspaces.cross_fit import cheap_folds, check_groups
-from fre.training.build import Origin, build_model
+from fre.training.build import Decide, Origin, build_model
 from fre.training.checkpoint import CHECKPOINT_SECONDS
 from fre.training.config import (
     Autoencoder,
@@ -449,7 +449,7 @@ class FRE:
             fitted = [one.frozen() for one in fitted]
         parameters = self._refitting(plan, settings)
         origin = Origin(settings.preset, provenance, parameters, limits)
-        data = build_model(extractor, plan, fitted, self.false_alarm_rate, origin)
+        data = build_model(extractor, plan, fitted, Decide(self.false_alarm_rate), origin)
         return Model(data, threads=threads)
 
     @property

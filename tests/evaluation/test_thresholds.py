@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fre.detector import FRE
 from fre.errors import InputError, OptionError
 from fre.evaluation.metrics import max_f1
-from fre.evaluation.thresholds import max_f1_threshold, recall_threshold, with_calibration
+from fre.evaluation.thresholds import max_f1_threshold, recall_threshold
 from fre.inference.document import read_calibration, to_json
 from fre.inference.json_object import JsonObject
 from fre.model import Model
@@ -33,7 +33,7 @@ def initialisers(model: Model) -> list[bytes]:
 
 
 def test_only_the_calibration_changes(model: Model, good_folder: Path) -> None:
-    changed = with_calibration(model, model.calibration.at_rate(0.5))
+    changed = model.with_calibration(model.calibration.at_rate(0.5))
     assert changed.threshold < model.threshold
     assert changed.calibration.pixel_threshold < model.calibration.pixel_threshold
     assert changed.calibration.map_range == model.calibration.map_range
@@ -49,11 +49,11 @@ def test_only_the_calibration_changes(model: Model, good_folder: Path) -> None:
 
 
 def test_there_and_back_is_the_same_file(model: Model) -> None:
-    there = with_calibration(model, model.calibration.at_threshold(1.0), chosen="by hand")
+    there = model.with_calibration(model.calibration.at_threshold(1.0), chosen="by hand")
     assert there.metadata["provenance"]["threshold"] == "by hand"
     assert there.calibration.false_alarm_rate is None
     assert there.data != model.data
-    assert with_calibration(there, there.calibration.at_rate(0.1)).data == model.data
+    assert there.with_calibration(there.calibration.at_rate(0.1)).data == model.data
 
 
 def test_a_rate_gives_what_training_with_it_would(good_folder: Path, model: Model) -> None:

@@ -20,7 +20,6 @@ from PIL import Image
 from conftest import texture
 from fre import FRE, Model, load
 from fre.errors import ModelFileError
-from fre.evaluation.thresholds import with_calibration
 from fre.inference.model_file import with_document
 from fre.onnx_tools.check import check_model
 from fre.onnx_tools.protobuf import encode_field
@@ -227,7 +226,7 @@ def test_documents_that_are_none(model: Model, text: str) -> None:
 
 def test_the_digest_is_that_of_the_file(model: Model, tmp_path: Path) -> None:
     """As docs/model-file.md says how to verify it."""
-    threshold = with_calibration(model, model.calibration.at_rate(0.4))
+    threshold = model.with_calibration(model.calibration.at_rate(0.4))
     grown = model.update([texture(seed) for seed in range(20, 24)], accept_anomalous=True)
     for each in (model, threshold, grown):
         data = each.data

@@ -199,10 +199,9 @@ def test_a_request_to_end_finishes_what_was_begun(models: Path, images: list[Pat
 def test_models_are_exchanged_under_load(
     models: Path, weave: fre.Model, images: list[Path]
 ) -> None:
-    from fre.evaluation.thresholds import with_calibration
 
     versions = [
-        with_calibration(weave, weave.calibration.at_threshold(float(value)))
+        weave.with_calibration(weave.calibration.at_threshold(float(value)))
         for value in range(1, 5)
     ]
     larger = fre.FRE(size=96).fit([texture(seed) for seed in range(12)])

@@ -648,10 +648,9 @@ def test_metrics(models: Path, images: list[Path]) -> None:
 def test_a_changed_file_is_loaded_and_a_broken_one_is_not(
     models: Path, weave: Path, images: list[Path]
 ) -> None:
-    from fre.evaluation.thresholds import with_calibration
 
     model = fre.load(weave)
-    changed = with_calibration(model, model.calibration.at_threshold(1e9))
+    changed = model.with_calibration(model.calibration.at_threshold(1e9))
     with Server(models) as server:
 
         def wait(**expected: Any) -> dict[str, Any]:

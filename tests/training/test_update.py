@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from fre.inference.training_images import TrainingImages
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -44,7 +45,6 @@ from fre.subspaces.image import coordinates_of, fit_image_wide
 from fre.subspaces.image_statistics import ImageStatistics
 from fre.subspaces.protocols import FitOptions
 from fre.training.growth import image_shrinkage, scaled
-from fre.training.training_images import TrainingImages
 
 
 @pytest.mark.slow
@@ -184,14 +184,13 @@ def test_a_region_of_interest_survives() -> None:
 
 
 def test_a_threshold_that_was_given_stays(model: Model) -> None:
-    from fre.evaluation.thresholds import with_calibration
 
-    by_hand = with_calibration(model, model.calibration.at_threshold(42.0), chosen="by hand")
+    by_hand = model.with_calibration(model.calibration.at_threshold(42.0), chosen="by hand")
     grown = by_hand.update(IMAGES[12:14], accept_anomalous=True)
     assert grown.threshold == 42.0
     assert grown.calibration.false_alarm_rate is None
     assert grown.metadata["provenance"]["threshold"] == "by hand"
-    at_rate = with_calibration(model, model.calibration.at_rate(0.2))
+    at_rate = model.with_calibration(model.calibration.at_rate(0.2))
     assert at_rate.update(NEW[:1], accept_anomalous=True).calibration.false_alarm_rate == 0.2
 
 

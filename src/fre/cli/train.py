@@ -15,6 +15,7 @@ from fre.cli.common import (
     interruption,
     json_option,
     max_pixels_option,
+    note,
     note_all,
     output_option,
     parse_names,
@@ -32,6 +33,7 @@ from fre.errors import OptionError
 
 if TYPE_CHECKING:
     from fre.model import Model
+    from fre.scoring.calibration import Calibration
     from fre.training.streamed import TwoPasses
 
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     groups={
         "Input": "--good --bits --max-pixels",
         "Method": "--layers --per-tile --subspace --set --seed",
+        "Odd images": "--keep-odd --without --without-odd",
         "Memory and machines": "--memory --checkpoint-every --threads --address --workers",
         "Output": "--frozen",
     },
@@ -52,6 +55,10 @@ if TYPE_CHECKING:
     --group-by takes "folder", the name of an image's folder; a number, the folder so many levels
     up; or a regular expression with one capture group for the file's name, such as
     "^(part[0-9]+)_".
+
+    An odd image is a training image that the model, fitted to the others, finds far more anomalous
+    than them: often a wrong part or a bad photo. Odd images are named and do not count for the
+    threshold; they still count for what a good part looks like, unless you leave them out.
     """,
 )
 @click.argument("data", type=click.Path(path_type=Path))
@@ -105,6 +112,7 @@ if TYPE_CHECKING:
     metavar="SHARE",
     help="Share of good images that may alarm, in 0 to 1.",
 )
+@path_option("--review", metavar="DIR", help="Write overlays of odd training images to DIR.")
 @skip_unreadable_option
 @click.option(
     "--backbone",
@@ -139,6 +147,14 @@ if TYPE_CHECKING:
     help="PCA, or a trained autoencoder with tied or separate weights.  [default: pca]",
 )
 @set_option
+@flag_option("--keep-odd", help="Let odd images count for the threshold like all others.")
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="NAME",
+    help="Leave a training image out: its file name or path. May be repeated.",
+)
+@flag_option("--without-odd", help="Train a second time, without the odd images of the first.")
 @click.option(
     "--seed", default=0, show_default=True, help="Seed of the folds, copies and autoencoders."
 )
@@ -169,6 +185,10 @@ def train(
     address: str | None,
     workers: int | None,
     settings: tuple[str, ...],
+    review: Path | None,
+    keep_odd: bool,
+    without: tuple[str, ...],
+    without_odd: bool,
     json_file: str | None,
     **parameters: Any,
 ) -> None:
@@ -180,9 +200,13 @@ def train(
     from fre.datasets import count_kinds, describe, open_dataset, require_train
     from fre.detector import FRE
     from fre.storage.files import check_writable, discard
+    from fre.storage.listing import relative
     from fre.training.checkpoint import CHECKPOINT_SECONDS
     from fre.training.config import parse_settings
+    from fre.training.odd import left_out, odd_files
 
+    if keep_odd and without_odd:
+        raise OptionError("--keep-odd and --without-odd exclude each other")
     held = {"--memory": parameters["memory"], "--checkpoint-every": checkpoint_seconds}
     stream = _ray(engine, address, workers, threads, held)
     if parameters["memory"] is None:
@@ -192,10 +216,13 @@ def train(
     opened = open_dataset(data, good=good)
     images = [sample.path for sample in require_train(opened)]
     note_all(opened.notes)
+    aside = left_out(without, images, opened.root)
+    images = [image for image in images if image not in aside]
     checkpoint = output.with_name(f"{output.name}.partial")
-    try:
+
+    def fit(images: list[Path]) -> Model:
         with reading(images) as progress:
-            model = detector.fit(
+            return detector.fit(
                 images,
                 skip_unreadable=skip_unreadable,
                 checkpoint=checkpoint,
@@ -206,16 +233,34 @@ def train(
                 threads=threads,
                 progress=progress,
             )
+
+    try:
+        model = fit(images)
+        if without_odd and (odd := odd_files(model.odd_images, images)):
+            aside += odd
+            images = [image for image in images if image not in aside]
+            discard(checkpoint)
+            model = fit(images)
     finally:
         if checkpoint.exists():
             interruption.aftermath = f"the same command resumes from {checkpoint}"
+    if keep_odd:
+        model = model.with_calibration(model.calibration.with_odd(keep=True))
     model.save(output)
     discard(checkpoint)
     skipped = [f"left out: {error}" for error in detector.skipped_]
     note_all([*detector.notes_, *skipped, *_remarks(model)])
+    odd = odd_files(model.odd_images, images)
     summary = _training_summary(str(output), model, detector.seconds_, len(skipped))
+    summary["odd"] = [
+        {"name": relative(path, opened.root), "score": image.score}
+        for path, image in zip(odd, model.odd_images, strict=True)
+    ]
+    summary["without"] = [relative(path, opened.root) for path in aside]
     summary["dataset"] = {"path": str(data), "layout": opened.layout, **count_kinds(opened)}
     emit(summary, _training_text(summary, model, f"{data}: {describe(opened)}"), json_file)
+    if review is not None:
+        _write_review(review, model, odd)
 
 
 def _ray(
@@ -282,7 +327,58 @@ def _training_summary(
             for subspace in model.document.subspaces
         ],
         "threshold": model.threshold,
+        "false_alarms": [
+            {"rate": rate, "threshold": threshold}
+            for rate, threshold in model.calibration.thresholds()
+        ],
+        "rate_of_others": model.calibration.rate_of_others,
+        "odd_share": model.calibration.odd_share,
+        "expected_false_alarm_rate": model.calibration.expected_rate,
     }
+
+
+def _write_review(folder: Path, model: Model, odd: list[Path]) -> None:
+    """Write an overlay of each odd image, the oddest first in the order of their names."""
+    from fre.report.prediction_files import FolderWriter
+
+    if not odd:
+        note(f"no odd images: nothing is written to {folder}")
+        return
+    with FolderWriter(folder, model.map_range, None) as writer:
+        for place, path in enumerate(odd, start=1):
+            writer.add(model.predict(path, all_regions=True), f"{place:03}-{path.stem}")
+    note(f"overlays of {len(odd)} odd images are in {folder / 'overlays'}")
+
+
+def _odd_lines(summary: dict[str, Any], calibration: Calibration) -> list[str]:
+    """Return what the person should know of odd images; nothing where there are none."""
+    lines = [f"  left out: {name}" for name in summary["without"]]
+    if not summary["odd"]:
+        return lines
+    n = len(summary["odd"])
+    lines += [
+        f"  {n} odd image{'s' if n > 1 else ''}, set aside for the threshold "
+        f"(the next score is {calibration.others[-1]:.3g}):"
+    ]
+    lines += [f"    {image['score']:8.3g}  {image['name']}" for image in summary["odd"]]
+    lines += [
+        "    wrong parts or bad photos? train again with --without-odd; good parts all the same? "
+        "with --keep-odd"
+    ]
+    return lines
+
+
+def _threshold_lines(calibration: Calibration) -> list[str]:
+    """Return a table of false-alarm rates and their thresholds."""
+    from fre.scoring.calibration import percent
+
+    lines = ["  false alarms   threshold"]
+    for rate, threshold in calibration.thresholds():
+        mark = "  <- this model" if rate == calibration.false_alarm_rate else ""
+        if rate < calibration.attainable_rate:
+            mark += f"  (takes {round(1 / rate) - 1} images to promise)"
+        lines.append(f"  {percent(rate):>12}  {threshold:10.4g}{mark}")
+    return lines
 
 
 def _training_text(summary: dict[str, Any], model: Model, data: str) -> str:
@@ -297,6 +393,8 @@ def _training_text(summary: dict[str, Any], model: Model, data: str) -> str:
     lines += [
         f"  {subspace.layer}: {describe_rank(subspace)}" for subspace in model.document.subspaces
     ]
+    lines += _odd_lines(summary, model.calibration)
+    lines += _threshold_lines(model.calibration)
     lines.append(
         f"  anomalous above a score of {summary['threshold']:.6g} "
         f"({model.calibration.rate_in_words()})"

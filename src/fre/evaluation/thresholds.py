@@ -1,37 +1,50 @@
-"""Another threshold for a fitted model.
-
-Only the metadata of the file change; scores and maps stay the same.
-"""
+"""Thresholds from images whose defects are known, and what a threshold finds among them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fre.errors import DatasetError, OptionError
 from fre.evaluation.metrics import max_f1
-from fre.inference.model_file import with_document
-from fre.model import Model
-from fre.scoring.calibration import Calibration
 
 
-def with_calibration(model: Model, calibration: Calibration, *, chosen: str | None = None) -> Model:
-    """A copy of a model that decides by another calibration.
+@dataclass(frozen=True)
+class KnownScores:
+    """Scores of test images whose defects are known.
 
-    Args:
-        model: which stays as it is.
-        calibration: such as `Calibration.at_rate` or `Calibration.at_threshold` of the model's.
-        chosen: how the threshold was chosen, in words, for the file's provenance; ``None`` if
-            by a false-alarm rate.
+    Attributes:
+        name: name of the dataset.
+        scores: float64 (n,), higher is more anomalous.
+        labels: bool (n,), true is defective.
     """
-    document = replace(
-        model.document,
-        calibration=calibration,
-        provenance=replace(model.document.provenance, threshold=chosen),
-    )
-    return model.with_data(with_document(model.data, document.to_json()))
+
+    name: str
+    scores: NDArray[np.float64]
+    labels: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, name: str, scores: ArrayLike, labels: ArrayLike) -> KnownScores:
+        """Return the scores of a dataset."""
+        return cls(name, np.asarray(scores, np.float64), np.asarray(labels, bool))
+
+    def at(self, threshold: float) -> dict[str, Any]:
+        """Return what a threshold finds, and its false alarms, as plain JSON values."""
+        above = self.scores > threshold
+        n_defect, n_good = int(self.labels.sum()), int((~self.labels).sum())
+        found, false = int((above & self.labels).sum()), int((above & ~self.labels).sum())
+        return {
+            "dataset": self.name,
+            "n_defect": n_defect,
+            "found": found,
+            "recall": found / n_defect if n_defect else None,
+            "n_good": n_good,
+            "false_alarms": false,
+            "false_alarm_rate_observed": false / n_good if n_good else None,
+        }
 
 
 def max_f1_threshold(scores: ArrayLike, labels: ArrayLike) -> tuple[float, float]:

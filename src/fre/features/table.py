@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import ImageError
-from fre.images.geometry import Geometry
-from fre.images.roi import Roi
 from fre.types import FloatArray
 
 
@@ -35,31 +31,6 @@ class RowIndex:
         """Return, for each image, the largest value of its rows: (r,) to float64 (n,)."""
         result = np.full(self.n, -np.inf)
         np.maximum.at(result, self.image, values)
-        return result
-
-    def map_maxima(
-        self, maps: Iterable[FloatArray], geometry: Geometry, roi: Roi | None
-    ) -> NDArray[np.float64]:
-        """Return, for each image, the largest value of its anomaly map: float64 (n,).
-
-        Args:
-            maps: float32 (H, W), one for each row.
-            geometry: how the inputs were made of images.
-            roi: the inspected part of the images; ``None`` is all.
-        """
-        result = np.full(self.n, -np.inf)
-        rows = zip(self.image, self.tile, maps, strict=True)
-        for index, group in groupby(rows, key=lambda row: row[0]):
-            size = geometry.size
-            if self.sizes is not None:
-                size = int(self.sizes[index][0]), int(self.sizes[index][1])
-            parts: list[FloatArray | None] = [None] * geometry.count(size)
-            for _, tile, values in group:
-                parts[tile] = values
-            whole = geometry.content(parts, size)
-            if roi is not None and geometry.tiling is not None:
-                whole = whole * roi.at_size((whole.shape[0], whole.shape[1]))
-            result[index] = whole.max()
         return result
 
 

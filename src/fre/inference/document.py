@@ -30,7 +30,7 @@ from fre.inference.json_object import BadValueError, JsonObject
 from fre.scoring.calibration import Calibration
 from fre.scoring.fusion import STANDARDS, Reading, Standardise
 
-FORMAT = 1
+FORMAT = 2
 """Version of the document's layout; a file of another one is refused."""
 DIGEST = "digest"
 """Key of the digest, which ends the document."""
@@ -260,7 +260,7 @@ class SubspaceSection:
 
 def read_calibration(values: JsonObject) -> Calibration:
     scores = values.numbers("scores", ascending=True)
-    maxima = values.maybe(values.numbers, "map_maxima", ascending=True)
+    n_odd = values.whole("n_odd", 0, len(scores) - 1)
     threshold, pixel_threshold = values.number("threshold"), values.number("pixel_threshold")
     rate = None
     if values.get("false_alarm_rate") is not None:
@@ -277,17 +277,23 @@ def read_calibration(values: JsonObject) -> Calibration:
         float(threshold),
         float(pixel_threshold),
         (float(low), float(high)),
-        None if maxima is None else np.asarray(maxima, np.float64),
+        n_odd,
+        values.flag("keep_odd"),
+        values.maybe(values.number, "review_threshold"),
     )
 
 
 def calibration_to_json(calibration: Calibration) -> dict[str, Any]:
-    maxima = calibration.map_maxima
     return {
         "scores": [float(score) for score in calibration.scores],
-        "map_maxima": None if maxima is None else [float(value) for value in maxima],
+        "n_odd": calibration.n_odd,
+        "keep_odd": calibration.keep_odd,
         "false_alarm_rate": calibration.false_alarm_rate,
         "threshold": calibration.threshold,
+        "review_threshold": calibration.review_threshold,
+        "rate_of_others": calibration.rate_of_others,
+        "odd_share": calibration.odd_share,
+        "expected_rate": calibration.expected_rate,
         "pixel_threshold": calibration.pixel_threshold,
         "map_range": list(calibration.map_range),
     }

@@ -30,7 +30,8 @@ ENTRY_KEY, ENTRY_VALUE = 1, 2
 """Field numbers in onnx.proto: ModelProto, then StringStringEntryProto."""
 
 IMAGES, TILE, SCORE, MAP = "images", "tile", "score", "anomaly_map"
-FLOAT, UINT8, INT64 = 1, 2, 7
+P_VALUE, ANOMALOUS = "p_value", "anomalous"
+FLOAT, UINT8, INT64, BOOL = 1, 2, 7, 9
 """Names and element types of the graph's inputs and outputs."""
 
 
@@ -156,7 +157,12 @@ def _check_graph(model: CheckedModel, document: Document) -> None:
     inputs = {IMAGES: ValueInfo(UINT8, (None, *size, 3))}
     if tiling is not None and tiling.per_tile:
         inputs[TILE] = ValueInfo(INT64, (None,))
-    outputs = {SCORE: ValueInfo(FLOAT, (None,)), MAP: ValueInfo(FLOAT, (None, *size))}
+    outputs = {
+        SCORE: ValueInfo(FLOAT, (None,)),
+        MAP: ValueInfo(FLOAT, (None, *size)),
+        P_VALUE: ValueInfo(FLOAT, (None,)),
+        ANOMALOUS: ValueInfo(BOOL, (None,)),
+    }
     for kind, wanted, found in (
         ("inputs", inputs, model.inputs),
         ("outputs", outputs, model.outputs),
@@ -169,7 +175,7 @@ def _check_graph(model: CheckedModel, document: Document) -> None:
 
 
 def _listed(values: dict[str, ValueInfo]) -> str:
-    names = {FLOAT: "float32", UINT8: "uint8", INT64: "int64"}
+    names = {FLOAT: "float32", UINT8: "uint8", INT64: "int64", BOOL: "bool"}
     return "; ".join(
         f"{name[:40]} {names.get(info.element, f'type {info.element}')} "
         f"({', '.join('N' if side is None else str(side) for side in info.shape)})"

@@ -11,6 +11,7 @@ import numpy as np
 
 from fre.errors import ImageError
 from fre.images.resize import resize_map
+from fre.scoring.calibration import Decision
 from fre.scoring.regions import Region
 from fre.types import FloatArray, MaskArray
 
@@ -25,15 +26,19 @@ class Prediction:
         p_value: conformal p-value in (0, 1]: share of good images that score at least this high.
             With a ``reason`` it is the smallest p-value of the model.
         anomalous: whether the score is above the model's threshold, or there is a ``reason``.
-        regions: connected parts of the map above the pixel threshold, largest peak first.
+        regions: connected parts of the map above the pixel threshold, largest peak first. An
+            anomalous image has one at least; a good one has none, unless they were asked for.
         image_size: height and width of the original image, in pixels.
         input_map: float32 (h, w): the model's anomaly map without padding, at the size of the
             input; at the size of the image if it was cut into tiles.
-        pixel_threshold: a pixel of the anomaly map at or above it belongs to a region.
+        pixel_threshold: a pixel of the anomaly map at or above it belongs to a region: the
+            model's; lower for an anomalous image that has no such pixel.
         bits: range of the image's 16-bit values, as in `fre.images.geometry.Decoding`; pictures
             of the image use the same range.
         reason: why the image can't show what the training images show, such as a black image of a
             dead camera. The image is then anomalous, whatever its score.
+        decision: ``"pass"``, ``"review"`` or ``"fail"`` (anomalous), if the model has a review
+            band; else ``None``.
     """
 
     path: Path | None
@@ -46,6 +51,7 @@ class Prediction:
     pixel_threshold: float = float("inf")
     bits: int | None = 16
     reason: str | None = None
+    decision: Decision | None = None
 
     @cached_property
     def anomaly_map(self) -> FloatArray:
@@ -57,7 +63,9 @@ class Prediction:
 
     @property
     def mask(self) -> MaskArray:
-        """Bool, (height, width) of the original image: the pixels at or above the threshold."""
+        """Bool, (height, width) of the original image: the pixels of the regions."""
+        if not self.regions:
+            return np.zeros(self.image_size, bool)
         return np.asarray(self.anomaly_map >= self.pixel_threshold)
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,6 +75,7 @@ class Prediction:
             "score": self.score,
             "p_value": self.p_value,
             "anomalous": self.anomalous,
+            **({} if self.decision is None else {"decision": self.decision}),
             **({} if self.reason is None else {"reason": self.reason}),
             "regions": [region.to_dict() for region in self.regions],
         }

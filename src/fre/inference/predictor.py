@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
@@ -19,15 +20,17 @@ from fre.images.geometry import Geometry
 from fre.images.loading import LoadedImage
 from fre.images.preparation import Preparation
 from fre.images.roi import Roi
-from fre.inference.model_file import check_digest, read_document
+from fre.inference.model_file import check_digest, read_document, with_document
 from fre.inference.prediction import Prediction
+from fre.inference.training_images import PREFIX, OddImage, TrainingImages
 from fre.onnx_tools.check import check_model
-from fre.onnx_tools.side_arrays import without_arrays
+from fre.onnx_tools.initialisers import with_initialisers
+from fre.onnx_tools.side_arrays import read_arrays, without_arrays
 from fre.parallel import available_cores, forget_in_children, in_order
 from fre.runtimes.fastest import AUTO, fastest_runtime
 from fre.runtimes.runtime import RUNTIMES, Runtime, open_runtime, with_outputs
 from fre.scoring.calibration import Calibration
-from fre.scoring.regions import find_regions
+from fre.scoring.regions import Region, find_regions, region_threshold
 from fre.storage.files import read_regular, write_atomic
 from fre.types import FloatArray
 
@@ -174,17 +177,19 @@ class Predictor:
         """SHA-256 of the file, hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
-    def predict(self, image: ImageSource) -> Prediction:
+    def predict(self, image: ImageSource, *, all_regions: bool = False) -> Prediction:
         """Score one image.
 
         Args:
             image: a file, a PIL image, or uint8 (H, W), (H, W, 3) or (H, W, 4), of any size.
+            all_regions: whether to find regions in a good image, too.
 
         Raises:
             ImageError: the image can't be read, or its score is not finite.
         """
         loaded = self.preparation.load(image)
-        return self._prediction(loaded, self._run([loaded], self._runtime_for(1))[0])
+        outputs = self._run([loaded], self._runtime_for(1))[0]
+        return self._prediction(loaded, outputs, all_regions)
 
     @overload
     def predict_many(
@@ -213,6 +218,7 @@ class Predictor:
         batch_size: int = BATCH,
         workers: int | None = None,
         errors: Literal["raise", "return"] = "raise",
+        all_regions: bool = False,
     ) -> Iterator[Prediction | ImageError]:
         """Score many images as a stream, in order, in memory that does not grow with their number.
 
@@ -222,6 +228,7 @@ class Predictor:
             workers: number of threads that decode; ``None`` for one per core.
             errors: ``"raise"`` stops at an image that can't be read, or whose score is not
                 finite; ``"return"`` yields its error instead and goes on.
+            all_regions: whether to find regions in good images, too.
 
         Yields:
             A prediction, or an error, for each image.
@@ -255,7 +262,7 @@ class Predictor:
             if isinstance(group, ImageError):
                 results = [group]
             else:
-                results = map(self._outcome, group, outputs)
+                results = map(self._outcome, group, outputs, repeat(all_regions))
             for result in results:
                 if isinstance(result, ImageError) and errors == "raise":
                     raise result
@@ -294,9 +301,11 @@ class Predictor:
             return []
         return list(map(self._outcome, images, self._run(images, self._runtime_for(len(images)))))
 
-    def _outcome(self, image: LoadedImage, outputs: _Outputs) -> Prediction | ImageError:
+    def _outcome(
+        self, image: LoadedImage, outputs: _Outputs, all_regions: bool = False
+    ) -> Prediction | ImageError:
         try:
-            return self._prediction(image, outputs)
+            return self._prediction(image, outputs, all_regions)
         except ImageError as error:
             return error
 
@@ -355,7 +364,7 @@ class Predictor:
                 tiles = one.tile + 1
         yield from [None] * (self.geometry.count(image.original_size) - tiles)
 
-    def _prediction(self, image: LoadedImage, outputs: _Outputs) -> Prediction:
+    def _prediction(self, image: LoadedImage, outputs: _Outputs, all_regions: bool) -> Prediction:
         score, (anomaly_map, *layers) = outputs
         # The largest value of a map with a NaN is NaN; an infinity is largest or smallest.
         ends = float(anomaly_map.max()), float(anomaly_map.min())
@@ -367,29 +376,70 @@ class Predictor:
                 "runtime is at fault; try --runtime onnxruntime, or train the model again",
             )
         reason = self._reason(image)
+        judged = score if reason is None else float("inf")
+        anomalous = self.calibration.anomalous(judged)
+        threshold = self.calibration.pixel_threshold
+        regions: tuple[Region, ...] = ()
+        if anomalous:
+            anomaly_map = self._without_uninspected_peak(anomaly_map)
+            threshold = region_threshold(anomaly_map, threshold)
+        if anomalous or all_regions:
+            parts = dict(zip(self._layer_maps, layers, strict=True))
+            regions = find_regions(anomaly_map, threshold, image.original_size, parts)
         return Prediction(
             path=_path(image.source),
             score=score,
-            p_value=self.calibration.p_value(score if reason is None else float("inf")),
-            anomalous=reason is not None or score > self.threshold,
-            regions=find_regions(
-                anomaly_map,
-                self.calibration.pixel_threshold,
-                image.original_size,
-                dict(zip(self._layer_maps, layers, strict=True)),
-            ),
+            p_value=self.calibration.p_value(judged),
+            anomalous=anomalous,
+            regions=regions,
             image_size=image.original_size,
             input_map=anomaly_map,
-            pixel_threshold=self.calibration.pixel_threshold,
+            pixel_threshold=threshold,
             bits=self.geometry.bits,
             reason=reason,
+            decision=self.calibration.decision(judged),
         )
+
+    def _without_uninspected_peak(self, anomaly_map: FloatArray) -> FloatArray:
+        """Return a map whose peak is inspected: uninspected pixels are 0, others may be lower."""
+        if self.roi is None or anomaly_map.max() > 0:
+            return anomaly_map
+        inspected = self.roi.at_size((anomaly_map.shape[0], anomaly_map.shape[1]))
+        return np.where(inspected, anomaly_map, anomaly_map.min())
 
     def _reason(self, image: LoadedImage) -> str | None:
         """Return why the image can't show what the training images show; ``None`` if it may."""
         if self.appearance is None:
             return None
         return self.appearance.reason(self.preparation.appearance(image))
+
+    @cached_property
+    def training_images(self) -> TrainingImages:
+        """Names, digests and held-out scores of the images that the model was fitted to.
+
+        Raises:
+            ModelFileError: the list is damaged.
+        """
+        return TrainingImages.from_arrays(read_arrays(self.data, PREFIX))
+
+    @property
+    def odd_images(self) -> list[OddImage]:
+        """The training images that are set aside for the threshold, highest score first."""
+        n_odd = self.calibration.n_odd
+        return self.training_images.highest(n_odd) if n_odd else []
+
+    def with_calibration(self: P, calibration: Calibration, *, chosen: str | None = None) -> P:
+        """Return a model that decides by another calibration; scores stay as they are.
+
+        Args:
+            calibration: such as `Calibration.at_rate` of the model's.
+            chosen: how the threshold was chosen, in words, for the file's provenance; ``None`` if
+                by a false-alarm rate.
+        """
+        provenance = replace(self.document.provenance, threshold=chosen)
+        document = replace(self.document, calibration=calibration, provenance=provenance)
+        data = with_initialisers(self.data, calibration.initialisers())
+        return self.with_data(with_document(data, document.to_json()))
 
     def with_data(self: P, data: bytes) -> P:
         """Return a model of another file's bytes, on the same runtime and threads.

@@ -6,7 +6,7 @@ and is cut off before a runtime reads the file, so loading is as fast as without
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from fre.errors import ModelFileError
 from fre.onnx_tools.protobuf import fields
 
-TRAINING_INFO = 20
-"""Number of the field in onnx.proto."""
+TRAINING_INFO, ALGORITHM, TENSOR, NAME = 20, 2, 5, 8
+"""Numbers of fields in onnx.proto: of ModelProto, TrainingInfoProto, GraphProto and TensorProto."""
 
 GRAPH = "fre.learning"
 
@@ -64,23 +64,36 @@ def without_arrays(model: bytes, added: bytes = b"") -> bytes:
     return b"".join([*kept, view[start:], added]) if kept else model + added
 
 
-def read_arrays(model: bytes) -> dict[str, NDArray[Any]]:
+def read_arrays(model: bytes, prefix: str = "") -> dict[str, NDArray[Any]]:
     """Return the arrays beside the graph of a serialised ONNX model, name to array.
+
+    Args:
+        model: serialised model.
+        prefix: only arrays whose names begin with it are read.
 
     Raises:
         ModelFileError: the arrays are damaged.
     """
-    import onnx
     from google.protobuf.message import DecodeError
-    from onnx import numpy_helper
+    from onnx import TensorProto, numpy_helper
 
+    found: dict[str, NDArray[Any]] = {}
     try:
-        proto = onnx.load_model_from_string(model)
-        return {
-            tensor.name: numpy_helper.to_array(tensor)
-            for info in proto.training_info
-            if info.algorithm.name == GRAPH
-            for tensor in info.algorithm.initializer
-        }
-    except (DecodeError, ValueError, TypeError) as error:
+        for tensor in _tensors(model):
+            names = (bytes(part.content) for part in fields(tensor) if part.number == NAME)
+            if next(names, b"").decode().startswith(prefix):
+                parsed = TensorProto.FromString(bytes(tensor))
+                found[parsed.name] = numpy_helper.to_array(parsed)
+    except (DecodeError, ValueError, TypeError, IndexError) as error:
         raise ModelFileError("the arrays beside its graph are damaged") from error
+    return found
+
+
+def _tensors(model: bytes) -> Iterator[memoryview]:
+    """Yield each stored array: a serialised TensorProto."""
+    for info in fields(model):
+        if info.number != TRAINING_INFO:
+            continue
+        for graph in fields(info.content):
+            if graph.number == ALGORITHM:
+                yield from (part.content for part in fields(graph.content) if part.number == TENSOR)

@@ -19,6 +19,7 @@ from fre.backbones.base import Normalisation
 from fre.features.layout import FeatureLayout
 from fre.features.network import NetworkGraph
 from fre.images.roi import cells
+from fre.scoring.calibration import Calibration
 from fre.scoring.fusion import VETO_DEVIATIONS, Enlargement, Fusion, Standard
 from fre.subspaces.autoencoder import LinearAutoencoder
 from fre.subspaces.patch import PatchSubspace
@@ -28,6 +29,7 @@ from fre.subspaces.subspace import ImageSubspace
 from fre.types import MaskArray
 
 SCORE, MAP = "score", "anomaly_map"
+P_VALUE, ANOMALOUS = "p_value", "anomalous"
 TILE = "tile"
 """The input of models with a head for each tile: int64 (N,), which tile each image is."""
 
@@ -365,6 +367,25 @@ class _Assembly(NetworkGraph):
         mask = self.builder.constant("inspected_pixels", self.inspected.astype(np.float32))
         self.builder.node("Mul", self.enlarge(maps, enlargement), mask, output=MAP)
 
+    def decide(self, calibration: Calibration) -> None:
+        """The outputs ``p_value`` and ``anomalous``, as `Calibration` has them: (N,) each.
+
+        Comparisons with NaN are false: an image whose score is not a number is anomalous, and
+        has the smallest p-value.
+        """
+        build = self.builder
+        scores, count, threshold = (
+            build.constant(name, values) for name, values in calibration.initialisers().items()
+        )
+        axis = build.constant("score_axis", np.array([1], np.int64))
+        lower = build.node("LessOrEqual", build.node("Unsqueeze", SCORE, axis), scores)
+        at_least = build.node(
+            "ReduceSum", build.node("Cast", lower, to=TensorProto.FLOAT), axis, keepdims=0
+        )
+        one = build.constant("one", np.array(1, np.float32))
+        build.node("Div", build.node("Add", at_least, one), count, output=P_VALUE)
+        build.node("Not", build.node("LessOrEqual", SCORE, threshold), output=ANOMALOUS)
+
 
 def detector_model(
     backbone: onnx.ModelProto,
@@ -372,6 +393,7 @@ def detector_model(
     layout: FeatureLayout,
     size: tuple[int, int],
     subspace: Subspace,
+    calibration: Calibration,
     inspected: MaskArray | None = None,
 ) -> onnx.ModelProto:
     """Images to scores and anomaly maps.
@@ -382,17 +404,20 @@ def detector_model(
         layout: which layer, and how it is pooled.
         size: height and width of the input.
         subspace: PCA or autoencoder of good images' features.
+        calibration: scores of good images, and the threshold.
         inspected: bool (H, W), inspected pixels of the input; ``None`` is all. Not
             for an autoencoder, whose reconstruction of nothing is not quite nothing.
 
     Returns:
         A model from ``images``, uint8 (N, H, W, 3), to ``score``, float32 (N,), the sum of the
-        squared residual, and ``anomaly_map``, float32 (N, H, W), the squared residual in place.
+        squared residual, ``anomaly_map``, float32 (N, H, W), the squared residual in place, and
+        ``p_value``, float32 (N,), and ``anomalous``, bool (N,).
     """
     assembly = _Assembly(backbone, normalisation, size, inspected)
     residuals = assembly.residual_map(assembly.features(layout), layout, subspace)
     assembly.total(residuals)
     assembly.finish_map(residuals, Enlargement.through(layout.pooled, size))
+    assembly.decide(calibration)
     return assembly.model(_outputs(size))
 
 
@@ -401,6 +426,7 @@ def fused_model(
     normalisation: Normalisation,
     heads: Sequence[Head],
     size: tuple[int, int],
+    calibration: Calibration,
 ) -> onnx.ModelProto:
     """Images to scores and anomaly maps of several layers.
 
@@ -410,12 +436,14 @@ def fused_model(
         heads: one head; or one for each tile, of which the input ``tile``, int64 (N,), chooses. All
             have the same structure.
         size: height and width of the input.
+        calibration: scores of good images, and the threshold.
 
     Returns:
         A model from ``images``, uint8 (N, H, W, 3), to ``score``, float32 (N,), in standard
-        deviations of a normal image, and ``anomaly_map``, float32 (N, H, W), in normal standard
-        deviations, 0 is typical. `layer_map` names each layer's part of the latter, float32
-        (N, h, w), before it is enlarged and smoothed.
+        deviations of a normal image, ``anomaly_map``, float32 (N, H, W), in normal standard
+        deviations, 0 is typical, and ``p_value``, float32 (N,), and ``anomalous``, bool (N,).
+        `layer_map` names each layer's part of the map, float32 (N, h, w), before it is enlarged
+        and smoothed.
     """
     fusions = [head.fusion for head in heads]
     common = heads[0]
@@ -434,6 +462,7 @@ def fused_model(
         residual = assembly.overall_residual(layout, overall)
     assembly.fused_score(maps, fusions, residual)
     assembly.fused_map(maps, fusions)
+    assembly.decide(calibration)
     return assembly.model(_outputs(size))
 
 
@@ -450,4 +479,6 @@ def _outputs(size: tuple[int, int]) -> list[onnx.ValueInfoProto]:
     return [
         helper.make_tensor_value_info(SCORE, TensorProto.FLOAT, ["N"]),
         helper.make_tensor_value_info(MAP, TensorProto.FLOAT, ["N", *size]),
+        helper.make_tensor_value_info(P_VALUE, TensorProto.FLOAT, ["N"]),
+        helper.make_tensor_value_info(ANOMALOUS, TensorProto.BOOL, ["N"]),
     ]

@@ -48,6 +48,24 @@ def label(mask: MaskArray) -> tuple[NDArray[np.int32], int]:
     return labels, int(np.count_nonzero(is_root))
 
 
+PEAK_SHARE = 0.75
+"""Where no pixel of an anomalous image reaches the pixel threshold, its region is the surroundings
+of its peak above this share of the peak."""
+
+
+def region_threshold(anomaly_map: FloatArray, pixel_threshold: float) -> float:
+    """Return the threshold above which an anomalous image has at least one region.
+
+    Args:
+        anomaly_map: float32 (h, w).
+        pixel_threshold: threshold of the model, which holds where a pixel reaches it.
+    """
+    peak = float(anomaly_map.max())
+    if peak >= pixel_threshold:
+        return pixel_threshold
+    return PEAK_SHARE * peak if peak > 0 else peak
+
+
 def find_regions(
     anomaly_map: FloatArray,
     threshold: float,

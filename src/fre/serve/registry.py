@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from fre.errors import FREError, ModelFileError
-from fre.evaluation.thresholds import with_calibration
 from fre.model import Model, load
 from fre.scoring.calibration import Calibration
 from fre.serve.database import now
@@ -321,7 +320,7 @@ class ModelRegistry:
             else:
                 assert threshold is not None
                 after, chosen = before.at_threshold(threshold), "by hand"
-            with_calibration(entry.model, after, chosen=chosen).save(entry.path)
+            entry.model.with_calibration(after, chosen=chosen).save(entry.path)
             self.refresh()
             return self.get(name)
 

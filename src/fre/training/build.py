@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
-from fre.errors import DatasetError
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout
 from fre.images.appearance import AppearanceLimits
@@ -20,7 +20,7 @@ from fre.subspaces.protocols import Subspace
 from fre.training.describe import attach, describe
 from fre.training.fitted import FittedDetector
 from fre.training.plan import DetectorPlan
-from fre.training.readout import calibrate_sum, read_out
+from fre.training.readout import Readout, read_out, read_sum
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,36 @@ class Origin:
         provenance: images, time and history, from `fre.training.describe.provenance`.
         parameters: `fre.FRE` parameters that fit the same model; ``None`` if not known.
         appearance: ranges of the training images' pixels; ``None``: they were not measured.
-        threshold: decides in place of the one of the false-alarm rate; ``None``: that one does.
     """
 
     preset: str
     provenance: Provenance
     parameters: dict[str, Any] | None
     appearance: AppearanceLimits | None
-    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Decide:
+    """How the threshold follows from held-out scores: by a rate, or as an earlier model's does.
+
+    Attributes:
+        false_alarm_rate: share of good images that may be called anomalous, in (0, 1).
+        before: calibration of the model that was updated or merged; ``None`` for a new one.
+    """
+
+    false_alarm_rate: float = 0.01
+    before: Calibration | None = None
+
+    def apply(self, calibration: Calibration) -> Calibration:
+        """Return a new calibration of that rate as it is, or one like the earlier model's."""
+        return calibration if self.before is None else calibration.like(self.before)
 
 
 def build_model(
     extractor: FeatureExtractor,
     plan: DetectorPlan,
     fitted: Sequence[FittedDetector],
-    false_alarm_rate: float,
+    decide: Decide,
     origin: Origin,
 ) -> bytes:
     """Return the model file of a fitted detector.
@@ -55,7 +70,7 @@ def build_model(
         extractor: feature extractor of the plan's layers.
         plan: plan of the detector.
         fitted: the detector; or one for each tile, in the order of the tiles.
-        false_alarm_rate: share of good images that may be called anomalous, in (0, 1).
+        decide: how the threshold follows from the scores of the images.
         origin: further facts that the file states.
 
     Raises:
@@ -63,10 +78,7 @@ def build_model(
             anomalous to the model.
         OptionError: too small a region of interest.
     """
-    graph, parts, calibration = _assemble(extractor, plan, fitted, false_alarm_rate)
-    if origin.threshold is not None:
-        calibration = calibration.at_threshold(origin.threshold)
-    _check_finite(calibration)
+    graph, parts, calibration, scores = _assemble(extractor, plan, fitted, decide)
     document = describe(
         preset=origin.preset,
         backbone=extractor.backbone,
@@ -80,8 +92,9 @@ def build_model(
         appearance=origin.appearance,
     )
     detector = fitted[0]
+    images = detector.images.with_scores(detector.chosen, scores).to_arrays()
     if any(one.statistics is None for one in detector.parts):
-        return attach(graph, document)
+        return attach(graph, document, images)
     fused = plan.overall is not None
     learning = Learning(
         plan.variance,
@@ -91,46 +104,34 @@ def build_model(
         plan.overall,
     )
     document = replace(document, learning=learning)
-    return attach(graph, document, detector.limited().to_arrays())
+    return attach(graph, document, detector.limited().to_arrays() | images)
 
 
 def _assemble(
     extractor: FeatureExtractor,
     plan: DetectorPlan,
     fitted: Sequence[FittedDetector],
-    false_alarm_rate: float,
-) -> tuple[onnx.ModelProto, list[tuple[FeatureLayout, Subspace]], Calibration]:
-    """Return graph, layouts and subspaces of the layers, and calibration."""
+    decide: Decide,
+) -> tuple[onnx.ModelProto, list[tuple[FeatureLayout, Subspace]], Calibration, NDArray[np.float64]]:
+    """Return graph, layouts and subspaces of the layers, calibration, and held-out scores."""
     network, normalisation = extractor.network, extractor.backbone.normalisation
     size = extractor.geometry.size
     if plan.overall is None:
         (detector,) = fitted
         (one,) = detector.parts
         layout = one.part.layout
+        readout: Readout = read_sum(detector)
+        calibration = decide.apply(readout.calibrate(decide.false_alarm_rate))
         graph = detector_model(
-            network, normalisation, layout, size, one.subspace, extractor.inspected
+            network, normalisation, layout, size, one.subspace, calibration, extractor.inspected
         )
-        return graph, [(layout, one.subspace)], calibrate_sum(detector, false_alarm_rate)
-    readout = read_out(fitted, plan, extractor)
-    graph = fused_model(network, normalisation, readout.heads, size)
+        return graph, [(layout, one.subspace)], calibration, readout.scores
+    heads, readout = read_out(fitted, plan, extractor)
+    calibration = decide.apply(readout.calibrate(decide.false_alarm_rate))
+    graph = fused_model(network, normalisation, heads, size, calibration)
     # Of several heads the first stands for all: they differ in nothing but numbers.
-    head = readout.heads[0]
+    head = heads[0]
     parts = [*zip(head.layouts, head.subspaces, strict=True)]
     if not any(subspace is head.overall[1] for subspace in head.subspaces):
         parts.append(head.overall)
-    return graph, parts, readout.calibrate(false_alarm_rate)
-
-
-def _check_finite(calibration: Calibration) -> None:
-    """Refuse a calibration with scores, map values or thresholds that are not finite.
-
-    Raises:
-        DatasetError: one is not.
-    """
-    maxima = () if calibration.map_maxima is None else calibration.map_maxima
-    values = [calibration.threshold, calibration.pixel_threshold, *calibration.map_range]
-    if not np.isfinite([*values, *calibration.scores, *maxima]).all():
-        raise DatasetError(
-            "scores of the training images are not finite: the network or its weights give no "
-            "usable features for them"
-        )
+    return graph, parts, calibration, readout.scores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from fre.errors import DatasetError, ModelFileError
 from fre.features.table import RowIndex
+from fre.inference.training_images import TrainingImages
 from fre.subspaces.arrays import take
 from fre.subspaces.cross_fit import CrossFit
 from fre.subspaces.image_statistics import ImageStatistics
 from fre.subspaces.protocols import FitOptions, Statistics, Subspace
 from fre.training.parts import KINDS, Part
-from fre.training.training_images import TrainingImages
 from fre.types import FloatArray
 
 KEPT_ROWS = 4096
@@ -100,7 +100,8 @@ class FittedDetector:
         image: (r,), the image that each row of residuals is of, ascending.
         tile: (r,), the tile of the image.
         sizes: (m, 2), original height and width of each image.
-        images: names and digests of all good images; empty if not known.
+        images: names and digests of all good images.
+        chosen: (m,), which of all good images each one with held-out residuals is, ascending.
     """
 
     parts: tuple[FittedPart, ...]
@@ -108,7 +109,8 @@ class FittedDetector:
     image: NDArray[np.intp]
     tile: NDArray[np.intp]
     sizes: NDArray[np.intp]
-    images: TrainingImages = field(default_factory=TrainingImages)
+    images: TrainingImages
+    chosen: NDArray[np.intp]
 
     @classmethod
     def of(
@@ -116,11 +118,14 @@ class FittedDetector:
         parts: Sequence[FittedPart],
         index: RowIndex,
         fold: NDArray[np.intp],
-        images: TrainingImages | None = None,
+        images: TrainingImages,
+        chosen: NDArray[np.intp] | None = None,
     ) -> FittedDetector:
-        """Return the record of fitted parts and their rows."""
+        """Return the record of fitted parts and their rows; without ``chosen``, of all images."""
         sizes = np.zeros((index.n, 2), np.intp) if index.sizes is None else index.sizes
-        return cls(tuple(parts), fold, index.image, index.tile, sizes, images or TrainingImages())
+        if chosen is None:
+            chosen = np.arange(index.n)
+        return cls(tuple(parts), fold, index.image, index.tile, sizes, images, chosen)
 
     @property
     def n(self) -> int:
@@ -162,6 +167,7 @@ class FittedDetector:
             self.tile[rows],
             self.sizes[chosen],
             self.images,
+            self.chosen[chosen],
         )
 
     def beside(self, other: FittedDetector, parts: Sequence[FittedPart]) -> FittedDetector:
@@ -178,6 +184,7 @@ class FittedDetector:
             np.concatenate([self.tile, other.tile]),
             np.concatenate([self.sizes, other.sizes]),
             self.images.beside(other.images),
+            np.concatenate([self.chosen, other.chosen + len(self.images)]),
         )
 
     def check_variance(self, n: int) -> None:
@@ -203,13 +210,16 @@ class FittedDetector:
             )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return arrays to store, which `from_arrays` reads; statistics are rounded to float32."""
+        """Return arrays to store, which `from_arrays` reads; statistics are rounded to float32.
+
+        The list of images is stored apart, as every model has it.
+        """
         arrays: dict[str, NDArray[Any]] = {
             "fold": self.fold.astype(np.int32),
             "image": self.image.astype(np.int32),
             "tile": self.tile.astype(np.int32),
             "sizes": self.sizes.astype(np.int32),
-            **self.images.to_arrays(),
+            "chosen": self.chosen.astype(np.int32),
         }
         for one in self.parts:
             stored = one.known.to_arrays(np.float32)
@@ -244,7 +254,10 @@ class FittedDetector:
             take(arrays, name, (None,), what).astype(np.intp) for name in ("fold", "image", "tile")
         )
         sizes = take(arrays, "sizes", (len(fold), 2), what).astype(np.intp)
+        images = TrainingImages.from_arrays(arrays)
+        chosen = take(arrays, "chosen", (len(fold),), what).astype(np.intp)
         fits = len(tile) == len(image) and len(fold) > 0
+        fits = fits and 0 <= chosen.min() <= chosen.max() < len(images)
         if not fits or not np.array_equal(np.unique(image), np.arange(len(fold))):
             raise ModelFileError(f"{what} is damaged: its rows are of other images")
         fitted = []
@@ -272,7 +285,7 @@ class FittedDetector:
                     coordinates,
                 )
             )
-        return cls(tuple(fitted), fold, image, tile, sizes, TrainingImages.from_arrays(arrays))
+        return cls(tuple(fitted), fold, image, tile, sizes, images, chosen)
 
 
 def check_enough(sha256: Sequence[str], n: int) -> None:

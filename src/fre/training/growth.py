@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 
 from fre.features.layout import FeatureLayout
 from fre.features.table import Features
+from fre.inference.training_images import TrainingImages
 from fre.subspaces.cross_fit import extrapolate, merged
 from fre.subspaces.image import fit_image_wide
 from fre.subspaces.protocols import Statistics, Subspace
 from fre.training.fitted import FittedDetector, FittedPart
 from fre.training.parts import Part
 from fre.training.plan import DetectorPlan
-from fre.training.training_images import TrainingImages
 from fre.types import FloatArray
 
 HALVED = 8

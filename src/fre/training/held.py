@@ -7,6 +7,7 @@ from functools import partial
 
 from fre.features.layout import FeatureLayout
 from fre.features.table import Features
+from fre.inference.training_images import TrainingImages
 from fre.parallel import on_all_cores
 from fre.subspaces.autoencoder import cross_fit_autoencoder
 from fre.subspaces.cross_fit import CrossFit, cross_fit
@@ -15,7 +16,6 @@ from fre.training.fitted import FittedDetector, FittedPart
 from fre.training.folds import Folds
 from fre.training.parts import Part
 from fre.training.plan import DetectorPlan
-from fre.training.training_images import TrainingImages
 from fre.types import Progress
 
 

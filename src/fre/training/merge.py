@@ -12,9 +12,9 @@ from fre.errors import OptionError
 from fre.features.layout import combined_digest
 from fre.inference.document import MergedModel, Step, now, to_json
 from fre.inference.predictor import P, Predictor
+from fre.inference.training_images import TrainingImages
 from fre.training.growth import merge_detectors
-from fre.training.training_images import TrainingImages
-from fre.training.update import Rebuilt, check_not_frozen, image_sets, some_names
+from fre.training.update import Rebuilt, check_not_frozen, some_names
 
 
 def merge_models(*models: P, threads: int = 0) -> P:
@@ -40,12 +40,6 @@ def merge_models(*models: P, threads: int = 0) -> P:
     for one, other in combinations(models, 2):
         if found := _differences(one, other):
             raise OptionError(f"these models can't be merged, they differ in {'; '.join(found)}")
-    sets = [image_sets(model.document.provenance) for model in models]
-    if len(set().union(*sets)) < sum(map(len, sets)):
-        raise OptionError(
-            "these models have learnt the same images; to count them twice would make the "
-            "threshold too low"
-        )
     each = [Rebuilt.of(model, threads) for model in models]
     _check_apart([rebuilt.fitted.images for rebuilt in each])
     first = each[0]
@@ -79,8 +73,8 @@ def _check_apart(images: Sequence[TrainingImages]) -> None:
     Raises:
         OptionError: they have; the message names the images.
     """
-    known = TrainingImages()
-    for place, each in enumerate(images):
+    known, *others = images
+    for place, each in enumerate(others, start=1):
         if again := known.shared(each):
             raise OptionError(
                 f"model {place + 1} has learnt {len(again)} of the same images as those before "

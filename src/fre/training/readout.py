@@ -14,7 +14,7 @@ from fre.errors import DatasetError
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout
 from fre.features.table import RowIndex
-from fre.scoring.calibration import Calibration
+from fre.scoring.calibration import Calibration, count_odd
 from fre.scoring.fusion import Fusion, Limit
 from fre.scoring.graph import Head
 from fre.subspaces.subspace import ImageSubspace
@@ -25,60 +25,64 @@ from fre.types import FloatArray
 SCORED_ROWS = 128
 """Training inputs that are scored by the final scales, to see whether the model calls them good."""
 
-HEAT_RANGE = (0.75, 3.0)
-"""Where heat maps begin and are brightest, as multiples of a good image's largest value."""
+HEAT_RANGE = (0.5, 3.0)
+"""Ends of the colour scale of heat maps, as multiples of the pixel threshold."""
 
+PIXEL_RATE = 0.002
+"""Share of the pixels of good images' maps above the pixel threshold. On magnetic tiles, screw and
+KolektorSDD (docs/thresholds.md) shares of 0.001 and 0.005 leave F1 of pixels within a quarter, and
+with 0.001 fewer of the largest defects are touched."""
 
-def calibrate_sum(fitted: FittedDetector, false_alarm_rate: float) -> Calibration:
-    """Return the calibration of a score that is the sum of the squared residuals.
-
-    Args:
-        fitted: detector of one part.
-        false_alarm_rate: in (0, 1).
-    """
-    (part,) = fitted.parts
-    index = fitted.index
-    return Calibration.fit(
-        index.largest(part.residuals.sum(axis=1, dtype=np.float64)),
-        index.largest(part.residuals.max(axis=1)),
-        false_alarm_rate,
-    )
+PIXEL_STEP = 17
+"""One of so many pixels of a map is counted: maps are smooth, and the step must not divide their
+width."""
 
 
 @dataclass(frozen=True)
-class FusedReadout:
-    """One or several heads, and the scores of good images by them.
+class Readout:
+    """Held-out scores and maps of good images, from which the thresholds follow.
 
     Attributes:
-        heads: one; or one for each tile that shows something inspected.
         scores: float64 (n,), held-out score of each image.
-        map_maxima: float64 (n,), largest value of each image's held-out map.
-        own_scores: float64 (r,), scores of some inputs by the scales of all images.
+        image: (r,), the image that each row of pixels is of, ascending.
+        pixels: float32 (r, P), some inspected pixels of the held-out map of each image or tile.
+        own_scores: float64 (s,), scores of some inputs by the scales of all images, if they may
+            differ much from held-out ones.
     """
 
-    heads: tuple[Head, ...]
     scores: NDArray[np.float64]
-    map_maxima: NDArray[np.float64]
+    image: NDArray[np.intp]
+    pixels: FloatArray
     own_scores: NDArray[np.float64]
 
     def calibrate(self, false_alarm_rate: float) -> Calibration:
         """Return the calibration of the scores.
 
+        The pixel threshold is exceeded by `PIXEL_RATE` of the pixels of images that are not odd.
+
         Raises:
-            DatasetError: the detector calls more of its own training images anomalous than the
-                false-alarm rate, and more than one.
+            DatasetError: scores or maps are not finite; or the detector calls more of its own
+                training images anomalous than the false-alarm rate, and more than one.
         """
-        # The scale of heat maps goes by the largest value that is typical of a good image's map.
-        typical = max(float(np.median(self.map_maxima)), 1.0)
+        if not (np.isfinite(self.scores).all() and np.isfinite(self.pixels).all()):
+            raise DatasetError(
+                "scores of the training images are not finite: the network or its weights give no "
+                "usable features for them"
+            )
+        ordinary = np.sort(self.scores)[: len(self.scores) - count_odd(self.scores)]
+        counted = self.pixels[self.scores[self.image] <= ordinary[-1]]
+        pixel = float(np.float32(np.quantile(counted, 1 - PIXEL_RATE)))
+        # Maps of constant images are 0: any difference at all is then a region.
+        pixel = max(pixel, float(np.finfo(np.float32).tiny))
         calibration = Calibration.fit(
             self.scores,
-            self.map_maxima,
             false_alarm_rate,
-            map_range=(HEAT_RANGE[0] * typical, HEAT_RANGE[1] * typical),
+            pixel_threshold=pixel,
+            map_range=(HEAT_RANGE[0] * pixel, HEAT_RANGE[1] * pixel),
         )
-        rate, own = calibration.false_alarm_rate or 0.0, self.own_scores
+        own = self.own_scores
         anomalous = int(np.count_nonzero(own > calibration.threshold))
-        if anomalous > max(1, np.ceil(rate * len(own))):
+        if anomalous > max(1, np.ceil(calibration.expected_rate * len(own))):
             raise DatasetError(
                 f"{anomalous} of {len(own)} training images would be anomalous to the model: "
                 "their differences are too unlike one another to tell good from anomalous; "
@@ -87,15 +91,27 @@ class FusedReadout:
         return calibration
 
 
+def read_sum(fitted: FittedDetector) -> Readout:
+    """Return the scores of a detector of one part, whose score is the sum of its residuals."""
+    (part,) = fitted.parts
+    locations = part.part.locations
+    pixels = part.residuals if locations is None else part.residuals[:, locations]
+    scores = fitted.index.largest(part.residuals.sum(axis=1, dtype=np.float64))
+    return Readout(scores, fitted.image, pixels, np.zeros(0))
+
+
 def read_out(
     fitted: Sequence[FittedDetector], plan: DetectorPlan, extractor: FeatureExtractor
-) -> FusedReadout:
+) -> tuple[tuple[Head, ...], Readout]:
     """Take scales from held-out residuals, and score good images by them.
 
     Args:
         fitted: one detector; or one for each tile.
         plan: plan of the detectors.
         extractor: feature extractor of the layers.
+
+    Returns:
+        One head, or one for each tile that shows something inspected; and scores and maps.
 
     Raises:
         OptionError: too small a region of interest.
@@ -109,12 +125,16 @@ def read_out(
         fitted[0].n,
         fitted[0].index.sizes,
     )
-    maps = chain.from_iterable(zip(*(one.maps() for one in found), strict=True))
-    maxima = index.map_maxima(maps, extractor.geometry, extractor.roi)
     limited = [one.limited(scores, fitted[0].n) for one in found]
     own = _interleaved([one.own_scores() for one in limited])
     heads = tuple(one.head for one in limited)
-    return FusedReadout(heads, index.largest(scores), maxima, own)
+    maps = chain.from_iterable(zip(*(one.maps() for one in found), strict=True))
+    height, width = extractor.geometry.size
+    everywhere = np.ones((height, width), bool)
+    looked_at = everywhere if extractor.inspected is None else extractor.inspected
+    counted = np.flatnonzero(looked_at)[::PIXEL_STEP]
+    pixels = np.stack([np.ravel(values)[counted] for values in maps])
+    return heads, Readout(index.largest(scores), index.image, pixels, own)
 
 
 def _interleaved(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -24,6 +24,7 @@ from fre.features.stream import FeatureBatch, FeatureStream, ImageRecord
 from fre.features.table import RowIndex
 from fre.images.augmentation import Augmentation
 from fre.images.decode import ImageSource
+from fre.inference.training_images import TrainingImages
 from fre.subspaces.cross_fit import merged
 from fre.training.checkpoint import CHECKPOINT_SECONDS, FirstPass, identity_of
 from fre.training.fitted import FittedDetector, FittedPart, check_enough
@@ -31,7 +32,6 @@ from fre.training.fold_statistics import FoldStatistics, HeldOutSubspaces
 from fre.training.folds import Folds
 from fre.training.parts import Part
 from fre.training.plan import DetectorPlan
-from fre.training.training_images import TrainingImages
 from fre.types import FloatArray, Progress
 
 CHUNK = 256
@@ -202,11 +202,13 @@ class StreamedRows:
             )
         )
         names = [source_name(sources[image.place]) for image in self.images]
+        places = [image.place for image in found.images]
         return FittedDetector.of(
             [*fitted],
             found.index,
-            folds.of_image[[image.place for image in found.images]],
+            folds.of_image[places],
             TrainingImages.of(names, sha256),
+            np.searchsorted([image.place for image in self.images], places),
         )
 
 

@@ -26,25 +26,21 @@ from fre.images.appearance import AppearanceLimits
 from fre.images.decode import ImageSource, check_several
 from fre.images.loading import source_digest
 from fre.images.near_duplicates import equal_images
-from fre.inference.document import Document, Learning, MergedModel, Provenance, Step, now
+from fre.inference.document import Document, Learning, Provenance, Step, now
 from fre.inference.predictor import P, Predictor
 from fre.inference.rebuild import network_of
+from fre.inference.training_images import TrainingImages
 from fre.onnx_tools.side_arrays import read_arrays
 from fre.scoring.fusion import Reading
-from fre.training.build import Origin, build_model
+from fre.training.build import Decide, Origin, build_model
 from fre.training.fitted import FittedDetector
 from fre.training.growth import with_features
 from fre.training.plan import DetectorPlan, LayerPlan, reference_plan
 from fre.training.streamed import offset_progress
-from fre.training.training_images import TrainingImages
 from fre.types import Progress
 
 BLOCK_ROWS = 512
 """Rows of features that are added at once: about 170 MB with the default preset."""
-
-DEFAULT_RATE = 0.01
-"""For the pixel threshold, where the model's threshold was not chosen by a false-alarm rate."""
-
 
 NAMED = 5
 """Names that an error lists."""
@@ -100,9 +96,6 @@ class Rebuilt:
             provenance: provenance of the new model.
             limits: ranges of the training images' pixels; ``None``: not known.
         """
-        before = model.calibration
-        given = before.false_alarm_rate is None
-        rate = before.false_alarm_rate or DEFAULT_RATE
         # What was said of the first images alone.
         n_scored = fitted.n if fitted.n < provenance.n_images else None
         provenance = replace(provenance, near_duplicates=None, calibration_images=n_scored)
@@ -111,9 +104,9 @@ class Rebuilt:
             provenance,
             model.document.parameters,
             limits,
-            before.threshold if given else None,
         )
-        data = build_model(self.extractor, self.plan, [fitted], rate, origin)
+        decide = Decide(before=model.calibration)
+        data = build_model(self.extractor, self.plan, [fitted], decide, origin)
         return model.with_data(data)
 
 
@@ -221,27 +214,14 @@ def _grown(provenance: Provenance, sha256: Sequence[str], accepted: int) -> Prov
         provenance: of the model before it.
         sha256: digest of each new image.
         accepted: number of new images that the model called anomalous.
-
-    Raises:
-        DatasetError: the model has learnt the same set of images before.
     """
     digest = combined_digest(sha256)
-    # Models of older versions know the digest of the whole set alone.
-    if digest in image_sets(provenance):
-        raise DatasetError(_all_again(len(sha256)))
     step = Step(now(), n_added=len(sha256), images_sha256=digest, n_accepted_anomalous=accepted)
     return replace(
         provenance,
         n_images=provenance.n_images + len(sha256),
         images_sha256=combined_digest([provenance.images_sha256, digest]),
         history=[*(provenance.history or []), step],
-    )
-
-
-def _all_again(n: int) -> str:
-    return (
-        f"the model has learnt these {n} images already; to count them twice would make its "
-        "threshold too low"
     )
 
 
@@ -266,7 +246,10 @@ def _check_new(known: TrainingImages, sources: Sequence[ImageSource]) -> None:
             )
         return
     if len(again) == len(sources):
-        raise DatasetError(_all_again(len(again)))
+        raise DatasetError(
+            f"the model has learnt these {len(again)} images already; to count them twice would "
+            "make its threshold too low"
+        )
     raise DatasetError(
         f"the model has learnt {len(again)} of these {len(sources)} images already: "
         f"{some_names(again)}; to count them twice would make its threshold too low: leave them out"
@@ -277,13 +260,6 @@ def some_names(names: Sequence[str]) -> str:
     """The first few of some names."""
     shown = ", ".join(name or "an array" for name in sorted(names)[:NAMED])
     return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-
-
-def image_sets(origin: Provenance | MergedModel | Step) -> set[str]:
-    """Digests of the sets of images that a model has learnt, as far as its metadata tell them."""
-    found = {origin.images_sha256} if origin.images_sha256 else set()
-    parts = origin.merged if isinstance(origin, Step) else origin.history
-    return found.union(*map(image_sets, parts or ()))
 
 
 def _scored(
