@@ -15,7 +15,7 @@ from fre.subspaces.arrays import take
 DIGEST_BYTES = 8
 """Of a training image's SHA-256: two of 100,000 images are the same by chance in 1 of 10^9 sets."""
 
-UNKNOWN = np.finfo(np.float32).min
+UNKNOWN = float(np.finfo(np.float32).min)
 """Stands for NaN in the file, whose numbers are all finite."""
 
 PREFIX = "images/"
