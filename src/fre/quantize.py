@@ -175,6 +175,8 @@ def quantize(
     extractor = _extractor(integers, model, parameters, threads)
     detector = FRE.from_parameters(parameters)
     small = detector._fit_sources(extractor, sources, threads=threads, progress=progress)
+    if model.calibration.keep_odd:
+        small = small.with_calibration(small.calibration.with_odd(keep=True))
     images = [sample.path for sample in require_test(dataset)] if dataset else sources
     milliseconds = _milliseconds(
         [model.data, small.data], _trial(plain, images), runtime=runtime, threads=threads

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -20,6 +20,7 @@ from fre.errors import ImageError, OptionError
 if TYPE_CHECKING:
     from fre.datasets.samples import Dataset
     from fre.inference.document import SubspaceSection
+    from fre.model import Model
     from fre.types import Progress
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -34,6 +35,9 @@ FIGURE_TITLES = {
     "aupimo": "AUPIMO",
 }
 """Names of the figures of an evaluation, in printed order."""
+
+ODD_SHOWN = 10
+"""Odd images that are listed."""
 
 HEADERS_READ = 2000
 """Number of images whose headers are read after the first unreadable one, in a few seconds."""
@@ -104,6 +108,41 @@ interruption = Interruption()
 def complain(message: str, code: int) -> int:
     print("fre: error:", " ".join(message.split()), file=sys.stderr)
     return code
+
+
+def decision_lines(model: Model, odd: Sequence[str] | None = None) -> list[str]:
+    """Return the odd training images of a model, and a table of its thresholds.
+
+    Args:
+        model: a model.
+        odd: names of its odd images, if better ones are known than those in the file.
+    """
+    from fre.scoring.calibration import percent
+
+    calibration, images = model.calibration, model.odd_images
+    lines = []
+    if images:
+        lines = [
+            f"  {len(images)} odd image{'s' if len(images) > 1 else ''}, set aside for the "
+            f"threshold (the next score is {calibration.others[-1]:.3g}):"
+        ]
+        names = [image.name for image in images] if odd is None else odd
+        lines += [
+            f"    {image.score:8.3g}  {name}"
+            for image, name in zip(images[:ODD_SHOWN], names, strict=False)
+        ]
+        if (more := len(images) - ODD_SHOWN) > 0:
+            lines.append(f"    and {more} more: fre info")
+    lines.append("  false alarms   threshold")
+    for rate, threshold in calibration.thresholds():
+        mark = "  <- this model" if rate == calibration.false_alarm_rate else ""
+        if rate < calibration.attainable_rate:
+            mark += f"  (takes {round(1 / rate) - 1} images to promise)"
+        lines.append(f"  {percent(rate):>12}  {threshold:10.4g}{mark}")
+    lines.append(
+        f"  anomalous above a score of {model.threshold:.6g} ({calibration.rate_in_words()})"
+    )
+    return lines
 
 
 def note(message: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fre.cli.common import (
+    decision_lines,
     describe_rank,
     emit,
     flag_option,
@@ -33,7 +34,6 @@ from fre.errors import OptionError
 
 if TYPE_CHECKING:
     from fre.model import Model
-    from fre.scoring.calibration import Calibration
     from fre.training.streamed import TwoPasses
 
 
@@ -350,37 +350,6 @@ def _write_review(folder: Path, model: Model, odd: list[Path]) -> None:
     note(f"overlays of {len(odd)} odd images are in {folder / 'overlays'}")
 
 
-def _odd_lines(summary: dict[str, Any], calibration: Calibration) -> list[str]:
-    """Return what the person should know of odd images; nothing where there are none."""
-    lines = [f"  left out: {name}" for name in summary["without"]]
-    if not summary["odd"]:
-        return lines
-    n = len(summary["odd"])
-    lines += [
-        f"  {n} odd image{'s' if n > 1 else ''}, set aside for the threshold "
-        f"(the next score is {calibration.others[-1]:.3g}):"
-    ]
-    lines += [f"    {image['score']:8.3g}  {image['name']}" for image in summary["odd"]]
-    lines += [
-        "    wrong parts or bad photos? train again with --without-odd; good parts all the same? "
-        "with --keep-odd"
-    ]
-    return lines
-
-
-def _threshold_lines(calibration: Calibration) -> list[str]:
-    """Return a table of false-alarm rates and their thresholds."""
-    from fre.scoring.calibration import percent
-
-    lines = ["  false alarms   threshold"]
-    for rate, threshold in calibration.thresholds():
-        mark = "  <- this model" if rate == calibration.false_alarm_rate else ""
-        if rate < calibration.attainable_rate:
-            mark += f"  (takes {round(1 / rate) - 1} images to promise)"
-        lines.append(f"  {percent(rate):>12}  {threshold:10.4g}{mark}")
-    return lines
-
-
 def _training_text(summary: dict[str, Any], model: Model, data: str) -> str:
     seconds = summary["seconds"]
     lines = [
@@ -393,10 +362,11 @@ def _training_text(summary: dict[str, Any], model: Model, data: str) -> str:
     lines += [
         f"  {subspace.layer}: {describe_rank(subspace)}" for subspace in model.document.subspaces
     ]
-    lines += _odd_lines(summary, model.calibration)
-    lines += _threshold_lines(model.calibration)
-    lines.append(
-        f"  anomalous above a score of {summary['threshold']:.6g} "
-        f"({model.calibration.rate_in_words()})"
-    )
+    lines += [f"  left out: {name}" for name in summary["without"]]
+    lines += decision_lines(model, [image["name"] for image in summary["odd"]])
+    if summary["odd"]:
+        lines.append(
+            "  odd images are often wrong parts or bad photos: look at them (--review DIR), and "
+            "train again --without-odd; or --keep-odd, if they are good"
+        )
     return "\n".join(lines)

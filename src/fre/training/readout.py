@@ -48,12 +48,14 @@ class Readout:
         pixels: float32 (r, P), some inspected pixels of the held-out map of each image or tile.
         own_scores: float64 (s,), scores of some inputs by the scales of all images, if they may
             differ much from held-out ones.
+        own_images: (s,), the image of each of these inputs.
     """
 
     scores: NDArray[np.float64]
     image: NDArray[np.intp]
     pixels: FloatArray
     own_scores: NDArray[np.float64]
+    own_images: NDArray[np.intp]
 
     def calibrate(self, false_alarm_rate: float) -> Calibration:
         """Return the calibration of the scores.
@@ -80,9 +82,9 @@ class Readout:
             pixel_threshold=pixel,
             map_range=(HEAT_RANGE[0] * pixel, HEAT_RANGE[1] * pixel),
         )
-        own = self.own_scores
+        own = self.own_scores[self.scores[self.own_images] <= ordinary[-1]]
         anomalous = int(np.count_nonzero(own > calibration.threshold))
-        if anomalous > max(1, np.ceil(calibration.expected_rate * len(own))):
+        if anomalous > max(1, np.ceil(false_alarm_rate * len(own))):
             raise DatasetError(
                 f"{anomalous} of {len(own)} training images would be anomalous to the model: "
                 "their differences are too unlike one another to tell good from anomalous; "
@@ -97,7 +99,7 @@ def read_sum(fitted: FittedDetector) -> Readout:
     locations = part.part.locations
     pixels = part.residuals if locations is None else part.residuals[:, locations]
     scores = fitted.index.largest(part.residuals.sum(axis=1, dtype=np.float64))
-    return Readout(scores, fitted.image, pixels, np.zeros(0))
+    return Readout(scores, fitted.image, pixels, np.zeros(0), np.zeros(0, np.intp))
 
 
 def read_out(
@@ -126,7 +128,9 @@ def read_out(
         fitted[0].index.sizes,
     )
     limited = [one.limited(scores, fitted[0].n) for one in found]
-    own = _interleaved([one.own_scores() for one in limited])
+    rows = np.unique(np.linspace(0, len(fitted[0].image) - 1, SCORED_ROWS).astype(np.intp))
+    own = _interleaved([one.own_scores(rows) for one in limited])
+    own_images = _interleaved([one.image[rows] for one in fitted])
     heads = tuple(one.head for one in limited)
     maps = chain.from_iterable(zip(*(one.maps() for one in found), strict=True))
     height, width = extractor.geometry.size
@@ -134,7 +138,7 @@ def read_out(
     looked_at = everywhere if extractor.inspected is None else extractor.inspected
     counted = np.flatnonzero(looked_at)[::PIXEL_STEP]
     pixels = np.stack([np.ravel(values)[counted] for values in maps])
-    return heads, Readout(index.largest(scores), index.image, pixels, own)
+    return heads, Readout(index.largest(scores), index.image, pixels, own, own_images)
 
 
 def _interleaved(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -196,9 +200,8 @@ class _Fused:
         limit = Limit.of(self.overall, scores, n)
         return replace(self, head=replace(self.head, fusion=replace(self.head.fusion, limit=limit)))
 
-    def own_scores(self) -> NDArray[np.float64]:
+    def own_scores(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """Score some rows by the final scales: as the model does, or a little higher."""
-        rows = np.unique(np.linspace(0, len(self.overall) - 1, SCORED_ROWS).astype(np.intp))
         residuals = [values[rows] for values in self.residuals]
         return self.head.fusion.scores(residuals, self.overall[rows])
 
