@@ -110,6 +110,21 @@ def complain(message: str, code: int) -> int:
     return code
 
 
+def decision_values(model: Model) -> dict[str, Any]:
+    """Return threshold, odd images and false-alarm rates as keys of a command's JSON."""
+    calibration = model.calibration
+    return {
+        "threshold": model.threshold,
+        "odd": [{"name": image.name, "score": image.score} for image in model.odd_images],
+        "false_alarms": [
+            {"rate": rate, "threshold": threshold} for rate, threshold in calibration.thresholds()
+        ],
+        "rate_of_others": calibration.rate_of_others,
+        "odd_share": calibration.odd_share,
+        "expected_false_alarm_rate": calibration.expected_rate,
+    }
+
+
 def decision_lines(model: Model, odd: Sequence[str] | None = None) -> list[str]:
     """Return the odd training images of a model, and a table of its thresholds.
 

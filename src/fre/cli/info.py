@@ -31,6 +31,7 @@ def info(model: Path, json_file: str | None) -> None:
         "bytes": len(loaded.data),
         "sha256": loaded.sha256,
         **loaded.metadata,
+        "odd": [{"name": image.name, "score": image.score} for image in loaded.odd_images],
     }
     emit(values, _info_text(model, loaded), json_file)
 
@@ -64,6 +65,7 @@ def _info_text(path: Path, model: Model) -> str:
             f"{model.calibration.rate_in_words()}, threshold {model.threshold:.6g}"
             f"{_chosen(document.provenance)}",
         ),
+        *(("odd image", f"{image.name}, score {image.score:.3g}") for image in model.odd_images),
         _origin_row(document.provenance),
         ("learns more", _growth(model)),
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fre.cli.common import emit, json_option, note, output_option
+from fre.cli.common import decision_lines, decision_values, emit, json_option, note, output_option
 
 
 @click.command()
@@ -45,12 +45,8 @@ def merge(models: tuple[Path, ...], output: Path, json_file: str | None) -> None
         "model": str(output),
         "n_models": len(models),
         "n_images": n_images,
-        "threshold": merged.threshold,
+        **decision_values(merged),
         "previous_thresholds": [model.threshold for model in loaded],
     }
-    text = (
-        f"{output}: {len(models)} models, {n_images} good images in all\n"
-        f"  anomalous above a score of {merged.threshold:.6g} "
-        f"({merged.calibration.rate_in_words()})"
-    )
-    emit(values, text, json_file)
+    text = f"{output}: {len(models)} models, {n_images} good images in all"
+    emit(values, "\n".join([text, *decision_lines(merged)]), json_file)

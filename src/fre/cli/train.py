@@ -9,6 +9,7 @@ import click
 
 from fre.cli.common import (
     decision_lines,
+    decision_values,
     describe_rank,
     emit,
     flag_option,
@@ -326,14 +327,7 @@ def _training_summary(
             }
             for subspace in model.document.subspaces
         ],
-        "threshold": model.threshold,
-        "false_alarms": [
-            {"rate": rate, "threshold": threshold}
-            for rate, threshold in model.calibration.thresholds()
-        ],
-        "rate_of_others": model.calibration.rate_of_others,
-        "odd_share": model.calibration.odd_share,
-        "expected_false_alarm_rate": model.calibration.expected_rate,
+        **decision_values(model),
     }
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fre.cli.common import (
+    decision_lines,
+    decision_values,
     emit,
     flag_option,
     good_option,
@@ -85,9 +87,10 @@ def update(
     accepted = values["n_accepted_anomalous"]
     text = (
         f"{output}: {values['n_added']} more good images, {values['n_images']} in all"
-        f"{f', {accepted} of them anomalous to {model}' if accepted else ''}\n"
-        f"  anomalous above a score of {updated.threshold:.6g} (before: {loaded.threshold:.6g}; "
-        f"{updated.calibration.rate_in_words()})"
+        f"{f', {accepted} of them anomalous to {model}' if accepted else ''}"
+    )
+    text = "\n".join(
+        [text, *decision_lines(updated), f"  threshold before: {loaded.threshold:.6g}"]
     )
     emit(values, text, json_file)
 
@@ -101,6 +104,6 @@ def _values(output: Path, before: Model, after: Model, seconds: float) -> dict[s
         "n_images": provenance.n_images,
         "n_accepted_anomalous": added.n_accepted_anomalous,
         "seconds": seconds,
-        "threshold": after.threshold,
+        **decision_values(after),
         "previous_threshold": before.threshold,
     }
