@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 @flag_option(
     "--masks", help="Also write binary masks (with -o): 255 for anomalous pixels, 0 for others."
 )
+@flag_option("--all-regions", help="Also find regions in images that are judged good.")
 @flag_option("--overwrite", help="Replace earlier results in the folder; other files in it stay.")
 @json_option
 @ray_options
@@ -110,6 +111,8 @@ def predict(
         raise OptionError(
             "--maps and --masks are not for --engine ray, which writes scores and regions"
         )
+    if options.pop("all_regions"):
+        raise OptionError("--all-regions is not for --engine ray")
     from fre.distributed import Cluster
 
     cluster = Cluster(address, workers, max(1, options.pop("threads")))
@@ -159,6 +162,7 @@ def _predict_here(
     masks: bool,
     *,
     overwrite: bool,
+    all_regions: bool,
     batch_size: int,
     runtime: str,
     threads: int,
@@ -186,7 +190,9 @@ def _predict_here(
             writer = FolderWriter(folder, loaded.map_range, maps, masks)
             stack.enter_context(writer)
         lines, anomalous, failures = _score(
-            loaded.predict_many(paths, batch_size=batch_size, errors="return"),
+            loaded.predict_many(
+                paths, batch_size=batch_size, errors="return", all_regions=all_regions
+            ),
             writer,
             names,
             printing=json_file is None,
