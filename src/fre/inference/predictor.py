@@ -199,6 +199,7 @@ class Predictor:
         batch_size: int = ...,
         workers: int | None = ...,
         errors: Literal["raise"] = ...,
+        all_regions: bool = ...,
     ) -> Iterator[Prediction]: ...
 
     @overload
@@ -209,6 +210,7 @@ class Predictor:
         batch_size: int = ...,
         workers: int | None = ...,
         errors: Literal["return"],
+        all_regions: bool = ...,
     ) -> Iterator[Prediction | ImageError]: ...
 
     def predict_many(
