@@ -464,13 +464,13 @@ def test_arrays_and_back(n: int) -> None:
     statistics = ImageStatistics.of(X, capacity=30)
     again = ImageStatistics.from_arrays({**statistics.to_arrays(), "other": X})
     assert stored(again) == stored(statistics)
-    rounded = ImageStatistics.from_arrays(statistics.to_arrays(np.float32))
+    rounded = ImageStatistics.from_arrays(statistics.to_arrays(compact=True))
     assert orthogonality(rounded.basis) < 1e-14
     assert rounded.energy == statistics.energy
-    assert angle(statistics.basis[:, :8], rounded.basis[:, :8]) < 1e-6
+    assert angle(statistics.basis[:, :8], rounded.basis[:, :8]) < 2e-4
     more = features(9, 50, 8, seed=1)
     a, b = statistics.update(more), rounded.update(more)
-    np.testing.assert_allclose(a.singular_values, b.singular_values, rtol=1e-5)
+    np.testing.assert_allclose(a.singular_values, b.singular_values, rtol=1e-3)
 
 
 def test_damaged_arrays_are_refused() -> None:

@@ -44,7 +44,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from fre.errors import OptionError
 from fre.subspaces.arrays import take
@@ -77,6 +77,8 @@ NEARLY = 0.1
 inner products) may be decomposed by these: their condition is that of 1.1 at most."""
 
 DEFAULTS = FitOptions()
+
+INT16_MAX = np.iinfo(np.int16).max
 
 EPSILON = float(np.finfo(np.float64).eps)
 
@@ -276,17 +278,26 @@ class ImageStatistics:
             X[:, part] = coordinates @ self.basis[part].T + self.mean[part]
         return X
 
-    def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
+    def to_arrays(self, *, compact: bool = False) -> dict[str, NDArray[Any]]:
         """Return arrays to store, which `from_arrays` reads.
 
         Args:
-            dtype: type of the stored basis. float64 changes nothing; float32 turns each direction
-                by about 3e-8, once; count, mean, spectrum and energy are kept as they are.
+            compact: whether the basis is stored in int16, multiples of a step for each direction,
+                which turns each by about 5e-5, once; else nothing changes. Count, mean, spectrum
+                and energy are always kept as they are.
         """
+        steps = {}
+        basis = self.basis
+        if compact:
+            largest = np.abs(basis).max(axis=0, initial=np.finfo(np.float32).tiny)
+            steps = {"basis_step": (largest / INT16_MAX).astype(np.float32)}
+            basis = np.rint(basis / steps["basis_step"]).clip(-INT16_MAX, INT16_MAX)
+            basis = basis.astype(np.int16)
         return {
             "n": np.array(self.n, np.int64),
             "mean": self.mean,
-            "basis": self.basis.astype(dtype),
+            "basis": basis,
+            **steps,
             "singular_values": self.singular_values,
             "discarded": np.array(self.discarded),
             "lost": np.array(self.lost),
@@ -304,7 +315,10 @@ class ImageStatistics:
         mean = take(arrays, "mean", (None,), what).astype(np.float64)
         singular_values = take(arrays, "singular_values", (None,), what).astype(np.float64)
         stored = take(arrays, "basis", (len(mean), len(singular_values)), what)
-        basis = _upright(stored.astype(np.float64))
+        basis = stored.astype(np.float64)
+        if stored.dtype == np.int16:
+            basis *= take(arrays, "basis_step", (len(singular_values),), what)
+        basis = _upright(basis)
         return cls(
             int(take(arrays, "n", (), what)),
             mean,

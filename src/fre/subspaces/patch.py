@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from fre.subspaces.arrays import take
 from fre.subspaces.position import PositionStatistics
@@ -160,16 +160,16 @@ class PatchStatistics:
             fitted.kept_variance,
         )
 
-    def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
+    def to_arrays(self, *, compact: bool = False) -> dict[str, NDArray[Any]]:
         """Return arrays to store, which `from_arrays` reads.
 
         Args:
-            dtype: type of the stored scatter matrix.
+            compact: as for `PositionStatistics.to_arrays`.
         """
         everywhere = np.ones(self.grid[0] * self.grid[1], bool)
         counted = everywhere if self.locations is None else self.locations
         return {
-            **self.pooled.to_arrays(dtype),
+            **self.pooled.to_arrays(compact=compact),
             "images": np.array(self.n, np.int64),
             "map": np.array(self.grid, np.int64),
             "places": counted,

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from fre.errors import OptionError
 from fre.parallel import on_all_cores
@@ -293,19 +293,19 @@ class PositionStatistics:
         blended = weights.reshape(len(weights), -1) @ block.reshape(-1, channels**2)
         return np.asarray(blended.reshape(-1, channels, channels))
 
-    def to_arrays(self, dtype: DTypeLike = np.float64) -> dict[str, NDArray[Any]]:
+    def to_arrays(self, *, compact: bool = False) -> dict[str, NDArray[Any]]:
         """Return arrays to store, which `from_arrays` reads.
 
         Args:
-            dtype: type of the stored upper triangles of the scatter matrices. float64 changes
-                nothing; float32 changes entries by up to 6e-8 of their size.
+            compact: whether the upper triangles of the scatter matrices are stored in float32,
+                which changes entries by up to 6e-8 of their size; else nothing changes.
         """
         rows, columns = np.triu_indices(self.mean.shape[1])
         return {
             "n": np.array(self.n, np.int64),
             "grid": np.array(self.grid, np.int64),
             "mean": self.mean,
-            "scatter": self.scatter[:, rows, columns].astype(dtype),
+            "scatter": self.scatter[:, rows, columns].astype(np.float32 if compact else np.float64),
         }
 
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from fre.types import FloatArray
 
@@ -121,8 +121,8 @@ class Statistics(Protocol):
     def mean_of(self, maps: FloatArray, /) -> NDArray[np.float64]:
         """Return the mean of squared-residual maps, (n, P), shaped as `mean_squared_residuals`."""
 
-    def to_arrays(self, dtype: DTypeLike = ...) -> dict[str, NDArray[Any]]:
-        """Return arrays to store, the large one as ``dtype``."""
+    def to_arrays(self, *, compact: bool = ...) -> dict[str, NDArray[Any]]:
+        """Return arrays to store: exact ones, or smaller ones that are rounded."""
 
     @classmethod
     def from_arrays(cls: type[S], arrays: Mapping[str, NDArray[Any]]) -> S:

@@ -210,7 +210,7 @@ class FittedDetector:
             )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return arrays to store, which `from_arrays` reads; statistics are rounded to float32.
+        """Return arrays to store, which `from_arrays` reads; statistics are rounded.
 
         The list of images is stored apart, as every model has it.
         """
@@ -222,7 +222,7 @@ class FittedDetector:
             "chosen": self.chosen.astype(np.int32),
         }
         for one in self.parts:
-            stored = one.known.to_arrays(np.float32)
+            stored = one.known.to_arrays(compact=True)
             arrays |= {f"{one.part.name}/{key}": values for key, values in stored.items()}
             arrays[f"{one.part.name}/energies"] = one.residuals
             if one.coordinates is not None:
