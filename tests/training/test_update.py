@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from fre.inference.training_images import TrainingImages
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -39,6 +38,7 @@ from fre.errors import (
 )
 from fre.features.extractor import FeatureExtractor
 from fre.inference.rebuild import network_of
+from fre.inference.training_images import TrainingImages
 from fre.onnx_tools.side_arrays import read_arrays, with_arrays, without_arrays
 from fre.subspaces.gram import Gram
 from fre.subspaces.image import coordinates_of, fit_image_wide
