@@ -270,7 +270,7 @@ def test_initialisers_are_the_numbers_of_the_decision() -> None:
     np.testing.assert_array_equal(arrays[GRAPH_SCORES], NORMAL)
     assert arrays[GRAPH_COUNT] == 21
     assert arrays[GRAPH_THRESHOLD] == 19
-    assert arrays[GRAPH_COUNT].shape == arrays[GRAPH_THRESHOLD].shape == ()
+    assert arrays[GRAPH_COUNT].shape == arrays[GRAPH_THRESHOLD].shape == (1,)
     assert calibrated([0.1], 0.1).at_threshold(0.1).threshold == float(np.float32(0.1))
     kept = fitted.with_odd(keep=True).initialisers()
     assert (len(kept[GRAPH_SCORES]), kept[GRAPH_COUNT]) == (21, 22)

@@ -153,7 +153,7 @@ def _known_scores(model: Model, folder: Path, good: tuple[str, ...]) -> KnownSco
         for prediction in model.predict_many([sample.path for sample in samples]):
             scores.append(prediction.score)
             progress("Scoring", len(scores), len(samples))
-    return KnownScores.of(str(folder), scores, [not sample.good for sample in samples])
+    return KnownScores.of(dataset.name, scores, [not sample.good for sample in samples])
 
 
 def _chosen(
@@ -203,7 +203,7 @@ def _table(calibration: Calibration, known: KnownScores | None) -> list[dict[str
         {
             "rate": rate,
             "threshold": value,
-            "chosen": value == calibration.threshold,
+            "chosen": rate == calibration.false_alarm_rate,
             **({} if known is None else known.at(value)),
         }
         for rate, value in calibration.thresholds()
