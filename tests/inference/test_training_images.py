@@ -33,6 +33,9 @@ def test_images_stay_in_the_order_that_they_came_in() -> None:
     scored = both.with_scores(np.array([2, 0]), np.array([9.0, 4.0]))
     np.testing.assert_array_equal(scored.scores, [4, NAN, 9])
     np.testing.assert_array_equal(both.scores, [NAN, NAN, 1.5])
+    np.testing.assert_array_equal(
+        both.with_scores(np.array([1]), np.array([3.0])).scores, [NAN, 3, NAN]
+    )
 
 
 def test_the_same_image_is_known_by_its_digest_and_named_as_in_the_other_list() -> None:
