@@ -122,7 +122,7 @@ class TrainingImages:
         return {
             f"{PREFIX}digests": digests.reshape(-1, DIGEST_BYTES),
             f"{PREFIX}names": np.frombuffer(names, np.uint8),
-            f"{PREFIX}scores": np.nan_to_num(self.scores, nan=UNKNOWN),
+            f"{PREFIX}scores": np.where(np.isnan(self.scores), UNKNOWN, self.scores),
         }
 
     @classmethod
