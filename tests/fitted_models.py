@@ -9,6 +9,7 @@ import numpy as np
 
 from conftest import texture
 from fre import FRE, Model
+from fre.scoring.calibration import Calibration
 from fre.subspaces.image_statistics import ImageStatistics
 from fre.subspaces.patch import PatchStatistics
 from fre.subspaces.position import PositionStatistics
@@ -22,6 +23,13 @@ NEW = [texture(seed) for seed in range(100, 106)]
 
 def detector(preset: str = "default", **parameters: Any) -> FRE:
     return FRE("efficientnet_lite0", preset=preset, **({"size": SIZE} | parameters))
+
+
+def calibrated(scores: Sequence[float] | np.ndarray, rate: float = 0.1) -> Calibration:
+    """A calibration of some held-out scores, whose maps do not matter."""
+    return Calibration.fit(
+        np.asarray(scores, float), rate, pixel_threshold=1.0, map_range=(0.5, 3.0)
+    )
 
 
 def fitted(model: Model) -> FittedDetector:

@@ -31,10 +31,10 @@ def test_the_help_of_train_fits_one_screen(monkeypatch: pytest.MonkeyPatch) -> N
     lines = fre("train", "--help").stdout.splitlines()
     assert len(lines) <= 25
     options = [line for line in lines if line.startswith("  -")]
-    assert len(options) == 17
+    assert len(options) == 18
     everything = fre("train", "--help-all").stdout
     assert all(line in everything for line in options[:-1])
-    for title in ("Input:", "Method:", "Memory and machines:", "Output:"):
+    for title in ("Input:", "Method:", "Odd images:", "Memory and machines:", "Output:"):
         assert f"\n{title}\n" in everything
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from commands import fre, refused
 from conftest import texture
+from fre import load
 
 
 def test_train_reports_in_words_and_as_json(dataset: Path, tmp_path: Path) -> None:
@@ -125,6 +128,95 @@ def test_training_mistakes(dataset: Path, tmp_path: Path) -> None:
     assert "false-alarm rate" in train(good, "--false-alarm-rate", 0)
     assert "pool must be" in train(good, "--set", "pool=50")
     assert "--nonsense" in train(good, "--nonsense")
+
+
+@pytest.fixture
+def mixed(dataset: Path, tmp_path: Path) -> Path:
+    """Twenty good images in two folders with equal names, and a scratched one."""
+    for seed in range(20):
+        folder = tmp_path / "data" / ("a" if seed < 10 else "b")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(dataset / "train" / "good" / f"{seed}.png", folder / f"{seed % 10}.png")
+    shutil.copy(dataset / "test" / "scratch" / "100.png", tmp_path / "data" / "a" / "odd.png")
+    return tmp_path / "data"
+
+
+SMALL = ("--size", 64, "--good", "a", "--good", "b")
+
+
+def trained(data: Path, *options: object) -> tuple[dict[str, Any], str, str]:
+    """Train beside the data: the JSON, the words and the notes."""
+    out = data.parent / "m.onnx"
+    done = fre("train", data, "-o", out, *SMALL, "--json", out.with_suffix(".json"), *options)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.with_suffix(".json").read_text()), done.stdout, done.stderr
+
+
+def test_train_names_odd_images_and_what_to_do(mixed: Path) -> None:
+    review = mixed.parent / "review"
+    values, words, notes = trained(mixed, "--review", review, "--false-alarm-rate", 0.05)
+    (odd,) = values["odd"]
+    assert odd["name"] == "a/odd.png"
+    assert odd["score"] > values["threshold"]
+    assert values["without"] == []
+    assert values["odd_share"] == 1 / 21
+    assert values["rate_of_others"] == 1 / 21
+    assert values["expected_false_alarm_rate"] == pytest.approx(2 / 21)
+    assert [row["rate"] for row in values["false_alarms"]] == [0.01, 0.02, 0.05, 0.1]
+    assert values["false_alarms"][2]["threshold"] == values["threshold"]
+    lines = words.splitlines()
+    (at,) = [place for place, line in enumerate(lines) if "set aside for the threshold" in line]
+    assert lines[at].startswith("  1 odd image, ")
+    assert f"(the next score is {values['threshold']:.3g})" in lines[at]
+    assert lines[at + 1].split() == [f"{odd['score']:.3g}", "a/odd.png"]
+    assert "--without-odd" in lines[at + 2]
+    assert "--keep-odd" in lines[at + 2]
+    assert "4.8 % of ordinary good images and 4.8 % as odd as those set aside" in words
+    assert [path.name for path in (review / "overlays").iterdir()] == ["001-odd.png"]
+    assert f"overlays of 1 odd images are in {review / 'overlays'}" in notes
+
+
+def test_train_without_odd_images_is_training_on_the_others(mixed: Path) -> None:
+    review, model = mixed.parent / "review", mixed.parent / "m.onnx"
+    values, words, notes = trained(mixed, "--without-odd", "--review", review)
+    assert (values["n_images"], values["odd"], values["without"]) == (20, [], ["a/odd.png"])
+    assert "  left out: a/odd.png" in words
+    assert "odd image" not in words
+    assert f"no odd images: nothing is written to {review}" in notes
+    assert not review.exists()
+    assert not model.with_name("m.onnx.partial").exists()
+    again = load(model)
+    named, _, _ = trained(mixed, "--without", "odd.png")
+    assert (named["n_images"], named["without"]) == (20, ["a/odd.png"])
+    assert load(model).training_images.digests == again.training_images.digests
+    np.testing.assert_array_equal(load(model).calibration.scores, again.calibration.scores)
+
+
+def test_train_keeps_odd_images_if_asked(mixed: Path) -> None:
+    values, _, _ = trained(mixed)
+    kept, words, _ = trained(mixed, "--keep-odd")
+    assert kept["threshold"] == values["odd"][0]["score"] > values["threshold"]
+    assert (kept["odd"], kept["odd_share"]) == ([], 0)
+    assert "odd image" not in words
+    assert load(mixed.parent / "m.onnx").calibration.keep_odd
+
+
+def test_images_to_leave_out_are_told_apart(mixed: Path) -> None:
+    output = mixed.parent / "m.onnx"
+
+    def train(*options: object) -> str:
+        return refused("train", mixed, "-o", output, *SMALL, *options)
+
+    assert "--without zz.png: no training image of" in train("--without", "zz.png")
+    assert "close: odd.png" in train("--without", "add.png")
+    error = train("--without", "3.png")
+    assert "2 training images of" in error
+    assert str(mixed / "a" / "3.png") in error
+    assert "give the path" in error
+    assert "exclude each other" in train("--keep-odd", "--without-odd")
+    assert not output.exists()
+    paths = ("--without", "a/3.png", "--without", mixed / "b" / "3.png")
+    assert trained(mixed, *paths)[0]["without"] == ["a/3.png", "b/3.png"]
 
 
 @pytest.mark.slow

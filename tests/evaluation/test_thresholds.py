@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +14,9 @@ from hypothesis import strategies as st
 from fre.detector import FRE
 from fre.errors import InputError, OptionError
 from fre.evaluation.metrics import max_f1
-from fre.evaluation.thresholds import max_f1_threshold, recall_threshold
-from fre.inference.document import read_calibration, to_json
-from fre.inference.json_object import JsonObject
+from fre.evaluation.thresholds import KnownScores, max_f1_threshold, recall_threshold
 from fre.model import Model
-from fre.scoring.calibration import Calibration
+from fre.scoring.calibration import GRAPH_THRESHOLD
 
 
 @pytest.fixture(scope="module")
@@ -27,25 +24,27 @@ def model(good_folder: Path) -> Model:
     return FRE(size=64, false_alarm_rate=0.1).fit(good_folder)
 
 
-def initialisers(model: Model) -> list[bytes]:
+def initialisers(model: Model) -> dict[str, bytes]:
     graph = onnx.load_model_from_string(model.data).graph
-    return [tensor.SerializeToString() for tensor in graph.initializer]
+    return {tensor.name: tensor.SerializeToString() for tensor in graph.initializer}
 
 
-def test_only_the_calibration_changes(model: Model, good_folder: Path) -> None:
+def test_only_the_decision_changes(model: Model, good_folder: Path) -> None:
     changed = model.with_calibration(model.calibration.at_rate(0.5))
     assert changed.threshold < model.threshold
-    assert changed.calibration.pixel_threshold < model.calibration.pixel_threshold
+    assert changed.calibration.pixel_threshold == model.calibration.pixel_threshold
     assert changed.calibration.map_range == model.calibration.map_range
-    assert initialisers(changed) == initialisers(model)
-    assert len(initialisers(model)) > 10
+    before, after = initialisers(model), initialisers(changed)
+    assert [name for name in before if before[name] != after[name]] == [GRAPH_THRESHOLD]
+    assert list(before) == list(after)
+    assert len(before) > 10
     same = dict(changed.metadata)
     same["calibration"] = model.metadata["calibration"]
     assert same == model.metadata
     image = next(good_folder.iterdir())
-    before, after = model.predict(image), changed.predict(image)
-    assert (before.score, before.p_value) == (after.score, after.p_value)
-    assert np.array_equal(before.input_map, after.input_map)
+    one, other = model.predict(image), changed.predict(image)
+    assert (one.score, one.p_value) == (other.score, other.p_value)
+    assert np.array_equal(one.input_map, other.input_map)
 
 
 def test_there_and_back_is_the_same_file(model: Model) -> None:
@@ -54,6 +53,9 @@ def test_there_and_back_is_the_same_file(model: Model) -> None:
     assert there.calibration.false_alarm_rate is None
     assert there.data != model.data
     assert there.with_calibration(there.calibration.at_rate(0.1)).data == model.data
+    kept = model.with_calibration(model.calibration.with_odd(keep=True))
+    assert kept.data != model.data
+    assert kept.with_calibration(kept.calibration.with_odd(keep=False)).data == model.data
 
 
 def test_a_rate_gives_what_training_with_it_would(good_folder: Path, model: Model) -> None:
@@ -61,34 +63,6 @@ def test_a_rate_gives_what_training_with_it_would(good_folder: Path, model: Mode
     changed = model.calibration.at_rate(0.3)
     assert changed.threshold == trained.threshold
     assert changed.pixel_threshold == trained.pixel_threshold
-
-
-def test_files_without_map_maxima_keep_their_pixel_threshold(model: Model) -> None:
-    values = json.loads(json.dumps(to_json(model.calibration)))
-    del values["map_maxima"]
-    old = read_calibration(JsonObject(values))
-    changed = old.at_rate(0.5)
-    assert changed.pixel_threshold == old.pixel_threshold
-    assert changed.threshold == model.calibration.at_rate(0.5).threshold
-
-
-def test_the_expected_rate_is_the_p_value_just_above() -> None:
-    fitted = Calibration.fit(np.arange(9.0), np.arange(9.0), 0.2)
-    for threshold in (-1.0, 0.0, 3.5, 8.0, 20.0):
-        moved = fitted.at_threshold(threshold)
-        assert moved.expected_rate == fitted.p_value(np.nextafter(threshold, np.inf))
-    assert fitted.at_threshold(6.5).n_above == 2
-    assert fitted.at_threshold(6.5).rate_in_words() == "expected false-alarm rate 0.3"
-    assert fitted.at_threshold(6.5).caveat() is None
-
-
-def test_without_scores_there_is_no_rate() -> None:
-    empty = Calibration(np.empty(0), None, 1.0, 1.0, (0.0, 1.0))
-    assert empty.expected_rate is None
-    assert empty.caveat() is not None
-    assert "unknown" in empty.rate_in_words()
-    with pytest.raises(OptionError, match="no scores of good images"):
-        empty.at_rate(0.1)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -141,3 +115,19 @@ def test_a_rounding_error_does_not_ask_for_another_defect() -> None:
 def test_what_can_not_be_chosen_is_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_what_a_threshold_finds() -> None:
+    known = KnownScores.of("parts", [1, 2, 3, 4, 5], [0, 0, 1, 0, 1])
+    assert known.at(3.0) == {
+        "dataset": "parts",
+        "n_defect": 2,
+        "found": 1,
+        "recall": 0.5,
+        "n_good": 3,
+        "false_alarms": 1,
+        "false_alarm_rate_observed": 1 / 3,
+    }
+    only_good = KnownScores.of("parts", [1, 2], [0, 0]).at(1.5)
+    assert (only_good["recall"], only_good["false_alarms"]) == (None, 1)
+    assert KnownScores.of("parts", [1], [1]).at(0)["false_alarm_rate_observed"] is None

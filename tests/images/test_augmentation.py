@@ -71,7 +71,6 @@ def test_copies_teach_the_subspaces_and_are_not_scored(preset: str) -> None:
     plain = FRE(**options).fit(images)
     more = FRE(**options, augment=3).fit(images)
     assert len(more.calibration.scores) == len(plain.calibration.scores) == 4
-    assert len(more.calibration.map_maxima) == 4
     assert more.metadata["provenance"]["n_images"] == 4
     assert more.metadata["provenance"]["augmented"] == 3
     assert "augmented" not in plain.metadata["provenance"]

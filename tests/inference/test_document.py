@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import texture
+from fitted_models import calibrated
 from fre import FRE, Model
 from fre.errors import ModelFileError
 from fre.images.appearance import AppearanceLimits, appearance
@@ -27,7 +28,6 @@ from fre.inference.document import (
     to_json,
 )
 from fre.inference.json_object import BadValueError, JsonObject
-from fre.scoring.calibration import Calibration
 
 
 def stored(section: object) -> JsonObject:
@@ -90,11 +90,31 @@ def test_files_of_older_versions_stretch_and_have_the_full_range() -> None:
 
 
 def test_calibrations_travel_as_json() -> None:
-    scores = np.array([0.1, 2.5, 1 / 3])
-    fitted = Calibration.fit(scores, scores, 0.2)
-    again = read_calibration(stored(fitted))
-    assert to_json(again) == to_json(fitted)
-    assert again.p_value(0.2) == fitted.p_value(0.2)
+    fitted = calibrated([0.1, 2.5, 1 / 3, *np.linspace(0, 3, 20), 1e4], 0.2)
+    for each in (fitted, fitted.with_odd(keep=True), fitted.with_review(1.5)):
+        again = read_calibration(stored(each))
+        assert to_json(again) == to_json(each)
+        assert (again.n_odd, again.p_value(0.2)) == (each.n_odd, each.p_value(0.2))
+        assert again.decision(1.7) == each.decision(1.7)
+    assert to_json(fitted)["n_odd"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"scores": [], "n_odd": 0}, "n_odd"),
+        ({"n_odd": 3}, "n_odd"),
+        ({"n_odd": -1}, "n_odd"),
+        ({"n_odd": 1.0}, "n_odd"),
+        ({"keep_odd": 1}, "keep_odd"),
+        ({"review_threshold": "1"}, "review_threshold"),
+        ({"review_threshold": float("nan")}, "review_threshold"),
+    ],
+)
+def test_damaged_calibrations_are_refused(change: dict[str, Any], key: str) -> None:
+    values = stored(calibrated([1, 2, 3])).values
+    with pytest.raises(BadValueError, match=key):
+        read_calibration(JsonObject(values | change))
 
 
 def test_masks_travel_as_json() -> None:

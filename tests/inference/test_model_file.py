@@ -84,7 +84,9 @@ BAD: list[tuple[Change, str]] = [
     (put("calibration", "scores", value=[2.0, 1.0]), r"calibration\.scores: .*ascending"),
     (put("calibration", "scores", value=["1"]), r"calibration\.scores\[0\]"),
     (put("calibration", "scores", value=[[1.0]]), r"calibration\.scores\[0\]: .*a list"),
-    (put("calibration", "map_maxima", 0, value=INFINITY), r"calibration\.map_maxima\[0\]"),
+    (put("calibration", "n_odd", value=12), r"calibration\.n_odd"),
+    (put("calibration", "keep_odd", value="no"), r"calibration\.keep_odd"),
+    (put("calibration", "review_threshold", value=INFINITY), r"calibration\.review_threshold"),
     (put("calibration", "map_range", value=[5.0, 1.0]), r"calibration\.map_range: .*5.* and 1"),
     (put("calibration", "map_range", value=[1.0, 1.0]), r"calibration\.map_range"),
     (put("calibration", "map_range", value=[NAN, 1.0]), r"calibration\.map_range\[0\]"),
@@ -424,7 +426,7 @@ def test_parsing_is_bounded() -> None:
 
 def test_swapped_outputs_are_refused(model: Model) -> None:
     proto = onnx.load_from_string(model.data)
-    first, second = proto.graph.output
+    first, second, *_ = proto.graph.output
     first.name, second.name = second.name, first.name
     with pytest.raises(ModelFileError, match=r"other outputs .*expected score float32 \(N\)"):
         Model(proto.SerializeToString())

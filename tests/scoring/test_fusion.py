@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from conftest import texture
+from fitted_models import calibrated
 from fre import FRE, evaluate, load
 from fre.backbones import get_backbone
 from fre.errors import BackboneError, OptionError
@@ -154,7 +155,7 @@ def head_of(
 ) -> Head:
     rows = HeldRows(features, extractor.layouts)
     fitted = fit_detector(rows, plan, Folds.of(folds), extractor.inspected)
-    (head,) = read_out([fitted], plan, extractor).heads
+    (head,), _ = read_out([fitted], plan, extractor)
     return head
 
 
@@ -213,7 +214,7 @@ def test_the_graph_computes_what_the_calibration_computed(
     features = extractor.extract([texture(seed, size) for seed in range(n)])
     fitted = head_of(extractor, features, layers, make_folds(n))
     assert (fitted.fusion.veto is not None) == (n >= 100)
-    model = fused_model(extractor.network, backbone.normalisation, [fitted], size)
+    model = fused_model(extractor.network, backbone.normalisation, [fitted], size, calibrated([1]))
     images = np.stack([texture(seed, size) for seed in range(500, 505)])
     images[2:, 20:40, 20:40] = 255
     opened = open_runtime(model.SerializeToString(), [SCORE, MAP], runtime=runtime)
@@ -249,7 +250,7 @@ def test_a_subspace_that_is_both_coarse_and_overall_is_stored_once() -> None:
     fitted = head_of(extractor, features, layers, folds)
     layout, subspace = fitted.overall
     assert fitted.subspaces[-1] is subspace
-    model = fused_model(extractor.network, backbone.normalisation, [fitted], size)
+    model = fused_model(extractor.network, backbone.normalisation, [fitted], size, calibrated([1]))
     stored = [tensor for tensor in model.graph.initializer if tensor.dims[:1] == [layout.dimension]]
     assert [list(tensor.dims) for tensor in stored if len(tensor.dims) == 2] == [
         [layout.dimension, subspace.rank]

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from conftest import texture
+from fitted_models import calibrated
 from fre import FRE
 from fre.backbones import get_backbone
 from fre.errors import OptionError
@@ -22,6 +23,8 @@ from fre.scoring.graph import MAP, SCORE, detector_model
 from fre.subspaces.autoencoder import Kind, LinearAutoencoder
 from fre.subspaces.gram import Gram
 from fre.subspaces.protocols import FitOptions
+
+CALIBRATION = calibrated([1, 2, 3])
 
 
 def test_interpolation_equals_pillow() -> None:
@@ -61,7 +64,9 @@ def test_graph_equals_the_formulas(runtime: str, size: tuple[int, int], pool: in
     X = extractor.run(images)
     layout = extractor.layout
     subspace = Gram(X[:6]).fit(FitOptions(rank=3))
-    model = detector_model(extractor.network, backbone.normalisation, layout, size, subspace)
+    model = detector_model(
+        extractor.network, backbone.normalisation, layout, size, subspace, CALIBRATION
+    )
     opened = open_runtime(model.SerializeToString(), [SCORE, MAP], runtime=runtime)
     score, anomaly_map = opened.run(images)
 
@@ -94,7 +99,7 @@ def test_constant_images_make_a_graph_without_a_basis() -> None:
     subspace = Gram(extractor.run(images)).fit()
     assert subspace.rank == 0
     model = detector_model(
-        extractor.network, backbone.normalisation, extractor.layout, (64, 64), subspace
+        extractor.network, backbone.normalisation, extractor.layout, (64, 64), subspace, CALIBRATION
     )
     scores, _ = open_runtime(model.SerializeToString(), [SCORE, MAP]).run(images)
     np.testing.assert_allclose(scores, 0, atol=1e-4)
@@ -142,7 +147,9 @@ def test_a_trained_autoencoder_in_the_graph_equals_its_formula(runtime: str, kin
         residual_energy=0.5,
         losses=(1.0,),
     )
-    model = detector_model(extractor.network, backbone.normalisation, layout, size, autoencoder)
+    model = detector_model(
+        extractor.network, backbone.normalisation, layout, size, autoencoder, CALIBRATION
+    )
     weights = [t for t in model.graph.initializer if list(t.dims) == [layout.dimension, 7]]
     assert len(weights) == (1 if kind == "tied" else 2)
     opened = open_runtime(model.SerializeToString(), [SCORE], runtime=runtime)

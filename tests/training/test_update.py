@@ -183,15 +183,37 @@ def test_a_region_of_interest_survives() -> None:
     assert grown.predict(outside).anomaly_map[:8].max() == 0
 
 
-def test_a_threshold_that_was_given_stays(model: Model) -> None:
-
-    by_hand = model.with_calibration(model.calibration.at_threshold(42.0), chosen="by hand")
-    grown = by_hand.update(IMAGES[12:14], accept_anomalous=True)
-    assert grown.threshold == 42.0
+def test_a_threshold_by_hand_keeps_its_rate(model: Model) -> None:
+    scores = model.calibration.scores
+    middle = float(scores[8:10].mean())
+    by_hand = model.with_calibration(model.calibration.at_threshold(middle), chosen="by hand")
+    assert by_hand.calibration.rate_of_others == 4 / 13
+    grown = by_hand.update(IMAGES[12:18], accept_anomalous=True)
+    # 5 of 19 is the largest rate of at most 4 / 13.
+    assert grown.calibration.rate_of_others == 5 / 19
     assert grown.calibration.false_alarm_rate is None
     assert grown.metadata["provenance"]["threshold"] == "by hand"
+
+
+def test_a_threshold_above_all_good_images_keeps_its_distance(model: Model) -> None:
+    high = float(model.calibration.scores[-1]) + 40
+    grown = model.with_calibration(model.calibration.at_threshold(high), chosen="by hand").update(
+        IMAGES[12:14], accept_anomalous=True
+    )
+    assert grown.threshold == pytest.approx(grown.calibration.scores[-1] + 40)
+
+
+def test_rate_band_and_odd_images_are_kept(model: Model) -> None:
     at_rate = model.with_calibration(model.calibration.at_rate(0.2))
     assert at_rate.update(NEW[:1], accept_anomalous=True).calibration.false_alarm_rate == 0.2
+    changed = model.calibration.at_rate(0.2).with_odd(keep=True)
+    banded = model.with_calibration(changed.with_review(float(changed.scores[5])))
+    images = [*IMAGES[12:17], defective(IMAGES[17])]
+    grown = banded.update(images, accept_anomalous=True).calibration
+    assert (grown.keep_odd, grown.n_odd) == (True, 0)
+    # Of 12 scores 6 are above the band: 7 of 13 is 10 of 19, the largest rate that is no more.
+    assert grown.review_threshold == grown.scores[18 - 10]
+    assert model.update(images, accept_anomalous=True).calibration.n_odd == 1
 
 
 def test_anomalous_images_are_refused(model: Model) -> None:
@@ -312,24 +334,6 @@ def test_some_of_the_same_images_are_refused_with_their_names(
                 ]
             )
     assert merged.update(written(tmp_path / "last", [70]), accept_anomalous=True)
-
-
-def test_names_and_digests_are_stored_in_few_bytes(tmp_path: Path) -> None:
-    odd = b"part \xff\xc3\xa9.png".decode("utf-8", "surrogateescape")
-    names = [odd, "", *(f"{i:05}.png" for i in range(98))]
-    listed = TrainingImages.of(names, [f"{i:064x}"[::-1] for i in range(100)])
-    arrays = listed.to_arrays()
-    assert sum(values.nbytes for values in arrays.values()) < 20 * 100
-    again = TrainingImages.from_arrays(arrays)
-    assert again == listed
-    assert sorted(again.names) == sorted(names)
-    assert again.shared(TrainingImages.of(["other"], [f"{0:064x}"])) == ["other"]
-    assert TrainingImages.from_arrays({}) == TrainingImages()
-    assert TrainingImages.from_arrays(TrainingImages().to_arrays()) == TrainingImages()
-    with pytest.raises(ModelFileError, match="1 names, 100 digests"):
-        TrainingImages.from_arrays(arrays | {"images/names": np.zeros(0, np.uint8)})
-    with pytest.raises(ModelFileError, match="images/digests"):
-        TrainingImages.from_arrays(arrays | {"images/digests": np.zeros((100, 7), np.uint8)})
 
 
 def test_the_backbone_in_a_model_is_the_backbone(model: Model) -> None:

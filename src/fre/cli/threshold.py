@@ -95,9 +95,13 @@ def threshold(
         raise click.UsageError("-o has no effect without a choice of the threshold")
     before = loaded.calibration
     known = None if dataset is None else _known_scores(loaded, dataset, good)
-    after, chosen, rule = _chosen(before, known, choices)
+    said = loaded.document.provenance.threshold
+    after, chosen, rule = _chosen(before, said, known, choices)
     after = _with_band(after, choices)
     if changes:
+        lost = before.review_threshold is not None and after.review_threshold is None
+        if lost and not choices["no_review"]:
+            note("the review band went with the old threshold; --review-rate begins another")
         loaded.with_calibration(after, chosen=chosen).save(target)
     if caveat := after.caveat():
         note(caveat)
@@ -153,13 +157,20 @@ def _known_scores(model: Model, folder: Path, good: tuple[str, ...]) -> KnownSco
         for prediction in model.predict_many([sample.path for sample in samples]):
             scores.append(prediction.score)
             progress("Scoring", len(scores), len(samples))
-    return KnownScores.of(str(folder), scores, [not sample.good for sample in samples])
+    return KnownScores.of(dataset.name, scores, [not sample.good for sample in samples])
 
 
 def _chosen(
-    before: Calibration, known: KnownScores | None, choices: dict[str, Any]
+    before: Calibration, said: str | None, known: KnownScores | None, choices: dict[str, Any]
 ) -> tuple[Calibration, str | None, dict[str, Any]]:
-    """Return the calibration that was chosen, how in words, and the rule on known defects."""
+    """Return the calibration that was chosen, how in words, and the rule on known defects.
+
+    Args:
+        before: calibration of the model.
+        said: how its threshold was chosen, in words.
+        known: scores of images with known defects.
+        choices: options of the command.
+    """
     from fre.evaluation.thresholds import max_f1_threshold, recall_threshold
 
     after = before
@@ -173,7 +184,7 @@ def _chosen(
     if choices["max_miss_rate"] is not None:
         recall = 1 - choices["max_miss_rate"]
     if known is None or (recall is None and not choices["max_f1"]):
-        return after, None, {}
+        return after, said, {}
     if recall is None:
         rule, (_, value) = "largest F1", max_f1_threshold(known.scores, known.labels)
     else:
@@ -203,7 +214,7 @@ def _table(calibration: Calibration, known: KnownScores | None) -> list[dict[str
         {
             "rate": rate,
             "threshold": value,
-            "chosen": value == calibration.threshold,
+            "chosen": rate == calibration.false_alarm_rate,
             **({} if known is None else known.at(value)),
         }
         for rate, value in calibration.thresholds()

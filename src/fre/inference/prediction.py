@@ -66,7 +66,12 @@ class Prediction:
         """Bool, (height, width) of the original image: the pixels of the regions."""
         if not self.regions:
             return np.zeros(self.image_size, bool)
-        return np.asarray(self.anomaly_map >= self.pixel_threshold)
+        mask = np.asarray(self.anomaly_map >= self.pixel_threshold)
+        # Resizing may lower a narrow peak below the threshold.
+        for region in self.regions:
+            x, y = region.peak_xy
+            mask[y, x] = True
+        return mask
 
     def to_dict(self) -> dict[str, Any]:
         """Return the prediction as a JSON row of ``fre predict``, without the map."""

@@ -80,13 +80,14 @@ class TrainingImages:
         )
 
     def with_scores(self, places: NDArray[np.intp], scores: NDArray[np.floating]) -> TrainingImages:
-        """Return the images with new scores of some of them.
+        """Return the images with scores of some of them; the others have none.
 
         Args:
             places: (m,), which images.
             scores: (m,), their held-out scores.
         """
-        changed = self.scores.copy()
+        # Older scores of the others are of another calibration.
+        changed = np.full(len(self), np.nan, np.float32)
         changed[places] = scores
         return replace(self, scores=changed)
 
@@ -121,7 +122,7 @@ class TrainingImages:
         return {
             f"{PREFIX}digests": digests.reshape(-1, DIGEST_BYTES),
             f"{PREFIX}names": np.frombuffer(names, np.uint8),
-            f"{PREFIX}scores": np.nan_to_num(self.scores, nan=UNKNOWN),
+            f"{PREFIX}scores": np.where(np.isnan(self.scores), UNKNOWN, self.scores),
         }
 
     @classmethod

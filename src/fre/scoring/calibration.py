@@ -245,8 +245,8 @@ class Calibration:
         others = self.others.astype(np.float32)
         return {
             GRAPH_SCORES: others,
-            GRAPH_COUNT: np.array(len(others) + 1, np.float32),
-            GRAPH_THRESHOLD: np.array(self.threshold, np.float32),
+            GRAPH_COUNT: np.array([len(others) + 1], np.float32),
+            GRAPH_THRESHOLD: np.array([self.threshold], np.float32),
         }
 
     @property
