@@ -103,8 +103,9 @@ def _text(result: Quantization) -> str:
         _row("expected false-alarm rate", sides, _expected),
     ]
     if result.before.evaluation is not None:
-        titles = {**FIGURE_TITLES, "false_alarm_rate_observed": "false-alarm rate observed"}
-        lines += [_row(title, sides, partial(_evaluated, name)) for name, title in titles.items()]
+        lines += [
+            _row(title, sides, partial(_evaluated, name)) for name, title in FIGURE_TITLES.items()
+        ]
     which = "good" if result.before.evaluation is None else "test"
     lines.append(
         f"rank correlation of the scores on {result.n_images} {which} images: "
