@@ -129,6 +129,7 @@ def write(tmp_path: Path, judged: Evaluation, **changes: Any) -> tuple[str, Page
         np.asarray(options.pop("calibration_scores"), np.float64),
         options.pop("odd"),
         options.pop("rates"),
+        options.pop("expected_rate", None),
     )
     write_report(file, evaluation=judged, decision=decision, **options)
     html = file.read_text("utf-8")
@@ -199,6 +200,14 @@ def test_the_page_begins_with_the_decision(tmp_path: Path) -> None:
     assert "trained on" not in page.text.split("Decisions at the threshold")[0].lower()
     assert "review band" not in page.text
     assert '<tr class="chosen">' in html
+
+
+def test_the_test_is_compared_with_the_rate_to_expect(tmp_path: Path) -> None:
+    _, page = write(tmp_path, evaluation(), false_alarm_rate=0.01)
+    assert "(95% interval 2.8% to 30.1%), more than expected." in page.text
+    _, page = write(tmp_path, evaluation(), false_alarm_rate=0.01, expected_rate=0.051)
+    assert "Odd images included, 5.1% false alarms are to be expected." in page.text
+    assert "(95% interval 2.8% to 30.1%), as expected." in page.text
 
 
 def test_images_that_were_trained_on_are_named_before_all_else(tmp_path: Path) -> None:

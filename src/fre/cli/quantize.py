@@ -63,7 +63,7 @@ def quantize(
     both models on the good images have a rank correlation (Spearman) below 0.95.
 
     \b
-    Example: fre quantize part.onnx parts/good -o part8.onnx --dataset parts
+    Example: fre quantize part.onnx parts -o part8.onnx --dataset parts
     """
     from fre.model import load
     from fre.quantize import quantize as make

@@ -48,6 +48,7 @@ class Decision:
         calibration: float64 (m,), scores of the good images that set the threshold; may be empty.
         odd: training images that were set aside for the threshold, highest score first.
         rates: false-alarm rates and their thresholds, to show beside one another.
+        expected_rate: false-alarm rate to expect, images as odd as ``odd`` included.
     """
 
     threshold: float
@@ -56,6 +57,7 @@ class Decision:
     calibration: NDArray[np.float64]
     odd: tuple[OddImage, ...] = ()
     rates: tuple[tuple[float, float], ...] = ()
+    expected_rate: float | None = None
 
     def trade_offs(self, rows: Sequence[ScoredImage]) -> list[TradeOff]:
         """Return what the thresholds of some rates give on the test images."""
@@ -134,6 +136,11 @@ class Decision:
                 f"By the scores of {m:,} good images, about {percent((1 + above) / (m + 1))} "
                 "false alarms are to be expected."
             )
+        if self.odd and self.expected_rate is not None:
+            rate = self.expected_rate
+            sentences.append(
+                f"Odd images included, {percent(rate)} false alarms are to be expected."
+            )
         observed = counts.false_alarm_rate
         if observed is None:
             sentences.append("No good images were tested, so the false alarms are unknown.")
@@ -150,5 +157,5 @@ def _agreement(interval: tuple[float, float], rate: float | None) -> str:
         return ""
     low, high = interval
     if low > rate:
-        return ", more than what was set"
-    return ", fewer than what was set" if high < rate else ", in agreement with what was set"
+        return ", more than expected"
+    return ", fewer than expected" if high < rate else ", as expected"

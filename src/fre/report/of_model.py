@@ -58,6 +58,7 @@ def report_on(
             model.calibration.others,
             tuple(model.odd_images),
             tuple(model.calibration.thresholds()),
+            model.calibration.expected_rate,
         ),
         scale=model.map_range,
         gallery=gallery,

@@ -26,12 +26,14 @@ SCORED_ROWS = 128
 """Training inputs that are scored by the final scales, to see whether the model calls them good."""
 
 HEAT_RANGE = (0.5, 3.0)
-"""Ends of the colour scale of heat maps, as multiples of the pixel threshold."""
+"""Ends of the colour scale of heat maps, as multiples of the pixel threshold. Below the low end are
+nine in ten pixels of good images; between the ends are most peaks of real defects
+(docs/thresholds.md)."""
 
 PIXEL_RATE = 0.002
-"""Share of the pixels of good images' maps above the pixel threshold. On magnetic tiles, screw and
-KolektorSDD (docs/thresholds.md) shares of 0.001 and 0.005 leave F1 of pixels within a quarter, and
-with 0.001 fewer of the largest defects are touched."""
+"""Share of the pixels of good images' maps above the pixel threshold. Of 0.0005, 0.001, 0.002 and
+0.005 it is the smallest whose regions touch nine in ten of the found defects of magnetic tiles,
+screw and KolektorSDD (docs/thresholds.md); larger ones give wider regions."""
 
 PIXEL_STEP = 17
 """One of so many pixels of a map is counted: maps are smooth, and the step must not divide their
