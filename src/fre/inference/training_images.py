@@ -121,7 +121,7 @@ class TrainingImages:
         return {
             f"{PREFIX}digests": digests.reshape(-1, DIGEST_BYTES),
             f"{PREFIX}names": np.frombuffer(names, np.uint8),
-            f"{PREFIX}scores": np.nan_to_num(self.scores, nan=UNKNOWN),
+            f"{PREFIX}scores": np.nan_to_num(self.scores, nan=float(UNKNOWN)),
         }
 
     @classmethod
