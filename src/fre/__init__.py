@@ -1,7 +1,7 @@
 """Visual anomaly detection from a handful of good images.
 
     >>> from fre import FRE, load, evaluate
-    >>> model = FRE().fit("parts/good")                       # doctest: +SKIP
+    >>> model = FRE().fit("parts")                            # doctest: +SKIP
     >>> model.predict("incoming/0001.png").score              # doctest: +SKIP
 
 The rooms, in the order of the data's way; each imports only rooms before it:

@@ -63,3 +63,27 @@ def test_the_command_refuses_frozen_and_different_models(folders: Path, tmp_path
     assert differ.returncode == 2
     assert "size (64 x 64 and 96 x 96)" in differ.stderr
     assert not (tmp_path / "m.onnx").exists()
+
+
+def test_images_of_any_earlier_update_are_refused_by_name(folders: Path, tmp_path: Path) -> None:
+    once, twice, again = (tmp_path / f"{name}.onnx" for name in ("once", "twice", "again"))
+    take = ("--accept-anomalous",)
+    assert fre("update", folders / "a.onnx", folders / "new", "-o", once, *take).returncode == 0
+    assert fre("update", once, folders / "b", "-o", twice, *take).returncode == 0
+    # The first training, then the first update: neither is the last step.
+    for folder, number in (("a", 12), ("new", 4)):
+        done = fre("update", twice, folders / folder, "-o", again, *take)
+        assert done.returncode == 2
+        assert f"the model has learnt these {number} images already" in done.stderr
+    some = tmp_path / "some"
+    some.mkdir()
+    for source, name in ((folders / "a" / "3.png", "seen.png"), (folders / "odd", "")):
+        for file in source.iterdir() if source.is_dir() else [source]:
+            (some / (name or file.name)).write_bytes(file.read_bytes())
+    done = fre("update", twice, some, "-o", again, *take)
+    assert done.returncode == 2
+    assert "the model has learnt 1 of these 2 images already: seen.png;" in done.stderr
+    done = fre("merge", twice, folders / "b.onnx", "-o", again)
+    assert done.returncode == 2
+    assert "model 2 has learnt 12 of the same images as those before it: 12.png" in done.stderr
+    assert not again.exists()

@@ -111,6 +111,8 @@ def test_figures_that_a_dataset_does_not_give_have_no_difference(four: Path) -> 
     (four / "ground_truth" / "dent" / "0_mask.png").unlink()
     differences = compare(Table(A), Table(B), four).differences
     assert [name for name in FIGURES if differences[name] is None] == [
+        "region_f1",
+        "region_iou",
         "pixel_auroc",
         "pixel_f1",
         "aupro",
@@ -220,7 +222,11 @@ def test_the_command(models: tuple[Path, Path], weave: Path, tmp_path: Path) -> 
     difference_of_maps = values["differences"]["aupro"]
     assert difference_of_maps["interval"][0] <= difference_of_maps["value"]
     assert difference_of_maps["value"] <= difference_of_maps["interval"][1] < 0
-    assert f"image AUROC  {values['a']['image_auroc']:.3f}" in done.stdout
+    assert f"{'image AUROC':25}  {values['a']['image_auroc']:.3f}" in done.stdout
+    assert done.stdout.count("  found ") == 2
+    assert [values[which]["confusion"]["tp"] / 6 for which in "ab"] == [
+        values[which]["recall"] for which in "ab"
+    ]
     assert f"{difference['value']:+.3f}   {low:+.3f} to {high:+.3f}" in done.stdout
 
     found = values["disagreements"]
@@ -239,7 +245,7 @@ def test_a_model_agrees_with_itself(models: tuple[Path, Path], weave: Path) -> N
     done = fre("compare", models[0], models[0], weave)
     assert done.returncode == 0, done.stderr
     assert "both call the same images anomalous" in done.stdout
-    assert done.stdout.count("+0.000 to +0.000") == 7
+    assert done.stdout.count("+0.000 to +0.000") == len(FIGURES)
 
 
 def test_mistakes_are_one_line(models: tuple[Path, Path], weave: Path, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from fre.evaluation.metrics import (
 )
 from fre.images.decode import read_image
 from fre.inference.prediction import Prediction
+from fre.scoring.calibration import Decision
+from fre.scoring.regions import Region, find_regions
 
 
 class Brightness:
@@ -84,9 +86,10 @@ def test_figures_equal_scikit_learn(dataset: Path) -> None:
     alarms = [score > 100 for score, label in zip(scores, labels, strict=True) if not label]
     assert result.false_alarm_rate_observed == pytest.approx(np.mean(alarms))
     assert result.images_per_second > 0
+    decided = {"recall", "f1", "false_alarm_rate_observed"}
     names = ["image_auroc", "image_aupr", "image_f1", "pixel_auroc", "pixel_f1", "aupro", "aupimo"]
-    assert list(result.resamples) == names
-    assert list(result.intervals) == [*names, "false_alarm_rate_observed"]
+    assert set(result.resamples) == {*names, *decided, "region_f1", "region_iou"}
+    assert set(result.intervals) - {"region_touch_rate"} == set(result.resamples)
     assert result.intervals["image_auroc"] == percentile_interval(
         bootstrap_resamples(auroc, scores, labels)
     )
@@ -95,6 +98,87 @@ def test_figures_equal_scikit_learn(dataset: Path) -> None:
         assert low < getattr(result, name) < high, name
     assert result.intervals["false_alarm_rate_observed"] == wilson_interval(sum(alarms), 9)
     assert [row.sample for row in result.images] == list(samples)
+
+
+class Decided:
+    """Predicts what a table says by the name of the file: score, decision, and marked rows."""
+
+    def __init__(self, rows: dict[str, tuple[float, Decision, slice | None]]) -> None:
+        self.rows = rows
+
+    def predict_many(self, images: Sequence[Path], **_: object) -> Iterator[Prediction]:
+        for path in images:
+            score, decision, marked = self.rows[f"{path.parent.name}/{path.stem}"]
+            values = np.zeros((8, 8), np.float32)
+            regions: tuple[Region, ...] = ()
+            if marked is not None:
+                values[marked] = 5
+                regions = find_regions(values, 4, (8, 8))
+            yield Prediction(
+                path, score, 0.5, decision == "fail", regions, (8, 8), values, 4, decision=decision
+            )
+
+
+@pytest.fixture
+def decided(tmp_path: Path) -> Path:
+    """Two good images, three dents and a scratch of 8 x 8; masks are rows 2 and 3: 16 pixels."""
+    for name in ("train/good/0", "test/good/0", "test/good/1", "test/dent/0", "test/dent/1",
+                 "test/dent/2", "test/scratch/0"):  # fmt: skip
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(path)
+        if "dent" in name or "scratch" in name:
+            mask = np.zeros((8, 8), np.uint8)
+            mask[2:4] = 255
+            folder = tmp_path / "ground_truth" / path.parent.name
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(folder / f"{path.stem}_mask.png")
+    return tmp_path
+
+
+DECIDED: dict[str, tuple[float, Decision, slice | None]] = {
+    "good/0": (1.0, "pass", None),
+    "good/1": (9.0, "fail", slice(0, 1)),  # a false alarm of 8 pixels
+    "dent/0": (8.0, "fail", slice(3, 5)),  # 8 pixels right, 8 wrong, 8 missed
+    "dent/1": (7.0, "fail", slice(6, 8)),  # 16 wrong, 16 missed
+    "dent/2": (4.0, "review", None),  # 16 missed
+    "scratch/0": (2.0, "pass", None),  # 16 missed
+}
+
+
+def test_decisions_and_regions_are_counted_at_the_model_s_thresholds(decided: Path) -> None:
+    result = evaluate(Decided(DECIDED), decided)
+    values = result.to_dict()
+    assert values["confusion"] == {"tp": 2, "fp": 1, "fn": 2, "tn": 1}
+    assert (result.recall, result.precision, result.f1) == (2 / 4, 2 / 3, 4 / 7)
+    assert values["recall_by_kind"] == {"dent": pytest.approx(2 / 3), "scratch": 0.0}
+    assert result.false_alarm_rate_observed == 1 / 2
+    assert result.image_f1 == pytest.approx(8 / 9), "all four defects and the false alarm"
+    assert values["in_review"] == {"defect": 1, "good": 0}
+    assert result.region_touch_rate == 1 / 2
+    right, wrong, missed = 8, 8 + 8 + 16, 8 + 16 + 16 + 16
+    assert result.region_iou == right / (right + wrong + missed)
+    assert result.region_f1 == 2 * right / (2 * right + wrong + missed)
+    assert result.region_f1 <= result.pixel_f1
+    assert result.intervals["recall"] == wilson_interval(2, 4)
+    assert result.intervals["precision"] == wilson_interval(2, 3)
+    assert result.intervals["region_touch_rate"] == wilson_interval(1, 2)
+    for name in ("f1", "region_f1", "region_iou"):
+        low, high = result.intervals[name]
+        assert low <= values[name] <= high
+    lines = evaluation_text(replace(result, threshold=6.0, false_alarm_rate=0.01)).splitlines()
+    assert lines[:4] == [
+        "found 2 of 4 defects (50 %), 1 of 2 false alarms, at threshold 6 (1 % asked)",
+        "  dent     2 of 3 (67 %)",
+        "  scratch  0 of 1 (0 %)",
+        "in the review band: 1 of the other 2 defects, 0 of the other 1 good images",
+    ]
+
+
+def test_a_model_without_a_band_has_no_images_in_it(dataset: Path) -> None:
+    result = evaluate(Brightness(), dataset)
+    assert result.in_review is None
+    assert "review" not in evaluation_text(result)
 
 
 def test_without_masks_the_pixel_figures_are_null(dataset: Path) -> None:
@@ -147,14 +231,22 @@ def test_a_dataset_without_test_images_is_refused(good_folder: Path) -> None:
 
 
 def test_reasons_for_missing_figures(dataset: Path) -> None:
-    assert evaluate(Brightness(), dataset).reasons == {}
+    assert evaluate(Brightness(), dataset).reasons == {
+        "precision": "no test image is called anomalous",
+        "region_touch_rate": "no image with a mask is called anomalous",
+    }
     for mask in (dataset / "ground_truth" / "spot").iterdir():
         mask.unlink()
     pixel = ["pixel_auroc", "pixel_f1", "aupro", "aupimo"]
-    assert evaluate(Brightness(), dataset).reasons == dict.fromkeys(pixel, "no masks")
+    pixel += ["region_f1", "region_iou", "region_touch_rate"]
+    reasons = evaluate(Brightness(), dataset).reasons
+    assert reasons.pop("precision") == "no test image is called anomalous"
+    assert reasons == dict.fromkeys(pixel, "no masks")
     for image in (dataset / "test" / "good").iterdir():
         image.unlink()
     reasons = evaluate(Brightness(), dataset).reasons
+    assert "recall" not in reasons
+    assert reasons["f1"] == reasons["precision"] == "no good test images"
     assert reasons["image_auroc"] == "no good test images"
     assert reasons["false_alarm_rate_observed"] == "no good test images"
     assert reasons["pixel_auroc"] == "no masks"

@@ -12,6 +12,7 @@ from fre.datasets.samples import Sample
 from fre.errors import ImageError, OptionError, OutputError
 from fre.evaluation.figures import Evaluation, ScoredImage
 from fre.evaluation.metrics import auroc, average_precision, max_f1, wilson_interval
+from fre.inference.training_images import OddImage
 from fre.report.charts import Caption, number, score_histogram
 from fre.report.decision import Decision
 from fre.report.page import write_report
@@ -115,6 +116,8 @@ def write(tmp_path: Path, judged: Evaluation, **changes: Any) -> tuple[str, Page
         "false_alarm_rate": 0.02,
         "scale": (1.0, 6.0),
         "gallery": draw,
+        "odd": (OddImage("flash.png", 9.27, "0" * 16), OddImage("dust.png", 6.5, "1" * 16)),
+        "rates": ((0.01, 5.0), (0.02, THRESHOLD), (0.05, 1.0)),
         "written": datetime(2025, 3, 1, 12, 30, tzinfo=timezone.utc),
     }
     file = tmp_path / "report.html"
@@ -124,6 +127,9 @@ def write(tmp_path: Path, judged: Evaluation, **changes: Any) -> tuple[str, Page
         options.pop("false_alarm_rate"),
         options.pop("threshold_chosen", None),
         np.asarray(options.pop("calibration_scores"), np.float64),
+        options.pop("odd"),
+        options.pop("rates"),
+        options.pop("expected_rate", None),
     )
     write_report(file, evaluation=judged, decision=decision, **options)
     html = file.read_text("utf-8")
@@ -159,9 +165,9 @@ def test_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
     assert "False alarms 10% 2.8% to 30.1% 2 of 20" in page.text
     assert f"Image AUROC {judged.image_auroc:.3f} 0.700 to 0.900" in page.text
     assert f"Average precision {judged.image_aupr:.3f} 0.750 to 0.950" in page.text
-    assert f"Best F1 {judged.image_f1:.3f} 0.800 to 1.000" in page.text
+    assert f"Best image F1 {judged.image_f1:.3f} 0.800 to 1.000" in page.text
     assert "Pixel AUROC 0.957 0.940 to 0.980" in page.text
-    assert "Pixel F1 0.432 0.400 to 0.500" in page.text
+    assert "Best pixel F1 0.432 0.400 to 0.500" in page.text
     assert "AUPRO 0.877 0.850 to 0.900" in page.text
     assert "AUPIMO 0.235 0.200 to 0.300" in page.text
     cells = "20 defects found 66.7%, 48.8% to 80.8% 10 defects missed 33.3%, 19.2% to 51.2%"
@@ -174,6 +180,58 @@ def test_numbers_are_those_of_the_evaluation(tmp_path: Path) -> None:
         low, high = (100 * end for end in wilson_interval(sum(hits), len(hits)))
         share = f"{100 * sum(hits) / len(hits):.0f}% {low:.1f}% to {high:.1f}%"
         assert f"{kind} {sum(hits)} of {len(hits)} {share}" in page.text
+
+
+def test_the_page_begins_with_the_decision(tmp_path: Path) -> None:
+    judged = evaluation()
+    html, page = write(tmp_path, judged)
+    assert page.ids.index("decisions") < page.ids.index("figures")
+    found = [sum(r.score > t and not r.sample.good for r in judged.images) for t in (5, 3, 1)]
+    alarms = [sum(r.score > t and r.sample.good for r in judged.images) for t in (5, 3, 1)]
+    assert (
+        "Rate asked Threshold Defects found False alarms "
+        f"1% 5 {found[0]} of 30 {alarms[0]} of 20 "
+        f"2% this model 3 {found[1]} of 30 {alarms[1]} of 20 "
+        f"5% 1 {found[2]} of 30 {alarms[2]} of 20"
+    ) in page.text
+    odd = "Odd training images, set aside for the threshold Image Score flash.png 9.27 dust.png 6.5"
+    assert odd in page.text
+    assert "from the scores of 200 good images; 2 more are odd and set aside" in page.text
+    assert "trained on" not in page.text.split("Decisions at the threshold")[0].lower()
+    assert "review band" not in page.text
+    assert '<tr class="chosen">' in html
+
+
+def test_the_test_is_compared_with_the_rate_to_expect(tmp_path: Path) -> None:
+    _, page = write(tmp_path, evaluation(), false_alarm_rate=0.01)
+    assert "(95% interval 2.8% to 30.1%), more than expected." in page.text
+    _, page = write(tmp_path, evaluation(), false_alarm_rate=0.01, expected_rate=0.051)
+    assert "Odd images included, 5.1% false alarms are to be expected." in page.text
+    assert "(95% interval 2.8% to 30.1%), as expected." in page.text
+
+
+def test_images_that_were_trained_on_are_named_before_all_else(tmp_path: Path) -> None:
+    names = tuple(f"test/good/{i:03}.png" for i in range(23))
+    html, page = write(tmp_path, replace(evaluation(), trained_on=names))
+    warning = (
+        "The model was trained on 23 of these 50 test images, so every figure here is too good"
+    )
+    assert f"{warning}: {', '.join(names[:20])} and 3 more." in page.text
+    assert page.text.index(warning) < page.text.index("An image is called anomalous above")
+    assert html.count('<p class="caution">') == 1
+
+
+def test_images_in_the_review_band_are_counted(tmp_path: Path) -> None:
+    judged = evaluation()
+    rows = [
+        replace(r, decision="review" if not r.anomalous and r.score > 1 else "pass")
+        for r in judged.images
+    ]
+    band = [r.sample.good for r in rows if r.decision == "review"]
+    _, page = write(tmp_path, replace(judged, images=tuple(rows)))
+    assert (
+        f"{band.count(False)} of the missed defects and {band.count(True)} of the good parts passed"
+    ) in page.text
 
 
 def test_the_gallery_shows_first_what_matters_first(tmp_path: Path) -> None:
@@ -304,7 +362,7 @@ def test_undecodable_names_are_written(tmp_path: Path) -> None:
 
 def test_without_masks_pixel_figures_are_a_dash_with_the_reason(tmp_path: Path) -> None:
     _, page = write(tmp_path, evaluation(masks=False))
-    for label in ("Pixel AUROC", "Pixel F1", "AUPRO", "AUPIMO"):
+    for label in ("Pixel AUROC", "Best pixel F1", "AUPRO", "AUPIMO"):
         assert f"{label} – the dataset has no masks" in page.text
 
 

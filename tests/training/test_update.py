@@ -38,7 +38,6 @@ from fre.errors import (
 )
 from fre.features.extractor import FeatureExtractor
 from fre.inference.rebuild import network_of
-from fre.inference.training_images import TrainingImages
 from fre.onnx_tools.side_arrays import read_arrays, with_arrays, without_arrays
 from fre.subspaces.gram import Gram
 from fre.subspaces.image import coordinates_of, fit_image_wide

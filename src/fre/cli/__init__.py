@@ -53,7 +53,7 @@ def cli(context: click.Context) -> None:
 
     \b
     fre demo                                   see everything on drawn data
-    fre train parts/good -o part.onnx          train a model on good images
+    fre train parts -o part.onnx               train a model on good images
     fre predict part.onnx incoming -o results  score new images
     """
     if context.invoked_subcommand is None:

@@ -20,7 +20,7 @@ from fre.cli.common import (
     runtime_options,
     skip_unreadable_option,
 )
-from fre.cli.evaluate import tested_text
+from fre.cli.evaluate import decision_lines, tested_text
 
 if TYPE_CHECKING:
     from fre.evaluation.compare import Comparison, Difference, Disagreement
@@ -51,9 +51,9 @@ def compare(
 ) -> None:
     """Compare two models on the test images of a dataset.
 
-    Differences are B - A, with 95 % intervals from a bootstrap of the test images. An interval
-    without 0 is more than chance. Then follow the images that only one model calls anomalous, the
-    strongest disagreement first.
+    Found defects and false alarms are those at each model's threshold. Differences are B - A, with
+    95 % intervals from a bootstrap of the test images. An interval without 0 is more than chance.
+    Then follow the images that only one model calls anomalous, the strongest disagreement first.
 
     \b
     Example: fre compare old.onnx new.onnx parts --limit 5
@@ -76,18 +76,15 @@ def compare(
 
 
 def comparison_text(result: Comparison, a: Path, b: Path, root: Path, limit: int) -> str:
-    lines = [
-        f"A: {a}",
-        f"B: {b}",
-        tested_text(result.a),
-        "",
-        f"{'':11}      A      B   B - A   95% interval",
-    ]
+    lines = []
+    for name, path, figures in (("A", a, result.a), ("B", b, result.b)):
+        lines += [f"{name}: {path}", *(f"  {line}" for line in decision_lines(figures))]
+    lines += [tested_text(result.a), "", f"{'':25}      A      B   B - A   95% interval"]
     for name, title in FIGURE_TITLES.items():
-        difference = result.differences[name]
+        difference = result.differences.get(name)
         if difference is not None:
-            figures = f"{getattr(result.a, name):.3f}  {getattr(result.b, name):.3f}"
-            lines.append(f"{title:11}  {figures}  {_difference_text(difference)}")
+            values = f"{getattr(result.a, name):.3f}  {getattr(result.b, name):.3f}"
+            lines.append(f"{title:25}  {values}  {_difference_text(difference)}")
     lines += ["", *_disagreement_lines(result.disagreements, root, limit)]
     return "\n".join(lines)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from fre.cli.common import (
-    FIGURE_TITLES,
+    DECISION_TITLES,
+    RANKING_TITLES,
     emit,
     good_option,
     json_option,
     max_pixels_option,
+    note,
     note_all,
     open_noted,
     path_option,
@@ -24,6 +27,9 @@ from fre.cli.common import (
 
 if TYPE_CHECKING:
     from fre.evaluation.figures import Evaluation
+
+NAMED = 5
+"""Images that a message lists by name."""
 
 
 @click.command()
@@ -47,6 +53,11 @@ def evaluate(
 ) -> None:
     """Measure a model on the test images of a dataset.
 
+    Found defects and false alarms at the model's threshold come first; a test image that the model
+    was trained on is named before them. Figures marked "best" are the largest over all thresholds
+    on these very images. In the JSON, "confusion" counts tp (defects found), fp (false alarms), fn
+    (defects missed) and tn.
+
     The 95 % intervals cover the choice of test images, not of training images. images/s is the
     speed of this run. A figure that can't be computed is shown as - with the reason, and is null
     in the JSON.
@@ -66,6 +77,8 @@ def evaluate(
     with reading(sample.path for sample in opened.test) as progress:
         result = measure(loaded, opened, skip_unreadable=skip_unreadable, progress=progress)
     note_all([*(f"left out: {error}" for error in result.unreadable), *result.notes])
+    if json_file == "-" and result.trained_on:
+        note(trained_on_text(result))
     # Printed first, so that a failing report does not lose the figures.
     emit(result.to_dict(), evaluation_text(result), json_file)
     if report:
@@ -74,22 +87,76 @@ def evaluate(
 
 
 def evaluation_text(result: Evaluation) -> str:
-    lines = [
-        f"{tested_text(result)}, {result.images_per_second:.1f} images/s",
-        "",
-        f"{'':25}  figure   95% interval",
-    ]
-    titles = {**FIGURE_TITLES, "false_alarm_rate_observed": "false-alarm rate observed"}
-    for name, title in titles.items():
-        value = getattr(result, name)
-        line = f"{title:25}  {'-' if value is None else f'{value:.3f}':>6}"
-        if value is None:
-            line += f"   {result.reasons.get(name, '')}"
-        if name in result.intervals:
-            low, high = result.intervals[name]
-            line += f"   {low:.3f} to {high:.3f}"
-        lines.append(line.rstrip())
+    lines = [*decision_lines(result), ""]
+    lines += [f"{tested_text(result)}, {result.images_per_second:.1f} images/s", ""]
+    for head, titles in (
+        ("at the model's threshold", DECISION_TITLES),
+        ("over all thresholds", RANKING_TITLES),
+    ):
+        lines.append(f"{head:25}  figure   95% interval")
+        lines += [_figure_line(result, name, title) for name, title in titles.items()]
+    lines.append("best: the largest over all thresholds on these very images")
     return "\n".join(lines)
+
+
+def decision_lines(result: Evaluation) -> list[str]:
+    """Return found defects and false alarms, by kind of defect; first any image trained on."""
+    counts = result.confusion
+    found = counts.tp + counts.fn
+    parts = [f"found {counts.tp} of {found} defects ({whole_percent(counts.tp, found)})"]
+    if not found:
+        parts = ["no defective test images"]
+    parts.append(
+        f"{counts.fp} of {result.n_good} false alarms" if result.n_good else "no good test images"
+    )
+    if result.threshold is not None:
+        rate = result.false_alarm_rate
+        asked = "set without a rate" if rate is None else f"{100 * rate:g} % asked"
+        parts.append(f"at threshold {result.threshold:.3g} ({asked})")
+    lines = [bold(trained_on_text(result))] if result.trained_on else []
+    lines.append(", ".join(parts))
+    width = max(map(len, result.kinds), default=0)
+    for kind, total in result.kinds.items():
+        part = result.found_by_kind[kind]
+        lines.append(f"  {kind:{width}}  {part} of {total} ({whole_percent(part, total)})")
+    if (band := result.in_review) is not None:
+        lines.append(
+            f"in the review band: {band['defect']} of the other {counts.fn} defects, "
+            f"{band['good']} of the other {counts.tn} good images"
+        )
+    return lines
+
+
+def trained_on_text(result: Evaluation) -> str:
+    """Return which test images the model was trained on."""
+    names = result.trained_on
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return (
+        f"TRAINED ON {len(names)} of these {len(result.images)} test images, so the figures are "
+        f"too good: {', '.join(names[:NAMED])}{more}; train without them"
+    )
+
+
+def bold(text: str) -> str:
+    return click.style(text, bold=True) if sys.stdout.isatty() else text
+
+
+def whole_percent(part: int, total: int) -> str:
+    """Return a share in whole per cent; only all is 100 % and only none is 0 %."""
+    if part in (0, total):
+        return "100 %" if part else "0 %"
+    return f"{min(max(round(100 * part / total), 1), 99)} %"
+
+
+def _figure_line(result: Evaluation, name: str, title: str) -> str:
+    value = getattr(result, name)
+    line = f"{title:25}  {'-' if value is None else f'{value:.3f}':>6}"
+    if value is None:
+        line += f"   {result.reasons.get(name, '')}"
+    if name in result.intervals:
+        low, high = result.intervals[name]
+        line += f"   {low:.3f} to {high:.3f}"
+    return line.rstrip()
 
 
 def tested_text(result: Evaluation) -> str:

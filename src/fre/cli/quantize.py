@@ -63,7 +63,7 @@ def quantize(
     both models on the good images have a rank correlation (Spearman) below 0.95.
 
     \b
-    Example: fre quantize part.onnx parts/good -o part8.onnx --dataset parts
+    Example: fre quantize part.onnx parts -o part8.onnx --dataset parts
     """
     from fre.model import load
     from fre.quantize import quantize as make
@@ -103,8 +103,9 @@ def _text(result: Quantization) -> str:
         _row("expected false-alarm rate", sides, _expected),
     ]
     if result.before.evaluation is not None:
-        titles = {**FIGURE_TITLES, "false_alarm_rate_observed": "false-alarm rate observed"}
-        lines += [_row(title, sides, partial(_evaluated, name)) for name, title in titles.items()]
+        lines += [
+            _row(title, sides, partial(_evaluated, name)) for name, title in FIGURE_TITLES.items()
+        ]
     which = "good" if result.before.evaluation is None else "test"
     lines.append(
         f"rank correlation of the scores on {result.n_images} {which} images: "

@@ -196,7 +196,7 @@ def train(
     """Train a model on good images: a folder, a dataset or a list of files.
 
     \b
-    Example: fre train parts/good -o part.onnx
+    Example: fre train parts -o part.onnx
     """
     from fre.datasets import count_kinds, describe, open_dataset, require_train
     from fre.detector import FRE

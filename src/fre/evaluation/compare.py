@@ -19,6 +19,12 @@ from fre.evaluation.metrics.ranking import tied_ranks
 from fre.types import Progress
 
 FIGURES = (
+    "recall",
+    "precision",
+    "f1",
+    "false_alarm_rate_observed",
+    "region_f1",
+    "region_iou",
     "image_auroc",
     "image_aupr",
     "image_f1",
@@ -27,7 +33,7 @@ FIGURES = (
     "aupro",
     "aupimo",
 )
-"""Compared attributes of `fre.Evaluation`."""
+"""Compared attributes of `fre.Evaluation`: decisions at each model's threshold, then ranking."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,8 @@ def _named(progress: Progress | None, which: str) -> Progress | None:
 
 def _difference(name: str, a: Evaluation, b: Evaluation) -> Difference | None:
     of_a, of_b = getattr(a, name), getattr(b, name)
-    if of_a is None or of_b is None:
+    # Without good or without defective images there are counts, but no resamples.
+    if of_a is None or of_b is None or name not in a.resamples:
         return None
     # The same images are drawn for both, so that the difficulty of an image cancels.
     interval = percentile_interval(b.resamples[name] - a.resamples[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fre.datasets import check_masks, load_mask, open_dataset, require_test
 from fre.datasets.samples import Dataset, Sample
 from fre.errors import DatasetError, ImageError
-from fre.evaluation.figures import Evaluation, ScoredImage
+from fre.evaluation.figures import Confusion, Evaluation, ScoredImage
 from fre.evaluation.metrics import (
     Metric,
     PixelMetrics,
@@ -25,8 +25,13 @@ from fre.evaluation.metrics import (
     percentile_interval,
     wilson_interval,
 )
+from fre.evaluation.regions import RegionCounts
+from fre.images.loading import source_digest
 from fre.images.resize import resize_map
 from fre.inference.prediction import Prediction
+from fre.inference.training_images import TrainingImages
+from fre.model import Model
+from fre.parallel import available_cores, in_order
 from fre.storage.listing import relative
 from fre.types import MaskArray, Progress
 
@@ -37,6 +42,15 @@ _PROBLEMS_SHOWN = 3
 _MOST = 0.5
 """Share of an image above which a mask may be inverted, and is noted."""
 
+_DECISION_METRICS: dict[str, Metric] = {
+    "recall": lambda called, labels: float(called[labels].mean()),
+    # Without alarms precision is 1 by convention: a resample must have a value.
+    "precision": lambda called, labels: float(labels[called > 0].mean()) if called.any() else 1.0,
+    "f1": lambda called, labels: float(
+        2 * called[labels].sum() / (called.sum() + np.count_nonzero(labels))
+    ),
+    "false_alarm_rate_observed": lambda called, labels: float(called[~labels].mean()),
+}
 _IMAGE_METRICS: dict[str, Metric] = {
     "image_auroc": auroc,
     "image_aupr": average_precision,
@@ -44,6 +58,7 @@ _IMAGE_METRICS: dict[str, Metric] = {
 }
 # Attributes of an evaluation, and their names in `PixelMetrics.resample`.
 _PIXEL_FIGURES = {"pixel_auroc": "auroc", "pixel_f1": "f1", "aupro": "aupro", "aupimo": "aupimo"}
+_REGION_FIGURES = ("region_f1", "region_iou", "region_touch_rate")
 
 
 class Predictor(Protocol):
@@ -65,7 +80,8 @@ def evaluate(
     """Score the test images of a dataset, and compare with their labels and masks.
 
     Pixels are compared at the original size of each image. A defective image without a mask, or
-    with an empty one, counts for the image figures only.
+    with an empty one, counts for the image figures only. Test images that the model was trained on
+    are found by the digests of their files, and named in ``trained_on``.
 
     Args:
         model: loaded model.
@@ -87,6 +103,8 @@ def evaluate(
     rows: list[ScoredImage] = []
     unreadable: list[ImageError] = []
     seconds = 0.0
+    known = model.training_images if isinstance(model, Model) else None
+    trained_on: list[Path] = []
     for start in range(0, len(samples), BLOCK):
         block = samples[start : start + BLOCK]
         predictions: list[Prediction | ImageError] = []
@@ -104,15 +122,46 @@ def evaluate(
                 unreadable.append(prediction)
                 continue
             rows.append(
-                ScoredImage(sample, prediction.score, prediction.p_value, prediction.anomalous)
+                ScoredImage(
+                    sample,
+                    prediction.score,
+                    prediction.p_value,
+                    prediction.anomalous,
+                    prediction.decision,
+                )
             )
             masks.count(sample, prediction)
+        # After the scoring: files that were just read here would make it look faster.
+        if known is not None:
+            trained_on += _known_among(known, [sample.path for sample in block])
     if not rows:
         raise DatasetError(
             f"{dataset.source or dataset.root}: none of the {len(samples)} test images can be "
             f"read; the first: {unreadable[0]}"
         )
-    return _figures(rows, masks, len(rows) / seconds, unreadable)
+    result = _figures(rows, masks, len(rows) / seconds, unreadable)
+    result = replace(result, trained_on=tuple(relative(path, dataset.root) for path in trained_on))
+    if isinstance(model, Model):
+        calibration = model.calibration
+        result = replace(
+            result,
+            threshold=calibration.threshold,
+            false_alarm_rate=calibration.false_alarm_rate,
+        )
+    return result
+
+
+def _known_among(known: TrainingImages, paths: Sequence[Path]) -> list[Path]:
+    """Return the files that a model was trained on."""
+    cores = available_cores()
+    # A file that can't be read has no digest; the prediction says so.
+    found = {
+        path: digest
+        for path, digest in in_order(source_digest, paths, workers=cores, ahead=2 * cores)
+        if digest
+    }
+    digests = TrainingImages.of([str(path) for path in found], list(found.values()))
+    return [Path(name) for name in known.shared(digests)]
 
 
 def _require_usable_masks(dataset: Dataset) -> None:
@@ -132,6 +181,7 @@ class _Masks:
     Attributes:
         root: folder below which notes name files.
         pixels: counted pixels.
+        regions: counted pixels of the predicted regions.
         n_given: number of defective images with masks.
         n_marking: number of defective images whose masks mark something.
         nothing: empty masks.
@@ -141,6 +191,7 @@ class _Masks:
 
     root: Path
     pixels: PixelMetrics = field(default_factory=PixelMetrics)
+    regions: RegionCounts = field(default_factory=RegionCounts)
     n_given: int = 0
     n_marking: int = 0
     nothing: list[Path] = field(default_factory=list)
@@ -164,7 +215,10 @@ class _Masks:
                 self.most.append(sample.masks[0])
         self.leaves_pixels |= mask is None or not mask.all()
         # Not `anomaly_map`, which the prediction would keep: maps of large images fill gigabytes.
-        self.pixels.add(resize_map(prediction.input_map, prediction.image_size), mask)
+        anomaly_map = resize_map(prediction.input_map, prediction.image_size)
+        self.pixels.add(anomaly_map, mask)
+        regions = prediction.mask_of(anomaly_map)
+        self.regions.add(regions, mask, anomalous=prediction.anomalous)
 
     def compute(self) -> PixelMetrics | None:
         """Return the pixel figures, or ``None`` where ``reason`` says why there are none."""
@@ -202,15 +256,32 @@ class _Masks:
         return first if len(masks) == 1 else f"{first} and {len(masks) - 1} more"
 
 
-def _reasons(names: Iterable[str], n_good: int, n_defect: int, pixels: str) -> dict[str, str]:
-    """Return why each of the figures that are ``None`` could not be computed."""
+def _reasons(evaluation: Evaluation, pixels: str) -> dict[str, str]:
+    """Return why each of the figures that are ``None`` could not be computed.
+
+    Args:
+        evaluation: the figures.
+        pixels: why there are no pixel figures, if so.
+    """
+    n_good, n_defect = evaluation.n_good, evaluation.n_defect
     lacking = "no good test images" if not n_good else "no defective test images"
-    return {
-        name: pixels
-        if name in _PIXEL_FIGURES and (name != "aupimo" or n_good or not n_defect)
-        else lacking
-        for name in names
-    }
+    of_pixels = (*_PIXEL_FIGURES, *_REGION_FIGURES)
+    names = (*_DECISION_METRICS, *_IMAGE_METRICS, *of_pixels)
+    reasons = {}
+    for name in names:
+        if getattr(evaluation, name) is not None:
+            continue
+        if name == "aupimo" and n_defect and not n_good:
+            reasons[name] = lacking
+        elif name == "region_touch_rate" and evaluation.region_f1 is not None:
+            reasons[name] = "no image with a mask is called anomalous"
+        elif name in of_pixels:
+            reasons[name] = pixels
+        elif name == "precision" and n_good and n_defect:
+            reasons[name] = "no test image is called anomalous"
+        else:
+            reasons[name] = lacking
+    return reasons
 
 
 def _figures(
@@ -219,44 +290,67 @@ def _figures(
     images_per_second: float,
     unreadable: Sequence[ImageError],
 ) -> Evaluation:
-    pixels = masks.compute()
-    scores = np.array([row.score for row in rows], np.float64)
-    labels = np.array([not row.sample.good for row in rows])
-    n_defect = int(labels.sum())
-    n_good = len(rows) - n_defect
-    of_pixels = pixels.compute() if pixels else None
-    false_alarms = sum(row.anomalous for row in rows if row.sample.good)
-    of_images: dict[str, float] = {}
-    resamples: dict[str, NDArray[np.float64]] = {}
-    if n_good and n_defect:
-        for name, metric in _IMAGE_METRICS.items():
-            of_images[name] = metric(scores, labels)
-            resamples[name] = bootstrap_resamples(metric, scores, labels)
-    if pixels:
+    counts = Confusion.of(rows)
+    n_defect, n_good = counts.tp + counts.fn, counts.fp + counts.tn
+    of_images, resamples = _image_figures(rows)
+    of_pixels: dict[str, float | None] = {}
+    intervals: dict[str, tuple[float, float]] = {}
+    if pixels := masks.compute():
         drawn = pixels.resample()
         resamples |= {name: drawn[key] for name, key in _PIXEL_FIGURES.items() if key in drawn}
-    intervals = {name: percentile_interval(figures) for name, figures in resamples.items()}
-    if n_good:
-        intervals["false_alarm_rate_observed"] = wilson_interval(false_alarms, n_good)
+        computed = pixels.compute()
+        of_pixels = {name: getattr(computed, key) for name, key in _PIXEL_FIGURES.items()}
+        resamples |= (of_regions := masks.regions.resample())
+        of_pixels |= masks.regions.figures()
+        intervals |= masks.regions.intervals(of_regions)
+    intervals = {name: percentile_interval(drawn) for name, drawn in resamples.items()} | intervals
+    for name, part, total in (
+        ("recall", counts.tp, n_defect),
+        ("precision", counts.tp, counts.tp + counts.fp if n_good and n_defect else 0),
+        ("false_alarm_rate_observed", counts.fp, n_good),
+    ):
+        # Unlike a bootstrap interval, Wilson's has a width for 0 of 41.
+        if total:
+            intervals[name] = wilson_interval(part, total)
+        else:
+            resamples.pop(name, None)
+            intervals.pop(name, None)
     evaluation = Evaluation(
         image_auroc=of_images.get("image_auroc"),
         image_aupr=of_images.get("image_aupr"),
         image_f1=of_images.get("image_f1"),
-        pixel_auroc=of_pixels.auroc if of_pixels else None,
-        pixel_f1=of_pixels.f1 if of_pixels else None,
-        aupro=of_pixels.aupro if of_pixels else None,
+        pixel_auroc=of_pixels.get("pixel_auroc"),
+        pixel_f1=of_pixels.get("pixel_f1"),
+        aupro=of_pixels.get("aupro"),
         n_good=n_good,
         n_defect=n_defect,
-        false_alarm_rate_observed=false_alarms / n_good if n_good else None,
+        false_alarm_rate_observed=counts.fp / n_good if n_good else None,
         images_per_second=images_per_second,
-        aupimo=of_pixels.aupimo if of_pixels else None,
+        aupimo=of_pixels.get("aupimo"),
+        region_f1=of_pixels.get("region_f1"),
+        region_iou=of_pixels.get("region_iou"),
+        region_touch_rate=of_pixels.get("region_touch_rate"),
         images=tuple(rows),
         intervals=intervals,
         resamples=resamples,
         notes=masks.notes(),
         unreadable=tuple(unreadable),
     )
-    names = (*_IMAGE_METRICS, *_PIXEL_FIGURES, "false_alarm_rate_observed")
-    absent = [name for name in names if getattr(evaluation, name) is None]
-    reasons = _reasons(absent, n_good, n_defect, masks.reason(n_defect))
-    return replace(evaluation, reasons=reasons)
+    return replace(evaluation, reasons=_reasons(evaluation, masks.reason(n_defect)))
+
+
+def _image_figures(
+    rows: Sequence[ScoredImage],
+) -> tuple[dict[str, float], dict[str, NDArray[np.float64]]]:
+    """Return ranking figures, and resamples of them and of the decisions, where both kinds are."""
+    scores = np.array([row.score for row in rows], np.float64)
+    called = np.array([row.anomalous for row in rows], np.float64)
+    labels = np.array([not row.sample.good for row in rows])
+    if labels.all() or not labels.any():
+        return {}, {}
+    drawn = {
+        name: bootstrap_resamples(metric, values, labels)
+        for metrics, values in ((_DECISION_METRICS, called), (_IMAGE_METRICS, scores))
+        for name, metric in metrics.items()
+    }
+    return {name: metric(scores, labels) for name, metric in _IMAGE_METRICS.items()}, drawn

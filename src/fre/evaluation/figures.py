@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from fre.datasets.samples import Sample
 from fre.errors import ImageError
+from fre.scoring.calibration import Decision
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,52 @@ class ScoredImage:
     score: float
     p_value: float
     anomalous: bool
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of decisions at the model's threshold; positive is anomalous.
+
+    Attributes:
+        tp: true positives, defective images called anomalous: defects found.
+        fp: false positives, good images called anomalous: false alarms.
+        fn: false negatives, defective images called good: defects missed.
+        tn: true negatives, good images called good.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @classmethod
+    def of(cls, rows: Iterable[ScoredImage]) -> Confusion:
+        """Count the decisions on some images."""
+        cells = Counter((row.sample.good, row.anomalous) for row in rows)
+        return cls(cells[False, True], cells[True, True], cells[False, False], cells[True, False])
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the defective images called anomalous; ``None`` without any."""
+        return self.tp / (self.tp + self.fn) if self.tp + self.fn else None
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the images called anomalous that are defective.
+
+        ``None`` without good or without defective images, or where none is called anomalous.
+        """
+        return self.tp / (self.tp + self.fp) if self._both and self.tp + self.fp else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of recall and precision; ``None`` without good or defective images."""
+        return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if self._both else None
+
+    @property
+    def _both(self) -> bool:
+        return self.tp + self.fn > 0 and self.fp + self.tn > 0
 
 
 @dataclass(frozen=True)
@@ -30,7 +78,8 @@ class Evaluation:
     Attributes:
         image_auroc: area under the ROC curve of the image scores.
         image_aupr: average precision of the image scores.
-        image_f1: the largest F1 over all thresholds on the image scores.
+        image_f1: the largest F1 over all thresholds on the image scores: ``f1`` is that of the
+            model's threshold.
         pixel_auroc: area under the ROC curve of the anomaly maps' pixels.
         pixel_f1: the largest F1 over all thresholds on the pixels.
         aupro: area under the per-region-overlap curve up to a false-positive rate of 0.3.
@@ -40,10 +89,20 @@ class Evaluation:
         images_per_second: from file to score and map.
         aupimo: mean over the defective images of the area under the per-image overlap curve,
             between false-positive rates of 1e-5 and 1e-4 on good images.
+        region_f1: F1 of the pixels of the predicted regions, at the model's thresholds.
+        region_iou: intersection over union of the predicted regions and the masks, over the pixels
+            of all images.
+        region_touch_rate: share of the defective images called anomalous, and with a mask, where a
+            predicted region touches the mask.
+        threshold: score above which the model calls an image anomalous; ``None`` if not known.
+        false_alarm_rate: rate that the threshold was set for; ``None`` for another origin.
         images: results of the images, in the order of the dataset.
+        trained_on: test images that the model was trained on, by the digests of their files: paths
+            below the dataset's folder. Figures with such images are too good.
         intervals: 95 % interval (low, high) of each figure, by name, for the choice of test
-            images, not of training images. Wilson's for ``false_alarm_rate_observed``, bootstrap
-            percentiles of whole images for the others. Speed, of one run, has none.
+            images, not of training images. Wilson's for ``false_alarm_rate_observed``, ``recall``,
+            ``precision`` and ``region_touch_rate``, bootstrap percentiles of whole images for the
+            others. Speed, of one run, has none.
         resamples: values of each figure in the bootstrap resamples, float64 (n,), by name.
             Evaluations of the same test images have the same draws, in order.
         reasons: why a figure is ``None``, by its name.
@@ -65,7 +124,13 @@ class Evaluation:
     false_alarm_rate_observed: float | None
     images_per_second: float
     aupimo: float | None = None
+    region_f1: float | None = None
+    region_iou: float | None = None
+    region_touch_rate: float | None = None
+    threshold: float | None = None
+    false_alarm_rate: float | None = None
     images: tuple[ScoredImage, ...] = field(repr=False, default=())
+    trained_on: tuple[str, ...] = ()
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     resamples: dict[str, NDArray[np.float64]] = field(
         repr=False, compare=False, default_factory=dict
@@ -75,9 +140,52 @@ class Evaluation:
     unreadable: tuple[ImageError, ...] = field(compare=False, default=())
 
     @property
+    def confusion(self) -> Confusion:
+        """Counts of the decisions at the model's threshold."""
+        return Confusion.of(self.images)
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the defective images found at the model's threshold."""
+        return self.confusion.recall
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the images called anomalous that are defective: see `Confusion.precision`."""
+        return self.confusion.precision
+
+    @property
+    def f1(self) -> float | None:
+        """F1 of the images at the model's threshold: see `Confusion.f1`."""
+        return self.confusion.f1
+
+    @property
     def kinds(self) -> dict[str, int]:
         """Number of scored images of each kind of defect."""
         return dict(Counter(row.sample.kind for row in self.images if not row.sample.good))
+
+    @property
+    def found_by_kind(self) -> dict[str, int]:
+        """Number of images of each kind of defect found at the model's threshold."""
+        found = Counter(row.sample.kind for row in self.images if row.anomalous)
+        return {kind: found[kind] for kind in self.kinds}
+
+    @property
+    def recall_by_kind(self) -> dict[str, float]:
+        """Recall of each kind of defect at the model's threshold."""
+        found = self.found_by_kind
+        return {kind: found[kind] / n for kind, n in self.kinds.items()}
+
+    @property
+    def in_review(self) -> dict[str, int] | None:
+        """Number of defective (``defect``) and ``good`` images in the model's review band.
+
+        ``None`` if the model has no band.
+        """
+        if all(row.decision is None for row in self.images):
+            return None
+        band = [row.sample.good for row in self.images if row.decision == "review"]
+        return {"defect": band.count(False), "good": band.count(True)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON of ``fre evaluate``: the figures, without the images."""
@@ -85,6 +193,11 @@ class Evaluation:
             "image_auroc": self.image_auroc,
             "image_aupr": self.image_aupr,
             "image_f1": self.image_f1,
+            "f1": self.f1,
+            "recall": self.recall,
+            "precision": self.precision,
+            "confusion": vars(self.confusion),
+            "recall_by_kind": self.recall_by_kind,
             "pixel_auroc": self.pixel_auroc,
             "pixel_f1": self.pixel_f1,
             "aupro": self.aupro,
@@ -93,6 +206,13 @@ class Evaluation:
             "false_alarm_rate_observed": self.false_alarm_rate_observed,
             "images_per_second": self.images_per_second,
             "aupimo": self.aupimo,
+            "region_f1": self.region_f1,
+            "region_iou": self.region_iou,
+            "region_touch_rate": self.region_touch_rate,
+            "threshold": self.threshold,
+            "false_alarm_rate": self.false_alarm_rate,
+            "in_review": self.in_review,
+            "trained_on": list(self.trained_on),
             "intervals": {name: list(ends) for name, ends in self.intervals.items()},
             "kinds": self.kinds,
             "n_masks": sum(len(row.sample.masks) for row in self.images),

@@ -64,9 +64,17 @@ class Prediction:
     @property
     def mask(self) -> MaskArray:
         """Bool, (height, width) of the original image: the pixels of the regions."""
+        return self.mask_of(self.anomaly_map)
+
+    def mask_of(self, anomaly_map: FloatArray) -> MaskArray:
+        """Return `mask` of an `anomaly_map` that the caller resized and the prediction won't keep.
+
+        Args:
+            anomaly_map: float32, (height, width) of the original image.
+        """
         if not self.regions:
             return np.zeros(self.image_size, bool)
-        mask = np.asarray(self.anomaly_map >= self.pixel_threshold)
+        mask = np.asarray(anomaly_map >= self.pixel_threshold)
         # Resizing may lower a narrow peak below the threshold.
         for region in self.regions:
             x, y = region.peak_xy

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fre.evaluation.figures import ScoredImage
+from fre.evaluation.figures import Confusion, Evaluation
 from fre.evaluation.metrics import wilson_interval
 from fre.report.wording import percent
 
@@ -48,14 +47,8 @@ class Counts:
     passed: int
 
     @classmethod
-    def of(cls, rows: Iterable[ScoredImage]) -> Counts:
-        cells = [(row.sample.good, row.anomalous) for row in rows]
-        return cls(
-            found=cells.count((False, True)),
-            missed=cells.count((False, False)),
-            false_alarms=cells.count((True, True)),
-            passed=cells.count((True, False)),
-        )
+    def of(cls, confusion: Confusion) -> Counts:
+        return cls(confusion.tp, confusion.fn, confusion.fp, confusion.tn)
 
     @property
     def defects(self) -> int:
@@ -92,11 +85,8 @@ class Kind:
     share: Share
 
 
-def kinds(rows: Iterable[ScoredImage]) -> list[Kind]:
+def kinds(evaluation: Evaluation) -> list[Kind]:
     """Return the kinds of defect, lowest recall first."""
-    by_kind: dict[str, list[bool]] = {}
-    for row in rows:
-        if not row.sample.good:
-            by_kind.setdefault(row.sample.kind, []).append(row.anomalous)
-    kinds = [Kind(name, Share(sum(found), len(found))) for name, found in by_kind.items()]
+    found = evaluation.found_by_kind
+    kinds = [Kind(name, Share(found[name], total)) for name, total in evaluation.kinds.items()]
     return sorted(kinds, key=lambda kind: (kind.share.value, -kind.share.total, kind.name))

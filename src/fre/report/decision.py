@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.evaluation.figures import ScoredImage
+from fre.inference.training_images import OddImage
 from fre.report.charts import number
 from fre.report.counts import Counts
 from fre.report.wording import percent
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """What the threshold of a false-alarm rate gives on the test images.
+
+    Attributes:
+        rate: false-alarm rate, in (0, 1).
+        threshold: threshold that follows from the scores of good images.
+        found: defective images above the threshold.
+        false_alarms: good images above the threshold.
+        chosen: whether the model's threshold is of this rate.
+        too_few: whether the good images are too few to promise the rate.
+    """
+
+    rate: float
+    threshold: float
+    found: int
+    false_alarms: int
+    chosen: bool
+    too_few: bool
 
 
 @dataclass(frozen=True)
@@ -22,12 +46,29 @@ class Decision:
             origin.
         chosen: other origin in words; ``None`` or ``"by hand"`` if a person set the threshold.
         calibration: float64 (m,), scores of the good images that set the threshold; may be empty.
+        odd: training images that were set aside for the threshold, highest score first.
+        rates: false-alarm rates and their thresholds, to show beside one another.
+        expected_rate: false-alarm rate to expect, images as odd as ``odd`` included.
     """
 
     threshold: float
     false_alarm_rate: float | None
     chosen: str | None
     calibration: NDArray[np.float64]
+    odd: tuple[OddImage, ...] = ()
+    rates: tuple[tuple[float, float], ...] = ()
+    expected_rate: float | None = None
+
+    def trade_offs(self, rows: Sequence[ScoredImage]) -> list[TradeOff]:
+        """Return what the thresholds of some rates give on the test images."""
+        found = []
+        for rate, threshold in self.rates:
+            above = [row.sample.good for row in rows if row.score > threshold]
+            chosen = rate == self.false_alarm_rate
+            too_few = rate < 1 / (self.calibration.size + 1)
+            counts = above.count(False), above.count(True)
+            found.append(TradeOff(rate, threshold, *counts, chosen, too_few))
+        return found
 
     @property
     def promised_rate(self) -> float | None:
@@ -66,6 +107,13 @@ class Decision:
             return "set by hand"
         return "came with the model" if self.chosen is None else self.chosen
 
+    @property
+    def _aside(self) -> str:
+        if not self.odd:
+            return ""
+        n = len(self.odd)
+        return f"; {n} more {'is' if n == 1 else 'are'} odd and set aside"
+
     def sentences(self, counts: Counts) -> list[str]:
         """Return sentences on the threshold, its guarantee and the test result."""
         m = self.calibration.size
@@ -75,7 +123,7 @@ class Decision:
         if rate is not None:
             sentences.append(
                 f"This is set for {percent(rate)} false alarms, from the scores of {m:,} good "
-                "images."
+                f"images{self._aside}."
             )
             finest = 1 / (m + 1)
             if rate < finest:
@@ -87,6 +135,11 @@ class Decision:
             sentences.append(
                 f"By the scores of {m:,} good images, about {percent((1 + above) / (m + 1))} "
                 "false alarms are to be expected."
+            )
+        if self.odd and self.expected_rate is not None:
+            rate = self.expected_rate
+            sentences.append(
+                f"Odd images included, {percent(rate)} false alarms are to be expected."
             )
         observed = counts.false_alarm_rate
         if observed is None:
@@ -104,5 +157,5 @@ def _agreement(interval: tuple[float, float], rate: float | None) -> str:
         return ""
     low, high = interval
     if low > rate:
-        return ", more than what was set"
-    return ", fewer than what was set" if high < rate else ", in agreement with what was set"
+        return ", more than expected"
+    return ", fewer than expected" if high < rate else ", as expected"

@@ -50,16 +50,29 @@ def figures(evaluation: Evaluation, counts: Counts) -> list[Figure]:
     return [
         _share_figure("Defects found", counts.recall, "no defective images were tested"),
         _share_figure("False alarms", counts.false_alarm_rate, "no good images were tested"),
+        figure(
+            "region_touch_rate",
+            "Regions touch the defect",
+            "of the defects found, with a mask",
+            no_pixels,
+        ),
+        figure("region_f1", "Pixel F1 of regions", "overlap of regions and masks", no_pixels),
+        figure("region_iou", "Pixel IoU of regions", "the same, over their union", no_pixels),
         figure("image_auroc", "Image AUROC", "chance that a defect outscores a good part", both),
         figure("image_aupr", "Average precision", "area under the precision-recall curve", both),
-        figure("image_f1", "Best F1", "at the threshold that suits this test best", both),
+        figure("image_f1", "Best image F1", "at the threshold that suits this test best", both),
         figure(
             "pixel_auroc",
             "Pixel AUROC",
             "chance that a defect pixel outscores a good one",
             no_pixels,
         ),
-        figure("pixel_f1", "Pixel F1", "overlap of map and mask, at best", no_pixels),
+        figure(
+            "pixel_f1",
+            "Best pixel F1",
+            "overlap of map and mask, at best",
+            no_pixels,
+        ),
         figure("aupro", "AUPRO", "share of each defect that is covered", no_pixels),
         figure(
             "aupimo",

@@ -20,6 +20,7 @@ from fre.report.heatmaps import Scale
 from fre.report.overview import figures, verdict
 from fre.report.pictures import GalleryItem, data_uri, swatches
 from fre.report.plots import curves, histogram
+from fre.report.wording import percent
 from fre.storage.files import check_writable, write_atomic
 from fre.types import Progress
 
@@ -72,7 +73,7 @@ def write_report(
         )
     check_writable(file)
     rows = evaluation.images
-    counts = Counts.of(rows)
+    counts = Counts.of(evaluation.confusion)
     cards = draw_cards(ranked(rows, max_images), gallery, scale, progress)
     level, cards = fit(cards, max_bytes)
     html = _template().render(
@@ -81,8 +82,12 @@ def write_report(
         caution=decision.caution,
         promise=decision.sentences(counts),
         notes=notes,
+        trained_on=evaluation.trained_on,
+        in_review=evaluation.in_review,
+        odd=decision.odd,
+        trade_offs=decision.trade_offs(rows),
         figures=figures(evaluation, counts),
-        kinds=kinds(rows),
+        kinds=kinds(evaluation),
         counts=counts,
         histogram=histogram(rows, decision.calibration, decision.threshold),
         curves=curves(evaluation, counts, decision.threshold),
@@ -109,5 +114,6 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["percent"] = percent
     environment.filters["data_uri"] = data_uri
     return environment.get_template("report.html.j2")
