@@ -14,7 +14,8 @@ from PIL import Image, ImageFilter
 from commands import fre, refused
 from fre.datasets.plates import draw_plate
 from fre.errors import DatasetError, OptionError
-from fre.training.check import DataCheck, check_images, recommended_input, separate_groups
+from fre.training.check import check_images, recommended_input, separate_groups
+from fre.training.findings import DataCheck
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

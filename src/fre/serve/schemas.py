@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path, Query
 
 from fre.serve.drift import Drift
-from fre.training.check import Finding, Group, InputAdvice, Pair
+from fre.training.findings import Finding, Group, InputAdvice, Pair
 
 
 @dataclass
