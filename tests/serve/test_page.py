@@ -435,6 +435,13 @@ def test_a_model_is_trained_from_good_images_and_used(
         expect(page.get_by_text(f"{N_TRAIN} images,")).to_be_visible()
         page.get_by_text("Faster").click()
         shoot(page, "train")
+        page.get_by_role("button", name="Check the images").click()
+        checked = page.locator(".checked")
+        expect(checked).to_contain_text(
+            f"{N_TRAIN} good images can guarantee 4 % at best", timeout=PATIENCE
+        )
+        expect(checked).to_contain_text("128 x 128 (24)")
+        shoot(page, "train-checked")
         start.click()
         expect(page.locator(".job-state")).to_have_text("Ready", timeout=2 * PATIENCE)
         expect(page.get_by_text(f"{N_TRAIN} good images in")).to_be_visible()

@@ -273,6 +273,34 @@ def test_pictures_are_dropped_to_stay_within_the_bound(models: Path, tmp_path: P
     assert sum(path.stat().st_size for path in pictures) <= 1 << 20
 
 
+def test_images_are_checked_before_a_training(
+    models: Path, good_folder: Path, server: Server
+) -> None:
+    from dataclasses import fields
+
+    from fre.serve.schemas import CheckBody
+
+    paths = sorted(good_folder.iterdir())
+    uploads = [("files", (path.name, path.read_bytes())) for path in paths]
+    uploads.append(("files", ("copy.png", paths[0].read_bytes())))
+    uploads.append(("files", ("notes.png", b"not an image")))
+    post = server.client.post
+    answer = post("/v1/check?false_alarm_rate=0.1", files=uploads)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert set(found) == {field.name for field in fields(CheckBody)}
+    assert found["n_images"] == len(paths) + 1
+    assert [item["name"] for item in found["unreadable"]] == ["notes.png"]
+    assert found["equal"] == f"{paths[0].name} = copy.png"
+    assert found["attainable_rate"] == 1 / (len(paths) + 2)
+    assert any("notes.png" in line for line in found["lines"])
+    uploaded = server.models / ".fre-serve" / "uploads"
+    assert not list(uploaded.iterdir())
+    message = problem(post("/v1/check", files=uploads[-1:]), 422, "invalid")
+    assert "0 of 1 can be read (notes.png: " in message
+    problem(post("/v1/check", json={}), 415, "unsupported_media_type")
+
+
 def test_training_from_images_zip_and_samples(
     models: Path, good_folder: Path, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from fre.cli.benchmark import benchmark
+from fre.cli.check import check
 from fre.cli.common import Interrupted, complain, interruption, note
 from fre.cli.compare import compare
 from fre.cli.demo import demo
@@ -39,7 +40,7 @@ __all__ = ["cli", "main"]
 @click.group(
     cls=CommandGroup,
     titles={
-        "Start": "demo train predict evaluate",
+        "Start": "demo check train predict evaluate",
         "Operate": "threshold update merge watch serve",
         "More": "compare benchmark quantize info",
     },
@@ -107,6 +108,7 @@ def main() -> NoReturn:
 
 for command in (
     benchmark,
+    check,
     compare,
     demo,
     evaluate,

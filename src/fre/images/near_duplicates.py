@@ -122,11 +122,34 @@ def near_duplicates(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
     candidates = sorted(set(_candidates(thumbnails)))
     if not candidates:
         return found
-    limit = min(LIMIT, max(TYPICAL * _typical_distance(thumbnails), SAME))
+    limit = _limit(thumbnails)
     for i, j in candidates:
         if not (found[i] and found[j]):
             found[[i, j]] |= _distance(thumbnails[i], thumbnails[j]) < limit
     return found
+
+
+def near_pairs(thumbnails: NDArray[np.uint8]) -> list[tuple[float, int, int]]:
+    """Return the pairs of near-duplicates, as `near_duplicates` decides, closest first.
+
+    Args:
+        thumbnails: uint8 (n, 64, 64), from `duplicate_thumbnail`.
+
+    Returns:
+        For each pair its distance, 1 minus the correlation (0 for the same picture), and the
+        indices of the two images.
+    """
+    candidates = sorted(set(_candidates(thumbnails)))
+    if not candidates:
+        return []
+    limit = _limit(thumbnails)
+    pairs = ((_distance(thumbnails[i], thumbnails[j]), i, j) for i, j in candidates)
+    return sorted(pair for pair in pairs if pair[0] < limit)
+
+
+def _limit(thumbnails: NDArray[np.uint8]) -> float:
+    """Return the distance below which two images are near-duplicates."""
+    return min(LIMIT, max(TYPICAL * _typical_distance(thumbnails), SAME))
 
 
 def _typical_distance(thumbnails: NDArray[np.uint8]) -> float:

@@ -127,7 +127,9 @@ def create_app(service: Service) -> App:
         access=access,
         metrics=service.metrics,
         pause=settings.limits.body_seconds,
-        is_upload=lambda path: path == "/v1/train" or path.endswith(("/predict", "/update")),
+        is_upload=lambda path: (
+            path in ("/v1/check", "/v1/train") or path.endswith(("/predict", "/update"))
+        ),
     )
 
 
@@ -200,6 +202,8 @@ def _model_routes(models: ModelRoutes, predict: PredictRoutes) -> Iterator[Route
 def _job_routes(jobs: JobRoutes) -> Iterator[Route]:
     update, body = "/v1/models/{model}/update", schemas.JobBody
     received = (409, 415, 429, 503, 507, *SMALL_BODY)
+    checked = (415, 503, 507, *SMALL_BODY)
+    yield Route("POST", "/v1/check", jobs.check, schemas.CheckBody, checked, 200, TRAIN_BODY)
     yield Route("POST", "/v1/train", jobs.train, body, received, 202, TRAIN_BODY)
     yield Route("POST", update, jobs.update, body, (404, *received), 202, TRAIN_BODY)
     yield Route("GET", "/v1/jobs", jobs.list_jobs, schemas.JobsBody)

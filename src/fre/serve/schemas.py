@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Path, Query
 
 from fre.serve.drift import Drift
+from fre.training.findings import Finding, Group, InputAdvice, Pair
 
 
 @dataclass
@@ -294,6 +295,46 @@ class SkippedImage:
 
     name: str
     error: str
+
+
+@dataclass
+class SizeCount:
+    """Number of images of one size, in pixels."""
+
+    height: int
+    width: int
+    n: int
+
+
+@dataclass
+class AspectRange:
+    """Width over height of the images."""
+
+    min: float
+    median: float
+    max: float
+
+
+@dataclass
+class CheckBody:
+    """Check of good images before a training; ``lines`` says it all in words."""
+
+    n_images: int
+    unreadable: list[SkippedImage]
+    sizes: list[SizeCount]
+    aspects: AspectRange
+    equal: str | None
+    n_near_duplicates: int
+    closest: list[Pair]
+    odd: list[Finding]
+    outliers: list[Finding]
+    n_quick: int
+    groups: list[Group]
+    false_alarm_rate: float
+    attainable_rate: float
+    images_needed: int
+    input: InputAdvice
+    lines: list[str]
 
 
 @dataclass

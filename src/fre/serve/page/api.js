@@ -110,6 +110,11 @@ export async function train(query, files, { signal } = {}) {
   return (await request("POST", "/v1/train", { query, body, signal })).job;
 }
 
+/** What is odd about good images, before a training. */
+export async function check(query, files) {
+  return request("POST", "/v1/check", { query, body: form(files) });
+}
+
 /** Good images, and results that were good after all, for an existing model. */
 export async function update(name, { files = [], results: ids = [], acceptAnomalous = false }) {
   const body = files.length ? form(files) : undefined;

@@ -73,10 +73,12 @@ export class Train {
     this.presets = h("fieldset", { class: "choices" }, h("legend", {}, "How"),
       preset("default", "More accurate", "reads three layers of the network; for small and faint defects", true),
       preset("reference", "Faster", "reads one layer; smaller file, quicker answers", false));
-    this.rate = h("select", { id: "train-rate" },
+    this.rate = h("select", { id: "train-rate", onchange: () => this.#check() },
       [["0.05", "1 in 20 good parts"], ["0.02", "1 in 50"], ["0.01", "1 in 100"], ["0.002", "1 in 500"], ["0.001", "1 in 1,000"]]
         .map(([value, label]) => h("option", { value, selected: value === "0.01" }, label)));
     this.start = h("button", { class: "button primary", type: "submit" }, "Train");
+    this.checkImages = h("button", { class: "button", type: "button", onclick: () => this.#checkImages() }, "Check the images");
+    this.checked = h("div", { class: "checked", role: "status" });
     this.startNote = h("p", { class: "small muted note", role: "status" });
     const form = h("form", { class: "panel train-form", novalidate: true, onsubmit: (event) => { event.preventDefault(); this.#start(); } },
       h("h2", {}, "A new model"),
@@ -85,7 +87,8 @@ export class Train {
         h("div", { class: "train-chosen" }, this.total, this.clear), this.thumbs),
       this.presets,
       h("div", { class: "labelled" }, h("label", { for: "train-rate" }, "False alarms to accept"), this.rate),
-      h("div", { class: "train-start" }, this.start, this.startNote));
+      h("div", { class: "train-start" }, this.checkImages, this.start, this.startNote),
+      this.checked);
     this.list = h("div", { class: "jobs" });
     this.noJobs = h("div", { class: "empty small-empty" }, h("h3", {}, "Nothing trained yet"),
       h("p", { class: "muted" }, "Progress and the calibration of new models appear here. Ten good images make a first model; a hundred or more can promise few false alarms."));
@@ -158,6 +161,8 @@ export class Train {
       : n < 2 ? "At least two images are needed."
       : size > limit ? `These are ${format.bytes(size)}; the service takes ${format.bytes(limit)} at once.` : null;
     this.start.disabled = wrong !== null || this.sending;
+    this.checkImages.disabled = n < 3 || size > limit || this.sending || this.checking === true;
+    if (this.checkedFor !== this.#chosen()) put(this.checked);
     say(this.startNote, this.sending ? "Sending the images…" : wrong ?? (n && n < 20 ? "That is few: twenty or more give a steadier model." : ""));
   }
 
@@ -169,6 +174,33 @@ export class Train {
     for (const image of this.thumbs.querySelectorAll("img")) URL.revokeObjectURL(image.src);
     put(this.thumbs, wanted.map(({ file, name }) => h("img", { src: URL.createObjectURL(file), alt: "", title: name, decoding: "async" })),
       this.files.length > SHOWN ? h("span", { class: "muted small" }, `and ${format.count(this.files.length - SHOWN)} more`) : null);
+  }
+
+  /** The chosen images and the rate, which a check is of. */
+  #chosen() {
+    return `${this.rate.value} ${this.files.map(key).join("\n")}`;
+  }
+
+  async #checkImages() {
+    const chosen = this.#chosen();
+    this.checking = true;
+    this.checkedFor = chosen;
+    put(this.checked, h("p", { class: "small muted" }, "Checking the images…"));
+    this.#check();
+    try {
+      const found = await api.check({ false_alarm_rate: this.rate.value }, this.files);
+      // An answer about other images than those chosen by now is not shown.
+      if (chosen === this.#chosen()) {
+        put(this.checked, h("h3", {}, "Check before training"),
+          found.lines.map((line) => h("p", { class: line.startsWith("  ") ? "small muted detail" : "small" }, line.trim())));
+      }
+    } catch (error) {
+      put(this.checked);
+      failed(error);
+    } finally {
+      this.checking = false;
+      this.#check();
+    }
   }
 
   async #start() {

@@ -1,11 +1,11 @@
-"""Handlers of trainings, updates and jobs."""
+"""Handlers of checks, trainings, updates and jobs."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from fre.serve.schemas import JobIdentity, Model
 from fre.serve.service import Service
 from fre.serve.staging import Staging
 from fre.serve.training import NAME_PATTERN, ModelTraining, ModelUpdate
+from fre.training.check import check_images
 
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
 MOST_RESULTS = 2000
@@ -25,9 +26,10 @@ MOST_RESULTS = 2000
 
 @dataclass
 class JobRoutes:
-    """Handlers of trainings, updates and jobs."""
+    """Handlers of checks, trainings, updates and jobs."""
 
     service: Service
+    _checking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def train(
         self,
@@ -76,6 +78,29 @@ class JobRoutes:
             work = training.work(service.registry, staging, images, samples or 0)
             job = await asyncio.to_thread(service.jobs.add, "train", name, work)
         return _accepted(job)
+
+    async def check(
+        self,
+        request: Request,
+        false_alarm_rate: Annotated[
+            float,
+            Query(gt=0, lt=1, description="Accepted share of false alarms among good images."),
+        ] = 0.01,
+    ) -> Response:
+        """Check good images or zip files before a training; nothing is kept."""
+        service = self.service
+        async with self._staged(request) as staging:
+            images = await asyncio.to_thread(staging.unpack, service.settings.limits)
+            async with self._checking:
+                found = await asyncio.to_thread(
+                    check_images,
+                    [path for path, _ in images],
+                    [name for _, name in images],
+                    false_alarm_rate=false_alarm_rate,
+                    threads=service.settings.threads,
+                )
+        await asyncio.to_thread(staging.remove)
+        return json_response({**found.to_dict(), "lines": found.lines()})
 
     async def update(
         self,
