@@ -64,7 +64,7 @@ class Prediction:
     @property
     def mask(self) -> MaskArray:
         """Bool, (height, width) of the original image: the pixels of the regions."""
-        return self.mask_of(self.anomaly_map)
+        return self.mask_of(self.anomaly_map) if self.regions else np.zeros(self.image_size, bool)
 
     def mask_of(self, anomaly_map: FloatArray) -> MaskArray:
         """Return `mask` of an `anomaly_map` that the caller resized and the prediction won't keep.

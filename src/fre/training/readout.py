@@ -20,7 +20,7 @@ from fre.scoring.graph import Head
 from fre.subspaces.subspace import ImageSubspace
 from fre.training.fitted import FittedDetector, FittedPart
 from fre.training.plan import DetectorPlan
-from fre.types import FloatArray
+from fre.types import FloatArray, MaskArray
 
 SCORED_ROWS = 128
 """Training inputs that are scored by the final scales, to see whether the model calls them good."""
@@ -59,6 +59,12 @@ class Readout:
     own_scores: NDArray[np.float64]
     own_images: NDArray[np.intp]
 
+    @property
+    def _ordinary(self) -> MaskArray:
+        """Bool (n,): the images that are not odd."""
+        ordered = np.sort(self.scores)
+        return self.scores <= ordered[len(ordered) - 1 - count_odd(ordered)]
+
     def calibrate(self, false_alarm_rate: float) -> Calibration:
         """Return the calibration of the scores.
 
@@ -80,7 +86,7 @@ class Readout:
             pixel_threshold=pixel,
             map_range=(HEAT_RANGE[0] * pixel, HEAT_RANGE[1] * pixel),
         )
-        own = self.own_scores[self.scores[self.own_images] <= ordinary[-1]]
+        own = self.own_scores[self._ordinary[self.own_images]]
         anomalous = int(np.count_nonzero(own > calibration.threshold))
         expected = false_alarm_rate * len(own)
         # Some of many rows are scored, and may by chance hold more of the highest scores.
@@ -95,8 +101,7 @@ class Readout:
 
     def pixel_threshold(self, rate: float) -> float:
         """Return the map value that a share of the pixels of images that are not odd exceed."""
-        ordinary = np.sort(self.scores)[: len(self.scores) - count_odd(self.scores)]
-        counted = self.pixels[self.scores[self.image] <= ordinary[-1]]
+        counted = self.pixels[self._ordinary[self.image]]
         pixel = float(np.float32(np.quantile(counted, 1 - rate)))
         # Maps of constant images are 0: any difference at all is then a region.
         return max(pixel, float(np.finfo(np.float32).tiny))
