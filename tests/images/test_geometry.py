@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from commands import fre, refused
-from conftest import examples, texture
+from conftest import texture
 from fre import FRE, Method, load
 from fre.backbones import get_backbone
 from fre.errors import OptionError
@@ -27,7 +27,7 @@ TILES = st.integers(8, 96)
 
 
 @given(st.tuples(SIDES, SIDES), st.tuples(TILES, TILES), st.floats(0, 0.5))
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=18)
 def test_tiles_cover_every_pixel_and_share_what_was_asked_for(
     image: tuple[int, int], tile: tuple[int, int], share: float
 ) -> None:
@@ -45,7 +45,7 @@ def test_tiles_cover_every_pixel_and_share_what_was_asked_for(
 
 
 @given(st.tuples(SIDES, SIDES), st.tuples(TILES, TILES), st.floats(0, 0.5), TILES, TILES)
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=18)
 def test_blending_weights_add_up_to_one_everywhere(
     image: tuple[int, int], tile: tuple[int, int], share: float, rows: int, columns: int
 ) -> None:
@@ -63,7 +63,7 @@ def test_blending_weights_add_up_to_one_everywhere(
     st.floats(0, 0.5),
     st.integers(0, 9),
 )
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=7)
 def test_the_pieces_of_an_image_are_put_together_again(
     image: tuple[int, int], tile: tuple[int, int], share: float, seed: int
 ) -> None:
@@ -107,7 +107,7 @@ def test_a_letterbox_is_in_the_middle_and_keeps_the_aspect(
 
 
 @given(st.tuples(SIDES, SIDES), st.tuples(st.integers(32, 200), st.integers(32, 200)))
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=12)
 def test_a_letterbox_shows_all_of_an_image(image: tuple[int, int], size: tuple[int, int]) -> None:
     geometry = Geometry(size, "letterbox")
     box = content_box(image, size, "letterbox")

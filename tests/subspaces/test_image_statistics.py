@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from conftest import LowRank, examples, low_rank_features
+from conftest import LowRank, low_rank_features
 from fre.errors import ModelFileError, OptionError
 from fre.subspaces.accumulator import Accumulator
 from fre.subspaces.gram import Gram
@@ -89,7 +89,7 @@ def mergers(draw: st.DrawFn) -> tuple[np.ndarray, list[int], int]:
 
 
 @given(mergers())
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=18)
 def test_any_split_and_order_is_one_fit_of_all(case: tuple[np.ndarray, list[int], int]) -> None:
     X, sizes, seed = case
     parts = split(X, sizes)
@@ -107,7 +107,7 @@ def test_any_split_and_order_is_one_fit_of_all(case: tuple[np.ndarray, list[int]
 
 
 @given(mergers(), st.integers(1, 8))
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=18)
 def test_beyond_capacity_the_error_is_within_the_bound(
     case: tuple[np.ndarray, list[int], int], capacity: int
 ) -> None:
@@ -150,7 +150,7 @@ def test_beyond_capacity_the_error_is_within_the_bound(
     tail=st.floats(0.001, 0.3),
     seed=st.integers(0, 10_000),
 )
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=12)
 def test_beyond_capacity_the_angles_are_within_the_bound(
     sizes: list[int], tail: float, seed: int
 ) -> None:
@@ -276,7 +276,7 @@ def test_a_cut_is_the_same_in_any_order_signs_included() -> None:
 
 
 @given(low_rank=low_rank_features(), variance=st.sampled_from([0.5, 0.97, 1.0]))
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=18)
 def test_a_cut_has_the_rank_of_one_fit(low_rank: LowRank, variance: float) -> None:
     X = low_rank.X
     first, *rest = np.array_split(X, min(3, len(X)))
@@ -423,7 +423,7 @@ def stored(statistics: ImageStatistics | PositionStatistics) -> list[bytes]:
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 7))
-@settings(max_examples=examples(30), deadline=None)
+@settings(max_examples=5)
 def test_an_accumulator_does_not_care_about_batches_or_stops(sizes: list[int], stop: int) -> None:
     sizes.append(1)
     X = features(sum(sizes), 60, 12)
