@@ -183,39 +183,43 @@ def test_a_defect_is_seen_where_it_is_up_to_the_last_corner(name: str, wide_fold
         assert wrong.mask[min(peak_y, 199), peak_x]
 
 
-def test_the_same_from_the_command_line(wide_folder: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.png"
-    Image.fromarray(with_defect(texture(77, WIDE), 90, 400)).save(bad)
-    for name, options, words in (
-        ("box", ["--size", 128, "--fit", "letterbox"], "128 x 128 pixels (height x width), images"),
-        ("rectangle", ["--size", "96x240"], "96 x 240 pixels (height x width), images stretched"),
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("box", "--size 128 --fit letterbox", "128 x 128 pixels (height x width), images"),
+        ("rectangle", "--size 96x240", "96 x 240 pixels (height x width), images stretched"),
         (
-            "tiles",
-            ["--tile", 96, "--overlap", 24],
+            *("tiles", "--tile 96 --overlap 24"),
             "tiles of 96 x 96 pixels (height x width), 24 or more shared, of images at their own",
         ),
-        ("both", ["--tile", 96, "--overlap", 24, "--size", "128x320"], "stretched to 128 x 320"),
-    ):
-        path = tmp_path / f"{name}.onnx"
-        done = fre("train", wide_folder, "-o", path, *options)
-        assert done.returncode == 0, done.stderr
-        assert words in fre("info", path).stdout
-        done = fre("predict", path, bad, "-o", tmp_path / name, "--masks", "--maps", "npy")
-        assert done.returncode == 0, done.stderr
-        (line,) = [json.loads(line) for line in done.stdout.splitlines()]
-        assert line["anomalous"]
-        x, y, width, height = line["regions"][0]["bbox"]
-        assert x <= 410 <= x + width
-        assert y <= 100 <= y + height
-        assert list(line["regions"][0]["layers"]) == ["blocks.2", "blocks.4"]
-        with Image.open(tmp_path / name / "masks" / "bad.png") as image:
-            assert image.mode == "L"
-            mask = np.asarray(image)
-        assert mask.shape == WIDE
-        assert set(np.unique(mask)) == {0, 255}
-        assert mask[100, 410] == 255
-        values = np.load(tmp_path / name / "maps" / "bad.npy")
-        np.testing.assert_array_equal(mask > 0, values >= load(path).calibration.pixel_threshold)
+        ("both", "--tile 96 --overlap 24 --size 128x320", "stretched to 128 x 320"),
+    ],
+)
+def test_the_same_from_the_command_line(
+    name: str, options: str, words: str, wide_folder: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.png"
+    Image.fromarray(with_defect(texture(77, WIDE), 90, 400)).save(bad)
+    path = tmp_path / f"{name}.onnx"
+    done = fre("train", wide_folder, "-o", path, *options.split())
+    assert done.returncode == 0, done.stderr
+    assert words in fre("info", path).stdout
+    done = fre("predict", path, bad, "-o", tmp_path / name, "--masks", "--maps", "npy")
+    assert done.returncode == 0, done.stderr
+    (line,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert line["anomalous"]
+    x, y, width, height = line["regions"][0]["bbox"]
+    assert x <= 410 <= x + width
+    assert y <= 100 <= y + height
+    assert list(line["regions"][0]["layers"]) == ["blocks.2", "blocks.4"]
+    with Image.open(tmp_path / name / "masks" / "bad.png") as image:
+        assert image.mode == "L"
+        mask = np.asarray(image)
+    assert mask.shape == WIDE
+    assert set(np.unique(mask)) == {0, 255}
+    assert mask[100, 410] == 255
+    values = np.load(tmp_path / name / "maps" / "bad.npy")
+    np.testing.assert_array_equal(mask > 0, values >= load(path).calibration.pixel_threshold)
     assert "--masks needs a folder" in refused("predict", path, bad, "--masks")
 
 
