@@ -208,11 +208,10 @@ def test_columns_are_decomposed_by_their_products_only_where_that_is_exact(weake
     assert norm(held(statistics) - centred.T @ centred) <= statistics.lost * (1 + 1e-6) + 1e-12
 
 
-@pytest.mark.slow
-def test_two_thousand_single_rows() -> None:
-    X = features(2000, 60, 30, offset=300)
+def test_many_single_rows() -> None:
+    X = features(500, 60, 30, offset=300)
     statistics = ImageStatistics.of(X[:1])
-    for row in range(1, 2000):
+    for row in range(1, 500):
         statistics = statistics.update(X[row : row + 1])
     check_equal(statistics, X)
     reference = np.linalg.svd(X - X.astype(np.float64).mean(axis=0))
@@ -220,10 +219,10 @@ def test_two_thousand_single_rows() -> None:
     assert angle(reference.Vh[:30].T, statistics.basis[:, :30]) < 1e-9
 
 
-def test_two_thousand_single_rows_beyond_capacity() -> None:
-    X = features(2000, 60, 30)
+def test_many_single_rows_beyond_capacity() -> None:
+    X = features(500, 60, 30)
     statistics = ImageStatistics.of(X[:1], capacity=35)
-    for row in range(1, 2000):
+    for row in range(1, 500):
         statistics = statistics.update(X[row : row + 1])
     assert statistics.rank == 35
     assert orthogonality(statistics.basis) < 1e-12
@@ -244,7 +243,7 @@ def test_a_basis_that_has_drifted_is_made_orthonormal_again() -> None:
     assert norm(held(updated) - scatter(X)) < 1e-9 * norm(scatter(X))
 
 
-@pytest.mark.parametrize(("n", "dimension"), [(40, 300), (300, 40), (60, 60), (600, 700)])
+@pytest.mark.parametrize(("n", "dimension"), [(40, 300), (300, 40), (60, 60), (200, 240)])
 @pytest.mark.parametrize("variance", [0.5, 0.97, 0.999])
 def test_a_cut_equals_one_fit_and_scikit_learn(n: int, dimension: int, variance: float) -> None:
     X = features(n, dimension, 12)
