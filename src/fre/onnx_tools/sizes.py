@@ -390,8 +390,8 @@ _RULES: tuple[tuple[_Rule, str], ...] = (
     ),
     (
         _reduce,
-        "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
-        "ReduceSum ReduceSumSquare",
+        "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean "
+        "ReduceMin ReduceProd ReduceSum ReduceSumSquare",
     ),
     (_conv, "Conv ConvInteger"),
     (lambda call: _conv(call, 3), "QLinearConv"),
