@@ -15,7 +15,8 @@ from conftest import texture
 from fre import FRE, Method, load
 from fre.backbones import get_backbone
 from fre.features.extractor import FeatureExtractor
-from fre.runtimes.runtime import open_runtime, with_outputs
+from fre.onnx_tools.protobuf import with_outputs
+from fre.runtimes.runtime import open_runtime
 from fre.scoring.graph import layer_map
 from fre.subspaces.patch import PatchStatistics
 from fre.subspaces.protocols import FitOptions

@@ -22,10 +22,11 @@ from fre.images.roi import Roi
 from fre.inference.model_file import check_digest, read_document
 from fre.inference.prediction import Prediction
 from fre.onnx_tools.check import check_model
+from fre.onnx_tools.protobuf import with_outputs
 from fre.onnx_tools.side_arrays import without_arrays
 from fre.parallel import available_cores, forget_in_children, in_order
 from fre.runtimes.fastest import AUTO, fastest_runtime
-from fre.runtimes.runtime import RUNTIMES, Runtime, open_runtime, with_outputs
+from fre.runtimes.runtime import RUNTIMES, Runtime, open_runtime
 from fre.scoring.calibration import Calibration
 from fre.scoring.regions import find_regions
 from fre.storage.files import read_regular, write_atomic
