@@ -26,8 +26,9 @@ import onnxruntime as ort
 from fre.images.decode import find_images, read_resized
 from fre.inference.predictor import OUTPUTS
 from fre.model import Model, load
+from fre.onnx_tools.protobuf import with_outputs
 from fre.parallel import available_cores
-from fre.runtimes.runtime import available_runtimes, open_runtime, with_outputs
+from fre.runtimes.runtime import available_runtimes, open_runtime
 
 ROWS = 32
 

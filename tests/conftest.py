@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from PIL import Image
 
-THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
-
-
-def examples(thorough: int) -> int:
-    """How many examples hypothesis tries: fewer, unless HYPOTHESIS_PROFILE is thorough."""
-    return thorough if THOROUGH else max(5, thorough // 8)
-
-
-settings.register_profile("fre", max_examples=examples(100), deadline=None)
+settings.register_profile("fre", max_examples=12, deadline=None)
 settings.load_profile("fre")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -229,7 +229,7 @@ COMMANDS = {
 
 TIMES = "seconds *_seconds images_per_second milliseconds peak_memory_bytes objections command"
 """Keys whose values differ between runs."""
-MACHINES = "sha256 *_sha256 fre_version fre created bytes model_bytes megabytes environment"
+MACHINES = "sha256 *_sha256 digest fre_version fre created bytes model_bytes megabytes environment"
 """Keys whose values differ between machines or versions."""
 ROUNDED = " *rank tensors regions scores p_values anomalous singular_values disagreements"
 """Keys whose values differ between machines if a network computes in integers."""

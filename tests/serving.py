@@ -1,7 +1,8 @@
-"""A real service in a process of its own, on a free port."""
+"""A real service on a free port: in a process of its own, or in a thread of the tests'."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -10,14 +11,18 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from conftest import texture
+
+if TYPE_CHECKING:
+    from typing import Self
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx")
 
@@ -27,44 +32,29 @@ needs_serve = pytest.mark.skipif(
 )
 
 
-class Server:
-    """``fre serve``, started and ready; use as a context."""
+class Running:
+    """A service that is ready, with a client of its own; use as a context.
 
-    def __init__(self, models: Path, *options: object, token: str | None = None) -> None:
-        self.models = models
-        import httpx
+    Attributes:
+        models: what it serves.
+        url: address of the page.
+        client: httpx client of that address.
+        log: lines that the service wrote.
+    """
 
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        environment.pop("FRE_TOKEN", None)
-        if token:
-            environment["FRE_TOKEN"] = token
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "fre", "serve", models, "--port", "0", *map(str, options)],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        self.log: list[str] = []
-        self._listening = threading.Event()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        if not self._listening.wait(60) or not self.url:
-            self.process.kill()
-            raise AssertionError("the service did not start:\n" + "".join(self.log))
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.client = httpx.Client(base_url=self.url, timeout=60, headers=headers)
-        self.wait_ready()
-
+    models: Path
     url = ""
+    client: Any
+    log: list[str]
 
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(line)
-            if found := re.search(r"the page is at (\S+)", line):
-                self.url = found.group(1)
-                self._listening.set()
-        self._listening.set()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> int:
+        raise NotImplementedError
 
     def wait_ready(self) -> None:
         import httpx
@@ -77,30 +67,6 @@ class Server:
                 pass
             time.sleep(0.05)
         raise AssertionError("the service is not ready:\n" + "".join(self.log))
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to end, and wait; its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        code = self.process.wait(90)
-        self._reader.join(10)
-        self.client.close()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return code
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def memory(self) -> int:
-        """Resident bytes."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found is not None
-        return 1024 * int(found.group(1))
 
     def predict(
         self, *files: Path, model: str = "weave", **parameters: Any
@@ -123,6 +89,122 @@ class Server:
                 return job
             time.sleep(0.05)
         raise AssertionError(job)
+
+
+class Server(Running):
+    """``fre serve`` in a process of its own."""
+
+    def __init__(self, models: Path, *options: object, token: str | None = None) -> None:
+        import httpx
+
+        self.models = models
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment.pop("FRE_TOKEN", None)
+        if token:
+            environment["FRE_TOKEN"] = token
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fre", "serve", models, "--port", "0", *map(str, options)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.log = []
+        self._listening = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if not self._listening.wait(60) or not self.url:
+            self.process.kill()
+            raise AssertionError("the service did not start:\n" + "".join(self.log))
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.client = httpx.Client(base_url=self.url, timeout=60, headers=headers)
+        self.wait_ready()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+            if found := re.search(r"the page is at (\S+)", line):
+                self.url = found.group(1)
+                self._listening.set()
+        self._listening.set()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to end, and wait; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(90)
+        self._reader.join(10)
+        self.client.close()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+    def memory(self) -> int:
+        """Resident bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return 1024 * int(found.group(1))
+
+
+class LocalServer(Running):
+    """The service of ``fre serve`` in a thread, which saves the seconds that a process takes.
+
+    Args:
+        models: a model file, or a folder of them.
+        settings: of `Settings`, such as ``cors=("https://line.example",)``.
+    """
+
+    def __init__(self, models: Path, **settings: Any) -> None:
+        import httpx
+        import uvicorn
+
+        from fre.images.formats import pixel_limit, set_pixel_limit
+        from fre.serve import server
+        from fre.serve.app import create_app
+        from fre.serve.service import Service
+        from fre.serve.settings import Settings
+
+        class Threaded(server._Server):
+            def capture_signals(self) -> contextlib.AbstractContextManager[None]:
+                return contextlib.nullcontext()  # only a main thread has signals
+
+        self.models, self.log = models, []
+        folder = models if models.is_dir() else models.parent
+        chosen = Settings(
+            models=models, **{"data": folder / ".fre-serve", "threads": 1, **settings}
+        )
+        self._bound = server.listen("127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._bound.getsockname()[1]}"
+        self._restore = partial(set_pixel_limit, pixel_limit())
+        service = Service(chosen)
+        config = uvicorn.Config(
+            create_app(service),
+            http=partial(server.Connection, most=100),
+            ws="none",
+            log_config=None,
+            lifespan="on",
+        )
+        self._server = Threaded(config, service)
+        self._thread = threading.Thread(target=self._server.run, args=([self._bound],))
+        self._thread.start()
+        headers = {"Authorization": f"Bearer {chosen.token}"} if chosen.token else {}
+        self.client = httpx.Client(base_url=self.url, timeout=60, headers=headers)
+        self.wait_ready()
+
+    def end(self) -> None:
+        """Finish open requests, and end; the client stays."""
+        self._server.service.draining = True
+        self._server.should_exit = True
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        self._bound.close()
+        self._restore()
+
+    def stop(self) -> int:
+        self.end()
+        self.client.close()
+        return 0
 
 
 def scratched(seed: int) -> np.ndarray:

@@ -119,6 +119,7 @@ def test_the_pages_have_command_lines() -> None:
     assert len(MENTIONS) > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.S))
 def test_the_python_examples_run(
     block: str, good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -218,18 +218,18 @@ class FRE:
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Model:
-        """Learn what good images look like.
+        """Fit a detector to good images.
 
-        The features of images that are more than ``memory`` allows are let go of after they were
-        absorbed, and the images are read a second time to calibrate.
+        Features that need more than ``memory`` are not kept: a first pass over the images
+        accumulates statistics, and a second pass calibrates.
 
         Args:
             images: a folder of good images or the root of a dataset (its training split), files,
                 or arrays, uint8 (H, W, 3), RGB. Three or more that differ.
             y: ignored; scikit-learn's convention.
             skip_unreadable: leave out images that can't be read, instead of stopping.
-            checkpoint: a file that such a training writes now and then, and from which it goes
-                on after it was stopped; to be removed once the model is saved.
+            checkpoint: a file that such a training writes now and then. An interrupted training
+                resumes from it. Remove it once the model is saved.
             checkpoint_seconds: it is not written more often than this.
             stream: goes through the images in place of this process, whatever ``memory`` allows,
                 such as `fre.distributed.RayFit`.
@@ -406,10 +406,12 @@ class FRE:
         """Fit to features that are held in memory.
 
         Args:
-            extractor: that made the features; it decides on backbone, layers, pooling and size.
-            features: of good images.
+            extractor: feature extractor that computed the features. It decides on backbone,
+                layers, pooling and size.
+            features: features of good images.
             groups: (n,), the part that each image shows; ``None``: each shows another one.
-            threads: of an autoencoder's training, and of the model; 0 takes all cores.
+            threads: number of threads of an autoencoder's training and of the model, 0 for all
+                cores.
             progress: called as the work advances.
         """
         settings = self._configuration()

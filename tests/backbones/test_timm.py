@@ -353,6 +353,7 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         get_backbone("x")
 
 
+@pytest.mark.slow
 def test_training_and_predicting_with_it(resnet18: tuple[Any, Path], tmp_path: Path) -> None:
     from fre.detector import FRE
 

@@ -80,15 +80,17 @@ def test_a_stopped_run_continues(root: Path, tmp_path: Path) -> None:
 
 
 def test_other_settings_or_data_are_computed_anew(root: Path, tmp_path: Path) -> None:
-    run(root, tmp_path / "b")
-    _, known = run(root, tmp_path / "b", seed=7)
-    assert known == [False, False]
-    _, known = run(root, tmp_path / "b", seed=7, parameters={"size": 96})
-    assert known == [False, False]
+    def known(**options: Any) -> list[bool]:
+        return run(root, tmp_path / "b", **{"categories": ["screw"]} | options)[1]
+
+    assert known() == [False]
+    assert known(seed=7) == [False]
+    assert known(seed=7, parameters={"size": 32}) == [False]
     file = next((tmp_path / "b").glob("screw*"))
     file.write_text(file.read_text()[:100])
-    _, known = run(root, tmp_path / "b", seed=7, parameters={"size": 96})
-    assert known == [True, False]
+    assert known(seed=7, parameters={"size": 32}) == [False]
+    both = {"categories": ["cloth", "screw"]}
+    assert known(seed=7, parameters={"size": 32}, **both) == [False, True]
 
 
 def test_variants_of_a_backbone_share_one_pass(

@@ -71,6 +71,7 @@ def test_the_last_step_is_the_default_preset(ablation: Any, dataset: Path) -> No
         np.testing.assert_allclose(prediction.anomaly_map, anomaly_map, atol=1e-2 * largest)
 
 
+@pytest.mark.slow
 def test_the_tables_have_every_step(ablation: Any, dataset: Path, tmp_path: Path) -> None:
     run: Callable[..., Any] = CliRunner().invoke
     result = run(

@@ -200,6 +200,7 @@ def test_installed_size_counts_what_is_needed() -> None:
     assert total > alone > 1e6
 
 
+@pytest.mark.slow
 def test_fre_beside_its_limit(dataset: Path, tmp_path: Path) -> None:
     """All but anomalib and OpenVINO, through the command."""
     options = ["--train", "8", "--test", "6", "--files", "8", "--rounds", "2", "--latencies", "2"]
@@ -241,6 +242,7 @@ def test_fre_beside_its_limit(dataset: Path, tmp_path: Path) -> None:
     assert "has no room" in refused.output
 
 
+@pytest.mark.slow
 def test_scaling_prints_exponents(dataset: Path, tmp_path: Path) -> None:
     file = tmp_path / "scaling.json"
     points = ["--images", "6,12", "--size", "64", "--rank", "2,4", "--batch", "", "--threads", ""]

@@ -24,9 +24,9 @@ from fre.datasets import (
     require_train,
     training_images,
 )
+from fre.datasets._contents import TEST_SHARE, split_good
 from fre.datasets._layouts import locate
 from fre.datasets._names import Meaning, are_neutral, meaning
-from fre.datasets._split import TEST_SHARE, split_good
 from fre.datasets.samples import Dataset, Sample
 from fre.errors import DatasetError, ImageError, OptionError
 from fre.storage.listing import find_images

@@ -132,7 +132,7 @@ def test_fills_an_empty_folder(tmp_path: Path) -> None:
 
 def test_refuses_a_folder_with_something_in_it(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("keep me")
-    with pytest.raises(OutputError, match="give a new or an empty folder") as caught:
+    with pytest.raises(OutputError, match="is not empty; give a new folder") as caught:
         write_dataset(tmp_path, n_train=1, n_good=0, n_defect=0, size=64)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -204,6 +204,7 @@ def test_the_model_is_that_of_one_process_though_a_worker_is_killed(
     same_model(fre.load(file), model, sorted(folder.iterdir())[:10])
 
 
+@pytest.mark.slow
 @needs_ray
 def test_the_reference_is_that_of_one_process_and_unreadable_images_are_left_out(
     nodes: Nodes, folder: Path, incoming: Path, tmp_path: Path
@@ -314,6 +315,7 @@ def test_a_run_that_was_killed_goes_on_with_the_list_that_it_had(
     assert "another run, whose shard_size is 16 and not 7" in refusal(*shards_of_seven)
 
 
+@pytest.mark.slow
 @needs_ray
 def test_errors_of_workers_are_told_as_what_they_are(
     nodes: Nodes, model_file: Path, folder: Path, tmp_path: Path

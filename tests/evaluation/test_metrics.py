@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from conftest import examples
 from fre.errors import OptionError
 from fre.evaluation.metrics import (
     PixelMetrics,
@@ -519,7 +518,7 @@ near_one = st.integers(0, 4000).map(lambda i: float(np.float32(1 + i * 2.0**-23)
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(120), deadline=None)
+@settings(max_examples=15)
 @given(st.data(), st.sampled_from([any_float32, near_one]), st.sampled_from([0.1, 0.3, 1.0]))
 def test_streaming_is_exact_for_any_maps_rounded_to_bins(data, elements, limit):
     shapes = data.draw(st.lists(st.sampled_from([(3, 4), (5, 2)]), min_size=1, max_size=3))

@@ -95,6 +95,7 @@ def test_images_like_those_of_the_training_are_never_outside() -> None:
         assert limits.reason(appearance(images[0] - np.uint8(3))) is None
 
 
+@pytest.mark.slow
 def test_updates_and_merges_widen_the_ranges() -> None:
     dark = [texture(seed) // 3 for seed in range(40, 46)]
     one, two = fitted(8), FRE(size=96).fit(dark)

@@ -212,6 +212,7 @@ def test_a_model_reads_deep_images_as_it_was_trained(tmp_path: Path) -> None:
         fre.FRE(**SMALL, bits=11).fit(tmp_path / "12")
 
 
+@pytest.mark.slow
 def test_updates_and_merges_keep_the_range(tmp_path: Path) -> None:
     twelve = fre.FRE(size=64).fit(folder(tmp_path / "12", 12))
     more = folder(tmp_path / "more", 12, start=20)

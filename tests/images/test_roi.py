@@ -301,6 +301,7 @@ def test_a_region_that_a_small_image_loses() -> None:
         model.predict(texture(0, (12, 30)))
 
 
+@pytest.mark.slow
 def test_openvino_agrees_on_a_model_with_a_region(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="needs fre[openvino]")
     for options in (STRETCH, LETTERBOX, TILES, STRETCH | PATCH):

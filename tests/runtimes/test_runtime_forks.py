@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -17,10 +18,12 @@ RUNTIMES = [
     "onnxruntime",
     pytest.param(
         "openvino",
-        marks=pytest.mark.skipif(
-            subprocess.run([sys.executable, "-c", "import openvino"], check=False).returncode != 0,
-            reason="needs fre[openvino]",
-        ),
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(
+                importlib.util.find_spec("openvino") is None, reason="needs fre[openvino]"
+            ),
+        ],
     ),
 ]
 

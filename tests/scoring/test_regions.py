@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from conftest import examples
 from fre.errors import OptionError
 from fre.scoring.regions import Region, find_regions, label
 
@@ -128,7 +127,7 @@ def test_regions_of_a_larger_map():
     )
 
 
-@settings(max_examples=examples(50), deadline=None)
+@settings(max_examples=6)
 @given(
     hnp.arrays(
         np.float32,

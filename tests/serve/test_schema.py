@@ -36,7 +36,7 @@ def test_every_operation_keeps_its_promises(tmp_path: Path) -> None:
         server.predict(*write_images(tmp_path / "images", 8), model="plate")
         done = subprocess.run(
             [
-                Path(sys.executable).with_name("st"),
+                Path(sys.executable).with_name("schemathesis"),
                 "run",
                 f"{server.url}/openapi.json",
                 *("--header", f"Authorization: Bearer {TOKEN}"),

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import shutil
-import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from PIL import Image
 import fre
 from commands import fre as command
 from conftest import texture
-from serving import Server, needs_serve, problem, write_images
+from serving import LocalServer, Server, needs_serve, problem, write_images
 
 pytestmark = needs_serve
 TOKEN = "a-token-for-the-tests-0123456789"
@@ -141,7 +140,7 @@ def test_the_threshold_is_written_into_the_model(
     models: Path, weave: Path, images: list[Path]
 ) -> None:
     url = "/v1/models/weave/threshold"
-    with Server(models) as server:
+    with LocalServer(models) as server:
         before = server.client.get("/v1/models/weave/calibration").json()
         # In another batch a score may differ in its last digits.
         highest = max(item["score"] for item in server.predict(*images)) + 0.01
@@ -166,7 +165,7 @@ def test_the_threshold_is_written_into_the_model(
 
 
 def test_the_history_is_paged_filtered_and_exported(models: Path, images: list[Path]) -> None:
-    with Server(models) as server:
+    with LocalServer(models) as server:
         server.predict(*images[:8], source="page")
         server.predict(*images[8:], source="line")
         everything = server.client.get("/v1/results", params={"limit": 500}).json()
@@ -206,7 +205,7 @@ def test_the_history_is_paged_filtered_and_exported(models: Path, images: list[P
 
 
 def test_verdicts_are_kept(models: Path, images: list[Path]) -> None:
-    with Server(models) as server:
+    with LocalServer(models) as server:
         results = server.predict(*images)
         alarm = next(item["id"] for item in results if item["anomalous"])
         fine = next(item["id"] for item in results if not item["anomalous"])
@@ -220,7 +219,7 @@ def test_verdicts_are_kept(models: Path, images: list[Path]) -> None:
         good = server.client.get("/v1/results?verdict=good").json()["results"]
         assert [r["id"] for r in good] == [alarm]
         assert server.client.get("/v1/results?verdict=none").json()["total"] == 14
-    with Server(models) as server:
+    with LocalServer(models) as server:
         assert server.client.get("/v1/results?verdict=any").json()["total"] == 2
         server.client.put(f"/v1/results/{fine}/verdict", json={"verdict": None})
         assert server.client.get("/v1/results?verdict=any").json()["total"] == 1
@@ -313,7 +312,7 @@ def test_training_from_images_zip_and_samples(
             file.write(path, f"parts/{path.name}")
         file.writestr("parts/readme.txt", "not an image")
         file.writestr("__MACOSX/parts/._0.png", "not an image")
-    with Server(models) as server:
+    with LocalServer(models) as server:
         post = server.client.post
         uploads = [("files", (path.name, path.read_bytes())) for path in paths]
         uploads.append(("files", ("notes.png", b"not an image")))
@@ -371,7 +370,7 @@ def test_a_model_learns_more_from_uploads_and_from_marked_results(
     for seed, path in enumerate(new, 200):
         Image.fromarray(texture(seed)).save(path)
     uploads = [("files", (path.name, path.read_bytes())) for path in new]
-    with Server(models) as server:
+    with LocalServer(models) as server:
         post, url = server.client.post, "/v1/models/weave/update"
         able = {
             m["name"]: m["can_update"] for m in server.client.get("/v1/models").json()["models"]
@@ -481,9 +480,8 @@ def test_a_job_can_be_cancelled_and_too_many_are_refused(models: Path) -> None:
     assert [path.name for path in models.glob("*.onnx")] == ["weave.onnx"]
 
 
-@pytest.mark.slow
 def test_a_single_file_serves_but_does_not_train(models: Path, images: list[Path]) -> None:
-    with Server(models / "weave.onnx") as server:
+    with LocalServer(models / "weave.onnx") as server:
         assert len(server.predict(*images[:2])) == 2
         assert server.client.get("/v1/service").json()["can_train"] is False
         problem(server.client.post("/v1/train?name=x&samples=10"), 409, "conflict")
@@ -530,7 +528,7 @@ def test_rate_and_drift(models: Path, tmp_path: Path) -> None:
 
 
 def test_events(models: Path, images: list[Path]) -> None:
-    with Server(models) as server, server.client.stream("GET", "/v1/events") as stream:
+    with LocalServer(models) as server, server.client.stream("GET", "/v1/events") as stream:
         lines = stream.iter_lines()
         assert next(lines).startswith("retry:")
         next(lines)
@@ -544,15 +542,14 @@ def test_events(models: Path, images: list[Path]) -> None:
         assert next(lines) == "event: verdict"
         assert json.loads(next(lines).removeprefix("data: "))["verdict"] == "good"
         next(lines)
-        server.process.send_signal(signal.SIGTERM)
+        server.end()
         assert list(lines) == []
-        assert server.stop() == 0
 
 
 def test_a_watched_folder(models: Path, tmp_path: Path) -> None:
     folder = tmp_path / "incoming"
     first = write_images(folder, 6)
-    with Server(models, "--watch", folder) as server:
+    with LocalServer(models, watch=folder) as server:
         assert server.client.get("/v1/service").json()["watch"]["model"] == "weave"
 
         def wait(n: int) -> list[dict[str, Any]]:
@@ -569,7 +566,7 @@ def test_a_watched_folder(models: Path, tmp_path: Path) -> None:
         beside.rename(folder / "renamed.png")
         assert "renamed.png" in {r["name"] for r in wait(7)}
     write_images(folder, 4, first=2000)
-    with Server(models, "--watch", folder) as server:
+    with LocalServer(models, watch=folder) as server:
         names = [r["name"] for r in wait(11)]
         time.sleep(1.0)
         assert server.client.get("/v1/results?source=watch").json()["total"] == 11
@@ -579,7 +576,7 @@ def test_a_watched_folder(models: Path, tmp_path: Path) -> None:
 def test_a_token_is_asked_for(models: Path, images: list[Path]) -> None:
     import httpx
 
-    with Server(models, token=TOKEN) as server:
+    with LocalServer(models, token=TOKEN) as server:
         assert server.client.get("/v1/models").status_code == 200
         with httpx.Client(base_url=server.url) as stranger:
             assert stranger.get("/healthz").status_code == 200
@@ -614,7 +611,7 @@ def test_other_pages_and_names_are_refused(server: Server, models: Path) -> None
     own = {"Origin": server.url}
     assert put(url, json={}, headers=own).status_code == 422
     assert get("/healthz").headers["x-content-type-options"] == "nosniff"
-    with Server(models, "--cors", "https://line.example") as other:
+    with LocalServer(models, cors=("https://line.example",)) as other:
         headers = {"Origin": "https://line.example"}
         answer = other.client.get("/v1/models", headers=headers)
         assert answer.headers["access-control-allow-origin"] == "https://line.example"
@@ -622,7 +619,6 @@ def test_other_pages_and_names_are_refused(server: Server, models: Path) -> None
         problem(other.client.put(url, json={}, headers=foreign), 403, "forbidden")
 
 
-@pytest.mark.slow
 def test_mistakes_on_the_command_line(models: Path, tmp_path: Path) -> None:
     def refused(*arguments: object) -> str:
         done = command("serve", *arguments)
@@ -645,7 +641,7 @@ def test_mistakes_on_the_command_line(models: Path, tmp_path: Path) -> None:
 def test_metrics(models: Path, images: list[Path]) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
-    with Server(models) as server:
+    with LocalServer(models) as server:
         items = server.predict(*images)
         text = server.client.get("/metrics").text
     values = {

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from conftest import LowRank, examples, low_rank_features
+from conftest import LowRank, low_rank_features
 from fre.errors import OptionError
 from fre.subspaces.cross_fit import make_folds
 from fre.subspaces.gram import Gram
@@ -44,7 +44,7 @@ def test_equals_scikit_learn(n: int, dimension: int, variance: float) -> None:
 
 
 @given(low_rank=low_rank_features(), variance=st.sampled_from([0.5, 0.97, 1.0]))
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=18)
 def test_algebra(low_rank: LowRank, variance: float) -> None:
     """Orthonormal, no larger than the data's rank, and complementary to the residual."""
     X, n, rank, offset = low_rank

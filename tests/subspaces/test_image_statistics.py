@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from conftest import LowRank, examples, low_rank_features
+from conftest import LowRank, low_rank_features
 from fre.errors import ModelFileError, OptionError
 from fre.subspaces.accumulator import Accumulator
 from fre.subspaces.gram import Gram
@@ -89,7 +89,7 @@ def mergers(draw: st.DrawFn) -> tuple[np.ndarray, list[int], int]:
 
 
 @given(mergers())
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=18)
 def test_any_split_and_order_is_one_fit_of_all(case: tuple[np.ndarray, list[int], int]) -> None:
     X, sizes, seed = case
     parts = split(X, sizes)
@@ -107,7 +107,7 @@ def test_any_split_and_order_is_one_fit_of_all(case: tuple[np.ndarray, list[int]
 
 
 @given(mergers(), st.integers(1, 8))
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=18)
 def test_beyond_capacity_the_error_is_within_the_bound(
     case: tuple[np.ndarray, list[int], int], capacity: int
 ) -> None:
@@ -150,7 +150,7 @@ def test_beyond_capacity_the_error_is_within_the_bound(
     tail=st.floats(0.001, 0.3),
     seed=st.integers(0, 10_000),
 )
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=12)
 def test_beyond_capacity_the_angles_are_within_the_bound(
     sizes: list[int], tail: float, seed: int
 ) -> None:
@@ -208,11 +208,10 @@ def test_columns_are_decomposed_by_their_products_only_where_that_is_exact(weake
     assert norm(held(statistics) - centred.T @ centred) <= statistics.lost * (1 + 1e-6) + 1e-12
 
 
-@pytest.mark.slow
-def test_two_thousand_single_rows() -> None:
-    X = features(2000, 60, 30, offset=300)
+def test_many_single_rows() -> None:
+    X = features(500, 60, 30, offset=300)
     statistics = ImageStatistics.of(X[:1])
-    for row in range(1, 2000):
+    for row in range(1, 500):
         statistics = statistics.update(X[row : row + 1])
     check_equal(statistics, X)
     reference = np.linalg.svd(X - X.astype(np.float64).mean(axis=0))
@@ -220,10 +219,10 @@ def test_two_thousand_single_rows() -> None:
     assert angle(reference.Vh[:30].T, statistics.basis[:, :30]) < 1e-9
 
 
-def test_two_thousand_single_rows_beyond_capacity() -> None:
-    X = features(2000, 60, 30)
+def test_many_single_rows_beyond_capacity() -> None:
+    X = features(500, 60, 30)
     statistics = ImageStatistics.of(X[:1], capacity=35)
-    for row in range(1, 2000):
+    for row in range(1, 500):
         statistics = statistics.update(X[row : row + 1])
     assert statistics.rank == 35
     assert orthogonality(statistics.basis) < 1e-12
@@ -244,7 +243,7 @@ def test_a_basis_that_has_drifted_is_made_orthonormal_again() -> None:
     assert norm(held(updated) - scatter(X)) < 1e-9 * norm(scatter(X))
 
 
-@pytest.mark.parametrize(("n", "dimension"), [(40, 300), (300, 40), (60, 60), (600, 700)])
+@pytest.mark.parametrize(("n", "dimension"), [(40, 300), (300, 40), (60, 60), (200, 240)])
 @pytest.mark.parametrize("variance", [0.5, 0.97, 0.999])
 def test_a_cut_equals_one_fit_and_scikit_learn(n: int, dimension: int, variance: float) -> None:
     X = features(n, dimension, 12)
@@ -276,7 +275,7 @@ def test_a_cut_is_the_same_in_any_order_signs_included() -> None:
 
 
 @given(low_rank=low_rank_features(), variance=st.sampled_from([0.5, 0.97, 1.0]))
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=18)
 def test_a_cut_has_the_rank_of_one_fit(low_rank: LowRank, variance: float) -> None:
     X = low_rank.X
     first, *rest = np.array_split(X, min(3, len(X)))
@@ -423,7 +422,7 @@ def stored(statistics: ImageStatistics | PositionStatistics) -> list[bytes]:
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 7))
-@settings(max_examples=examples(30), deadline=None)
+@settings(max_examples=5)
 def test_an_accumulator_does_not_care_about_batches_or_stops(sizes: list[int], stop: int) -> None:
     sizes.append(1)
     X = features(sum(sizes), 60, 12)

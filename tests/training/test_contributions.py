@@ -12,7 +12,8 @@ import pytest
 from conftest import texture
 from fre import FRE, Method
 from fre.model import Model
-from fre.runtimes.runtime import open_runtime, with_outputs
+from fre.onnx_tools.protobuf import with_outputs
+from fre.runtimes.runtime import open_runtime
 from fre.scoring.graph import MAP, SCORE
 from fre.scoring.regions import find_regions, label
 

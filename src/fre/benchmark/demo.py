@@ -14,7 +14,7 @@ from fre.evaluation.figures import Evaluation
 from fre.images.decode import read_image
 from fre.model import Model
 from fre.report.heatmaps import Tile, contact_sheet, outline, overlay
-from fre.report.of_model import report_on
+from fre.report.page import report_on
 from fre.types import ImageArray, Progress
 
 

@@ -1,4 +1,4 @@
-"""How much memory the process has used at most."""
+"""Peak memory of this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CLEAR = Path("/proc/self/clear_refs")
 
 
 def reset_peak_memory() -> bool:
-    """Count the peak from now on; false where the system can't (anything but Linux)."""
+    """Measure the peak from now on; return false if the system can't (only Linux can)."""
     try:
         CLEAR.write_text("5")
     except OSError:
@@ -19,7 +19,7 @@ def reset_peak_memory() -> bool:
 
 
 def peak_memory() -> int | None:
-    """The largest resident size since the last reset, in bytes; ``None`` if it is not known."""
+    """Return the largest resident size since the last reset, in bytes; ``None`` if unknown."""
     try:
         found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
     except OSError:

@@ -32,7 +32,7 @@ def demo(output: Path | None, seed: int, json_file: str | None) -> None:
     Example: fre demo
     """
     from fre.benchmark.demo import run_demo
-    from fre.storage.files import staged_folder
+    from fre.storage.staged_folder import staged_folder
 
     folder = output or _free_folder("fre-demo")
     with staged_folder(folder) as staging, progress_bar() as progress:

@@ -67,7 +67,7 @@ def evaluate(
     """
     from fre.evaluation.evaluate import evaluate as measure
     from fre.model import load
-    from fre.report.of_model import report_on
+    from fre.report.page import report_on
     from fre.storage.files import check_writable
 
     if report:

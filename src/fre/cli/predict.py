@@ -172,8 +172,9 @@ def _predict_here(
 
     from fre.model import load
     from fre.report.prediction_files import FolderWriter, output_names
-    from fre.storage.files import encode_text, staged_folder, write_atomic
+    from fre.storage.files import encode_text, write_atomic
     from fre.storage.listing import RESULTS
+    from fre.storage.staged_folder import staged_folder
 
     loaded = load(model, runtime=runtime, threads=threads, many=True)
     paths = [path for source in images for path in _images_of(source)]

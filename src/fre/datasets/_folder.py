@@ -24,13 +24,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fre.datasets._contents import Contents, count, good_samples, some
+from fre.datasets._contents import Contents, count, good_samples, some, split_unpublished
 from fre.datasets._groups import Group, bare_key, group_images, listed, note_left_out, of, paths_of
 from fre.datasets._masks import (
     attach_masks,
     drawn_masks,
     marked_images,
     marks,
+    note_drawn,
     separate_masks,
 )
 from fre.datasets._names import (
@@ -42,14 +43,13 @@ from fre.datasets._names import (
     says_only_that,
     split_of,
 )
-from fre.datasets._split import split_unpublished
 from fre.datasets.samples import Sample
 from fre.errors import DatasetError
 from fre.storage.listing import find_images, folder_name, image_key, relative, subfolders
 
 
 def find_folder(root: Path, children: Sequence[Path]) -> dict[str, Path]:
-    """The folder itself, or those in it that hold a folder of good images."""
+    """Return the folder itself, or its folders that hold a folder of good images."""
     if not root.is_dir():
         return {}
     names = Names()
@@ -87,7 +87,7 @@ def read_folder(root: Path, category: str, good: Sequence[str] = ()) -> Contents
             f"folder or add --good {folder_name(root)}"
         )
     drawn = drawn_masks(suspects, images)
-    notes = _note_drawn(drawn, root)
+    notes = [note_drawn(drawn, root)] if drawn else []
     groups = [
         Group(group.meaning, group.name, kept)
         for group in groups
@@ -122,7 +122,7 @@ def read_folder(root: Path, category: str, good: Sequence[str] = ()) -> Contents
 
 
 def _by_split(samples: Sequence[Sample], root: Path, notes: Sequence[str]) -> Contents | None:
-    """Contents by folders such as ``good/train`` and ``bad/test``; ``None`` without these."""
+    """Return contents by folders such as ``good/train`` and ``bad/test``, or ``None``."""
     splits = [
         next(filter(None, map(split_of, relative(s.path, root).split("/")[:-1])), None)
         for s in samples
@@ -142,7 +142,7 @@ def _by_split(samples: Sequence[Sample], root: Path, notes: Sequence[str]) -> Co
 
 
 def _says_nothing(name: str) -> bool:
-    """Whether a name is no kind of defect: ``monday`` and ``images``, but not ``3``."""
+    """Return whether a name is no kind of defect: ``monday`` and ``images``, but not ``3``."""
     return is_neutral(name) and not name.isdigit()
 
 
@@ -187,7 +187,7 @@ def _without_marked(
 def _judged_by_masks(
     groups: Sequence[Group], masks: Sequence[tuple[str, Path]], root: Path
 ) -> list[Sample]:
-    """Samples where no folder is called good: a mask tells whether an image has a defect.
+    """Return samples where no folder is called good: a mask tells whether an image has a defect.
 
     Raises:
         DatasetError: neither a folder's name nor a mask tells whether an image is good.
@@ -277,17 +277,8 @@ def _note_empty(root: Path, images: Sequence[Path], names: Names) -> list[str]:
     ]
 
 
-def _note_drawn(drawn: set[Path], root: Path) -> list[str]:
-    if not drawn:
-        return []
-    return [
-        f"{count(len(drawn), 'picture')} of few colours and named after other images, taken as "
-        f"masks: {some(sorted(drawn), root)}"
-    ]
-
-
 def _first_of_each(groups: Sequence[Group], root: Path) -> tuple[list[tuple[str, Path]], list[str]]:
-    """Masks with their keys; where two folders have masks of the same keys, the first folder's."""
+    """Return masks with their keys, from the first of several folders with the same keys."""
     masks: list[tuple[str, Path]] = []
     owners: dict[str, str] = {}
     notes: list[str] = []
@@ -303,7 +294,7 @@ def _first_of_each(groups: Sequence[Group], root: Path) -> tuple[list[tuple[str,
 
 
 def _drawn_keys(drawn: set[Path], root: Path, images: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Masks that were found by their content, with their keys.
+    """Return masks that were found by their content, with their keys.
 
     Such a mask lies beside its image, or in a folder for masks whose name tells nothing.
     """

@@ -20,9 +20,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fre.datasets._contents import Contents, count, some
+from fre.datasets._contents import Contents, count, good_only, some, split_unpublished
 from fre.datasets._masks import mask_is_empty
-from fre.datasets._split import good_only, split_unpublished
 from fre.datasets.samples import Sample
 from fre.storage.listing import folder_name, image_key, images_in, subfolders
 
@@ -32,13 +31,13 @@ _SDD2_ENDING = "_GT"
 
 
 def find_kolektorsdd(root: Path, children: Sequence[Path]) -> dict[str, Path]:
-    """KolektorSDD at ``root``."""
+    """Return KolektorSDD at ``root``."""
     is_it = any(_ITEM.fullmatch(child.name) for child in children)
     return {folder_name(root): root} if is_it else {}
 
 
 def find_kolektorsdd2(root: Path, children: Sequence[Path]) -> dict[str, Path]:
-    """KolektorSDD2 at ``root``."""
+    """Return KolektorSDD2 at ``root``."""
     is_it = any(
         path.stem.endswith(_SDD2_ENDING)
         for child in children
@@ -49,7 +48,7 @@ def find_kolektorsdd2(root: Path, children: Sequence[Path]) -> dict[str, Path]:
 
 
 def read_kolektorsdd(root: Path, category: str) -> Contents:
-    """KolektorSDD, split by item."""
+    """Read KolektorSDD, split by item."""
     samples: list[Sample] = []
     notes: list[str] = []
     for item in subfolders(root):
@@ -63,7 +62,7 @@ def read_kolektorsdd(root: Path, category: str) -> Contents:
 
 
 def read_kolektorsdd2(root: Path, category: str) -> Contents:
-    """KolektorSDD2 in its published split."""
+    """Read KolektorSDD2 in its published split."""
     notes: list[str] = []
     train = _read_labelled(root / "train", _SDD2_ENDING, root, notes)
     test = _read_labelled(root / "test", _SDD2_ENDING, root, notes)

@@ -29,10 +29,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fre.datasets._contents import Contents, count
+from fre.datasets._contents import Contents, count, good_only, split_unpublished
 from fre.datasets._masks import note_unpaired
 from fre.datasets._names import Meaning, meaning, similar_good_word, split_of
-from fre.datasets._split import good_only, split_unpublished
 from fre.datasets.samples import Sample
 from fre.errors import DatasetError
 from fre.storage.listing import SUFFIXES, image_key, suffix
@@ -50,13 +49,13 @@ class _Row(NamedTuple):
 
 
 def find_list(root: Path, children: Sequence[Path]) -> dict[str, Path]:
-    """The list itself."""
+    """Return the list itself."""
     is_it = root.suffix.lower() in LIST_SUFFIXES and root.is_file()
     return {root.stem: root} if is_it else {}
 
 
 def read_list(path: Path, category: str) -> Contents:
-    """A list of images."""
+    """Read a list of images."""
     rows = [_parse(values, where, path.parent) for where, values in _read_rows(path)]
     _check_labels(rows, path)
     if any(row.split for row in rows):
@@ -110,18 +109,20 @@ def _check_labels(rows: Sequence[_Row], path: Path) -> None:
     )
 
 
+_NUMBERS = {
+    **dict.fromkeys(("0", "0.0", "false"), Meaning.GOOD),
+    **dict.fromkeys(("1", "1.0", "true"), Meaning.DEFECT),
+}
+"""Labels as programs write them."""
+
+
 def _meaning(label: str) -> Meaning | None:
-    """Return the meaning of a label; numbers as programs write them are 0 and 1."""
-    text = label.casefold()
-    if text in ("0", "0.0", "false"):
-        return Meaning.GOOD
-    if text in ("1", "1.0", "true"):
-        return Meaning.DEFECT
-    return meaning(label)
+    """Return the meaning of a label: a number or a word."""
+    return _NUMBERS.get(label.casefold()) or meaning(label)
 
 
 def _is_negative(label: str) -> bool:
-    """Whether a label is a negative number: some programs write -1 for defects, others for good."""
+    """Return whether a label is negative: some programs write -1 for defects, others for good."""
     try:
         return float(label) < 0
     except ValueError:
@@ -139,7 +140,7 @@ def _by_split(rows: Sequence[_Row], path: Path) -> Contents:
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Where each row stands, and its values."""
+    """Yield where each row stands, and its values."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix.lower() in _JSON_LINES:
@@ -172,7 +173,7 @@ def _read_csv(file: Any, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _is_bare(line: str, path: Path) -> bool:
-    """Whether a text file is a list of paths without a header."""
+    """Return whether a text file is a list of paths without a header."""
     first = line.strip()
     if path.suffix.lower() != ".txt" or not first:
         return False
@@ -238,4 +239,4 @@ def _label(label: object, where: str) -> str:
 def _kind(label: str) -> str:
     if _meaning(label) is Meaning.GOOD:
         return "good"
-    return "defect" if label.casefold() in ("1", "1.0", "true") else label
+    return "defect" if label.casefold() in _NUMBERS else label

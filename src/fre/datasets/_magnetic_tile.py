@@ -14,9 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fre.datasets._contents import Contents, count, some
+from fre.datasets._contents import Contents, count, some, split_unpublished
 from fre.datasets._masks import note_unpaired
-from fre.datasets._split import split_unpublished
 from fre.datasets.samples import Sample
 from fre.storage.listing import folder_name, image_key, images_in, subfolders, suffix
 
@@ -25,13 +24,13 @@ _GOOD = "free"
 
 
 def find_magnetic_tile(root: Path, children: Sequence[Path]) -> dict[str, Path]:
-    """The magnetic tiles at ``root``."""
+    """Return the magnetic tiles at ``root``."""
     is_it = any(_is_kind(child) for child in children)
     return {folder_name(root): root} if is_it else {}
 
 
 def read_magnetic_tile(root: Path, category: str) -> Contents:
-    """The magnetic tiles, split by file name."""
+    """Read the magnetic tiles, split by file name."""
     samples: list[Sample] = []
     orphans: list[Path] = []
     for folder in subfolders(root):

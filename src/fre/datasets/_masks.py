@@ -84,11 +84,20 @@ def drawn_masks(suspects: Sequence[Path], images: Sequence[Path]) -> set[Path]:
     return found
 
 
+def note_drawn(drawn: Iterable[Path], root: Path) -> str:
+    """Return the note on the masks that `drawn_masks` found."""
+    paths = sorted(drawn)
+    return (
+        f"{count(len(paths), 'picture')} of few colours and named after other images, taken as "
+        f"masks: {some(paths, root)}"
+    )
+
+
 _ONE, _FEW, _MANY = "one", "few", "many"
 
 
 def _colours(path: Path) -> str | None:
-    """Whether an image has one, few or many colours; ``None`` if it can't be read."""
+    """Return whether an image has one, few or many colours; ``None`` if it can't be read."""
     try:
         with open_image(path) as image:
             colours = image.getcolors(_DRAWN_COLOURS)
@@ -196,7 +205,7 @@ def _pair(
 
 
 def note_unpaired(samples: Iterable[Sample], root: Path) -> list[str]:
-    """A note on defective samples without a mask, where others have one."""
+    """Return a note on defective samples without a mask, where others have one."""
     defects = [sample for sample in samples if not sample.good]
     bare = [sample.path for sample in defects if not sample.masks]
     if not bare or len(bare) == len(defects):
@@ -208,7 +217,7 @@ def note_unpaired(samples: Iterable[Sample], root: Path) -> list[str]:
 
 
 def load_mask(sample: Sample, size: tuple[int, int]) -> MaskArray | None:
-    """The union of a sample's masks.
+    """Return the union of a sample's masks.
 
     Any colour but black counts as a defect, whatever its value: some datasets number their
     kinds of defect 1, 2, 3. Transparent pixels do not count. Where the colour is black all over,
@@ -247,16 +256,16 @@ def marked_images(masks: Iterable[tuple[str, Path]], keys: Container[str]) -> se
 
 
 def marks(mask: Path) -> bool:
-    """Whether a mask marks something, or can't be read."""
+    """Return whether a mask marks something, or can't be read."""
     try:
         return not mask_is_empty(mask)
     except ImageError:
-        # An image with an unreadable mask may have a defect: it is not learnt.
+        # An image with an unreadable mask may have a defect: it is not trained on.
         return True
 
 
 def mask_is_empty(path: Path) -> bool:
-    """Whether a mask marks no defect at all.
+    """Return whether a mask marks no defect at all.
 
     Raises:
         ImageError: the mask can't be read.

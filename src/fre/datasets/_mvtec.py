@@ -37,6 +37,7 @@ from fre.datasets._masks import (
     drawn_masks,
     marked_images,
     masks_below,
+    note_drawn,
     separate_masks,
 )
 from fre.datasets._names import Meaning, Names, are_neutral, meaning, split_of
@@ -53,33 +54,33 @@ from fre.storage.listing import (
 
 
 def is_mvtec(folder: Path) -> bool:
-    """Whether the folder is one category in MVTec AD's shape."""
+    """Return whether the folder is one category in MVTec AD's shape."""
     if (folder / "train").is_dir() or (folder / "test").is_dir():
         return True
     return any(split_of(child.name) in ("train", "test") for child in subfolders(folder))
 
 
 def is_btad(folder: Path) -> bool:
-    """Whether the folder is one category of BTAD."""
+    """Return whether the folder is one category of BTAD."""
     return any((folder / name).is_dir() for name in ("train/ok", "test/ok", "test/ko"))
 
 
 def is_loco(folder: Path) -> bool:
-    """Whether the folder is one category of MVTec LOCO AD."""
+    """Return whether the folder is one category of MVTec LOCO AD."""
     return any(
         (folder / "test" / kind).is_dir() for kind in ("logical_anomalies", "structural_anomalies")
     )
 
 
 def is_ad2(folder: Path) -> bool:
-    """Whether the folder is one category of MVTec AD 2."""
+    """Return whether the folder is one category of MVTec AD 2."""
     return (folder / "test_public").is_dir()
 
 
 def by_folder(
     is_category: Callable[[Path], bool],
 ) -> Callable[[Path, Sequence[Path]], dict[str, Path]]:
-    """A finder of categories: the root itself is one, or some of its folders are."""
+    """Return a finder of categories: the root itself is one, or some of its folders are."""
 
     def find(root: Path, children: Sequence[Path]) -> dict[str, Path]:
         if is_category(root):
@@ -123,12 +124,8 @@ def _read(folder: Path, names: Names, *, test: Path, masks: Path) -> Contents:
         return _key_below_kind(sample.path, test)
 
     samples, own_masks, test_notes = _read_test(folder, test, masks, names)
-    paired, mask_notes = attach_masks(
-        samples,
-        key,
-        [*masks_below(masks), *own_masks],
-        folder,
-    )
+    named = [*masks_below(masks), *own_masks]
+    paired, mask_notes = attach_masks(samples, key, named, folder)
     notes = [*train_notes, *test_notes]
     bare = {sample.kind for sample in paired if not sample.good} - {
         sample.kind for sample in paired if sample.masks
@@ -138,16 +135,9 @@ def _read(folder: Path, names: Names, *, test: Path, masks: Path) -> Contents:
     if drawn := drawn_masks(suspects, [sample.path for sample in samples]):
         photographs = [sample for sample in samples if sample.path not in drawn]
         keyed = [(image_key(path, test).partition("/")[2], path) for path in sorted(drawn)]
-        notes.append(
-            f"{test.name}: {count(len(drawn), 'picture')} of few colours and named after other "
-            f"images, taken as masks: {some(sorted(drawn), folder)}"
-        )
-        paired, mask_notes = attach_masks(
-            photographs,
-            key,
-            [*masks_below(masks), *own_masks, *keyed],
-            folder,
-        )
+        notes.append(f"{test.name}: {note_drawn(drawn, folder)}")
+        named += keyed
+        paired, mask_notes = attach_masks(photographs, key, named, folder)
     unused = _note_unused(folder, (train_folder, test, masks))
     return Contents(train, paired, [*notes, *unused, *mask_notes])
 
@@ -192,7 +182,7 @@ def _read_train(folder: Path, train: Path, names: Names) -> tuple[list[Sample], 
 
 
 def _namesakes(images: Sequence[Path], root: Path) -> list[Path]:
-    """Images that differ from another one in their suffix only."""
+    """Return images that differ from another one in their suffix only."""
     if len({suffix(str(path)) for path in images}) < 2:
         return []
     number = Counter(image_key(path, root) for path in images)
@@ -230,7 +220,7 @@ def _read_test(
 
 
 def _key_below_kind(path: Path, test: Path) -> str:
-    """The key of an image or a mask: its kind and, without ``rgb`` or ``gt``, its name."""
+    """Return the key of an image or a mask: its kind and, without ``rgb`` or ``gt``, its name."""
     kind, there, _ = image_key(path, test).partition("/")
     if not there or meaning(kind) is Meaning.MASK:
         return bare_key(path, test)

@@ -31,9 +31,8 @@ def open_dataset(
 ) -> Dataset:
     """Open a dataset: its images to train on and to test on, without reading them.
 
-    The layout is recognised from what is in the folder. What is odd about it, such as a mask
-    without an image, is in the dataset's ``notes``; a dataset may lack a split, see
-    ``require_train`` and ``require_test``.
+    The content of the folder tells the layout. The dataset's ``notes`` name oddities, such as a
+    mask without an image. A dataset may lack a split: see ``require_train`` and ``require_test``.
 
     Args:
         root: a dataset's folder, one category of it, a plain folder of images, or a list of
@@ -80,7 +79,7 @@ def open_datasets(root: Path | str, *, layout: str | None = None) -> list[Datase
 
 
 def categories(root: Path | str, *, layout: str | None = None) -> list[str]:
-    """The categories of a dataset, which ``open_dataset(root, category=...)`` takes.
+    """Return the categories of a dataset, which ``open_dataset(root, category=...)`` takes.
 
     A folder without categories is the only category of itself.
     """
@@ -88,7 +87,7 @@ def categories(root: Path | str, *, layout: str | None = None) -> list[str]:
 
 
 def training_images(data: Path | str) -> list[Path]:
-    """The good images to train on.
+    """Return the good images to train on.
 
     Args:
         data: a folder of good images, flat or nested; a dataset, of which the training split
@@ -101,7 +100,7 @@ def training_images(data: Path | str) -> list[Path]:
 
 
 def require_train(dataset: Dataset) -> tuple[Sample, ...]:
-    """The samples to train on.
+    """Return the samples to train on.
 
     Raises:
         DatasetError: there are none.
@@ -113,7 +112,7 @@ def require_train(dataset: Dataset) -> tuple[Sample, ...]:
 
 
 def require_test(dataset: Dataset) -> tuple[Sample, ...]:
-    """The samples to test on.
+    """Return the samples to test on.
 
     Raises:
         DatasetError: there are none.

@@ -19,9 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fre.datasets._contents import Contents, count, some
+from fre.datasets._contents import Contents, count, good_only, some
 from fre.datasets._masks import note_unpaired
-from fre.datasets._split import good_only
 from fre.datasets.samples import Sample
 from fre.errors import DatasetError
 from fre.storage.listing import natural_key
@@ -31,7 +30,7 @@ _IMAGE_FOLDERS = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw", "
 
 
 def find_real_iad(root: Path, children: Sequence[Path]) -> dict[str, Path]:
-    """The categories of Real-IAD at ``root``: name -> JSON file."""
+    """Return the categories of Real-IAD at ``root``: name -> JSON file."""
     if root.is_file():
         return {root.stem: root} if root.suffix.lower() == ".json" else {}
     for folder in _JSON_FOLDERS:
@@ -41,7 +40,7 @@ def find_real_iad(root: Path, children: Sequence[Path]) -> dict[str, Path]:
 
 
 def read_real_iad(path: Path, category: str) -> Contents:
-    """One category of Real-IAD: the images that its JSON file lists."""
+    """Read one category of Real-IAD: the images that its JSON file lists."""
     protocol = _load(path)
     meta = protocol.get("meta") or {}
     normal = str(meta.get("normal_class", "OK"))

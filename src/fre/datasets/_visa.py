@@ -18,10 +18,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fre.datasets._contents import Contents, count, good_samples, some
+from fre.datasets._contents import Contents, count, good_samples, some, split_unpublished
 from fre.datasets._masks import attach_masks, masks_below, note_unpaired
 from fre.datasets._names import is_good
-from fre.datasets._split import split_unpublished
 from fre.datasets.samples import Sample
 from fre.errors import DatasetError
 from fre.storage.listing import folder_name, image_key, images_in
@@ -31,14 +30,14 @@ _COLUMNS = ("object", "split", "label", "image", "mask")
 
 
 def find_visa(root: Path, children: Sequence[Path]) -> dict[str, Path]:
-    """The categories of VisA in or at ``root``."""
+    """Return the categories of VisA in or at ``root``."""
     if _is_category(root):
         return {folder_name(root): root}
     return {child.name: child for child in children if _is_category(child)}
 
 
 def read_visa(folder: Path, category: str) -> Contents:
-    """One category of VisA."""
+    """Read one category of VisA."""
     # By its spelling, so that a category may be a link to another place.
     root = Path(os.path.normpath(folder / ".."))
     return _read_split(root, category) if (root / _SPLIT).is_file() else _read_unsplit(folder)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fre.datasets.plates import KINDS, MIN_SIZE, draw_plate
-from fre.errors import OptionError, OutputError
+from fre.errors import OptionError
+from fre.storage.staged_folder import staged_folder
 from fre.types import Progress
 
 
@@ -38,12 +37,12 @@ def write_dataset(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> None:
-    """Write a data set of plates, whole or not at all.
+    """Write a data set of plates into a new or empty folder, whole or not at all.
 
     The same arguments give the same bytes with the same versions of NumPy and Pillow.
 
     Args:
-        root: folder to make; it may exist if it is empty.
+        root: folder to make or fill.
         n_train: number of good images to train on, at least 1.
         n_good: number of good images to test on.
         n_defect: number of defective images to test on, spread evenly over ``KINDS``.
@@ -60,26 +59,12 @@ def write_dataset(
     for name, value in given.items():
         if value < least.get(name, 0):
             raise OptionError(f"{name} must be at least {least.get(name, 0)}; got {value}")
-    root = Path(root).absolute()
     pictures = list(_pictures(n_train, n_good, n_defect, seed))
-    try:
-        if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-            raise OutputError(f"{root}: exists already; give a new or an empty folder")
-        root.parent.mkdir(parents=True, exist_ok=True)
-        partial = root.parent / f".{root.name}.{secrets.token_hex(4)}.partial"
-        try:
-            for done, picture in enumerate(pictures, start=1):
-                _write(partial, picture, size)
-                if progress is not None:
-                    progress("drawing", done, len(pictures))
-            if root.exists():
-                root.rmdir()
-            partial.rename(root)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"{root}: can't be written: {error.strerror or error}") from error
+    with staged_folder(root) as folder:
+        for done, picture in enumerate(pictures, start=1):
+            _write(folder, picture, size)
+            if progress is not None:
+                progress("drawing", done, len(pictures))
 
 
 def _pictures(n_train: int, n_good: int, n_defect: int, seed: int) -> Iterator[_Picture]:

@@ -40,16 +40,16 @@ from fre.types import Progress
 from fre.version import __version__
 
 PIECES = 4
-"""Pieces of work for each worker at least, so that none waits long for the last one."""
+"""Least number of pieces of work per worker, so that none waits long for the last piece."""
 
 SMALLEST, LARGEST = 32, 8192
-"""Images of a piece: enough to be worth their statistics, and not too many to do again."""
+"""Number of images of a piece: enough to be worth their statistics, and few enough to repeat."""
 
 HELD_OUT = 256
-"""Images of a piece of the second pass, which has no statistics to send."""
+"""Number of images of a piece of the second pass, which sends no statistics."""
 
 FAN_IN = 4
-"""Sums that are summed at once."""
+"""Number of statistics that one task merges."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RayFit:
         FRE().fit(folder, stream=RayFit(Cluster("10.0.0.1:6379")))
 
     Args:
-        cluster: where.
+        cluster: cluster to work on.
     """
 
     cluster: Cluster
@@ -319,7 +319,7 @@ class HoldingOut:
 
 
 def _absolute(sources: Sequence[ImageSource]) -> list[str]:
-    """Files as they are called on every machine.
+    """Return the names of files as every machine sees them.
 
     Raises:
         OptionError: some are arrays.
@@ -335,7 +335,7 @@ def _absolute(sources: Sequence[ImageSource]) -> list[str]:
 def _pieces(
     chosen: Sequence[int], fold_of: NDArray[np.intp], names: Sequence[str], size: int
 ) -> Iterator[dict[str, Any]]:
-    """Pieces of work, fold by fold, each of about ``size`` images."""
+    """Yield pieces of work, fold by fold, each of about ``size`` images."""
     numbers = np.asarray(chosen)
     for fold in np.unique(fold_of[numbers]):
         mine = numbers[fold_of[numbers] == fold]
@@ -354,7 +354,7 @@ def _sources_of(piece: Mapping[str, Any]) -> list[ImageSource]:
 def _noted(
     piece: Mapping[str, Any], images: Sequence[ImageRecord], skipped: Sequence[ImageError] | None
 ) -> dict[str, Any]:
-    """Which images were seen, as plain JSON values."""
+    """Return the images that were read and those that were skipped, as plain JSON values."""
     left_out = sorted({*range(len(piece["places"]))} - {image.place for image in images})
     return {
         "images": [image.at(piece["places"][image.place]).to_note() for image in images],
@@ -366,7 +366,7 @@ def _noted(
 
 
 def _records_from(noted: str) -> tuple[list[ImageRecord], dict[int, str]]:
-    """Images that were seen; and by its place, why another one was not."""
+    """Return records of the images that were read, and the reason of each skipped one, by place."""
     images: list[ImageRecord] = []
     skipped: dict[int, str] = {}
     for piece in json.loads(noted):
@@ -382,7 +382,7 @@ def _residuals_from(stored: Any, images: Sequence[ImageRecord]) -> HeldOutResidu
 
 
 def _packed(arrays: Mapping[str, NDArray[Any]]) -> Any:
-    """Arrays as one Arrow buffer."""
+    """Return arrays as one Arrow buffer."""
     import pyarrow as pa
 
     buffer = io.BytesIO()
@@ -392,7 +392,7 @@ def _packed(arrays: Mapping[str, NDArray[Any]]) -> Any:
 
 
 def _column(buffer: Any) -> Any:
-    """A column of one row: the buffer itself, of which Arrow would otherwise make a copy."""
+    """Return a column of one row that holds the buffer itself; Arrow would otherwise copy it."""
     import pyarrow as pa
 
     # Offsets of 64 bits: the statistics of wide layers exceed 2 GB.
@@ -401,7 +401,7 @@ def _column(buffer: Any) -> Any:
 
 
 def _unpacked(stored: Any) -> dict[str, NDArray[Any]]:
-    """The arrays of such a buffer, or of its bytes."""
+    """Return the arrays of a buffer that `_packed` made, or of its bytes."""
     import pyarrow as pa
 
     file: Any = pa.BufferReader(stored)

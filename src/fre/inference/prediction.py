@@ -99,7 +99,7 @@ def prediction_row(result: Prediction | ImageError, path: str | None = None) -> 
 
     Args:
         result: prediction or error.
-        path: path of the image in the line; ``None`` takes that of the result.
+        path: path of the image in the line; ``None`` for the result's own path.
     """
     named = {} if path is None else {"path": path}
     if isinstance(result, ImageError):

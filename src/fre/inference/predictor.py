@@ -25,10 +25,11 @@ from fre.inference.prediction import Prediction
 from fre.inference.training_images import PREFIX, OddImage, TrainingImages
 from fre.onnx_tools.check import check_model
 from fre.onnx_tools.initialisers import with_initialisers
+from fre.onnx_tools.protobuf import with_outputs
 from fre.onnx_tools.side_arrays import read_arrays, without_arrays
 from fre.parallel import available_cores, forget_in_children, in_order
 from fre.runtimes.fastest import AUTO, fastest_runtime
-from fre.runtimes.runtime import RUNTIMES, Runtime, open_runtime, with_outputs
+from fre.runtimes.runtime import RUNTIMES, Runtime, open_runtime
 from fre.scoring.calibration import Calibration
 from fre.scoring.regions import Region, find_regions, region_threshold
 from fre.storage.files import read_regular, write_atomic

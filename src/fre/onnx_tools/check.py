@@ -26,7 +26,7 @@ from fre.onnx_tools.protobuf import (
     read_varint,
     walk,
 )
-from fre.onnx_tools.sizes import Attribute, Node, SizeError, bound_sizes
+from fre.onnx_tools.sizes import MAX_RANK, Attribute, Node, SizeError, bound_sizes
 
 MAX_PARTS = 20_000
 """Largest number of nodes, and of tensors, in a graph."""
@@ -34,7 +34,6 @@ MAX_ENTRIES = 64
 """Largest number of metadata entries."""
 MAX_TEXT = 1 << 24
 """Largest size of one metadata entry, in bytes."""
-MAX_RANK = 8
 MAX_LIST = 1 << 12
 """Longest packed list that is read."""
 MAX_VALUES = 64

@@ -8,7 +8,7 @@ model by appending bytes; it needs neither the package onnx nor a second copy of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 VARINT, FIXED_64, DELIMITED, FIXED_32 = 0, 1, 2, 5
@@ -38,6 +38,19 @@ class Field(NamedTuple):
 def encode_field(number: int, content: bytes) -> bytes:
     """Encode a field of bytes: a string, or an inner message."""
     return _varint(number << 3 | DELIMITED) + _varint(len(content)) + content
+
+
+def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
+    """Return a serialised ONNX model with some of its tensors as additional outputs."""
+    # A model whose graph has only outputs: readers join it with the model before it.
+    outputs = b"".join(
+        encode_field(GRAPH_OUTPUT, encode_field(VALUE_NAME, name.encode())) for name in names
+    )
+    return model + encode_field(MODEL_GRAPH, outputs)
+
+
+MODEL_GRAPH, GRAPH_OUTPUT, VALUE_NAME = 7, 12, 1
+"""Numbers of the fields in onnx.proto: ModelProto, GraphProto, ValueInfoProto."""
 
 
 def fields(message: bytes | memoryview) -> Iterator[Field]:
@@ -86,34 +99,21 @@ def walk(
             if tag >= 1 << 32:
                 raise ValueError("a tag of more than 32 bits")
         kind, number = tag & 7, tag >> 3
-        if kind == DELIMITED:
-            length = message[at]
-            if length < 128:
-                at += 1
-            else:
-                length, at = read_varint(message, at)
-            end = at + length
-            if end > stop:
-                raise IndexError("the message ends within a field")
-            yield number, kind, at, end
-            at = end
-        elif kind == VARINT:
+        if kind in (DELIMITED, VARINT):
             value = message[at]
             if value < 128:
                 at += 1
             else:
                 value, at = read_varint(message, at)
-            if at > stop:
-                raise IndexError("the message ends within a field")
-            yield number, kind, value, at
+            first, end = (at, at + value) if kind == DELIMITED else (value, at)
         elif kind in (FIXED_64, FIXED_32):
-            end = at + (8 if kind == FIXED_64 else 4)
-            if end > stop:
-                raise IndexError("the message ends within a field")
-            yield number, kind, at, end
-            at = end
+            first, end = at, at + (8 if kind == FIXED_64 else 4)
         else:
             raise ValueError(f"no encoding has the number {kind}")
+        if end > stop:
+            raise IndexError("the message ends within a field")
+        yield number, kind, first, end
+        at = end
     if at < stop:
         raise ValueError(f"more than {at_most} fields in one message")
 

@@ -146,24 +146,16 @@ def _axes(axes: Sequence[int], rank: int) -> set[int]:
 
 def _reduce(call: _Call) -> list[Shape]:
     shape = call.shape(0)
-    axes = call.listed("axes", 1)
-    if not axes:
-        if call.number("noop_with_empty_axes", 0):
+    if call.node.op in ("ArgMax", "ArgMin"):
+        axes = [call.number("axis", 0)]
+    else:
+        axes = call.listed("axes", 1) or []
+        if not axes and call.number("noop_with_empty_axes", 0):
             return [shape]
-        axes = list(range(len(shape)))
-    return [_reduced(shape, _axes(axes, len(shape)), call.number("keepdims", 1))]
-
-
-def _arg(call: _Call) -> list[Shape]:
-    shape = call.shape(0)
-    axes = _axes([call.number("axis", 0)], len(shape))
-    return [_reduced(shape, axes, call.number("keepdims", 1))]
-
-
-def _reduced(shape: Shape, axes: set[int], keep: int) -> Shape:
-    if keep:
-        return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
-    return tuple(size for axis, size in enumerate(shape) if axis not in axes)
+    gone = _axes(axes or range(len(shape)), len(shape))
+    if call.number("keepdims", 1):
+        return [tuple(1 if axis in gone else size for axis, size in enumerate(shape))]
+    return [tuple(size for axis, size in enumerate(shape) if axis not in gone)]
 
 
 def _window(call: _Call, sizes: Shape, kernel: Sequence[int]) -> Shape:
@@ -343,15 +335,11 @@ def _resize(call: _Call) -> list[Shape]:
     return [tuple(shape)]
 
 
-def _depth_to_space(call: _Call) -> list[Shape]:
+def _blocks(call: _Call) -> list[Shape]:
     batch, channels, height, width = call.shape(0)
     block = max(1, call.number("blocksize", 1))
-    return [(batch, channels // block**2, height * block, width * block)]
-
-
-def _space_to_depth(call: _Call) -> list[Shape]:
-    batch, channels, height, width = call.shape(0)
-    block = max(1, call.number("blocksize", 1))
+    if call.node.op == "DepthToSpace":
+        return [(batch, channels // block**2, height * block, width * block)]
     return [(batch, channels * block**2, height // block, width // block)]
 
 
@@ -390,11 +378,8 @@ _RULES: tuple[tuple[_Rule, str], ...] = (
         "Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity IsInf IsNaN LRN LeakyRelu "
         "Log LogSoftmax LpNormalization MeanVarianceNormalization Mish Neg Not QuantizeLinear "
         "Reciprocal Relu Round ScatterElements ScatterND Selu Shrink Sigmoid Sign Sin Sinh Softmax "
-        "Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu",
-    ),
-    # The further outputs are statistics, no larger than the input.
-    (
-        _same,
+        "Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu "
+        # The further outputs are statistics, no larger than the input.
         "BatchNormalization GroupNormalization InstanceNormalization LayerNormalization "
         "RMSNormalization",
     ),
@@ -405,10 +390,9 @@ _RULES: tuple[tuple[_Rule, str], ...] = (
     ),
     (
         _reduce,
-        "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
-        "ReduceSum ReduceSumSquare",
+        "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean "
+        "ReduceMin ReduceProd ReduceSum ReduceSumSquare",
     ),
-    (_arg, "ArgMax ArgMin"),
     (_conv, "Conv ConvInteger"),
     (lambda call: _conv(call, 3), "QLinearConv"),
     (_conv_transpose, "ConvTranspose"),
@@ -448,8 +432,7 @@ _RULES: tuple[tuple[_Rule, str], ...] = (
     ),
     (_pad, "Pad"),
     (_resize, "Resize Upsample"),
-    (_depth_to_space, "DepthToSpace"),
-    (_space_to_depth, "SpaceToDepth"),
+    (_blocks, "DepthToSpace SpaceToDepth"),
     (lambda call: [(len(_shape_part(call)),)], "Shape"),
     (lambda _: [()], "Size"),
     (lambda call: [tuple(call.integers(0))], "ConstantOfShape"),
@@ -487,8 +470,8 @@ def _value_of(call: _Call, shape: Shape) -> Values | None:
         step = call.integers(4)[0] if call.has(4) else 1
         starts, ends = call.listed("starts", 1) or [0], call.listed("ends", 2) or [0]
         return call.values(0)[starts[0] : ends[0] : step] if step > 0 else None
-    if op == "Div" or op in ARITHMETIC:
-        return _arithmetic(op, call.values(0), call.values(1))
+    if op in ARITHMETIC:
+        return np.asarray(ARITHMETIC[op](call.values(0), call.values(1)))
     if op == "Where":
         return np.where(call.values(0), call.values(1), call.values(2))
     return None
@@ -498,29 +481,26 @@ def _constant_value(call: _Call) -> Values | None:
     for name, value in call.node.attributes.items():
         if name == "value":
             return value.values
-        if name == "value_int":
-            return np.array(value.number, np.int64)
-        if name == "value_ints":
-            return np.array(value.numbers, np.int64)
+        if name in ("value_int", "value_ints"):
+            return np.array(value.number if name == "value_int" else value.numbers, np.int64)
     return None
+
+
+def _quotient(a: Values, b: Values) -> Values:
+    whole = a.dtype.kind in "iu" and b.dtype.kind in "iu"
+    return np.asarray(np.trunc(a / b).astype(np.int64) if whole else a / b)
 
 
 ARITHMETIC: Mapping[str, Callable[[Values, Values], Values]] = {
     "Add": np.add,
     "Sub": np.subtract,
     "Mul": np.multiply,
+    "Div": _quotient,
     "Min": np.minimum,
     "Max": np.maximum,
     "Equal": np.equal,
 }
-"""Operators on shapes with two inputs, besides ``Div``."""
-
-
-def _arithmetic(op: str, a: Values, b: Values) -> Values:
-    if op == "Div":
-        whole = a.dtype.kind in "iu" and b.dtype.kind in "iu"
-        return np.asarray(np.trunc(a / b).astype(np.int64) if whole else a / b)
-    return np.asarray(ARITHMETIC[op](a, b))
+"""Operators on shapes with two inputs."""
 
 
 class _Limits:

@@ -1,15 +1,16 @@
 """Pictures of anomaly maps: heat colours, overlays, outlines and labelled sheets.
 
-Every function takes and returns arrays. A scale is a pair (low, high) of map values from the
-calibration of a model: ``low`` is a typical good pixel, ``high`` a clearly anomalous one. It never
-depends on the drawn image, so that a colour means the same in every picture of a model.
+Every function but `encode` takes and returns arrays. A scale is a pair (low, high) of map values
+from the calibration of a model: ``low`` is a typical good pixel, ``high`` a clearly anomalous one.
+It never depends on the drawn image, so that a colour means the same in every picture of a model.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,19 @@ CAPTION_SIZE = 14
 CAPTION_HEIGHT = 24
 PAPER: Colour = (255, 255, 255)
 INK: Colour = (38, 40, 43)
+
+
+def encode(pixels: NDArray[np.uint8], form: str, **options: Any) -> bytes:
+    """Return pixels as an image file.
+
+    Args:
+        pixels: uint8 (H, W), (H, W, 3) or (H, W, 4).
+        form: format of Pillow, such as ``"PNG"``.
+        options: options of Pillow for this format.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form, **options)
+    return buffer.getvalue()
 
 
 def colorize(anomaly_map: FloatArray, scale: Scale) -> ImageArray:

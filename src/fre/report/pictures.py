@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from fre.images.resize import resize_map
-from fre.report.heatmaps import Scale, colorize, heat_layer, thumbnail
+from fre.report.heatmaps import Scale, colorize, encode, heat_layer, thumbnail
 from fre.types import FloatArray, ImageArray, MaskArray
 
 # Longest side and JPEG quality, best first: the first at which all images fit is taken.
@@ -47,7 +45,7 @@ class Picture:
     outline: str
 
     def size(self, level: int) -> int:
-        """Bytes in the page: base64 takes four for three, and the outline is drawn on a casing."""
+        """Return the bytes in the page: base64 takes four for three; the outline is drawn twice."""
         return (len(self.images[level]) + len(self.heat)) * 4 // 3 + 2 * len(self.outline)
 
 
@@ -57,7 +55,10 @@ def draw(item: GalleryItem, scale: Scale) -> Picture:
     return Picture(
         width=width,
         height=height,
-        images=tuple(_jpeg(thumbnail(image, side), quality) for side, quality in QUALITIES),
+        images=tuple(
+            encode(thumbnail(image, side), "JPEG", quality=quality, optimize=True)
+            for side, quality in QUALITIES
+        ),
         heat=_encode_heat(item.anomaly_map, (height, width), scale),
         outline="" if item.mask is None else _outline_path(_reduced(item.mask, (height, width))),
     )
@@ -66,26 +67,18 @@ def draw(item: GalleryItem, scale: Scale) -> Picture:
 def _encode_heat(anomaly_map: FloatArray, size: tuple[int, int], scale: Scale) -> bytes:
     factor = min(1.0, HEAT_SIDE / max(size))
     height, width = (max(1, round(side * factor)) for side in size)
-    layer = Image.fromarray(heat_layer(resize_map(anomaly_map, (height, width)), scale))
-    buffer = io.BytesIO()
-    layer.save(buffer, "WEBP", quality=HEAT_QUALITY)
-    return buffer.getvalue()
-
-
-def _jpeg(image: ImageArray, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, optimize=True)
-    return buffer.getvalue()
+    layer = heat_layer(resize_map(anomaly_map, (height, width)), scale)
+    return encode(layer, "WEBP", quality=HEAT_QUALITY)
 
 
 def _reduced(mask: MaskArray, size: tuple[int, int]) -> MaskArray:
-    """The mask at another size; a pixel is set if any part of it is, so nothing gets lost."""
+    """Return the mask at another size; a pixel is set if any part of it is."""
     reduced: MaskArray = resize_map(mask.astype(np.float32), size) > 0
     return reduced
 
 
 def _outline_path(mask: MaskArray) -> str:
-    """The contour of a mask as the ``d`` of an SVG path: runs of pixel edges."""
+    """Return the contour of a mask as the ``d`` of an SVG path: runs of pixel edges."""
     padded = np.pad(mask, 1)
     across = _edge_runs(padded[1:, 1:-1] != padded[:-1, 1:-1])
     down = _edge_runs((padded[1:-1, 1:] != padded[1:-1, :-1]).T)
@@ -96,7 +89,7 @@ def _outline_path(mask: MaskArray) -> str:
 
 
 def _edge_runs(edges: MaskArray) -> list[tuple[int, int, int]]:
-    """Line, start and length of each run of True along the lines."""
+    """Return line, start and length of each run of True along the lines."""
     steps = np.diff(np.pad(edges, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     starts, ends = np.argwhere(steps == 1), np.argwhere(steps == -1)
     return [
@@ -106,7 +99,7 @@ def _edge_runs(edges: MaskArray) -> list[tuple[int, int, int]]:
 
 
 def swatches() -> list[str]:
-    """Colours of the heat map from low to high, as CSS."""
+    """Return colours of the heat map from low to high, as CSS."""
     colours = colorize(np.linspace(0, 1, N_SWATCHES, dtype=np.float32)[None], (0, 1))[0]
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours.tolist()]
 

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from fre.errors import ImageError, OptionError
@@ -24,7 +23,7 @@ from fre.images.decode import read_image
 from fre.images.resize import resized_bands
 from fre.inference.prediction import Prediction, prediction_row
 from fre.parallel import available_cores
-from fre.report.heatmaps import Scale, overlay
+from fre.report.heatmaps import Scale, encode, overlay
 from fre.storage.files import write_atomic
 from fre.types import FloatArray
 
@@ -185,22 +184,16 @@ class FolderWriter:
         picture = overlay(
             read_image(prediction.path, prediction.bits), prediction.anomaly_map, self.scale
         )
-        self._write(files["overlay"], _png(picture, compress_level=1))
+        self._write(files["overlay"], encode(picture, "PNG", compress_level=1))
         if self.maps:
             data = encode_map(prediction.anomaly_map, self.maps, self.scale)
             self._write(files["map"], data)
         if self.masks:
             mask = np.where(prediction.mask, np.uint8(255), np.uint8(0))
-            self._write(files["mask"], _png(mask))
+            self._write(files["mask"], encode(mask, "PNG"))
 
     def _write(self, name: str, data: bytes) -> None:
         write_atomic(self.folder / name, data, parents=True)
-
-
-def _png(pixels: NDArray[np.uint8], **options: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", **options)
-    return buffer.getvalue()
 
 
 def output_names(sources: Sequence[Path], paths: Sequence[Path]) -> list[str]:

@@ -8,12 +8,12 @@ DASH = "–"
 
 
 def unit(value: float) -> str:
-    """A figure in [0, 1] to three digits; never rounded up to a perfect 1."""
+    """Return a figure in [0, 1] with three digits; it is never rounded up to a perfect 1."""
     return f"{value if value == 1 else min(value, 0.999):.3f}"
 
 
 def percent(share: float) -> str:
-    """A share to a tenth of a percent; only all is 100% and only none is 0%."""
+    """Return a share to a tenth of a percent; only all is 100% and only none is 0%."""
     if share in (0, 1):
         return f"{share:.0%}"
     if share < 0.001:
@@ -22,6 +22,7 @@ def percent(share: float) -> str:
 
 
 def plain(value: object) -> str:
+    """Return any plain value as text."""
     if value is None:
         return f"{DASH} (not recorded)"
     if isinstance(value, int) and not isinstance(value, bool):

@@ -11,18 +11,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.errors import (
-    FREError,
-    InternalError,
-    MissingDependencyError,
-    OptionError,
-)
-from fre.onnx_tools.protobuf import encode_field
+from fre.errors import FREError, InternalError, MissingDependencyError, OptionError
 from fre.parallel import available_cores, forget_in_children, leave_alone
 
 CPU = "CPUExecutionProvider"
@@ -37,6 +31,10 @@ PROVIDERS: dict[str, tuple[str, dict[str, str]] | None] = {
 The processor computes the operators that a provider lacks."""
 
 RUNTIMES = (*PROVIDERS, "openvino")
+
+Tiles: TypeAlias = "NDArray[np.int64] | None"
+Outputs: TypeAlias = "list[NDArray[np.float32]]"
+Out: TypeAlias = "Sequence[NDArray[np.float32]] | None"
 
 LANES = 8
 """Largest number of runs at a time."""
@@ -65,12 +63,7 @@ class Runtime(Protocol):
     def lane(self) -> Runtime:
         return self
 
-    def run(
-        self,
-        images: NDArray[Any],
-        tiles: NDArray[np.int64] | None = None,
-        out: Sequence[NDArray[np.float32]] | None = None,
-    ) -> list[NDArray[np.float32]]:
+    def run(self, images: NDArray[Any], tiles: Tiles = None, out: Out = None) -> Outputs:
         """Return the model's outputs, in the order of the names it was opened with.
 
         Args:
@@ -132,16 +125,11 @@ class _OnnxRuntime(Runtime):
         leave_alone(self._session)
         self._session = None
 
-    def run(
-        self,
-        images: NDArray[Any],
-        tiles: NDArray[np.int64] | None = None,
-        out: Sequence[NDArray[np.float32]] | None = None,
-    ) -> list[NDArray[np.float32]]:
+    def run(self, images: NDArray[Any], tiles: Tiles = None, out: Out = None) -> Outputs:
         if self._session is None:
             raise _forked(self.name)
         feed = dict(zip(self._inputs, (images, tiles), strict=False))
-        result: list[NDArray[np.float32]] = self._session.run(self._outputs, feed)
+        result: Outputs = self._session.run(self._outputs, feed)
         return result if out is None else _written(result, out)
 
 
@@ -212,12 +200,7 @@ class _OpenVINO(Runtime):
         self._infer(requests[0], [_zeros(value) for value in network.inputs], None)
         return requests
 
-    def run(
-        self,
-        images: NDArray[Any],
-        tiles: NDArray[np.int64] | None = None,
-        out: Sequence[NDArray[np.float32]] | None = None,
-    ) -> list[NDArray[np.float32]]:
+    def run(self, images: NDArray[Any], tiles: Tiles = None, out: Out = None) -> Outputs:
         free = self._free
         if free is None:
             raise _forked(self.name)
@@ -227,9 +210,7 @@ class _OpenVINO(Runtime):
         finally:
             free.put(request)
 
-    def _infer(
-        self, request: Any, inputs: list[Any], out: Sequence[NDArray[np.float32]] | None
-    ) -> list[NDArray[np.float32]]:
+    def _infer(self, request: Any, inputs: list[Any], out: Out) -> Outputs:
         request.infer(inputs)
         found = [request.get_tensor(name).data for name in self._outputs]
         return [array.copy() for array in found] if out is None else _written(found, out)
@@ -276,12 +257,7 @@ class _Lanes:
     def _alone(self) -> Runtime:
         return self._opened_alone()
 
-    def run(
-        self,
-        images: NDArray[Any],
-        tiles: NDArray[np.int64] | None = None,
-        out: Sequence[NDArray[np.float32]] | None = None,
-    ) -> list[NDArray[np.float32]]:
+    def run(self, images: NDArray[Any], tiles: Tiles = None, out: Out = None) -> Outputs:
         n = len(images)
         if n == 1:
             # The last image of many is no reason to open the model a second time.
@@ -305,9 +281,7 @@ class _Lanes:
         return list(out)
 
 
-def _written(
-    found: Sequence[NDArray[np.float32]], out: Sequence[NDArray[np.float32]]
-) -> list[NDArray[np.float32]]:
+def _written(found: Outputs, out: Sequence[NDArray[np.float32]]) -> Outputs:
     for array, place in zip(found, out, strict=True):
         place[...] = array
     return list(out)
@@ -400,18 +374,3 @@ def open_runtime(
     except Exception as error:  # runtimes raise errors of their own types
         said = " ".join(str(error).split())
         raise InternalError(f"{runtime} can't load the model: {said}") from error
-
-
-def with_outputs(model: bytes, names: Sequence[str]) -> bytes:
-    """Return a serialised ONNX model with some of its tensors as additional outputs.
-
-    The appended bytes are a model whose graph has only outputs: see `fre.onnx_tools.protobuf`.
-    """
-    outputs = b"".join(
-        encode_field(GRAPH_OUTPUT, encode_field(VALUE_NAME, name.encode())) for name in names
-    )
-    return model + encode_field(MODEL_GRAPH, outputs)
-
-
-MODEL_GRAPH, GRAPH_OUTPUT, VALUE_NAME = 7, 12, 1
-"""Numbers of the fields in onnx.proto: ModelProto, GraphProto, ValueInfoProto."""

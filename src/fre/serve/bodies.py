@@ -313,7 +313,7 @@ class _Collector:
         self.ended = True
 
 
-async def read_multipart(
+async def read_files(
     chunks: AsyncIterator[bytes],
     boundary: str | None,
     *,
@@ -321,7 +321,7 @@ async def read_multipart(
     max_files: int,
     threaded: bool = False,
 ) -> list[Part]:
-    """Return the parts of a multipart body.
+    """Return the files of a multipart body.
 
     Args:
         chunks: body.
@@ -331,7 +331,8 @@ async def read_multipart(
         threaded: whether the sinks are slow, so that parsing needs a thread.
 
     Raises:
-        Problem: the body is damaged or incomplete, or has too many files.
+        Problem: the body is damaged or incomplete, or has too many files. Also if it has no file,
+            or has a plain field, which its client may believe to have an effect.
     """
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser
@@ -359,6 +360,11 @@ async def read_multipart(
         for part in collector.parts:
             if part.sink is not None:
                 part.sink.close()
+    for part in collector.parts:
+        if part.filename is None:
+            raise invalid(f"field {clean_name(part.key)!r} of the form is not a file")
+    if not collector.parts:
+        raise invalid("the form has no files; their field is called files")
     return collector.parts
 
 
@@ -373,31 +379,6 @@ def body_of(request: Request, limits: Limits, *, max_bytes: int) -> AsyncIterato
         Problem: the body is too large, stalls, or ends early.
     """
     return body_chunks(request.headers, request.receive, limit=max_bytes, pause=limits.body_seconds)
-
-
-async def read_files(
-    chunks: AsyncIterator[bytes],
-    boundary: str | None,
-    *,
-    open_sink: Callable[[str], Sink],
-    max_files: int,
-    threaded: bool = False,
-) -> list[Part]:
-    """Return the files of a form, as `read_multipart`.
-
-    Raises:
-        Problem: as for `read_multipart`. Also if the form has no file, or has a plain field, which
-            its client may believe to have an effect.
-    """
-    parts = await read_multipart(
-        chunks, boundary, open_sink=open_sink, max_files=max_files, threaded=threaded
-    )
-    for part in parts:
-        if part.filename is None:
-            raise invalid(f"field {clean_name(part.key)!r} of the form is not a file")
-    if not parts:
-        raise invalid("the form has no files; their field is called files")
-    return parts
 
 
 def unsupported(kind: str, expected: str) -> Problem:

@@ -222,6 +222,15 @@ class Database:
                 self._readers.append(connection)
         return connection
 
+    def row(self, table: str, identity: int) -> sqlite3.Row | None:
+        """Return the row of an id; ``None`` if there is none."""
+        if identity >= 2**63:
+            return None
+        row: sqlite3.Row | None = (
+            self.read().execute(f"SELECT * FROM {table} WHERE id = ?", (identity,)).fetchone()
+        )
+        return row
+
     def open_reader(self) -> sqlite3.Connection:
         """Open a read connection for any thread; the caller closes it."""
         connection = self._open()

@@ -116,13 +116,7 @@ class JobQueue:
         Raises:
             Problem: no job has this id.
         """
-        row = None
-        if identity < 2**63:
-            row = (
-                self.database.read()
-                .execute("SELECT * FROM jobs WHERE id = ?", (identity,))
-                .fetchone()
-            )
+        row = self.database.row("jobs", identity)
         if row is None:
             raise not_found(f"no job has the id {identity}")
         return self._shown(row)
@@ -157,14 +151,9 @@ class JobQueue:
 
     def _shown(self, row: sqlite3.Row) -> dict[str, Any]:
         return {
-            "id": row["id"],
-            "kind": row["kind"],
-            "model": row["model"],
-            "state": row["state"],
+            **{key: row[key] for key in ("id", "kind", "model", "state")},
             "progress": self._progress.get(row["id"]),
-            "created": row["created"],
-            "started": row["started"],
-            "finished": row["finished"],
+            **{key: row[key] for key in ("created", "started", "finished")},
             "error": row["error"] and json.loads(row["error"]),
             # Earlier versions stored infinite numbers, which are not valid JSON.
             "result": row["result"] and json.loads(row["result"], parse_constant=lambda _: None),

@@ -35,6 +35,12 @@ UNFINISHED = ".unfinished"
 KEPT = (IMAGE, MAP, PREVIEW, MAP_PREVIEW)
 
 
+def _npy(anomaly_map: FloatArray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, anomaly_map, allow_pickle=False)
+    return buffer.getvalue()
+
+
 class Pictures:
     """A folder of images and maps, by the id of their result.
 
@@ -77,16 +83,15 @@ class Pictures:
         """
         if self.bound == 0:
             return 0
-        buffer = io.BytesIO()
-        np.save(buffer, anomaly_map, allow_pickle=False)
+        saved = _npy(anomaly_map)
         try:
             self.path(identity, IMAGE).parent.mkdir(parents=True, exist_ok=True)
             self.path(identity, IMAGE).write_bytes(data)
-            self.path(identity, MAP).write_bytes(buffer.getbuffer())
+            self.path(identity, MAP).write_bytes(saved)
         except OSError:
             self.drop(identity)
             return 0
-        return len(data) + buffer.tell()
+        return len(data) + len(saved)
 
     def save_preview(self, identity: int, image: bytes) -> None:
         """Store the preview of an image, a JPEG file."""
@@ -94,9 +99,7 @@ class Pictures:
 
     def save_map_preview(self, identity: int, anomaly_map: FloatArray) -> None:
         """Store the preview of a map, float32 (h, w)."""
-        buffer = io.BytesIO()
-        np.save(buffer, anomaly_map, allow_pickle=False)
-        self._save(identity, self.path(identity, MAP_PREVIEW), buffer.getvalue())
+        self._save(identity, self.path(identity, MAP_PREVIEW), _npy(anomaly_map))
 
     def _save(self, identity: int, path: Path, data: bytes) -> None:
         # If the disk has no room, the next request draws the preview again.

@@ -26,7 +26,7 @@ from fre.errors import FREError, ModelFileError
 from fre.model import Model, load
 from fre.scoring.calibration import Calibration
 from fre.serve.database import now
-from fre.serve.responses import conflict, not_found, to_json
+from fre.serve.responses import Problem, conflict, not_found, to_json
 
 log = logging.getLogger("fre.serve")
 
@@ -267,10 +267,12 @@ class ModelRegistry:
         return True
 
     def _loaded(self, name: str, path: Path) -> LoadedModel:
-        if not _is_utf8(name):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
             raise ModelFileError(
                 f"{path}: the name is not UTF-8, so that no request can name the model; rename it"
-            )
+            ) from error
         before = self._entries.get(name)
         model = load(path, runtime=self.runtime, threads=self.threads, many=True)
         if before is not None and before.model.sha256 == model.sha256:
@@ -340,7 +342,7 @@ class ModelRegistry:
             self.refresh()
             entry = self.get(name)
             if entry.error is not None or entry.model.sha256 != before:
-                raise conflict(f"the model {name} has changed meanwhile; update it again")
+                raise changed_meanwhile(name)
             model.save(entry.path)
             self.refresh()
 
@@ -368,6 +370,11 @@ class ModelRegistry:
             self._thread.join()
 
 
+def changed_meanwhile(name: str) -> Problem:
+    """Return the error for an update of a model file that has changed since."""
+    return conflict(f"the model {name} has changed meanwhile; update it again")
+
+
 def _digest(calibration: Calibration) -> str:
     scores = np.ascontiguousarray(calibration.scores, np.float64)
     return hashlib.sha256(scores.tobytes()).hexdigest()
@@ -375,14 +382,6 @@ def _digest(calibration: Calibration) -> str:
 
 def _identity(status: os.stat_result) -> Identity:
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -155,13 +155,7 @@ class Results:
         return to_result(self._row(identity))
 
     def _row(self, identity: int) -> sqlite3.Row:
-        row: sqlite3.Row | None = None
-        if identity < 2**63:
-            row = (
-                self.database.read()
-                .execute("SELECT * FROM results WHERE id = ?", (identity,))
-                .fetchone()
-            )
+        row = self.database.row("results", identity)
         if row is None:
             raise not_found(f"no result has the id {identity}")
         return row

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from pathlib import Path
 
 from fre.datasets.plates import KINDS, draw_plate
 from fre.errors import OutputError
+from fre.report.heatmaps import encode
 from fre.serve.responses import not_found
 from fre.storage.files import write_atomic
 from fre.types import ImageArray, Progress
@@ -86,8 +86,4 @@ def draw_good(folder: Path, n: int, progress: Progress) -> list[tuple[Path, str]
 
 
 def _png(image: ImageArray) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
+    return encode(image, "PNG", compress_level=3)

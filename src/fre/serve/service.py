@@ -54,6 +54,14 @@ class Service:
         except OSError as error:
             raise OutputError(f"{settings.data}: can't be made: {error.strerror}") from error
         self._lock = _lock(settings)
+        try:
+            self._open(settings)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self, settings: Settings) -> None:
+        limits = settings.limits
         # Left by a crash; the lock shows that no other service uses it.
         shutil.rmtree(settings.data / "uploads", ignore_errors=True)
         self.database, self.history_note = open_history(settings.data)

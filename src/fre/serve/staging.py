@@ -23,6 +23,8 @@ from fre.storage.listing import SUFFIXES, suffix
 
 CHUNK = 1 << 20
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError)
+"""Errors of `zipfile` for damaged archives."""
 
 
 class DiskBudget:
@@ -147,27 +149,55 @@ class Staging:
         images: list[tuple[Path, str]] = []
         room = limits.max_train_bytes
         for path, name in self.files:
-            if is_zip(path):
-                found = unpack(
-                    path,
-                    self.folder,
-                    max_bytes=room,
-                    max_files=limits.max_train_images - len(images),
-                    first=len(images),
-                    count=self.count,
-                )
-                room -= sum(image.stat().st_size for image, _ in found)
-                packed = path.stat().st_size
-                path.unlink()
-                self._discount(packed)
-                images += found
-            else:
+            if not is_zip(path):
                 images.append((path, name))
+                continue
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    found = self._unpack(archive, room, limits.max_train_images, len(images))
+            except DAMAGE as error:
+                raise _refused(f"damaged: {error}") from error
+            room -= sum(image.stat().st_size for image, _ in found)
+            packed = path.stat().st_size
+            path.unlink()
+            self._discount(packed)
+            images += found
         if len(images) > limits.max_train_images:
             raise Problem(
                 413, "too_many", f"more than {limits.max_train_images:,} images in one request"
             )
         return images
+
+    def _unpack(
+        self, archive: zipfile.ZipFile, max_bytes: int, max_images: int, first: int
+    ) -> list[tuple[Path, str]]:
+        """Unpack the images of a zip file as ``<number>``, from ``first`` on.
+
+        Names in the archive are for people to read only. Hidden files and files without an image
+        suffix are left out. ``max_bytes`` holds whatever sizes the archive declares.
+        """
+        wanted = [entry for entry in archive.infolist() if _is_image(entry)]
+        if len(wanted) > max_images - first:
+            raise Problem(
+                413, "too_many", f"the zip file holds more than {max_images - first:,} images"
+            )
+        too_large = Problem(
+            413, "too_large", f"the zip file holds more than {max_bytes:,} bytes of images"
+        )
+        if sum(entry.file_size for entry in wanted) > max_bytes:
+            raise too_large
+        found, total = [], 0
+        for number, entry in enumerate(wanted, start=first):
+            target = self.folder / f"{number:06d}"
+            with archive.open(entry) as source, target.open("wb") as file:
+                while chunk := source.read(CHUNK):
+                    total += len(chunk)
+                    if total > max_bytes:
+                        raise too_large
+                    self.count(len(chunk))
+                    file.write(chunk)
+            found.append((target, clean_name(entry.filename)))
+        return found
 
 
 def unusable(path: Path, name: str) -> str | None:
@@ -185,79 +215,20 @@ def is_zip(path: Path) -> bool:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
-def unpack(
-    path: Path,
-    folder: Path,
-    *,
-    max_bytes: int,
-    max_files: int,
-    first: int,
-    count: Callable[[int], None],
-) -> list[tuple[Path, str]]:
-    """Unpack the images of a zip file, by names of our own.
-
-    Names in the archive are for people to read only. Hidden files and files without an image suffix
-    are left out.
-
-    Args:
-        path: zip file.
-        folder: folder for the images, named ``<number>``.
-        max_bytes: unpacked size of all images, whatever the archive declares.
-        max_files: number of images.
-        first: number of the first image.
-        count: called with a number of bytes before they are written.
-
-    Returns:
-        Path of each image and its name in the archive.
-
-    Raises:
-        Problem: the archive is damaged, encrypted, too large or malicious; or raised by ``count``.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _unpack(archive, folder, max_bytes, max_files, first, count)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        raise _refused(f"damaged: {error}") from error
-
-
 def _refused(reason: str) -> Problem:
     return invalid(f"the zip file can't be used: {reason}")
 
 
-def _unpack(
-    archive: zipfile.ZipFile,
-    folder: Path,
-    max_bytes: int,
-    max_files: int,
-    first: int,
-    count: Callable[[int], None],
-) -> list[tuple[Path, str]]:
-    wanted = []
-    for entry in archive.infolist():
-        _check(entry)
-        name = entry.filename.rsplit("/", 1)[-1]
-        hidden = name.startswith(".") or entry.filename.startswith("__MACOSX/")
-        if not entry.is_dir() and not hidden and suffix(name) in SUFFIXES:
-            wanted.append(entry)
-    if len(wanted) > max_files:
-        raise Problem(413, "too_many", f"the zip file holds more than {max_files:,} images")
-    too_large = Problem(
-        413, "too_large", f"the zip file holds more than {max_bytes:,} bytes of images"
-    )
-    if sum(entry.file_size for entry in wanted) > max_bytes:
-        raise too_large
-    found, total = [], 0
-    for number, entry in enumerate(wanted, start=first):
-        target = folder / f"{number:06d}"
-        with archive.open(entry) as source, target.open("wb") as file:
-            while chunk := source.read(CHUNK):
-                total += len(chunk)
-                if total > max_bytes:
-                    raise too_large
-                count(len(chunk))
-                file.write(chunk)
-        found.append((target, clean_name(entry.filename)))
-    return found
+def _is_image(entry: zipfile.ZipInfo) -> bool:
+    """Return whether an entry is an image to unpack.
+
+    Raises:
+        Problem: the entry is malicious, encrypted or compressed in an unknown way.
+    """
+    _check(entry)
+    name = entry.filename.rsplit("/", 1)[-1]
+    hidden = name.startswith(".") or entry.filename.startswith("__MACOSX/")
+    return not entry.is_dir() and not hidden and suffix(name) in SUFFIXES
 
 
 def _check(entry: zipfile.ZipInfo) -> None:

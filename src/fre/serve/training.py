@@ -19,7 +19,7 @@ from fre.images.near_duplicates import equal_images
 from fre.inference.document import Step
 from fre.model import Model, load
 from fre.serve.jobs import Work
-from fre.serve.registry import LoadedModel, ModelRegistry
+from fre.serve.registry import LoadedModel, ModelRegistry, changed_meanwhile
 from fre.serve.responses import Problem, conflict, invalid
 from fre.serve.samples import draw_good
 from fre.serve.staging import Staging, unusable
@@ -195,7 +195,7 @@ class ModelUpdate:
         # A copy: the loaded model stays in use.
         model = load(registry.get(self.name).path, threads=self.threads)
         if model.sha256 != before:
-            raise _changed(self.name)
+            raise changed_meanwhile(self.name)
         threshold, steps = model.threshold, len(_history(model))
         skipped: list[dict[str, str]] = []
         for images, accept in ((uploads, self.accept_anomalous), (marked, True)):
@@ -272,10 +272,6 @@ def _learn(model: Model, images: Images, accept: bool, progress: Progress) -> Mo
             f"{', '.join(found[:3])}{more}; look at them, and leave out what is not good, or "
             "accept all (accept_anomalous)",
         ) from error
-
-
-def _changed(name: str) -> Problem:
-    return conflict(f"the model {name} has changed meanwhile; update it again")
 
 
 MAX_SCORES = 200

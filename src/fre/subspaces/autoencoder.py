@@ -48,8 +48,8 @@ class LinearAutoencoder:
         n: number of features it was trained on.
         energy: sum of squares of those features about their mean.
         residual_energy: sum of squares of their residuals.
-        losses: of each epoch that was run, the mean squared residual of a feature's entries, each
-            feature as its batch met it.
+        losses: mean squared residual of an entry in each epoch, measured on every batch before its
+            step.
     """
 
     scope: ClassVar[Scope] = "image"
@@ -161,8 +161,8 @@ def train_autoencoder(
 
     Weights start Xavier-uniform (Glorot and Bengio, 2010) and biases at zero; Adam (Kingma and
     Ba, 2015) descends the mean squared error over all the entries of a batch. All of it is
-    float32. The features are dealt into batches anew in every epoch; the last batch may be
-    smaller. The result is the same to the bit for the same seed and number of threads on the same
+    float32. Every epoch deals the features into new batches; the last batch may be smaller. The
+    result is the same to the bit for the same seed and number of threads on the same
     machine. PyTorch's global state is as before afterwards.
 
     Args:
@@ -378,7 +378,7 @@ def cross_fit_autoencoder(
     options: AutoencoderOptions,
     progress: Progress | None = None,
 ) -> CrossFit:
-    """Train an autoencoder on all features, and one anew on all but each fold.
+    """Train an autoencoder on all features, and another one without each fold.
 
     Args:
         X: float32 (n, D), a feature a row, flattened from (channels, P).

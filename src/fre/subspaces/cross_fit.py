@@ -27,21 +27,21 @@ CHEAP_IMAGES = 8000
 
 
 def cheap_folds(n: int, asked: int) -> int:
-    """How many folds to deal for subspaces whose cross-fit decomposes n x n inner products.
+    """Return a number of folds for subspaces whose cross-fit decomposes n x n inner products.
 
     Args:
         n: number of images.
-        asked: the least number of folds.
+        asked: smallest number of folds.
     """
     return max(asked, min(CHEAP_FOLDS, CHEAP_IMAGES // n))
 
 
 def folds_of(n: int, folds: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
-    """The fold of each of n images: (n,).
+    """Return the fold of each of n images: (n,).
 
     Args:
         n: number of images.
-        folds: the images of each fold.
+        folds: images of each fold.
     """
     fold_of = np.zeros(n, np.intp)
     for number, fold in enumerate(folds):
@@ -56,18 +56,18 @@ class Additive(Protocol):
     """Statistics that add up."""
 
     def merge(self: S, *others: S) -> S:
-        """The statistics of all sets of images."""
+        """Return the statistics of all sets of images."""
 
 
 def sums_without(folds: Sequence[S]) -> Iterator[S]:
-    """For each fold, in order, the statistics of all the others.
+    """Yield, for each fold in order, the statistics of all other folds.
 
-    Sums can't be had by subtraction: a subspace of all images that is cut to its strongest
-    directions leans towards each of them, and what is subtracted does not take that back. So what
-    halves of the folds have in common is merged once: about k log2 k merges for k folds.
+    Subtracting one fold from the sum of all would be wrong: a subspace cut to its strongest
+    directions leans towards each image, and subtraction does not undo that. So sums of halves of
+    the folds are merged once and shared: about k log2 k merges for k folds.
 
     Args:
-        folds: statistics of each.
+        folds: statistics of each fold.
 
     Raises:
         OptionError: there is only one.
@@ -103,7 +103,7 @@ class CrossFit:
     Attributes:
         subspace: subspace fitted to all features.
         residuals: float32 (n, P), squared residuals as if each feature had been left out.
-        statistics: that the subspace follows from; ``None`` for an autoencoder.
+        statistics: statistics that the subspace was fitted to; ``None`` for an autoencoder.
         coordinates: float32 (n, r), each feature along the basis of image-wide statistics, from
             their mean; ``None`` if the statistics have lost a part of the features.
     """

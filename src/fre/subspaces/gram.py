@@ -72,8 +72,8 @@ class Gram:
     def fit(self, options: FitOptions = DEFAULTS) -> ImageSubspace:
         """Return the principal subspace of all the features.
 
-        Constant features have one of rank 0. The rank never exceeds that of the centred features,
-        so that nothing is divided by a singular value of zero.
+        The subspace of constant features has rank 0. The rank never exceeds the rank of the
+        centred features, so no division by a singular value of zero occurs.
 
         Raises:
             OptionError: ``variance`` or ``rank`` is out of range.

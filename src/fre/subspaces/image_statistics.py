@@ -33,8 +33,8 @@ These are worst cases. Far beyond the capacity, and where a spectrum falls as sl
 features, the bound on the angle says nothing, though the strongest directions are still close
 (benchmarks/incremental.py).
 
-V stays in float64. In float32 half the memory would do, but each update would tilt every strong
-direction by about 3e-8 anew, and the sum would not be exact any more. `to_arrays` can round V once.
+V stays in float64. float32 would halve the memory, but each update would tilt every strong
+direction by about 3e-8 more, and the sum would no longer be exact. `to_arrays` can round V once.
 """
 
 from __future__ import annotations
@@ -456,7 +456,8 @@ def _orthogonalised(
 
     Returns:
         ``along`` (r, c), an orthonormal ``Q`` (D, q), orthogonal to V, and ``beyond`` (q, c), such
-        that ``rows.T`` = V along + Q beyond, but for what was dropped; and the energy of that.
+        that ``rows.T`` = V along + Q beyond, except for the dropped directions; and the energy of
+        these directions.
     """
     along = V.T @ rows.T
     for part in _parts(len(V), len(rows)):

@@ -63,7 +63,7 @@ class PatchSubspace:
         return {"rank": self.rank, "kept_variance": self.kept_variance, "n": self.n}
 
     def squared_residuals(self, X: FloatArray, channels: int | None = None) -> FloatArray:
-        """Squared residual at every location.
+        """Return the squared residual at every location.
 
         Args:
             X: float32 (n, C * P), flattened from (channels, height, width).
@@ -103,7 +103,7 @@ class PatchStatistics:
     def of(
         cls, X: FloatArray, grid: tuple[int, int], locations: MaskArray | None = None
     ) -> PatchStatistics:
-        """The statistics of some images.
+        """Return the statistics of some images.
 
         Args:
             X: float32 (n, C * P), n >= 1, flattened from (channels, height, width).
@@ -118,13 +118,13 @@ class PatchStatistics:
         return cls(len(X), grid, first.merge(*rest) if rest else first, locations)
 
     def merge(self, *others: PatchStatistics) -> PatchStatistics:
-        """The statistics of all sets of images, exactly."""
+        """Return the statistics of all sets of images, exactly."""
         n = self.n + sum(part.n for part in others)
         pooled = self.pooled.merge(*(part.pooled for part in others))
         return replace(self, n=n, pooled=pooled)
 
     def update(self, X: FloatArray) -> PatchStatistics:
-        """The statistics of these images and some more, exactly.
+        """Return the statistics of these images and more images, exactly.
 
         Args:
             X: float32 (b, C * P), b >= 1, as for `of`.

@@ -83,7 +83,7 @@ class PositionSubspace:
         }
 
     def squared_residuals(self, X: FloatArray, channels: int | None = None) -> FloatArray:
-        """Squared residual at every location.
+        """Return the squared residual at every location.
 
         Args:
             X: float32 (n, C * P), flattened from (channels, height, width).
@@ -127,7 +127,7 @@ class PositionStatistics:
 
     @classmethod
     def of(cls, X: FloatArray, grid: tuple[int, int]) -> PositionStatistics:
-        """The statistics of some images.
+        """Return the statistics of some images.
 
         Args:
             X: float32 (n, C * P), n >= 1, flattened from (channels, height, width).
@@ -147,7 +147,7 @@ class PositionStatistics:
         return cls(n, grid, mean, scatter)
 
     def update(self, X: FloatArray) -> PositionStatistics:
-        """The statistics of these images and some more, exactly.
+        """Return the statistics of these images and more images, exactly.
 
         Args:
             X: float32 (b, C * P), b >= 1, as for `of`.
@@ -177,7 +177,7 @@ class PositionStatistics:
         return PositionStatistics(n, self.grid, self.mean + gap * (block.n / n), scatter)
 
     def merge(self, *others: PositionStatistics) -> PositionStatistics:
-        """The statistics of all sets of images, exactly (Chan, Golub and LeVeque, 1979).
+        """Return the statistics of all sets of images, exactly (Chan, Golub and LeVeque, 1979).
 
         Raises:
             OptionError: feature maps of other sizes.
@@ -278,7 +278,7 @@ class PositionStatistics:
         return energies, ranks, complement.astype(np.float16)
 
     def _blended(self, row: int, columns: slice, prior: float) -> Float64:
-        """Covariances of some neighbours in a row, blended with those around: float64 (w, C, C)."""
+        """Return covariances of neighbours in a row, blended with those around them: (w, C, C)."""
         height, width = self.grid
         channels = self.mean.shape[1]
         rows = np.arange(max(0, row - 1), min(height, row + 2))

@@ -29,8 +29,8 @@ class FitOptions:
         rank: fixed number of components of an image-wide subspace; ``None`` goes by the variance.
         at_most: limit of the components of an image-wide subspace; ``None`` sets none.
         prior: weight of the 3 x 3 neighbourhood in the covariance of a position, in images.
-        exact_rank: whether a ``rank`` above that of the features is an error; else the subspace
-            has as many components as the features allow.
+        exact_rank: whether a ``rank`` above the rank of the features is an error. If not, the
+            subspace has as many components as the features allow.
     """
 
     variance: float = 0.97
@@ -61,7 +61,7 @@ class Subspace(Protocol):
 
     @property
     def rank(self) -> int:
-        """Number of components; the largest of those of all positions."""
+        """Number of components; with a subspace per position, the largest number."""
 
     def squared_residuals(self, X: FloatArray, channels: int, /) -> FloatArray:
         """Return the squared residuals of features, summed over the channels.

@@ -86,7 +86,7 @@ class ImageSubspace:
     def squared_residuals(self, X: NDArray[np.floating], channels: int) -> FloatArray:
         """Squared residual at every location, without a copy of the features.
 
-        Deviations from the mean are taken in float64 and multiplied in float32.
+        Differences from the mean are computed in float64, products in float32.
 
         Args:
             X: float (n, D), flattened from (channels, locations).
@@ -136,8 +136,8 @@ def choose_rank(
         beyond: sum of the squared singular values of directions that are not known.
 
     Raises:
-        OptionError: ``variance`` or ``rank`` is out of range, or ``rank`` is above that of the
-            features and must be exact.
+        OptionError: ``variance`` or ``rank`` is out of range, or ``rank`` exceeds the rank of
+            the features although it must be exact.
     """
     check_rank(options.variance, options.rank)
     available = int(np.count_nonzero(energies > tolerance))

@@ -63,7 +63,8 @@ class Readout:
     def _ordinary(self) -> MaskArray:
         """Bool (n,): the images that are not odd."""
         ordered = np.sort(self.scores)
-        return self.scores <= ordered[len(ordered) - 1 - count_odd(ordered)]
+        highest = ordered[len(ordered) - 1 - count_odd(ordered)]
+        return np.asarray(self.scores <= highest, bool)
 
     def calibrate(self, false_alarm_rate: float) -> Calibration:
         """Return the calibration of the scores.
