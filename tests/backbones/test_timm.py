@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from conftest import shared, texture
+from fre import FRE
 from fre.backbones import get_backbone
 from fre.errors import BackboneError, DatasetError, MissingDependencyError
 from fre.images.decode import find_images, read_resized
@@ -158,6 +159,37 @@ def test_patch_tokens_are_a_feature_map(name: str, size: tuple[int, int], tmp_pa
             assert_close(mine, other)
     with pytest.raises(BackboneError, match=r"multiples of 14, not 100 x 96; try"):
         backbone.graph(["blocks.2"], (100, 96))
+
+
+@pytest.mark.slow
+def test_the_default_preset_reads_the_mean_of_middle_layers_of_a_transformer(
+    tmp_path: Path,
+) -> None:
+    name, size = "vit_small_patch14_dinov2", (70, 70)
+    model = create(name)
+    weights = save(model.state_dict(), tmp_path / "w.pth")
+    x = noise(2, 3, *size)
+    (ours,) = run(get_backbone(name, weights=weights).graph(["blocks.6+blocks.7"], size), x)
+    model.set_input_size(img_size=size)
+    assert_close(ours, np.mean(intermediates(model, x, [6, 7]), axis=0))
+    images = [np.random.default_rng(i).integers(0, 255, (70, 70, 3), np.uint8) for i in range(6)]
+    fitted = FRE(name, weights=weights, size=70).fit(images)
+    (layer,) = fitted.document.learning.layers
+    assert (layer.layer, layer.scope) == ("blocks.6+blocks.7", "patch")
+    prediction = fitted.predict(images[0])
+    assert np.isfinite(prediction.score)
+    assert prediction.anomaly_map.shape == (70, 70)
+    backbone = get_backbone(name, weights=weights)
+    with pytest.raises(BackboneError, match=r"has no layer 'blocks\.12'"):
+        backbone.layer("blocks.6+blocks.12")
+
+
+@pytest.mark.slow
+def test_a_mean_needs_layers_of_one_shape(resnet18: tuple[Any, Path]) -> None:
+    backbone = get_backbone("resnet18", weights=resnet18[1])
+    expected = "layer2 128 channels at stride 8, layer3 256 channels at stride 16"
+    with pytest.raises(BackboneError, match=expected):
+        backbone.layer("layer2+layer3")
 
 
 @pytest.mark.slow

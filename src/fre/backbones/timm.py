@@ -44,7 +44,8 @@ class TimmBackbone(Backbone):
     **Layers** are named after timm's modules, such as ``layer3`` or ``blocks.5``. Beside those in
     `layers`, any other module will do whose output is a feature map, such as ``layer3.1``. The
     patch tokens of a vision transformer count as a feature map: (N, channels, h, w), class and
-    register tokens dropped, as the block leaves them, before the final norm.
+    register tokens dropped, as the block leaves them, before the final norm. Names joined by
+    ``+``, such as ``blocks.6+blocks.7``, are one layer: the mean of their feature maps.
 
     **The reference layer** is ``layer3`` where there is one (ResNets); the block after two thirds
     of the depth where all layers have one stride (vision transformers: ``blocks.7`` of 12);
@@ -94,6 +95,8 @@ class TimmBackbone(Backbone):
         Raises:
             BackboneError: there is none; the message lists the names in `layers`.
         """
+        if name not in self._probed and "+" in name:
+            self._probed[name] = self._mean_layer(name)
         if name not in self._probed:
             if not name or name not in dict(self._model.named_modules()):
                 valid = ", ".join(layer.name for layer in self.layers)
@@ -110,6 +113,17 @@ class TimmBackbone(Backbone):
             stride = max(1, round(self.default_size[0] / height))
             self._probed[name] = Layer(name, stride, channels)
         return self._probed[name]
+
+    def _mean_layer(self, name: str) -> Layer:
+        parts = [self.layer(part) for part in name.split("+")]
+        if len({(part.stride, part.channels) for part in parts}) > 1:
+            shapes = ", ".join(
+                f"{part.name} {part.channels} channels at stride {part.stride}" for part in parts
+            )
+            raise BackboneError(
+                f"{self.name}: the mean {name!r} needs layers of one shape: {shapes}"
+            )
+        return Layer(name, parts[0].stride, parts[0].channels)
 
     def graph(self, layers: Sequence[str], size: tuple[int, int]) -> onnx.ModelProto:
         """See `Backbone.graph`. The cache keeps the graph: a second call exports nothing."""
@@ -172,15 +186,17 @@ class TimmBackbone(Backbone):
                 def hook(name: str) -> Any:
                     return lambda module, inputs, output: take(name, output)
 
+                parts = dict.fromkeys(part for name in names for part in name.split("+"))
                 hooks = [
-                    model.get_submodule(name).register_forward_hook(hook(name)) for name in names
+                    model.get_submodule(part).register_forward_hook(hook(part)) for part in parts
                 ]
                 try:
                     model.forward_features(images)
                 finally:
                     for handle in hooks:
                         handle.remove()
-                return [taken[name] for name in names]
+                means = ([taken[part] for part in name.split("+")] for name in names)
+                return [sum(maps) / len(maps) for maps in means]
 
         return Tapped().eval()
 

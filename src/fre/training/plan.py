@@ -29,6 +29,9 @@ CAPACITY = 1024
 OVERALL_POOL = 2
 """Edge of the pooling windows of the overall residual: the reference preset's."""
 
+MIDDLE = (0.55, 0.7)
+"""First and last of the middle layers of a vision transformer, as shares of its depth."""
+
 
 @dataclass(frozen=True)
 class LayerPlan:
@@ -144,10 +147,11 @@ def plan_detector(
 
     The default preset reads the layers of stride 8, 16 and 32; the middle one is the backbone's
     reference layer. Where that is a ResNet's ``layer3``, or there is no layer of stride 32, the
-    reference layer pooled by 2 takes the place of the coarse one. The last of several layers has a
-    subspace per image, all others one per position. Of three or more, the first counts for the map
-    alone, and the last for the score alone: a location of stride 32 smears what finer layers see
-    (docs/ablation.md).
+    reference layer pooled by 2 takes the place of the coarse one. Where all layers have one stride,
+    as in vision transformers, it reads the mean of some middle layers, with one subspace for all
+    positions (`middle_layers`). The last of several layers has a subspace per image, all others one
+    per position. Of three or more, the first counts for the map alone, and the last for the score
+    alone: a location of stride 32 smears what finer layers see (docs/ablation.md).
 
     Args:
         backbone: the frozen network.
@@ -166,7 +170,10 @@ def plan_detector(
         return replace(
             plan, variance=settings.variance, rank=settings.rank, autoencoder=autoencoder
         )
-    if layers is None:
+    middle = middle_layers(backbone) if layers is None else None
+    if middle is not None:
+        names = [middle]
+    elif layers is None:
         names = _default_layers(backbone)
     elif isinstance(layers, str) or not layers:
         raise OptionError(f"layers must be a list of names, not {layers!r}")
@@ -176,7 +183,12 @@ def plan_detector(
     repeated = [name in names[:index] for index, name in enumerate(names)]
     pools = _for_each(settings.pool, names, "pool") or [2 if again else 1 for again in repeated]
     scopes: list[Scope] = _for_each(settings.scope, names, "scope") or [
-        "image" if count > 1 and index == count - 1 else "position" for index in range(count)
+        "patch"
+        if middle is not None
+        else "image"
+        if count > 1 and index == count - 1
+        else "position"
+        for index in range(count)
     ]
     in_score = _roles(settings.score_layers, names, "score") or [
         count < 3 or index > 0 for index in range(count)
@@ -204,6 +216,22 @@ def _one_layer(layers: Sequence[str] | None, backbone: Backbone) -> str:
     if isinstance(layers, str) or len(names) != 1:
         raise OptionError(f"layers must be a list of one layer, not {layers!r}")
     return backbone.layer(names[0]).name
+
+
+def middle_layers(backbone: Backbone) -> str | None:
+    """Return the mean of the middle layers of a network of one stride; ``None`` for others.
+
+    The tokens of a vision transformer see the whole image, so that all positions share a subspace,
+    and its middle layers tell textures and parts best: layers 22 to 28 of the 40 of DINOv2-G in
+    "SubspaceAD" (2026), the same share of the depth here. Where so few layers are listed that none
+    is in between, it is the reference layer.
+    """
+    count = len(backbone.layers)
+    if len({layer.stride for layer in backbone.layers}) > 1 or count == 1:
+        return None
+    first, last = (round(share * count) for share in MIDDLE)
+    chosen = [layer.name for layer in backbone.layers[first - 1 : last]]
+    return "+".join(chosen) or backbone.reference_layer
 
 
 def _default_layers(backbone: Backbone) -> list[str]:
