@@ -39,4 +39,7 @@ ACROSS_MODULES = {
 }
 
 # Rooms of tests beside those of the package.
-OTHER_ROOMS = {"benchmarks": "the scripts in benchmarks/"}
+OTHER_ROOMS = {
+    "benchmarks": "the scripts in benchmarks/",
+    "examples": "the programs in examples/",
+}
