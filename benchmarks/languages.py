@@ -37,6 +37,7 @@ from fre.model import Model, load
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+HEADERS = ("/usr/include", "/usr/local/include")
 
 Answer = dict[str, Any]
 Program = Callable[[Path, Sequence[Path]], list[Answer]]
@@ -59,7 +60,7 @@ def _lines(command: Sequence[object], model: Path, images: Sequence[Path]) -> li
 def _quiet(command: Sequence[object], folder: Path) -> None:
     done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise MissingToolError(f"{command[0]} fails: {(done.stdout + done.stderr).strip()[-800:]}")
+        raise RuntimeError(f"{command[0]} fails: {(done.stdout + done.stderr).strip()[-800:]}")
 
 
 def python(_: Path) -> Program:
@@ -98,6 +99,8 @@ def cpp(folder: Path) -> Program:
 
     build = folder / "cpp"
     config = f"-DOpenVINO_DIR={Path(openvino.__path__[0]) / 'cmake'}"
+    if not any(Path(root, "stb", "stb_image.h").exists() for root in HEADERS):
+        raise MissingToolError("needs stb_image.h: apt install libstb-dev")
     _quiet(["cmake", "-S", EXAMPLES / "cpp", "-B", build, config], folder)
     _quiet(["cmake", "--build", build], folder)
     return functools.partial(_lines, [build / "score"])
@@ -182,7 +185,7 @@ def _programs(stack: contextlib.ExitStack, folder: Path) -> dict[str, Program]:
     for name, make in makers.items():
         try:
             found[name] = make()
-        except MissingToolError as error:
+        except MissingToolError as error:  # noqa: PERF203
             print(f"{name}: not run: {error}")
     return found
 
@@ -220,7 +223,9 @@ def compare(model: Path, files: Sequence[Path], turns: int) -> None:
     for name in programs:
         far, relative = differences(scores[name, "PNG"], expected["PNG"])
         of_files = differences(scores[name, "files"], expected["files"])[0]
-        print(f"| {name} | {far:.1e} | {relative:.1e} | {of_files:.1e} | {median(taken[name]):.1f} |")
+        print(
+            f"| {name} | {far:.1e} | {relative:.1e} | {of_files:.1e} | {median(taken[name]):.1f} |"
+        )
 
 
 def onnx_resize(size: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:

@@ -33,5 +33,5 @@ there = [output.name for output in model.get_outputs()]
 wanted = [name for name in ("score", "p_value", "anomalous") if name in there]
 for path in sys.argv[2:]:
     answer = model.run(wanted, {"images": network_input(path, height, width)})
-    values = {name: array[0].item() for name, array in zip(wanted, answer)}
+    values = {name: array[0].item() for name, array in zip(wanted, answer, strict=True)}
     print(json.dumps({"path": path, **values}))

@@ -28,9 +28,7 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def languages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "languages", ROOT / "benchmarks" / "languages.py"
-    )
+    spec = importlib.util.spec_from_file_location("languages", ROOT / "benchmarks" / "languages.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

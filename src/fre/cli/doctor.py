@@ -77,7 +77,9 @@ def _run(*, quick: bool, shown: bool) -> list[Step]:
             interruption.check()
             steps.append(step)
             if shown:
-                print_line(f"{step.name:<17} {step.outcome:<7} {step.seconds:5.1f} s  {step.detail}")
+                print_line(
+                    f"{step.name:<17} {step.outcome:<7} {step.seconds:5.1f} s  {step.detail}"
+                )
     return steps
 
 
