@@ -2,9 +2,10 @@
 
     python benchmarks/deploy.py MODEL IMAGE [--turns 5]
 
-Installs `.[serve]` into a fresh environment, without pip as deploy/Dockerfile does, and prints its
-size on disk. Then, from this environment and in turns: seconds from the start of the process to the
-first score, of `fre predict` and of `fre serve` with one request.
+Installs `.[serve]` into a fresh environment as deploy/Dockerfile does, without pip and without the
+tests that packages bring along, and prints its size on disk. Then, from this environment and in
+turns: seconds from the start of the process to the first score, of `fre predict` and of `fre serve`
+with one request.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ def install(folder: Path) -> Path:
     python = environment / "bin" / "python"
     command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", f"{ROOT}[serve]"]
     subprocess.run(command, check=True)
+    for pattern in ("**/tests", "**/onnx/backend/test"):
+        for tests in list(environment.glob(pattern)):
+            shutil.rmtree(tests)
     return environment
 
 

@@ -1,6 +1,6 @@
 // Score images with a model of fre, on ONNX Runtime; SkiaSharp decodes the files.
-// The tests of fre do not run this program (they have no .NET): compare its scores with those of
-// `fre predict` on a few PNG files before you rely on it.
+// The tests of fre compile Resizer.cs only, and do not run this program (they have no .NET): compare
+// its scores with those of `fre predict` on a few PNG files before you rely on it.
 //
 // dotnet run part.onnx IMAGE...
 
