@@ -15,6 +15,7 @@ LEVELS = [
     ["detector", "evaluation", "distributed", "line"],
     ["report", "quantize"],
     ["benchmark", "serve"],
+    ["checks"],
     ["cli"],
 ]
 
@@ -39,4 +40,8 @@ ACROSS_MODULES = {
 }
 
 # Rooms of tests beside those of the package.
-OTHER_ROOMS = {"benchmarks": "the scripts in benchmarks/"}
+OTHER_ROOMS = {
+    "benchmarks": "the scripts in benchmarks/",
+    "deploy": "the container and the service files in deploy/",
+    "examples": "the programs in examples/",
+}

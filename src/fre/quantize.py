@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,7 +23,7 @@ from fre.features.extractor import FeatureExtractor
 from fre.inference.predictor import OUTPUTS
 from fre.inference.rebuild import network_of
 from fre.model import Model
-from fre.runtimes.measure import rounds
+from fre.runtimes.measure import median_milliseconds
 from fre.runtimes.runtime import open_runtime
 from fre.scoring.calibration import Calibration
 from fre.types import FloatArray, Progress
@@ -39,11 +38,7 @@ RANGE_IMAGES = 64
 """Number of images that give the ranges of activations."""
 
 SPEED_IMAGES = 8
-SPEED_ROUNDS = (3, 25)
-SPEED_SECONDS = 4.0
-SPEED_PAUSE = 0.03
-"""Measurement of speed: number of images, least and largest number of rounds, seconds in all, and
-seconds of pause before each turn."""
+"""Number of images that the speed is measured on."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +173,10 @@ def quantize(
     if model.calibration.keep_odd:
         small = small.with_calibration(small.calibration.with_odd(keep=True))
     images = [sample.path for sample in require_test(dataset)] if dataset else sources
-    milliseconds = _milliseconds(
-        [model.data, small.data], _trial(plain, images), runtime=runtime, threads=threads
-    )
+    opened = [
+        open_runtime(one.data, OUTPUTS, runtime=runtime, threads=threads) for one in (model, small)
+    ]
+    milliseconds = median_milliseconds(opened, _trial(plain, images))
     models = (model, small)
     evaluations: list[Evaluation | None] = [None, None]
     if dataset is None:
@@ -252,29 +248,6 @@ def _trial(extractor: FeatureExtractor, images: Sequence[Path]) -> list[NDArray[
     loaded = map(preparation.load, _spread(images, SPEED_IMAGES))
     inputs = (one.pixels for image in loaded for one in preparation.inputs(image))
     return [pixels[None] for pixels in islice(inputs, SPEED_IMAGES)]
-
-
-def _milliseconds(
-    models: Sequence[bytes], images: Sequence[NDArray[np.uint8]], *, runtime: str, threads: int
-) -> list[float]:
-    """Return the median time of each model on one image, measured in turns.
-
-    Turns expose all models to the same load of the machine. Before each turn, of all images, the
-    threads of the other model have time to stop waiting for work.
-    """
-    opened = [open_runtime(data, OUTPUTS, runtime=runtime, threads=threads) for data in models]
-    first = np.zeros(1, np.int64)
-    for one in opened:
-        one.run(images[0], first)
-    taken: list[list[float]] = [[] for _ in opened]
-    for _ in rounds(*SPEED_ROUNDS, SPEED_SECONDS):
-        for one, seconds in zip(opened, taken, strict=True):
-            time.sleep(SPEED_PAUSE)
-            for image in images:
-                start = time.perf_counter()
-                one.run(image, first)
-                seconds.append(time.perf_counter() - start)
-    return [1000 * float(np.median(seconds)) for seconds in taken]
 
 
 def _scores(model: Model, images: Sequence[Path], progress: Progress | None) -> NDArray[np.float64]:

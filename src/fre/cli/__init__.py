@@ -20,6 +20,7 @@ from fre.cli.check import check
 from fre.cli.common import Interrupted, complain, interruption, note
 from fre.cli.compare import compare
 from fre.cli.demo import demo
+from fre.cli.doctor import doctor, selftest
 from fre.cli.evaluate import evaluate
 from fre.cli.help import CommandGroup
 from fre.cli.info import info
@@ -42,7 +43,7 @@ __all__ = ["cli", "main"]
     titles={
         "Start": "demo check train predict evaluate",
         "Operate": "threshold update merge watch serve",
-        "More": "compare benchmark quantize info",
+        "More": "compare benchmark quantize info doctor selftest",
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
@@ -111,11 +112,13 @@ for command in (
     check,
     compare,
     demo,
+    doctor,
     evaluate,
     info,
     merge,
     predict,
     quantize,
+    selftest,
     serve,
     threshold,
     train,

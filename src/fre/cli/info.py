@@ -7,22 +7,31 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fre.cli.common import describe_rank, emit, json_option
+from fre.cli.common import describe_rank, emit, flag_option, json_option, note_all
 
 if TYPE_CHECKING:
+    from fre.checks.model_check import ModelCheck
     from fre.inference.document import Provenance
     from fre.model import Model
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
+@flag_option(
+    "--check",
+    "Check the file instead: integrity, milliseconds an image, and whether the installed runtimes "
+    "agree; exits with 1 if they don't.",
+)
 @json_option
-def info(model: Path, json_file: str | None) -> None:
+def info(model: Path, check: bool, json_file: str | None) -> int:
     """Show the contents of a model file.
 
     \b
-    Example: fre info part.onnx
+    fre info part.onnx
+    fre info --check part.onnx
     """
+    if check:
+        return _check(model, json_file)
     from fre.model import load
 
     loaded = load(model)
@@ -34,6 +43,38 @@ def info(model: Path, json_file: str | None) -> None:
         "odd": [{"name": image.name, "score": image.score} for image in loaded.odd_images],
     }
     emit(values, _info_text(model, loaded), json_file)
+    return 0
+
+
+def _check(path: Path, json_file: str | None) -> int:
+    """Check the file, print the result, and return the exit code."""
+    from fre.checks.model_check import check_file
+
+    found = check_file(path)
+    emit({"model": str(path), **found.to_dict()}, _check_text(path, found), json_file)
+    note_all(found.problems)
+    return 1 if found.problems else 0
+
+
+def _check_text(path: Path, found: ModelCheck) -> str:
+    rows = [("file", f"{path}, {found.megabytes:.1f} MB, sound: digest, document and graph")]
+    rows += [
+        (
+            one.name,
+            f"{one.milliseconds:.1f} ms an image, {one.seconds_to_first:.2f} s to the first score",
+        )
+        for one in found.runtimes
+    ]
+    rows += [
+        (
+            "agreement",
+            f"{one.name} differs from {found.runtimes[0].name} by at most "
+            f"{one.score_difference:.1e} in scores and {one.map_difference:.1e} in maps",
+        )
+        for one in found.runtimes[1:]
+    ]
+    rows += [("not checked", remark) for remark in found.remarks]
+    return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
 
 def _info_text(path: Path, model: Model) -> str:

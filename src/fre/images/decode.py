@@ -112,9 +112,19 @@ def _small(image: Image.Image, target: tuple[int, int], bits: int | None) -> NDA
 def _resized(
     image: Image.Image, target: tuple[int, int], box: tuple[float, float, float, float] | None
 ) -> Image.Image:
-    if image.size == target:
-        return image
-    return image.resize(target, Image.Resampling.BILINEAR, box=box)
+    """Resize by width, then by height: Pillow chooses the order by its version and the sizes.
+
+    Each pass rounds to 8 bits, so the order changes pixels and scores. Programs in other languages
+    resize in this order, too (docs/deploy.md).
+    """
+    left, top, right, bottom = box or (0, 0, *image.size)
+    for size, part in (
+        ((target[0], image.height), (left, 0, right, image.height)),
+        (target, (0, top, target[0], bottom)),
+    ):
+        if image.size != size or part != (0, 0, *size):
+            image = image.resize(size, Image.Resampling.BILINEAR, box=part)
+    return image
 
 
 def _decode(
@@ -185,8 +195,7 @@ def _from_memory(
     size = decoding.size_of(original)
     if size is None or original == size:
         return pixels, original
-    small = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(small), original
+    return np.asarray(_resized(Image.fromarray(pixels), (size[1], size[0]), None)), original
 
 
 def _opened(image: Image.Image) -> tuple[Image.Image, int]:
