@@ -12,9 +12,10 @@ LEVELS = [
     ["inference"],
     ["training"],
     ["model"],
-    ["detector", "evaluation", "distributed", "line"],
+    ["detector", "evaluation", "distributed"],
     ["report", "quantize"],
-    ["benchmark", "serve"],
+    ["benchmark", "line"],
+    ["serve"],
     ["cli"],
 ]
 

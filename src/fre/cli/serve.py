@@ -14,6 +14,7 @@ from fre.cli.common import (
     runtime_options,
 )
 from fre.cli.help import LongCommand
+from fre.cli.watch import source_options
 from fre.errors import MissingDependencyError, OptionError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ SHORTEST_TOKEN = 16
     groups={
         "Limits": "--max-upload --max-train-upload --max-train-disk --max-pixels --max-batch "
         "--max-queue --keep",
+        "Frames": "--every --rate --buffer --trigger",
         "Speed and end": "--batch-size --shutdown-seconds --runtime --threads",
     },
     details="""
@@ -72,12 +74,21 @@ SHORTEST_TOKEN = 16
     metavar="DIR",
     help="Folder for results and pictures.  [default: .fre-serve beside the models]",
 )
-@path_option("--watch", metavar="DIR", help="Folder whose new images are scored.")
 @click.option(
-    "--watch-model",
-    metavar="NAME",
-    help="Model that scores the folder's images, if there are several.",
+    "--source",
+    "--watch",
+    "source",
+    metavar="SOURCE",
+    help="Folder, camera:0, rtsp:// or http:// stream, or video whose new images are scored.",
 )
+@click.option(
+    "--source-model",
+    "--watch-model",
+    "source_model",
+    metavar="NAME",
+    help="Model that scores the images of the source, if there are several.",
+)
+@source_options
 @count_option("--max-upload", default=64, help="Largest request, in MiB.")
 @count_option(
     "--max-train-upload",
@@ -121,6 +132,13 @@ def serve(
     max_batch: int,
     max_queue: int,
     keep: int,
+    source: str | None,
+    source_model: str | None,
+    every: int,
+    rate: float | None,
+    buffer: int,
+    trigger: str | None,
+    targets: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Serve models over HTTP, with a web page.
@@ -137,8 +155,16 @@ def serve(
         raise OptionError(
             f"--max-train-disk must be at least --max-train-upload, {max_train_upload}"
         )
+    from fre.line.frame import SourceOptions
     from fre.serve.server import serve as run
-    from fre.serve.settings import Limits, Settings
+    from fre.serve.settings import Limits, LineSettings, Settings
+
+    frames = SourceOptions(every, rate, buffer, trigger)
+    if source is None and (targets or source_model or frames != SourceOptions()):
+        raise OptionError(
+            "--to, --source-model, --every, --rate, --buffer and --trigger need a --source"
+        )
+    line = source and LineSettings(source, frames, targets, source_model)
 
     limits = Limits(
         max_upload_bytes=max_upload * MIB,
@@ -152,7 +178,14 @@ def serve(
     folder = models if models.is_dir() else models.parent
     settings["token"] = settings["token"] or None
     run(
-        Settings(models=models, data=data or folder / ".fre-serve", limits=limits, **settings), _say
+        Settings(
+            models=models,
+            data=data or folder / ".fre-serve",
+            limits=limits,
+            line=line or None,
+            **settings,
+        ),
+        _say,
     )
     note("ended; all acknowledged results are kept")
 
