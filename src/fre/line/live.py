@@ -69,7 +69,7 @@ class LiveSource:
         self._options = options
         self._live = live
         self._warn = warn
-        self._due = 0.0
+        self._due = float("-inf")
         self._reminded = float("-inf")
         self._fault: FREError | None = None
         self._stopping = self._finished = False
@@ -84,7 +84,9 @@ class LiveSource:
     def ended(self) -> bool:
         """Whether no frame will come any more."""
         with self._changed:
-            over = self._finished or (self._no_more_triggers and not self._triggers)
+            # An error is raised by `take` first.
+            finished = self._finished and self._fault is None
+            over = finished or (self._no_more_triggers and not self._triggers)
             return over and not self._waiting
 
     def start(self, done: Iterable[str]) -> None:
@@ -125,6 +127,10 @@ class LiveSource:
             self._trigger.close()
         if self._thread.ident is not None:
             self._thread.join(2.0)
+        with self._changed:
+            # So that every frame is counted once.
+            self.counts.dropped += sum(shot is not None for _, shot in self._waiting)
+            self._waiting.clear()
 
     def _run(self) -> None:
         wait = FIRST_WAIT
@@ -200,13 +206,14 @@ class LiveSource:
             return False
         if self._options.rate is None:
             return True
-        live = self._live or shot.position is None
-        moment = time.monotonic() if live or shot.position is None else shot.position
+        moment = shot.position
+        if self._live or moment is None:
+            moment = time.monotonic()
         period = 1 / self._options.rate
         if moment < self._due - 0.1 * period:
             return False
-        # In step with the rate, except after a pause.
-        self._due = self._due + period if moment < self._due + period else moment + period
+        # In step with the rate, except at the start and after a pause.
+        self._due = period + (self._due if moment < self._due + period else moment)
         return True
 
     def _make_room(self) -> None:

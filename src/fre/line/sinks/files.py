@@ -84,14 +84,21 @@ class LinesFile:
         self.name = str(path)
         try:
             self._file = path.open("a+b", buffering=0)
-            self._file.seek(0)
-            head = self._file.read(4096)
-            self.check_head(head)
-            if not head:
-                self._append(self.header())
-            self._cut_torn_line()
+            try:
+                self._begin()
+            except BaseException:
+                self._file.close()
+                raise
         except OSError as error:
             raise OutputError(f"{path}: can't be written: {error.strerror}") from error
+
+    def _begin(self) -> None:
+        self._file.seek(0)
+        head = self._file.read(4096)
+        self.check_head(head)
+        if not head:
+            self._append(self.header())
+        self._cut_torn_line()
 
     def check_head(self, head: bytes) -> None:
         """Check that the file is of this kind.

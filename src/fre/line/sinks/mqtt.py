@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,7 +62,9 @@ class MqttSink:
         if options.get("retain", "0") not in ("0", "1"):
             raise OptionError(f"--to {self.name}: retain: expected 0 or 1")
         self._retain = options.get("retain") == "1"
-        self._failure = "not connected yet"
+        self._failure = "gives no answer"
+        self._address = (url.hostname or "", port)
+        self._tls: ssl.SSLContext | None = None
         self._connected = False
         self._model: dict[str, Any] = {}
         self._in_flight: dict[int, Any] = {}
@@ -81,7 +84,7 @@ class MqttSink:
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         self._client = client
-        client.connect_async(url.hostname or "", port, KEEP_ALIVE)
+        client.connect_async(*self._address, KEEP_ALIVE)
         client.loop_start()
 
     def _use_tls(self, client: Any, options: Mapping[str, str]) -> None:
@@ -89,9 +92,13 @@ class MqttSink:
             if name in options and not Path(options[name]).is_file():
                 raise OptionError(f"--to {self.name}: {name}: {options[name]}: expected a file")
         try:
-            client.tls_set(options.get("ca"), options.get("cert"), options.get("key"))
-        except (OSError, ValueError, ssl.SSLError) as error:
+            context = ssl.create_default_context(cafile=options.get("ca"))
+            if "cert" in options:
+                context.load_cert_chain(options["cert"], options.get("key"))
+        except (OSError, ValueError) as error:
             raise OptionError(f"--to {self.name}: TLS: {error}") from error
+        client.tls_set_context(context)
+        self._tls = context
 
     def _on_connect(self, _: Any, __: Any, ___: Any, code: Any, ____: Any) -> None:
         if code.is_failure:
@@ -101,7 +108,14 @@ class MqttSink:
         self._publish_state()
 
     def _on_connect_fail(self, *_: Any) -> None:
-        self._failure = "can't be reached"
+        # The client does not say why: look again.
+        try:
+            with socket.create_connection(self._address, SECONDS) as plain:
+                if self._tls is not None:
+                    self._tls.wrap_socket(plain, server_hostname=self._address[0]).close()
+            self._failure = "can't be reached"
+        except OSError as error:
+            self._failure = f"can't be reached: {error.strerror or error}"
 
     def _on_disconnect(self, _: Any, __: Any, ___: Any, code: Any, ____: Any) -> None:
         if self._connected:
