@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,10 +24,14 @@ from fre.line.frame import SourceOptions
 from fre.line.sources import open_source
 from fre.line.video import without_password
 from peers import (
+    Mosquitto,
     Receiver,
     Rtsp,
+    Subscriber,
     free_port,
+    needs,
     needs_camera,
+    needs_mosquitto,
     needs_rtsp_server,
     pixels_of,
     wait_for,
@@ -177,3 +183,35 @@ def test_memory_stays_flat_over_ten_thousand_frames(model: Path, tmp_path: Path)
     assert count == 10_000
     print(memory, file=sys.stderr)
     assert memory[9900] - memory[2000] < 20, memory
+
+
+@pytest.mark.slow
+@needs_rtsp_server
+@needs("paho", "mqtt")
+@needs_mosquitto
+def test_the_first_command_of_the_page_runs(model: Path, video: Path, tmp_path: Path) -> None:
+    """With the addresses of real peers in place of its own."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "line.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("fre watch part.onnx rtsp"))
+    with Rtsp(video) as stream, Mosquitto(tmp_path) as broker:
+        subscriber = Subscriber(broker.port, "line1/part")
+        for name, value in {
+            "part.onnx": str(model),
+            "rtsp://camera/1": stream.url,
+            "//broker/": f"//127.0.0.1:{broker.port}/",
+            "results.csv": f"{tmp_path}/results.csv",
+        }.items():
+            assert name in line
+            line = line.replace(name, value)
+        process = subprocess.Popen(
+            [*FRE, *shlex.split(line)[1:]], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        wait_for(lambda: len(subscriber.got.get("line1/part", [])) > 10)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+        printed = lines_of(out.decode())
+        wait_for(lambda: len(subscriber.got["line1/part"]) == len(printed))
+        subscriber.close()
+    assert subscriber.got["line1/part"] == printed
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == [line["id"] for line in printed]

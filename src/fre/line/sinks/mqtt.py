@@ -124,7 +124,14 @@ class MqttSink:
 
     def _publish_state(self) -> None:
         state = json.dumps({"state": "online", **self._model})
-        self._client.publish(f"{self.topic}/state", state, 1, retain=True)
+        self._publish(f"{self.topic}/state", state.encode(), retain=True)
+
+    def _publish(self, topic: str, text: bytes, *, retain: bool) -> Any:
+        info = self._client.publish(topic, text, 1, retain)
+        # Without a connection the client keeps the message and sends it later, but its info would
+        # raise an error for ever.
+        info.rc = 0
+        return info
 
     def deliver(self, messages: Sequence[Message]) -> Iterator[int]:
         """Publish messages; see `fre.line.delivery.Sink`.
@@ -140,9 +147,8 @@ class MqttSink:
         self._say_model(messages[-1])
         for message in messages:
             if message.n not in self._in_flight:
-                self._in_flight[message.n] = self._client.publish(
-                    self.topic, message.text().encode("utf-8", "backslashreplace"), 1, self._retain
-                )
+                text = message.text().encode("utf-8", "backslashreplace")
+                self._in_flight[message.n] = self._publish(self.topic, text, retain=self._retain)
         for message in messages:
             info = self._in_flight[message.n]
             self._wait(lambda info=info: info.is_published())
@@ -168,7 +174,7 @@ class MqttSink:
         """Say that fre is offline, and disconnect."""
         if self._connected:
             offline = json.dumps({"state": "offline"})
-            info = self._client.publish(f"{self.topic}/state", offline, 1, retain=True)
+            info = self._publish(f"{self.topic}/state", offline.encode(), retain=True)
             self._wait(lambda: info.is_published() or not self._connected)
         self._client.disconnect()
         self._client.loop_stop()
