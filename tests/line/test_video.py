@@ -92,7 +92,10 @@ def test_lines_on_stdin_take_frames(model: Path, video: Path) -> None:
 
 def test_mistakes(model: Path, video: Path, tmp_path: Path) -> None:
     assert "a folder has no --every" in refused("watch", model, tmp_path, "--every", 2)
-    assert "--skip-existing is for" in refused("watch", model, video, "--skip-existing")
+    for option in (["--skip-existing"], ["--once"], ["--settle", 2]):
+        assert "are for folders" in refused("watch", model, video, *option)
+    told = refused("watch", model, video, "--trigger", "stdin", "--buffer", 9)
+    assert "--buffer has no effect" in told
     assert "number of a camera" in refused("watch", model, "camera:front")
     assert "--trigger: expected" in refused("watch", model, video, "--trigger", "button")
     assert "expected mqtt://" in refused("watch", model, video, "--to", "results.txt")

@@ -99,7 +99,7 @@ class Delivery:
             self._thread.join(seconds)
         self._stop.set()
         if self._thread.ident is not None:
-            self._thread.join(1.0)
+            self._thread.join(0.2)
         self.sink.close()
         return self.journal.count_pending(self.sink.name)
 
@@ -144,6 +144,8 @@ class Delivery:
             self.journal.mark(name, delivered=done, attempted=maybe)
 
     def _fail(self, reason: str) -> None:
+        if self._stop.is_set():
+            return
         if self._away_since is None:
             self._away_since = time.monotonic()
             self._warn(f"{self.sink.name}: {reason}; messages are kept, trying again")

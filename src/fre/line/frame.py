@@ -95,6 +95,8 @@ class SourceOptions:
     def __post_init__(self) -> None:
         if self.every < 1 or self.buffer < 1:
             raise OptionError("every and buffer must be at least 1")
+        if self.trigger and self.buffer != 4:
+            raise OptionError("--buffer has no effect with --trigger: no triggered part is dropped")
         if self.rate is not None and not 0 < self.rate < float("inf"):
             raise OptionError(f"rate must be a positive number of frames per second: {self.rate}")
 

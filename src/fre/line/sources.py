@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from fre.errors import OptionError
+from fre.errors import DatasetError, OptionError
 from fre.line.folder import FolderOptions, FolderSource
 from fre.line.frame import Source, SourceOptions
 from fre.line.genicam import genicam_shots, parse_genicam
@@ -49,9 +50,17 @@ def open_source(
                 f"{text}: a folder has no --every, --rate, --buffer or --trigger; every image in "
                 "it is scored"
             )
+        if not Path(text).is_dir():
+            raise DatasetError(
+                f"{text}: expected a folder or a video file, and there is none; a camera is "
+                "camera:0, a stream rtsp://HOST/PATH"
+            )
         return FolderSource(Path(text), folder, warn=warn)
-    if folder.skip_existing:
-        raise OptionError(f"{without_password(text)}: --skip-existing is for folders")
+    if replace(folder, interval=0, batch_bytes=0) != FolderOptions(interval=0, batch_bytes=0):
+        raise OptionError(
+            f"{without_password(text)}: --once, --skip-existing, --settle and --patience are for "
+            "folders"
+        )
     if text.startswith("genicam:"):
         producer, search = parse_genicam(text.removeprefix("genicam:"))
         shots = partial(genicam_shots, producer, search)

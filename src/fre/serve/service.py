@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 
-from fre.errors import OptionError, OutputError
+from fre.errors import FREError, OptionError, OutputError
 from fre.images.formats import set_pixel_limit
 from fre.line.video import without_password
 from fre.serve.batching import Batcher, Outcome
@@ -81,15 +81,24 @@ class Service:
         self.samples = Samples(settings.data / "samples")
         self.registry.changed = self._models_changed
         self.watch: SourceWatch | None = None
-        if settings.line is not None:
-            self.watch = SourceWatch(
-                settings.line,
-                settings.data,
-                self.batcher,
-                self.watch_entry,
-                chunk=min(4 * settings.batch_size, limits.max_queue),
-                max_bytes=limits.max_upload_bytes,
-            )
+        try:
+            self.watch = self._source()
+        except FREError:
+            self._lock.close()
+            raise
+
+    def _source(self) -> SourceWatch | None:
+        settings = self.settings
+        if settings.line is None:
+            return None
+        return SourceWatch(
+            settings.line,
+            settings.data,
+            self.batcher,
+            self.watch_entry,
+            chunk=min(4 * settings.batch_size, settings.limits.max_queue),
+            max_bytes=settings.limits.max_upload_bytes,
+        )
 
     def _check_watch(self) -> None:
         line, names = self.settings.line, self.registry.names()

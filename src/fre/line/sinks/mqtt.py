@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote
@@ -18,6 +18,8 @@ from fre.line.journal import Message
 
 SECONDS = 5.0
 """Time for the broker to acknowledge a message."""
+LAST_SECONDS = 1.0
+"""Time for the broker to acknowledge that fre is offline, when it ends."""
 KEEP_ALIVE = 15
 """Seconds of silence after which broker and client know that the other has gone."""
 
@@ -127,7 +129,7 @@ class MqttSink:
         self._publish(f"{self.topic}/state", state.encode(), retain=True)
 
     def _publish(self, topic: str, text: bytes, *, retain: bool) -> Any:
-        info = self._client.publish(topic, text, 1, retain)
+        info: Any = self._client.publish(topic, text, 1, retain)
         # Without a connection the client keeps the message and sends it later, but its info would
         # raise an error for ever.
         info.rc = 0
@@ -151,7 +153,7 @@ class MqttSink:
                 self._in_flight[message.n] = self._publish(self.topic, text, retain=self._retain)
         for message in messages:
             info = self._in_flight[message.n]
-            self._wait(lambda info=info: info.is_published())
+            self._wait(info.is_published)
             if not info.is_published():
                 reason = "does not acknowledge messages" if self._connected else self._failure
                 raise DeliveryError(reason, messages[-1].n)
@@ -165,8 +167,8 @@ class MqttSink:
             self._model = model
             self._publish_state()
 
-    def _wait(self, condition: Any) -> None:
-        end = time.monotonic() + SECONDS
+    def _wait(self, condition: Callable[[], bool], seconds: float | None = None) -> None:
+        end = time.monotonic() + (SECONDS if seconds is None else seconds)
         while not condition() and time.monotonic() < end:
             time.sleep(0.002)
 
@@ -175,6 +177,6 @@ class MqttSink:
         if self._connected:
             offline = json.dumps({"state": "offline"})
             info = self._publish(f"{self.topic}/state", offline.encode(), retain=True)
-            self._wait(lambda: info.is_published() or not self._connected)
+            self._wait(lambda: info.is_published() or not self._connected, LAST_SECONDS)
         self._client.disconnect()
         self._client.loop_stop()
