@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 MIB = 1024 * 1024
 SHORTEST_TOKEN = 16
+SOURCE_FIELDS = ("every", "rate", "buffer", "trigger")
 
 
 @click.command(
@@ -134,10 +135,6 @@ def serve(
     keep: int,
     source: str | None,
     source_model: str | None,
-    every: int,
-    rate: float | None,
-    buffer: int,
-    trigger: str | None,
     targets: tuple[str, ...],
     **settings: Any,
 ) -> None:
@@ -159,7 +156,7 @@ def serve(
     from fre.serve.server import serve as run
     from fre.serve.settings import Limits, LineSettings, Settings
 
-    frames = SourceOptions(every, rate, buffer, trigger)
+    frames = SourceOptions(*(settings.pop(name) for name in SOURCE_FIELDS))
     if source is None and (targets or source_model or frames != SourceOptions()):
         raise OptionError(
             "--to, --source-model, --every, --rate, --buffer and --trigger need a --source"

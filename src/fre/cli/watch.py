@@ -26,8 +26,11 @@ from fre.cli.help import LongCommand
 from fre.errors import FREError
 
 if TYPE_CHECKING:
+    from fre.line.delivery import Sink
     from fre.line.frame import Source
     from fre.line.journal import Journal
+    from fre.line.sinks.command import Command
+    from fre.line.sinks.pictures import PictureFolder
     from fre.line.watch import Inspection
 
 LAST_SECONDS = 5.0
@@ -138,10 +141,6 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def watch(
     model: Path,
     source: str,
-    every: int,
-    rate: float | None,
-    buffer: int,
-    trigger: str | None,
     targets: tuple[str, ...],
     command: str | None,
     command_timeout: float,
@@ -153,6 +152,7 @@ def watch(
     batch_size: int,
     runtime: str,
     threads: int,
+    **frames: Any,
 ) -> int:
     """Score images as they arrive, as lines of JSON.
 
@@ -172,7 +172,7 @@ def watch(
     loaded = load(model, runtime=runtime, threads=threads, many=True)
     opened = open_source(
         source,
-        SourceOptions(every, rate, buffer, trigger),
+        SourceOptions(**frames),
         FolderOptions(settle, patience, skip_existing=skip_existing, once=once),
         warn=note,
     )
@@ -199,6 +199,14 @@ def watch(
     )
     whole = _run(inspection, lambda: bool(ended))
     journal.close()
+    failures = _failures(sinks, pictures, runner)
+    note_all(failures)
+    return 0 if whole and not failures else FREError.exit_code
+
+
+def _failures(
+    sinks: list[Sink], pictures: list[PictureFolder], runner: Command | None
+) -> list[str]:
     failures = [
         *(
             f"{at.folder}: {at.failed} pictures could not be written"
@@ -211,8 +219,7 @@ def watch(
         failures.append(
             f"--on-anomalous: {runner.failed} of {runner.runs} runs of {runner.words[0]} failed"
         )
-    note_all(failures)
-    return 0 if whole and not failures else FREError.exit_code
+    return failures
 
 
 def _open_journal(opened: Source, source: str, model: Path, state: Path | None) -> Journal:

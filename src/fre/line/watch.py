@@ -165,9 +165,16 @@ class ModelScorer:
             return []
         images = [frame.image for frame in frames if frame.image is not None]
         try:
-            return list(self._model.predict_many(images, batch_size=len(images), errors="return"))
+            if isinstance(images[0], Path):
+                n = len(images)
+                return list(self._model.predict_many(images, batch_size=n, errors="return"))
+            # Frames are decoded already: no threads for each batch.
+            prepare = self._model.preparation.load
+            return self._model.predict_loaded([prepare(image) for image in images])
         except Exception as error:  # any error of one image must not stop the next
             if len(frames) == 1:
+                if isinstance(error, ImageError):
+                    return [error]
                 kind = "" if isinstance(error, FREError) else f"{type(error).__name__}: "
                 path = images[0] if isinstance(images[0], Path) else None
                 return [ImageError(path, f"not judged: {kind}{error}")]
