@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from fre.errors import OutputError
-from fre.line.sinks.files import CSV_COLUMNS, CsvFile, LinesFile
+from fre.line.sinks.files import CSV_COLUMNS, CsvFile, LinesFile, Stdout
+from peers import wait_for
 
 
 def test_lines_are_appended_and_a_torn_one_is_removed(
@@ -28,6 +29,30 @@ def test_lines_are_appended_and_a_torn_one_is_removed(
     LinesFile(path).close()
     rows = [json.loads(text) for text in path.read_text().splitlines()]
     assert [row["number"] for row in rows] == list(range(6))
+
+
+def test_a_reader_that_goes_loses_no_line(line: Callable[[], Any]) -> None:
+    printed: list[str] = []
+    gone: list[bool] = []
+
+    def write(text: str) -> bool:
+        if len(printed) == 2:
+            return False
+        printed.append(text)
+        return True
+
+    one = line()
+    one.open(Stdout(write, lambda: gone.append(True)))
+    one.send(*range(5))
+    wait_for(lambda: gone)
+    assert one.close(0.1) == 3
+    assert one.told == []
+    two = line()
+    two.open(Stdout(lambda text: not printed.append(text), lambda: None))  # type: ignore[func-returns-value]
+    assert two.close() == 0
+    rows = [json.loads(text) for text in printed]
+    assert [row["number"] for row in rows] == [0, 1, 2, 3, 4]
+    assert len(printed) == 5
 
 
 def test_csv(line: Callable[[], Any], tmp_path: Path) -> None:
