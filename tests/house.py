@@ -12,10 +12,10 @@ LEVELS = [
     ["inference"],
     ["training"],
     ["model"],
-    ["detector", "evaluation", "distributed", "line"],
+    ["detector", "evaluation", "distributed"],
     ["report", "quantize"],
-    ["benchmark", "serve"],
-    ["checks"],
+    ["benchmark", "line"],
+    ["serve", "checks"],
     ["cli"],
 ]
 
@@ -32,6 +32,7 @@ ACROSS_MODULES = {
     "serve/test_limits.py": "bounds of all modules of the service",
     "serve/test_load.py": "many clients of a real service",
     "serve/test_page.py": "the page in a real browser",
+    "serve/test_source.py": "a stream and a folder, from the source to the receiver",
     "serve/test_schema.py": "a real service against its own documentation",
     "training/test_contributions.py": "what each layer adds, from training to prediction",
     "training/test_per_tile.py": "a model for each tile, from training to prediction",

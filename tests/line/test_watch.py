@@ -21,9 +21,11 @@ from commands import FRE
 from commands import fre as run
 from conftest import texture
 from fre.errors import DatasetError, OutputError
+from fre.line.folder import FolderOptions, FolderSource
 from fre.line.follower import Follower, original_name, printable
 from fre.line.journal import Journal
-from fre.line.watch import WatchOptions, watch_folder
+from fre.line.sinks.files import LinesFile
+from fre.line.watch import Inspection, ModelScorer
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,8 @@ def test_the_lines_are_those_of_predict(model: Path, tmp_path: Path) -> None:
         prediction = expected[line["path"]]
         assert line["score"] == pytest.approx(prediction.score, rel=1e-4)
         assert line["anomalous"] == prediction.anomalous
-        assert set(line) == {"path", "score", "p_value", "anomalous", "regions", "time"}
+        assert {"path", "score", "p_value", "anomalous", "regions", "time", "id"} <= set(line)
+        assert line["decision"] == ("fail" if prediction.anomalous else "pass")
     again, _ = once(model, tmp_path / "in")
     assert again == []
     os.utime(paths[0])  # written anew, as far as anyone can tell
@@ -183,7 +186,7 @@ def test_a_file_that_cannot_be_read_is_given_up_once(model: Path, tmp_path: Path
     (bad,) = (line for line in lines if "error" in line)
     assert bad["path"] == str(folder / "bad.png")
     assert len(lines) == 3
-    assert "2 images scored, 1 of them anomalous; 1 file could not be scored" in done.stderr
+    assert "2 images scored, 1 of them anomalous; 1 image could not be scored" in done.stderr
     assert once(model, folder)[0] == []
 
 
@@ -230,8 +233,7 @@ def test_killed_again_and_again_each_file_is_judged_once(model: Path, tmp_path: 
     assert {line["path"] for line in lines} == {str(path) for path in folder.glob("*.png")}
     journal = Journal(folder / ".fre-watch-weave.sqlite3")
     assert len(journal.keys()) == 80
-    assert journal.unprinted() == []
-    assert journal.uncommanded() == []
+    assert journal.open_receivers([]) == []  # all had everything
     journal.close()
     ran = [entry.split() for entry in log.read_text().splitlines()]
     anomalous = {line["path"]: line["score"] for line in lines if line["anomalous"]}
@@ -326,12 +328,13 @@ def test_mistakes(model: Path, tmp_path: Path) -> None:
     assert "--state" in refused(model, folder, "--state", folder)
     watch = Watch(model, folder)
     watch.wait(1)
-    assert "another fre watch" in refused(model, folder)
+    assert "another fre watch" in (told := refused(model, folder))
+    assert f"(process {watch.process.pid})" in told
     watch.end()
 
 
 def test_the_follower_reports_what_has_settled(tmp_path: Path) -> None:
-    follower = Follower(tmp_path, settle=0.2, done=())
+    follower = Follower(tmp_path, settle=0.2)
     assert follower.poll() == []
     fill(tmp_path, 1)
     assert follower.poll() == []
@@ -343,7 +346,7 @@ def test_the_follower_reports_what_has_settled(tmp_path: Path) -> None:
     assert follower.poll() == []
     time.sleep(0.35)
     (arrival,) = follower.poll()
-    follower.finish(arrival)
+    follower.leave_out([arrival.key])
     assert follower.poll() == []
     assert follower.idle()
     with pytest.raises(DatasetError, match="expected a folder"):
@@ -381,7 +384,7 @@ def test_a_folder_that_is_away_is_waited_for(tmp_path: Path) -> None:
     fill(folder, 2)
     follower = Follower(folder, settle=0, warn=warnings.append)
     first, second = follower.poll()
-    follower.finish(first)
+    follower.leave_out([first.key])
     folder.rename(tmp_path / "gone")
     assert follower.poll() == follower.poll() == []
     assert follower.away is not None
@@ -457,9 +460,16 @@ def test_a_file_that_breaks_a_batch_has_an_error_of_its_own(model: Path, tmp_pat
         return judge(images, **options)
 
     loaded.predict_many = predict_many  # type: ignore[method-assign]
-    options = WatchOptions(once=True, settle=0, patience=0)
-    lines = list(watch_folder(loaded, tmp_path / "in", journal, options))
-    errors = {line.values["path"]: line.values.get("error") for line in lines}
+    options = FolderOptions(once=True, settle=0, patience=0)
+    source = FolderSource(tmp_path / "in", options, warn=print)
+    sink = LinesFile(tmp_path / "out.jsonl")
+    scorer = ModelScorer("weave", loaded)
+    inspection = Inspection(source, scorer, journal, [sink], [], batch_size=8, warn=print)
+    inspection.start()
+    inspection.run()
+    assert inspection.close(30) == []
+    lines = [json.loads(line) for line in sink.path.read_text().splitlines()]
+    errors = {line["path"]: line.get("error") for line in lines}
     assert errors.pop(str(paths[2])) == "not judged: ZeroDivisionError: a fault"
     assert set(errors) == {str(path) for path in (paths[0], paths[1], paths[3])}
     assert not any(errors.values())

@@ -50,6 +50,7 @@ from fre.serve.responses import (  # noqa: E402
 from fre.serve.result_rows import Filters, NewResult  # noqa: E402
 from fre.serve.results import Results  # noqa: E402
 from fre.serve.server import Connection, most_connections  # noqa: E402
+from fre.serve.settings import LineSettings  # noqa: E402
 from fre.serve.staging import DiskBudget, Staging  # noqa: E402
 
 SHAPE = (64, 128)
@@ -267,10 +268,10 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     monkeypatch.setattr(entry.model, "predict_loaded", predict_loaded)
     batcher = make_batcher()
     entries: list[Any] = []
-    watch = module.FolderWatch(
-        incoming,
+    watch = module.SourceWatch(
+        LineSettings(str(incoming), targets=(str(tmp_path / "out.jsonl"),)),
+        tmp_path,
         batcher,
-        batcher.results,
         lambda: entries[0] if entries else None,
         chunk=4,
         max_bytes=100_000,
@@ -281,7 +282,7 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     entries.append(entry)
     try:
         for _ in range(600):
-            if len(batcher.results.watched()) == 11:
+            if watch.inspection.scored + watch.inspection.errors == 11:
                 break
             time.sleep(0.05)
     finally:
@@ -292,8 +293,10 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
         "a\\udcff.png",
         "a\\x5cudcff.png",
     }
-    rows = batcher.results.database.read().execute("SELECT watch_key, error FROM unreadable")
-    errors = {Path(key.split("|")[0]).name: error for key, error in rows}
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    errors = {Path(line["path"]).name: line["error"] for line in lines if "error" in line}
+    stored = batcher.results.page(NO_FILTERS, **PAGE)["results"]
+    assert {line["result"] for line in lines if "result" in line} == {item["id"] for item in stored}
     assert set(errors) == {"3.png", "pipe.png", "zero.png", "large.png"}
     assert errors["3.png"] == "not judged: ZeroDivisionError: a fault"
     assert "not a regular file" in errors["zero.png"]

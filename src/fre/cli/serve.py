@@ -14,6 +14,7 @@ from fre.cli.common import (
     runtime_options,
 )
 from fre.cli.help import LongCommand
+from fre.cli.watch import source_options
 from fre.errors import MissingDependencyError, OptionError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 MIB = 1024 * 1024
 SHORTEST_TOKEN = 16
+SOURCE_FIELDS = ("every", "rate", "buffer", "trigger")
 
 
 @click.command(
@@ -29,6 +31,7 @@ SHORTEST_TOKEN = 16
     groups={
         "Limits": "--max-upload --max-train-upload --max-train-disk --max-pixels --max-batch "
         "--max-queue --keep",
+        "Frames": "--every --rate --buffer --trigger",
         "Speed and end": "--batch-size --shutdown-seconds --runtime --threads",
     },
     details="""
@@ -72,12 +75,21 @@ SHORTEST_TOKEN = 16
     metavar="DIR",
     help="Folder for results and pictures.  [default: .fre-serve beside the models]",
 )
-@path_option("--watch", metavar="DIR", help="Folder whose new images are scored.")
 @click.option(
-    "--watch-model",
-    metavar="NAME",
-    help="Model that scores the folder's images, if there are several.",
+    "--source",
+    "--watch",
+    "source",
+    metavar="SOURCE",
+    help="Folder, camera:0, rtsp:// or http:// stream, or video whose new images are scored.",
 )
+@click.option(
+    "--source-model",
+    "--watch-model",
+    "source_model",
+    metavar="NAME",
+    help="Model that scores the images of the source, if there are several.",
+)
+@source_options
 @count_option("--max-upload", default=64, help="Largest request, in MiB.")
 @count_option(
     "--max-train-upload",
@@ -121,6 +133,9 @@ def serve(
     max_batch: int,
     max_queue: int,
     keep: int,
+    source: str | None,
+    source_model: str | None,
+    targets: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Serve models over HTTP, with a web page.
@@ -137,8 +152,16 @@ def serve(
         raise OptionError(
             f"--max-train-disk must be at least --max-train-upload, {max_train_upload}"
         )
+    from fre.line.frame import SourceOptions
     from fre.serve.server import serve as run
-    from fre.serve.settings import Limits, Settings
+    from fre.serve.settings import Limits, LineSettings, Settings
+
+    frames = SourceOptions(*(settings.pop(name) for name in SOURCE_FIELDS))
+    if source is None and (targets or source_model or frames != SourceOptions()):
+        raise OptionError(
+            "--to, --source-model, --every, --rate, --buffer and --trigger need a --source"
+        )
+    line = source and LineSettings(source, frames, targets, source_model)
 
     limits = Limits(
         max_upload_bytes=max_upload * MIB,
@@ -152,7 +175,14 @@ def serve(
     folder = models if models.is_dir() else models.parent
     settings["token"] = settings["token"] or None
     run(
-        Settings(models=models, data=data or folder / ".fre-serve", limits=limits, **settings), _say
+        Settings(
+            models=models,
+            data=data or folder / ".fre-serve",
+            limits=limits,
+            line=line or None,
+            **settings,
+        ),
+        _say,
     )
     note("ended; all acknowledged results are kept")
 

@@ -2,39 +2,100 @@
 
 from __future__ import annotations
 
-import os
-import queue
-import shlex
-import shutil
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fre.cli.common import (
     Interrupted,
     batch_size_option,
+    count_option,
     flag_option,
     max_pixels_option,
     note,
+    note_all,
     note_left_out,
     path_option,
     print_line,
     runtime_options,
 )
-from fre.errors import FREError, OptionError
+from fre.cli.help import LongCommand
+from fre.errors import FREError
 
 if TYPE_CHECKING:
-    from fre.line.journal import Journal, Line
+    from fre.line.delivery import Sink
+    from fre.line.frame import Source
+    from fre.line.journal import Journal
+    from fre.line.sinks.command import Command
+    from fre.line.sinks.pictures import PictureFolder
+    from fre.line.watch import Inspection
+
+LAST_SECONDS = 5.0
+"""Time to deliver the last messages after Ctrl-C or a request to end."""
+ONCE_SECONDS = 60.0
+"""Time to deliver the last messages after the end of the source."""
 
 
-@click.command()
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for the frames of a source and the receivers of messages."""
+    for add in (
+        click.option(
+            "--to",
+            "targets",
+            metavar="URL",
+            multiple=True,
+            help="Receiver of the results: mqtt://HOST/TOPIC, https://HOST/PATH, "
+            "opcua://ADDR:PORT, a file .csv or .jsonl, or pictures:DIR for images of anomalous "
+            "parts; repeatable. docs/line.md describes the options of each.",
+        ),
+        click.option(
+            "--trigger",
+            metavar="WHAT",
+            help="Score the next frame after a trigger: stdin (a line), file:PATH (the file "
+            "appears) or http://HOST:PORT (POST to /trigger).  [default: score all frames]",
+        ),
+        count_option(
+            "--buffer",
+            default=4,
+            help="Frames that wait for scoring; a newer one drops the oldest. A video file waits.",
+        ),
+        click.option(
+            "--rate",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="FPS",
+            help="Largest number of frames to score per second.",
+        ),
+        count_option("--every", default=1, help="Score every n-th frame."),
+    ):
+        command = add(command)
+    return command
+
+
+@click.command(
+    cls=LongCommand,
+    groups={
+        "Frames": "--every --rate --buffer --trigger",
+        "Folders": "--skip-existing --once --settle --patience",
+        "Command": "--on-anomalous --command-timeout",
+        "Speed": "--batch-size --runtime --threads --max-pixels",
+    },
+    details="""
+    SOURCE is a folder, camera:0, an rtsp:// or http:// stream, a video file, or
+    genicam:PRODUCER.cti.
+
+    Images in a folder may be written slowly, renamed into place, or arrive in bursts. After a crash
+    or a restart fre resumes; no image of a folder is scored twice.
+
+    Every receiver gets every message. Messages wait in a file while a receiver is away, even over a
+    restart. A message that a receiver may have got before has "redelivered": true and its old id.
+    """,
+)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SOURCE")
+@source_options
 @click.option(
     "--on-anomalous",
     "command",
@@ -52,10 +113,12 @@ if TYPE_CHECKING:
     help="Time after which the command is killed.",
 )
 @path_option(
-    "--state", help="File that lists the images already scored.  [default: a hidden file in DIR]"
+    "--state",
+    help="File for images already scored and messages that wait.  [default: a hidden file in the "
+    "folder, or beside the model]",
 )
-@flag_option("--skip-existing", help="At the first start, skip the images already in DIR.")
-@flag_option("--once", help="End when all images in DIR are scored.")
+@flag_option("--skip-existing", help="At the first start, skip the images already in the folder.")
+@flag_option("--once", help="End when all images in the folder are scored.")
 @click.option(
     "--settle",
     type=click.FloatRange(min=0),
@@ -77,7 +140,8 @@ if TYPE_CHECKING:
 @max_pixels_option
 def watch(
     model: Path,
-    folder: Path,
+    source: str,
+    targets: tuple[str, ...],
     command: str | None,
     command_timeout: float,
     state: Path | None,
@@ -88,140 +152,114 @@ def watch(
     batch_size: int,
     runtime: str,
     threads: int,
+    **frames: Any,
 ) -> int:
-    """Score every image that arrives in a folder, as lines of JSON.
-
-    Images may be written slowly, renamed into place, or arrive in bursts, in DIR or in folders
-    below it. After a crash or a restart fre resumes; no image is scored twice. A line that fre may
-    have printed before a crash is printed again with "redelivered": true.
+    """Score images as they arrive, as lines of JSON.
 
     \b
     Example: fre watch part.onnx incoming --on-anomalous './reject --station 3'
     """
-    from fre.line.journal import Journal, default_state
-    from fre.line.watch import WatchOptions, watch_folder
+    from fre.line.folder import FolderOptions
+    from fre.line.frame import SourceOptions
+    from fre.line.sinks import open_sinks
+    from fre.line.sinks.command import Command, split_command
+    from fre.line.sinks.files import Stdout
+    from fre.line.sources import open_source
+    from fre.line.watch import Inspection, ModelScorer
     from fre.model import load
 
-    words = _split(command)
+    words = split_command(command) if command is not None else None
     loaded = load(model, runtime=runtime, threads=threads, many=True)
-    if not folder.is_dir():
-        raise OptionError(f"{folder}: expected a folder to watch")
-    note_left_out(folder)
-    journal = Journal(state or default_state(folder, model))
-    runner = _Runner(words, str(model), journal, command_timeout) if words else None
-    options = WatchOptions(
-        settle=settle,
-        patience=patience,
-        batch_size=batch_size,
-        command=runner is not None,
-        skip_existing=skip_existing,
-        once=once,
+    opened = open_source(
+        source,
+        SourceOptions(**frames),
+        FolderOptions(settle, patience, skip_existing=skip_existing, once=once),
+        warn=note,
     )
-    _print(watch_folder(loaded, folder, journal, options, warn=note), journal, runner)
+    ended: list[bool] = []
+    try:
+        journal = _open_journal(opened, source, model, state)
+        sinks, pictures = open_sinks(targets, warn=note)
+    except BaseException:
+        opened.close()
+        raise
+    sinks.insert(0, Stdout(print_line, lambda: ended.append(True)))
+    runner = None
+    if words is not None:
+        runner = Command(words, str(model), command_timeout, note)
+        sinks.append(runner)
+    inspection = Inspection(
+        opened,
+        ModelScorer(model.stem, loaded),
+        journal,
+        sinks,
+        pictures,
+        batch_size=batch_size,
+        warn=note,
+    )
+    whole = _run(inspection, lambda: bool(ended))
+    journal.close()
+    failures = _failures(sinks, pictures, runner)
+    note_all(failures)
+    return 0 if whole and not failures else FREError.exit_code
+
+
+def _failures(
+    sinks: list[Sink], pictures: list[PictureFolder], runner: Command | None
+) -> list[str]:
+    failures = [
+        *(
+            f"{at.folder}: {at.failed} pictures could not be written"
+            for at in pictures
+            if at.failed
+        ),
+        *(f"{sink.name}: refused {sink.refused} messages" for sink in sinks if sink.refused),
+    ]
     if runner and runner.failed:
-        note(f"--on-anomalous: {runner.failed} of {runner.runs} runs of {words[0]} failed")
-        return FREError.exit_code
-    return 0
-
-
-def _print(lines: Iterator[Line], journal: Journal, runner: _Runner | None) -> None:
-    """Print the lines, run the command for anomalous images, and note the counts at the end."""
-    n = anomalous = errors = 0
-    try:
-        if runner:
-            for line in journal.uncommanded():
-                runner.add(line)
-        for line in lines:
-            if not print_line(line.text()):
-                break
-            journal.printed(line.key)
-            failed = "error" in line.values
-            n += not (line.repeated or failed)
-            errors += failed and not line.repeated
-            if line.values.get("anomalous"):
-                anomalous += not line.repeated
-                if runner and not line.repeated:
-                    runner.add(line)
-        if runner:
-            runner.finish()
-    except Interrupted:
-        # The usual end, no failure. The next start runs the commands that are still waiting.
-        pass
-    files = "1 file" if errors == 1 else f"{errors} files"
-    more = f"; {files} could not be scored: their lines say why" if errors else ""
-    note(f"{n} images scored, {anomalous} of them anomalous{more}")
-
-
-def _split(command: str | None) -> list[str]:
-    if command is None:
-        return []
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise OptionError(f"--on-anomalous: {error}: {command}") from error
-    if not words:
-        raise OptionError("--on-anomalous: expected a command")
-    if shutil.which(words[0]) is None:
-        raise OptionError(
-            f"--on-anomalous: {words[0]}: no such command, or not executable; give a program on "
-            "the PATH, or the path of one"
+        failures.append(
+            f"--on-anomalous: {runner.failed} of {runner.runs} runs of {runner.words[0]} failed"
         )
-    return words
+    return failures
 
 
-class _Runner:
-    """Thread that runs the command, once at a time, while images are scored."""
+def _open_journal(opened: Source, source: str, model: Path, state: Path | None) -> Journal:
+    from fre.line.folder import FolderSource
+    from fre.line.journal import Journal, default_state
 
-    def __init__(self, words: list[str], model: str, journal: Journal, timeout: float) -> None:
-        self.words = words
-        self.model = model
-        self.journal = journal
-        self.timeout = timeout
-        self.runs = self.failed = 0
-        self._waiting: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
+    if not isinstance(opened, FolderSource):
+        # Beside the model, since a camera has no folder.
+        name = f"{model.stem}-{sha256(opened.name.encode()).hexdigest()[:8]}"
+        return Journal(state or default_state(model.parent, Path(name)))
+    note_left_out(Path(source))
+    journal = Journal(state or default_state(Path(source), model))
+    if opened.options.skip_existing and not journal.keys():
+        journal.skip(opened.present())
+    return journal
 
-    def add(self, line: Line) -> None:
-        self._waiting.put(line)
 
-    def finish(self) -> None:
-        self._waiting.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (line := self._waiting.get()) is not None:
-            self.runs += 1
-            reason = self._run(line)
-            if reason is not None:
-                self.failed += 1
-                note(f"--on-anomalous: {self.words[0]}: {reason}, for {line.values['path']}")
-            self.journal.commanded(line.key)
-
-    def _run(self, line: Line) -> str | None:
-        """Run the command for an image; return the reason if it failed."""
-        from fre.line.follower import original_name
-
-        path, score = original_name(line.values["path"]), repr(line.values["score"])
-        environment = {
-            **os.environ,
-            "FRE_PATH": path,
-            "FRE_SCORE": score,
-            "FRE_P_VALUE": repr(line.values["p_value"]),
-            "FRE_MODEL": self.model,
-        }
-        try:
-            # The command's output goes to stderr, since stdout has the lines of JSON.
-            done = subprocess.run(
-                [*self.words, path, score],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=sys.stderr,
-                timeout=self.timeout,
-                check=False,
+def _run(inspection: Inspection, stopped: Callable[[], bool]) -> bool:
+    """Inspect until the end, and note the counts; return whether all messages were delivered."""
+    seconds = ONCE_SECONDS
+    left: Iterable[tuple[str, int]] = ()
+    interrupted = False
+    try:
+        inspection.start()
+        inspection.run(stopped)
+    except Interrupted:
+        # The usual end, no failure. The next start sends the messages that are still waiting.
+        seconds, interrupted = LAST_SECONDS, True
+    finally:
+        left = inspection.close(LAST_SECONDS if stopped() else seconds)
+    errors = inspection.errors
+    files = "1 image" if errors == 1 else f"{errors} images"
+    more = f"; {files} could not be scored: their lines say why" if errors else ""
+    note(f"{inspection.scored} images scored, {inspection.anomalous} of them anomalous{more}")
+    if inspection.source.counts.taken > inspection.scored + errors:
+        note(f"{inspection.source.name}: {inspection.source.counts.text()}")
+    for name, n in left:
+        if not (name == "stdout" and stopped()):
+            note(
+                f"{n} messages for {name} are kept in {inspection.journal.path}; the next start "
+                "sends them"
             )
-        except (OSError, ValueError) as error:
-            return str(error)
-        except subprocess.TimeoutExpired:
-            return f"killed after {self.timeout:g} s"
-        return f"exit code {done.returncode}" if done.returncode else None
+    return interrupted or stopped() or not left

@@ -18,18 +18,15 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from fre.errors import DatasetError, ImageError, OptionError
+from fre.errors import DatasetError, OptionError
 from fre.storage.files import read_regular
 from fre.storage.listing import SUFFIXES, suffix
 
 log = logging.getLogger("fre.line")
-
-T = TypeVar("T")
 
 _SURROGATE = "ud[89a-f][0-9a-f]{2}"
 _AMBIGUOUS = re.compile(rf"\\(?={_SURROGATE}|x5c)")
@@ -139,7 +136,6 @@ class Follower:
     Args:
         folder: folder to follow.
         settle: seconds without a change after which a file is complete.
-        done: keys of files that were processed before.
         warn: called with one line of text, once for each fault of a folder.
 
     Attributes:
@@ -156,7 +152,6 @@ class Follower:
         folder: Path,
         *,
         settle: float = 0.5,
-        done: Iterable[str] = (),
         warn: Callable[[str], None] = log.warning,
     ) -> None:
         if not folder.is_dir():
@@ -169,7 +164,7 @@ class Follower:
         self.away: str | None = None
         self.listing_seconds = 0.0
         self._faults: set[str] = set()
-        self._done = set(done)
+        self._done: set[str] = set()
         self._seen: dict[Path, _Sighting] = {}
 
     def poll(self) -> list[Arrival]:
@@ -260,9 +255,9 @@ class Follower:
             for path, sighting in self._seen.items()
         )
 
-    def finish(self, arrival: Arrival) -> None:
-        """Do not report this version of the file again."""
-        self._done.add(arrival.key)
+    def leave_out(self, keys: Iterable[str]) -> None:
+        """Do not report these versions of files, by their keys."""
+        self._done.update(keys)
 
     def postpone(self, arrival: Arrival) -> None:
         """Report the file again a little later."""
@@ -281,69 +276,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself, for instance
         return False
-
-
-@dataclass(frozen=True)
-class BatchLimits:
-    """How arrived files are grouped, and when an unreadable file is given up.
-
-    Attributes:
-        images: number of files in a batch, at most.
-        size: total size of the files in a batch, in bytes; one file may exceed it.
-        patience: seconds without a change after which an unreadable file is given up.
-    """
-
-    images: int = 8
-    size: float = float("inf")
-    patience: float = 5.0
-
-
-def score_arrivals(
-    follower: Follower,
-    score: Callable[[list[Arrival]], Sequence[T | ImageError | None]],
-    limits: BatchLimits,
-) -> Iterator[list[tuple[Arrival, T | ImageError]]]:
-    """List a folder once, and score its complete files in batches.
-
-    A file that changed meanwhile, or that is unreadable but may still be written, is postponed.
-    The files of a batch are done once the caller asks for the next batch: record them before.
-
-    Args:
-        follower: finds the files.
-        score: returns a result for each file; or an error; or ``None`` to postpone the file.
-        limits: size of the batches, and patience.
-
-    Yields:
-        Files with their results or errors. No batch is empty.
-    """
-    for batch in _batches(follower.poll(), limits):
-        results = iter(score([arrival for arrival in batch if arrival.fault is None]))
-        ended: list[tuple[Arrival, T | ImageError]] = []
-        for arrival in batch:
-            result = ImageError(None, arrival.fault) if arrival.fault else next(results)
-            failed = isinstance(result, ImageError)
-            if (
-                result is None
-                or not arrival.unchanged()
-                or (failed and arrival.age < limits.patience)
-            ):
-                follower.postpone(arrival)
-            else:
-                ended.append((arrival, result))
-        if ended:
-            yield ended
-        for arrival, _ in ended:
-            follower.finish(arrival)
-
-
-def _batches(arrivals: list[Arrival], limits: BatchLimits) -> Iterator[list[Arrival]]:
-    batch: list[Arrival] = []
-    size = 0
-    for arrival in arrivals:
-        if batch and (len(batch) == limits.images or size + arrival.size > limits.size):
-            yield batch
-            batch, size = [], 0
-        batch.append(arrival)
-        size += arrival.size
-    if batch:
-        yield batch

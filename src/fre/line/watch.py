@@ -1,107 +1,181 @@
-"""Score every file that arrives in a folder, for ever: the loop of ``fre watch``."""
+"""The inspection of a source: the loop of ``fre watch`` and of ``fre serve``."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fre.errors import DatasetError, FREError, ImageError
-from fre.inference.prediction import Prediction, prediction_row
-from fre.line.follower import Arrival, BatchLimits, Follower, log, score_arrivals
-from fre.line.journal import Journal, Line
+from fre.errors import FREError, ImageError
+from fre.inference.prediction import Prediction
+from fre.line.delivery import Delivery, Sink
+from fre.line.frame import Frame, Source
+from fre.line.journal import Journal
+from fre.line.payload import Judgement, ModelFacts, payload
+from fre.line.sinks.pictures import PictureFolder
 from fre.model import Model
 
+POLL_SECONDS = 0.2
+"""Seconds to wait for a frame before looking whether the end was asked for."""
 
-@dataclass(frozen=True)
-class WatchOptions:
-    """How a folder is watched.
-
-    Attributes:
-        settle: seconds without a change after which a file is complete.
-        patience: seconds without a change after which an unreadable file is given up.
-        interval: seconds between two listings, at least. Folders that are slow to list get more.
-        batch_size: number of images per run of the network.
-        command: whether a command runs for the anomalous images.
-        skip_existing: whether to skip files that are present at the start, if the journal is
-            empty.
-        once: whether to end when all present files are scored.
-    """
-
-    settle: float = 0.5
-    patience: float = 5.0
-    interval: float = 0.2
-    batch_size: int = 8
-    command: bool = False
-    skip_existing: bool = False
-    once: bool = False
+Scorer = Callable[[list[Frame]], Sequence["Judgement | None"]]
+"""Returns a judgement for each frame, or ``None`` if it can't be scored now."""
 
 
-def watch_folder(
-    model: Model,
-    folder: Path,
-    journal: Journal,
-    options: WatchOptions,
-    *,
-    warn: Callable[[str], None] = log.warning,
-) -> Iterator[Line]:
-    """Score files that arrive in a folder, each file once.
+class Inspection:
+    """Takes frames from a source, scores them, records the results and delivers them.
 
     Args:
-        model: model that scores the files.
-        folder: folder to follow, including its subfolders.
-        journal: record of scored files. It holds a line before the line is yielded.
-        options: times, batch size and mode.
-        warn: called with one line of text, once for each fault of a folder.
+        source: source of the frames.
+        score: scores frames.
+        journal: record of scored files and undelivered messages.
+        sinks: receivers of the messages.
+        pictures: folders for pictures.
+        batch_size: number of frames scored at once, at most.
+        warn: called with one line of text for each thing to know.
 
-    Yields:
-        First the lines that a crash kept from being printed, then a line for each file.
-
-    Raises:
-        DatasetError: the folder can't be listed at the start, or with ``once``.
-        OutputError: the journal can't be written.
+    Attributes:
+        scored: number of scored frames.
+        anomalous: number of anomalous frames.
+        errors: number of frames that could not be scored.
+        deliveries: delivery to each receiver.
     """
-    done = journal.keys()
-    yield from journal.unprinted()
-    follower = Follower(folder, settle=options.settle, done=done, warn=warn)
-    if options.skip_existing and not done:
-        present = Follower(folder, settle=0).poll()
-        journal.skip(arrival.key for arrival in present)
-        for arrival in present:
-            follower.finish(arrival)
-    limits = BatchLimits(options.batch_size, patience=options.patience)
-    while True:
-        found = False
-        for batch in score_arrivals(follower, lambda files: _predictions(model, files), limits):
-            found = True
-            lines = [(arrival.key, _values(arrival, result)) for arrival, result in batch]
-            journal.record(lines, command=options.command)
-            for key, values in lines:
-                yield Line(key, values, False)
-        if options.once and follower.away is not None:
-            raise DatasetError(follower.away)
-        if options.once and not found and follower.idle():
+
+    def __init__(
+        self,
+        source: Source,
+        score: Scorer,
+        journal: Journal,
+        sinks: Sequence[Sink],
+        pictures: Sequence[PictureFolder],
+        *,
+        batch_size: int,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.source = source
+        self.journal = journal
+        self.batch_size = batch_size
+        self.scored = self.anomalous = self.errors = 0
+        self.deliveries = [Delivery(sink, journal, warn) for sink in sinks]
+        self._score = score
+        self._pictures = pictures
+        self._warn = warn
+        for name, n in journal.open_receivers([sink.name for sink in sinks]):
+            warn(f"{n} messages of before for {name}, which is no --to any more, are dropped")
+
+    def start(self) -> None:
+        """Start the source and the deliveries."""
+        for delivery in self.deliveries:
+            delivery.start()
+        self.source.start(self.journal.keys())
+
+    def run(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Inspect until the source ends.
+
+        Args:
+            stopped: returns whether to stop.
+
+        Raises:
+            DatasetError: the source can't be read, and will not come back.
+            OutputError: the journal can't be written.
+        """
+        while not stopped() and not self.source.ended:
+            frames = self.source.take(self.batch_size, POLL_SECONDS)
+            if frames:
+                self.step(frames)
+
+    def step(self, frames: list[Frame]) -> None:
+        """Score frames, and record their results; see `run`."""
+        ended: list[tuple[Frame, Judgement]] = []
+        for frame, judgement in zip(frames, self._score(frames), strict=True):
+            failed = judgement is not None and isinstance(judgement.result, ImageError)
+            # A pipe or a dangling link gets as much time as an unreadable file.
+            if judgement is None or not self.source.accept(frame, failed=failed):
+                self.source.postpone(frame)
+            else:
+                ended.append((frame, judgement))
+        if not ended:
             return
-        time.sleep(max(options.interval, 4 * follower.listing_seconds))
+        self.journal.record([(frame.key, self._message(frame, found)) for frame, found in ended])
+        self.source.finish(frame for frame, _ in ended)
+        for delivery in self.deliveries:
+            delivery.wake()
+
+    def _message(self, frame: Frame, judgement: Judgement) -> dict[str, Any]:
+        result = judgement.result
+        if isinstance(result, ImageError):
+            self.errors += 1
+        else:
+            self.scored += 1
+            self.anomalous += result.anomalous
+        kept = [folder.save(frame, judgement) for folder in self._pictures]
+        return payload(
+            frame,
+            judgement,
+            source=self.source.name,
+            dropped=self.source.counts.dropped,
+            picture=next((path for path in kept if path is not None), None),
+        )
+
+    def close(self, seconds: float) -> list[tuple[str, int]]:
+        """Stop the source, and deliver what is left.
+
+        Args:
+            seconds: longest time for the deliveries.
+
+        Returns:
+            Receivers that did not get all messages, and how many stay in the journal for each.
+        """
+        self.source.close()
+        end = time.monotonic() + seconds
+        left = [
+            (delivery.sink.name, delivery.close(max(0.0, end - time.monotonic())))
+            for delivery in self.deliveries
+        ]
+        return [(name, n) for name, n in left if n]
 
 
-def _values(arrival: Arrival, result: Prediction | ImageError) -> dict[str, Any]:
-    moment = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    return {**prediction_row(result, arrival.name), "time": moment}
+class ModelScorer:
+    """Scores frames by a loaded model.
 
+    Args:
+        name: name of the model.
+        model: the model.
+    """
 
-def _predictions(model: Model, batch: list[Arrival]) -> list[Prediction | ImageError]:
-    """Score files together, or one by one if that fails, so that no file fails another."""
-    if not batch:
-        return []
-    paths = [arrival.path for arrival in batch]
-    try:
-        return list(model.predict_many(paths, batch_size=len(batch), errors="return"))
-    except Exception as error:  # any error of one file must not stop the next file
-        if len(batch) == 1:
-            kind = "" if isinstance(error, FREError) else f"{type(error).__name__}: "
-            return [ImageError(paths[0], f"not judged: {kind}{error}")]
-    return [result for arrival in batch for result in _predictions(model, [arrival])]
+    def __init__(self, name: str, model: Model) -> None:
+        self.facts = ModelFacts.of(name, model)
+        self._model = model
+
+    def __call__(self, frames: list[Frame]) -> list[Judgement | None]:
+        """Return a judgement for each frame."""
+        images = [frame for frame in frames if frame.fault is None]
+        results = iter(self._predictions(images))
+        return [
+            Judgement(
+                next(results) if frame.fault is None else ImageError(None, frame.fault), self.facts
+            )
+            for frame in frames
+        ]
+
+    def _predictions(self, frames: list[Frame]) -> list[Prediction | ImageError]:
+        """Score frames together, or one by one if that fails, so that no image fails another."""
+        if not frames:
+            return []
+        images = [frame.image for frame in frames if frame.image is not None]
+        try:
+            if isinstance(images[0], Path):
+                n = len(images)
+                return list(self._model.predict_many(images, batch_size=n, errors="return"))
+            # Frames are decoded already: no threads for each batch.
+            prepare = self._model.preparation.load
+            return self._model.predict_loaded([prepare(image) for image in images])
+        except Exception as error:  # any error of one image must not stop the next
+            if len(frames) == 1:
+                if isinstance(error, ImageError):
+                    return [error]
+                kind = "" if isinstance(error, FREError) else f"{type(error).__name__}: "
+                path = images[0] if isinstance(images[0], Path) else None
+                return [ImageError(path, f"not judged: {kind}{error}")]
+        return [result for frame in frames for result in self._predictions([frame])]

@@ -130,7 +130,7 @@ class Batcher:
         images: list[tuple[str, bytes]],
         *,
         source: str,
-        watch_keys: list[str] | None = None,
+        watch_keys: Sequence[str | None] | None = None,
     ) -> list[Future[Outcome]]:
         """Admit all of the images, or none.
 
@@ -138,7 +138,7 @@ class Batcher:
             entry: model that scores the images.
             images: name and file content of each image.
             source: source of the images.
-            watch_keys: keys of the files in the watched folder, or ``None``.
+            watch_keys: keys of files in a watched folder; ``None`` for other images.
 
         Returns:
             A future for each image, with its outcome, an `ImageError` or an `UnjudgedError`.

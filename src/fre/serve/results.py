@@ -350,11 +350,3 @@ class Results:
             "UNION SELECT watch_key FROM unreadable"
         )
         return {key for (key,) in rows}
-
-    def add_unreadable(self, watch_key: str, error: str) -> None:
-        """Record that a file of the watched folder can't be read."""
-        self.database.write(
-            lambda connection: connection.execute(
-                "INSERT OR IGNORE INTO unreadable VALUES (?, ?)", (watch_key, error)
-            )
-        )

@@ -53,7 +53,7 @@ class LimitsBody:
 
 @dataclass
 class WatchInfo:
-    """The watched folder, its model, and the reason why the folder can't be listed at present."""
+    """The source, its model, and the reason why it gives no images at present."""
 
     folder: str
     model: str | None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import sqlite3
 
-from fre.errors import OptionError, OutputError
+from fre.errors import FREError, OptionError, OutputError
 from fre.images.formats import set_pixel_limit
+from fre.line.video import without_password
 from fre.serve.batching import Batcher, Outcome
 from fre.serve.bodies import Budget
 from fre.serve.database import open_history
@@ -20,7 +21,7 @@ from fre.serve.results import Results
 from fre.serve.samples import Samples
 from fre.serve.settings import Settings
 from fre.serve.staging import DiskBudget
-from fre.serve.watch import FolderWatch
+from fre.serve.watch import SourceWatch
 
 
 class Service:
@@ -35,8 +36,8 @@ class Service:
 
     Raises:
         ModelFileError: the models can't be loaded.
-        DatasetError: the watched folder does not exist.
-        OptionError: the model for the watched folder is not clear.
+        InputError: the source or a receiver can't be used.
+        OptionError: the model for the source is not clear.
         OutputError: the data folder can't be used, or another service uses it.
     """
 
@@ -87,36 +88,44 @@ class Service:
         )
         self.samples = Samples(settings.data / "samples")
         self.registry.changed = self._models_changed
-        self.watch: FolderWatch | None = None
-        if settings.watch is not None:
-            self.watch = FolderWatch(
-                settings.watch,
-                self.batcher,
-                self.results,
-                self.watch_entry,
-                chunk=min(4 * settings.batch_size, limits.max_queue),
-                max_bytes=limits.max_upload_bytes,
-            )
+        self.watch: SourceWatch | None = None
+        try:
+            self.watch = self._source()
+        except FREError:
+            self._lock.close()
+            raise
+
+    def _source(self) -> SourceWatch | None:
+        settings = self.settings
+        if settings.line is None:
+            return None
+        return SourceWatch(
+            settings.line,
+            settings.data,
+            self.batcher,
+            self.watch_entry,
+            chunk=min(4 * settings.batch_size, settings.limits.max_queue),
+            max_bytes=settings.limits.max_upload_bytes,
+        )
 
     def _check_watch(self) -> None:
-        settings, names = self.settings, self.registry.names()
-        if settings.watch is None:
-            return
-        if settings.watch_model is None and len(names) > 1:
+        line, names = self.settings.line, self.registry.names()
+        if line is not None and line.model is None and len(names) > 1:
             raise OptionError(
-                f"--watch: {len(names)} models could judge {settings.watch}; name one of them "
-                f"with --watch-model: {', '.join(names)}"
+                f"--source: {len(names)} models could judge {without_password(line.source)}; name "
+                f"one of them with --source-model: {', '.join(names)}"
             )
 
     def watch_entry(self) -> LoadedModel | None:
-        """Return the model for the watched folder, or ``None`` if it is not loaded."""
-        name, entries = self.settings.watch_model, self.registry.entries()
+        """Return the model for the source, or ``None`` if it is not loaded."""
+        line, entries = self.settings.line, self.registry.entries()
+        name = line and line.model
         if name is None:
             return entries[0] if entries else None
         return next((entry for entry in entries if entry.name == name), None)
 
     def start(self) -> None:
-        """Start following the model files and the watched folder."""
+        """Start following the model files and the source."""
         self.registry.follow(self.settings.reload_seconds)
         if self.watch is not None:
             self.watch.start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fre.line.frame import SourceOptions
+
 MIB = 1024 * 1024
 
 
@@ -46,6 +48,23 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class LineSettings:
+    """The source of a service, and the receivers of its results.
+
+    Attributes:
+        source: folder, camera, stream or video, as for `fre.line.sources.open_source`.
+        frames: selection of frames.
+        targets: receivers, as for `fre.line.sinks.open_sinks`.
+        model: name of the model; ``None`` if there is only one.
+    """
+
+    source: str
+    frames: SourceOptions = field(default_factory=SourceOptions)
+    targets: tuple[str, ...] = ()
+    model: str | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Settings of a service.
 
@@ -57,8 +76,7 @@ class Settings:
         token: token that clients must present; ``None`` needs no token.
         cors: origins whose pages may call the service.
         limits: limits for requests.
-        watch: folder to follow, or ``None``.
-        watch_model: name of the model for the watched folder.
+        line: source whose images are scored, or ``None``.
         runtime: name of the runtime of the models.
         threads: number of threads per run of a model, 0 for all cores.
         batch_size: number of images per run of the network.
@@ -74,8 +92,7 @@ class Settings:
     token: str | None = None
     cors: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    watch: Path | None = None
-    watch_model: str | None = None
+    line: LineSettings | None = None
     runtime: str = "onnxruntime"
     threads: int = 0
     batch_size: int = 8

@@ -1,57 +1,92 @@
-"""The watched folder of a service: arriving files are scored like uploads."""
+"""The source of a service: its frames are scored like uploads."""
 
 from __future__ import annotations
 
+import io
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from fre.errors import FREError, ImageError
-from fre.line.follower import Arrival, BatchLimits, Follower, printable, score_arrivals
-from fre.serve.batching import Batcher, UnjudgedError
+from fre.line.folder import FolderOptions, FolderSource
+from fre.line.follower import printable
+from fre.line.frame import Frame
+from fre.line.journal import Journal
+from fre.line.payload import Judgement, ModelFacts
+from fre.line.sinks import open_sinks
+from fre.line.sources import open_source
+from fre.line.video import without_password
+from fre.line.watch import Inspection
+from fre.serve.batching import Batcher, Outcome, UnjudgedError
 from fre.serve.registry import LoadedModel
 from fre.serve.responses import Problem
-from fre.serve.results import Results
+from fre.serve.settings import LineSettings
 
 SOURCE = "watch"
 SETTLE = 0.5
 PATIENCE = 5.0
 INTERVAL = 0.25
+LAST_SECONDS = 3.0
+"""Time to deliver the last messages when the service ends."""
+JOURNAL = "line.sqlite3"
 
 log = logging.getLogger("fre.serve")
 
 
-class FolderWatch:
-    """Follows a folder on a thread of its own.
+class SourceWatch:
+    """Inspects a source on a thread of its own.
 
-    The results are the journal: the row of a result also marks its file as done. So each file
-    has one result, whenever the service ends.
+    A result is stored before its message is recorded. If the service ends between the two, a file
+    is scored again, and its stored result is found by the file's key: each file has one result.
 
     Args:
-        folder: folder to follow.
-        batcher: scores the files.
-        results: history of results.
+        settings: the source, and the receivers of messages.
+        data: folder of the journal.
+        batcher: scores the frames.
         entry: returns the model, or ``None`` while there is none.
-        chunk: number of files that are admitted at once.
+        chunk: number of frames that are admitted at once.
         max_bytes: largest size of a file, in bytes.
+
+    Raises:
+        InputError: the source or a receiver can't be used.
     """
 
     def __init__(
         self,
-        folder: Path,
+        settings: LineSettings,
+        data: Path,
         batcher: Batcher,
-        results: Results,
         entry: Callable[[], LoadedModel | None],
         *,
         chunk: int,
         max_bytes: int,
     ) -> None:
-        self.follower = Follower(folder, settle=SETTLE, done=results.watched(), warn=_warn)
-        self.limits = BatchLimits(chunk, max_bytes, PATIENCE)
+        folder = FolderOptions(SETTLE, PATIENCE, INTERVAL, batch_bytes=max_bytes)
+        self.source = open_source(settings.source, settings.frames, folder, warn=_warn)
+        self.name = without_password(settings.source)
+        self.journal = Journal(data / JOURNAL)
+        try:
+            sinks, pictures = open_sinks(settings.targets, warn=_warn)
+        except BaseException:
+            self.source.close()
+            self.journal.close()
+            raise
+        self.inspection = Inspection(
+            self.source,
+            self._score,
+            self.journal,
+            sinks,
+            pictures,
+            batch_size=chunk,
+            warn=_warn,
+        )
         self.batcher = batcher
-        self.results = results
         self.entry = entry
         self.max_bytes = max_bytes
         self._told = False
@@ -59,79 +94,112 @@ class FolderWatch:
         self._thread = threading.Thread(target=self._run, name="fre-watch", daemon=True)
 
     def start(self) -> None:
-        """Start following."""
+        """Start inspecting."""
+        # Data folders of before have no journal, but results.
+        self.journal.skip(self.batcher.results.watched() - self.journal.keys())
+        self.inspection.start()
         self._thread.start()
 
     def close(self) -> None:
-        """Finish the admitted files, and stop."""
+        """Finish the admitted frames, deliver what is left, and stop."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
+        for name, n in self.inspection.close(LAST_SECONDS):
+            _warn(f"{n} messages for {name} are kept; the next start sends them")
+        self.journal.close()
+        if not isinstance(self.source, FolderSource):
+            _warn(self.source.counts.text())
 
     def _run(self) -> None:
-        while not self._stop.wait(max(INTERVAL, 4 * self.follower.listing_seconds)):
+        while not self._stop.is_set():
+            if not self._has_model():
+                self._stop.wait(INTERVAL)
+                continue
             try:
-                self._step()
-            except FREError as error:  # noqa: PERF203  (the thread must live)
+                self.inspection.run(lambda: self._stop.is_set() or not self._has_model())
+            except FREError as error:
                 _warn(str(error))
                 self._stop.wait(1.0)
-            except Exception:  # whatever is wrong with the folder may pass: log it, try again
-                log.exception("watched folder")
+            except Exception:  # whatever is wrong with the source may pass: log it, try again
+                log.exception("source")
                 self._stop.wait(1.0)
-
-    def _step(self) -> None:
-        entry = self.entry()
-        if entry is None:
-            if not self._told:
-                _warn("no model is loaded to judge it; its files wait")
-            self._told = True
-            return
-        self._told = False
-        for batch in score_arrivals(self.follower, lambda a: self._score(entry, a), self.limits):
-            for arrival, result in batch:
-                if isinstance(result, ImageError):
-                    _warn(f"{arrival.name}: {result.reason}")
-                    self.results.add_unreadable(arrival.key, result.reason)
-            if self._stop.is_set():
+            if self.source.ended:
+                _warn(f"{self.name}: ended; {self.source.counts.text()}")
                 return
 
-    def _score(self, entry: LoadedModel, arrivals: list[Arrival]) -> list[Any]:
-        """Return a stored result, an `ImageError` or ``None`` (try again) for each file."""
-        results = [self._read(arrival) for arrival in arrivals]
-        taken = [place for place, data in enumerate(results) if isinstance(data, bytes)]
-        futures = self._admit(entry, [(arrivals[place], results[place]) for place in taken])
-        if not futures:
-            return [result if isinstance(result, ImageError) else None for result in results]
-        for place, future in zip(taken, futures, strict=True):
-            try:
-                results[place] = future.result()
-            except (ImageError, UnjudgedError) as error:  # noqa: PERF203
-                results[place] = ImageError(None, error.reason)
-        return results
+    def _has_model(self) -> bool:
+        there = self.entry() is not None
+        if not there and not self._told:
+            _warn("no model is loaded to judge it; its images wait")
+        self._told = not there
+        return there
 
-    def _read(self, arrival: Arrival) -> Any:
-        if arrival.size > self.max_bytes:
-            return ImageError(None, f"{arrival.size:,} bytes is more than {self.max_bytes:,}")
+    def _score(self, frames: list[Frame]) -> list[Judgement | None]:
+        """Return a judgement for each frame, or ``None`` to try again."""
+        entry = self.entry()
+        if entry is None:
+            return [None] * len(frames)
+        facts = ModelFacts.of(entry.name, entry.model)
+        contents = [self._content(frame) for frame in frames]
+        places = [place for place, found in enumerate(contents) if isinstance(found, bytes)]
+        futures = self._admit(entry, [(frames[place], contents[place]) for place in places])
+        found: list[Any] = [
+            content if isinstance(content, ImageError) else None for content in contents
+        ]
+        for place, future in zip(places, futures, strict=False):
+            try:
+                found[place] = future.result()
+            except (ImageError, UnjudgedError) as error:  # noqa: PERF203
+                found[place] = ImageError(None, error.reason)
+        return [
+            None if result is None else self._judgement(frame, result, facts)
+            for frame, result in zip(frames, found, strict=True)
+        ]
+
+    def _judgement(
+        self, frame: Frame, result: Outcome | ImageError, facts: ModelFacts
+    ) -> Judgement:
+        if isinstance(result, ImageError):
+            return Judgement(result, facts)
+        return Judgement(result.prediction, facts, result.result["id"])
+
+    def _content(self, frame: Frame) -> bytes | ImageError:
+        """Return the image as the content of a file."""
+        if frame.fault is not None:
+            return ImageError(None, frame.fault)
+        if isinstance(frame.image, np.ndarray):
+            buffer = io.BytesIO()
+            # Without loss, so that the stored picture is what was scored.
+            Image.fromarray(frame.image).save(buffer, "PNG", compress_level=1)
+            return buffer.getvalue()
+        assert isinstance(self.source, FolderSource)
+        size = self.source.arrival(frame).size
+        if size > self.max_bytes:
+            return ImageError(None, f"{size:,} bytes is more than {self.max_bytes:,}")
         try:
-            data = arrival.read()
+            return self.source.arrival(frame).read()
         except OSError as error:
             return ImageError(None, error.strerror or "can't be read")
-        return data if arrival.unchanged() else None
 
-    def _admit(self, entry: LoadedModel, files: list[tuple[Arrival, Any]]) -> list[Any]:
-        """Wait for room in the queue, and admit files; return no futures if the service ends."""
-        images = [(self._name(arrival), data) for arrival, data in files]
-        keys = [arrival.key for arrival, _ in files]
-        while images:
+    def _admit(self, entry: LoadedModel, images: list[tuple[Frame, Any]]) -> list[Future[Outcome]]:
+        """Wait for room in the queue, and admit images; return no futures if the service ends."""
+        named = [(self._name(frame), data) for frame, data in images]
+        keys = [frame.key for frame, _ in images]
+        while named:
             try:
-                return self.batcher.admit(entry, images, source=SOURCE, watch_keys=keys)
+                return self.batcher.admit(entry, named, source=SOURCE, watch_keys=keys)
             except Problem as problem:  # noqa: PERF203  (waits for room)
                 if problem.code != "queue_full" or self._stop.wait(0.1):
                     break
         return []
 
-    def _name(self, arrival: Arrival) -> str:
-        return printable(arrival.path.relative_to(self.follower.folder).as_posix())
+    def _name(self, frame: Frame) -> str:
+        if isinstance(self.source, FolderSource):
+            path = self.source.arrival(frame).path
+            return printable(path.relative_to(self.source.follower.folder).as_posix())
+        return frame.part or frame.name
 
 
 def _warn(text: str) -> None:
-    log.warning("watched folder: %s", text)
+    log.warning("source: %s", text)

@@ -68,12 +68,12 @@ class SiteRoutes:
         """Version, features and limits of the service."""
         service, limits = self.service, self.service.settings.limits
         watch = None
-        if service.settings.watch is not None:
+        if service.settings.line is not None and service.watch is not None:
             entry = service.watch_entry()
             watch = {
-                "folder": str(service.settings.watch),
-                "model": entry.name if entry else service.settings.watch_model,
-                "error": service.watch and service.watch.follower.away,
+                "folder": service.watch.name,
+                "model": entry.name if entry else service.settings.line.model,
+                "error": service.watch.source.away,
             }
         return json_response(
             {
