@@ -58,14 +58,21 @@ if TYPE_CHECKING:
 @output_option
 @click.option(
     "--preset",
-    type=click.Choice(["default", "reference"]),
-    help="reference is FRE as published, one layer.  [default: default]",
+    type=click.Choice(["default", "fast", "accurate", "reference"]),
+    help="fast and accurate have inputs of 256^2 and 384^2 pixels, default 320^2; reference is "
+    "FRE as published, one layer.  [default: default]",
 )
 @click.option(
     "--size",
     metavar="HxW",
     callback=parse_size,
-    help="Input size in pixels, 256 or HxW.  [default: the backbone's]",
+    help="Input size in pixels, 256 or HxW.  [default: the images' shape]",
+)
+@click.option(
+    "--defect-size",
+    type=float,
+    metavar="PX",
+    help="Smallest defect to find, in image pixels: chooses size or tiles.",
 )
 @click.option(
     "--tile",
@@ -214,6 +221,7 @@ def train(
     skipped = [f"left out: {error}" for error in detector.skipped_]
     note_all([*detector.notes_, *skipped, *_remarks(model)])
     summary = _training_summary(str(output), model, detector.seconds_, len(skipped))
+    summary["input"] = _input(model, detector.input_.visible)
     summary["dataset"] = {"path": str(data), "layout": opened.layout, **count_kinds(opened)}
     emit(summary, _training_text(summary, model, f"{data}: {describe(opened)}"), json_file)
 
@@ -283,6 +291,11 @@ def _training_summary(
         ],
         "threshold": model.threshold,
     }
+
+
+def _input(model: Model, visible: float | None) -> dict[str, Any]:
+    """Return the input's size, and the size of the defects that it shows, in image pixels."""
+    return {"size": list(model.size), "visible_defect": visible}
 
 
 def _training_text(summary: dict[str, Any], model: Model, data: str) -> str:
