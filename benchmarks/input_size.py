@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 import click
+
 from measuring import child, isolated, peak_bytes, table
 
 CALLS = 30

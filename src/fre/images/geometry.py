@@ -7,7 +7,7 @@ of the input's size overlap at full resolution. No way crops the image.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -268,6 +268,18 @@ class Geometry:
             return self.tiling.image_size
         box = content_box(image_size, self.size, self.fit)
         return box.height, box.width
+
+    def with_training_sizes(self, sizes: Iterable[Size]) -> Geometry:
+        """Return the geometry of a model that was trained on further images.
+
+        Args:
+            sizes: height and width of each further image. Without the sizes of the earlier images,
+                none are known.
+        """
+        if self.training_sizes is None:
+            return self
+        by_aspect = sorted((*self.training_sizes, *sizes), key=lambda size: size[1] / size[0])
+        return replace(self, training_sizes=(by_aspect[0], by_aspect[-1]))
 
     def scale(self, image_size: Size) -> float:
         """Return the number of input pixels per pixel of an image, along the axis with fewer."""
