@@ -268,7 +268,6 @@ class FRE:
             progress=progress,
         )
         self.input_ = choice
-        self.notes_ = [*choice.notes, *self.notes_]
         self.seconds_["total"] = time.perf_counter() - began
         return model
 

@@ -102,6 +102,8 @@ def test_options_come_before_the_images():
     assert chosen((500, 1000), size=96).geometry.size == (96, 96)
     assert chosen((500, 1000), size=(64, 96)).geometry.size == (64, 96)
     assert chosen((500, 1000), tile=128).geometry.tiling == Tiling(64)
+    assert chosen((96, 96), size=96).notes == ()
+    assert "96 x 96 input" in chosen((500, 1000), size=96).notes[0]
     images = ImageSizes(((500, 1000),))
     fixed = choose_input(InputOptions(), images, DEFAULT, None)
     assert fixed.geometry.size == DEFAULT
@@ -186,7 +188,7 @@ def test_the_model_keeps_the_choice_and_warns_once_of_another_aspect(tmp_path):
     model = load(detector.fit(images).save(tmp_path / "m.onnx"))
     assert model.size == (96, 192)
     assert model.geometry.training_sizes == ((96, 192), (96, 192))
-    assert detector.notes_[0].startswith("192 x 96 px images -> 192 x 96 input")
+    assert detector.input_.notes[0].startswith("192 x 96 px images -> 192 x 96 input")
     model.predict(texture(9, (192, 400)))
     with pytest.warns(FREWarning, match=r"image of 96 x 192 pixels .* trained on 192 x 96"):
         model.predict(texture(9, (192, 96)))

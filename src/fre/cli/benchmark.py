@@ -74,7 +74,8 @@ class _SpreadCommand(LongCommand):
     multiple=True,
     default=("default",),
     show_default=True,
-    help="One or more presets.",
+    metavar="NAME...",
+    help="One or more of default, fast, accurate and reference.",
 )
 @click.option(
     "--pool",

@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 @click.option(
     "--preset",
     type=click.Choice(["default", "fast", "accurate", "reference"]),
-    help="fast and accurate have inputs of 256^2 and 384^2 pixels, default 320^2; reference is "
-    "FRE as published, one layer.  [default: default]",
+    metavar="NAME",
+    help="default (320^2 input pixels), fast (256^2), accurate (384^2), or reference.",
 )
 @click.option(
     "--size",
@@ -219,7 +219,7 @@ def train(
     model.save(output)
     discard(checkpoint)
     skipped = [f"left out: {error}" for error in detector.skipped_]
-    note_all([*detector.notes_, *skipped, *_remarks(model)])
+    note_all([*detector.input_.notes, *detector.notes_, *skipped, *_remarks(model)])
     summary = _training_summary(str(output), model, detector.seconds_, len(skipped))
     summary["input"] = _input(model, detector.input_.visible)
     summary["dataset"] = {"path": str(data), "layout": opened.layout, **count_kinds(opened)}

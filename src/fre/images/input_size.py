@@ -217,7 +217,11 @@ def choose_input(
         size = default
     else:
         size = choose_size(images.aspect, budget, images.pixels)
-    return _described(Geometry(size, options.fit, tiling), images)
+    choice = _described(Geometry(size, options.fit, tiling), images)
+    given = options.size is not None or options.tile is not None
+    if given and images is not None and choice.geometry.scale(images.median) >= 1:
+        return replace(choice, notes=())  # nothing that the user has not said
+    return choice
 
 
 def _for_defects(width: float, images: ImageSizes, budget: int) -> InputChoice:
