@@ -36,7 +36,7 @@ BUDGET_WEIGHT = 0.5
 HEADERS, REMOTE_HEADERS = 1000, 16
 """Most files, and URLs, whose sizes are read: a URL is fetched whole."""
 
-VISIBLE = 8
+VISIBLE = 12
 """Width in input pixels from which defects are found: benchmarks/defect_size.py measures it."""
 
 MOST_WHOLE = 512 * 512
