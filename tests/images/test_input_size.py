@@ -212,7 +212,8 @@ def test_updates_and_merges_know_the_aspects_of_all_images():
         for place in (0, 1)
     )
     assert merge_models(first, second).geometry.training_sizes == sizes[:2]
-    updated = first.update([texture(20, sizes[2])], accept_anomalous=True)
+    with pytest.warns(FREWarning, match="trained on 64 x 96"):
+        updated = first.update([texture(20, sizes[2])], accept_anomalous=True)
     assert updated.geometry.training_sizes == (sizes[0], sizes[2])
     assert updated.size == (64, 64)
 

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     "--preset",
     type=click.Choice(["default", "fast", "accurate", "reference"]),
     metavar="NAME",
-    help="default (320^2 input pixels), fast (256^2), accurate (384^2), or reference.",
+    help="default, fast (smaller input), accurate (larger input) or reference.",
 )
 @click.option(
     "--size",
