@@ -6,7 +6,6 @@ import inspect
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,11 @@ from fre.features.extractor import FeatureExtractor, source_name
 from fre.features.table import Features
 from fre.images.appearance import AppearanceLimits
 from fre.images.augmentation import Augmentation
-from fre.images.decode import ImageSource, check_several, find_bits, image_size
-from fre.images.geometry import FULL_RANGE, Fit, Geometry, Tiling
+from fre.images.decode import ImageSource, check_several, find_bits
+from fre.images.geometry import FULL_RANGE, Fit, Geometry, Size
+from fre.images.input_size import ImageSizes, InputChoice, InputOptions, choose_input, shape_note
 from fre.images.near_duplicates import equal_images, near_duplicates
+from fre.images.preparation import Preparation
 from fre.images.roi import MaskSource, Roi
 from fre.inference.document import Provenance
 from fre.model import Model
@@ -49,15 +50,6 @@ from fre.training.plan import DetectorPlan, plan_detector
 from fre.training.streamed import LocalPasses, StreamedRows, StreamOptions, TwoPasses
 from fre.types import Progress
 
-SHAPES_APART = 1.2
-"""Proportions that differ by a larger factor are said to be stretched."""
-
-COPIES = 0.25
-"""Share of images that are copies of others, from which copies are judged together."""
-
-OVERLAP = 64
-"""Pixels that neighbouring tiles share."""
-
 
 class FRE:
     """Detector by feature reconstruction error: PCA on the features of good images.
@@ -69,7 +61,9 @@ class FRE:
     Args:
         backbone: name of the frozen network, or path of an ONNX file. ``None``:
             ``"efficientnet_lite0"``.
-        preset: ``"default"`` reads several layers as one score and one map. ``"reference"`` alone
+        preset: ``"default"`` reads several layers as one score and one map, of an input of about
+            320 x 320 pixels; ``"fast"`` and ``"accurate"`` do the same at 256 x 256 and 384 x 384.
+            ``"reference"`` alone
             is FRE as documented: ResNet-50, pooling by 2, a tied autoencoder of rank 220; with
             another backbone the subspace is PCA. ``None``: the reference with an autoencoder, else
             the default.
@@ -77,8 +71,12 @@ class FRE:
         layers: names of the layers to read, fine to coarse. ``None``: the layers of stride 8, 16
             and 32; the reference preset reads the backbone's reference layer.
         size: height and width of the network's input in pixels, or one number for both. ``None``:
-            the backbone's. With tiles: the size that images are resized to before they are cut;
+            the aspect of the training images, at the preset's number of pixels, and never more
+            than the images have; the reference preset, and networks with a fixed input, keep
+            their own size. With tiles: the size that images are resized to before they are cut;
             ``None`` keeps their own.
+        defect_size: width of the smallest defect to find, in pixels of the images: chooses a
+            larger input, or tiles, in place of ``size`` and ``tile``.
         image_fit: how images meet that size: ``"stretch"``, or ``"letterbox"``, which keeps the
             aspect and pads.
         tile: height and width of the tiles that large images are cut into, in pixels, or one
@@ -112,11 +110,13 @@ class FRE:
         seconds_: duration of `fit` in seconds: ``total``, ``features`` and ``fit``.
         skipped_: errors of the images that `fit` left out.
         notes_: remarks on the images, one line each.
+        input_: the input of the network that `fit` chose.
     """
 
     seconds_: dict[str, float]
     skipped_: list[ImageError]
     notes_: list[str]
+    input_: InputChoice
 
     def __init__(
         self,
@@ -126,6 +126,7 @@ class FRE:
         weights: Path | str | None = None,
         layers: Sequence[str] | None = None,
         size: int | tuple[int, int] | None = None,
+        defect_size: float | None = None,
         image_fit: Fit = "stretch",
         tile: int | tuple[int, int] | None = None,
         overlap: int | None = None,
@@ -147,6 +148,7 @@ class FRE:
         self.weights = weights
         self.layers = layers
         self.size = size
+        self.defect_size = defect_size
         self.image_fit = image_fit
         self.tile = tile
         self.overlap = overlap
@@ -250,7 +252,7 @@ class FRE:
         sources = _sources(images)
         labels = self._labels(sources)
         backbone = get_backbone(settings.backbone, weights=self.weights)
-        extractor = self._extractor_for(backbone, sources, threads, progress)
+        extractor, choice = self._extractor_for(backbone, sources, threads, progress)
         options = StreamOptions(
             skip_unreadable=skip_unreadable,
             checkpoint=None if checkpoint is None else Path(checkpoint),
@@ -265,6 +267,7 @@ class FRE:
             threads=threads,
             progress=progress,
         )
+        self.input_ = choice
         self.seconds_["total"] = time.perf_counter() - began
         return model
 
@@ -312,11 +315,9 @@ class FRE:
                 extractor, features, groups=groups, threads=threads, progress=progress
             )
             self.skipped_ = list(features.skipped)
-            shapes = zip(features.names or (), features.sizes or (), strict=True)
-            self.notes_ = [
-                *_shape_notes(shapes, extractor.geometry),
-                *_copy_notes(features.names or ("",) * features.n, features.sha256),
-            ]
+            shapes = list(zip(features.names or (), features.sizes or (), strict=True))
+            names = features.names or ("",) * features.n
+            self.notes_ = _notes(shapes, extractor.geometry, names, features.sha256)
         self.seconds_ = {
             "total": time.perf_counter() - began,
             "features": extracted - began,
@@ -324,10 +325,18 @@ class FRE:
         }
         return model
 
-    def _extractor(self, backbone: Backbone, *, threads: int = 0) -> FeatureExtractor:
+    def _extractor(
+        self, backbone: Backbone, images: ImageSizes | None = None, *, threads: int = 0
+    ) -> FeatureExtractor:
         """Return the extractor that `fit` uses for a backbone.
 
         16-bit files are read by their full range, unless ``bits`` says another.
+
+        Args:
+            backbone: the network.
+            images: sizes of the training images, which the input follows; ``None``: the network's
+                own input, unless ``size`` or ``tile`` says another.
+            threads: number of threads of the network, 0 for all cores.
 
         Raises:
             BackboneError: an unknown layer, or a size that the network can't take.
@@ -342,27 +351,35 @@ class FRE:
             kind=settings.subspace,
             tiles=self.tile is not None,
         )
-        tiling, size = None, _size(self.size, backbone.default_size)
-        if self.tile is not None:
-            whole = None if self.size is None else size
-            overlap = OVERLAP if self.overlap is None else self.overlap
-            tiling = Tiling(overlap, whole, self.per_tile)
-            size = _size(self.tile, backbone.default_size)
+        geometry = self._input(backbone, settings, images).geometry
+        bits = FULL_RANGE if self.bits is None else self.bits
         roi = Roi.load(self.roi, self.ignore)
         if roi is not None and settings.subspace != "pca":
             raise OptionError("a region of interest needs subspaces in closed form")
         plan = self._plan(backbone, settings)
-        return FeatureExtractor(
+        return FeatureExtractor.prepared(
             backbone,
             plan.names,
             pool=plan.pool,
-            size=size,
-            fit=self.image_fit,
-            tiling=tiling,
-            roi=roi,
-            bits=FULL_RANGE if self.bits is None else self.bits,
+            preparation=Preparation(replace(geometry, bits=bits), roi),
             threads=threads,
         )
+
+    def _input(
+        self, backbone: Backbone, settings: Configuration, images: ImageSizes | None
+    ) -> InputChoice:
+        """Choose the input of the network.
+
+        Args:
+            backbone: the network.
+            settings: settings of the training.
+            images: sizes of the training images; ``None`` if they are not known.
+        """
+        options = InputOptions(
+            self.size, self.image_fit, self.tile, self.overlap, self.per_tile, self.defect_size
+        )
+        budget = settings.budget if backbone.any_size else None
+        return choose_input(options, images, backbone.default_size, budget)
 
     def _extractor_for(
         self,
@@ -370,16 +387,14 @@ class FRE:
         sources: Sequence[ImageSource],
         threads: int,
         progress: Progress | None,
-    ) -> FeatureExtractor:
-        detector = self
-        if self.per_tile and self.size is None:
-            # Tiles with models of their own are counted: all images have the size of the first.
-            detector = FRE(**{**self.get_params(), "size": image_size(sources[0])})
-        extractor = detector._extractor(backbone, threads=threads)
+    ) -> tuple[FeatureExtractor, InputChoice]:
+        """Return the extractor for some images, and the choice of its input."""
+        images = ImageSizes.of(sources)
+        extractor = self._extractor(backbone, images, threads=threads)
         if self.bits is None:
             found = find_bits(sources, workers=available_cores(), progress=progress)
             extractor.geometry = replace(extractor.geometry, bits=found)
-        return extractor
+        return extractor, self._input(backbone, self._configuration(), images)
 
     def _augmentation(self) -> Augmentation | None:
         if self.augment == 0 and not self._method.flip:
@@ -520,7 +535,12 @@ class FRE:
             sources,
             passes,
             options,
-            {**self.get_params(), "weights": extractor.backbone.weights_sha256},
+            {
+                **self.get_params(),
+                "weights": extractor.backbone.weights_sha256,
+                "size": extractor.geometry.size,
+                "tile": extractor.geometry.tiling,
+            },
         )
         few = extractor.rows(sources, options.augmentation) <= plan.capacity
         folds = deal_streamed(
@@ -538,8 +558,8 @@ class FRE:
         sha256 = [image.sha256 for image in images]
         self.skipped_ = list(rows.skipped)
         names = [source_name(sources[image.place]) for image in images]
-        shapes = zip(names, (image.size for image in images), strict=True)
-        self.notes_ = [*_shape_notes(shapes, extractor.geometry), *_copy_notes(names, sha256)]
+        shapes = [(name, image.size) for name, image in zip(names, images, strict=True)]
+        self.notes_ = _notes(shapes, extractor.geometry, names, sha256)
         origin = replace(self._origin(sha256), calibration_images=fitted.n)
         if labels is not None:
             of_kept = {labels[image.place] for image in images}
@@ -620,46 +640,16 @@ def _sources(images: Path | str | Iterable[ImageSource]) -> Sequence[ImageSource
     return sources
 
 
-def _copy_notes(names: Sequence[str], sha256: Sequence[str]) -> list[str]:
-    """Name the images that are copies of others."""
-    equal = equal_images(names, sha256)
-    if equal is None:
-        return []
-    return [f"some images are equal: {equal}; copies make the threshold too low: keep one of each"]
-
-
-def _shape_notes(shapes: Iterable[tuple[str, tuple[int, int]]], geometry: Geometry) -> list[str]:
-    """Say that images of different proportions are stretched to one.
-
-    Args:
-        shapes: name, height and width of each image.
-        geometry: how images meet the input.
-    """
-    stretched = geometry.size if geometry.tiling is None else geometry.tiling.image_size
-    found = sorted(shapes, key=lambda image: image[1][1] / image[1][0])
-    if geometry.fit != "stretch" or stretched is None or not found:
-        return []
-    narrow, wide = found[0], found[-1]
-    ratios = [width / height for _, (height, width) in (narrow, wide)]
-    if ratios[1] <= ratios[0] * SHAPES_APART:
-        return []
-    height, width = stretched
-    shown = " to ".join(
-        f"{size[1]} x {size[0]} ({name or 'an array'})" for name, size in (narrow, wide)
-    )
-    advice = (
-        "letterbox keeps their proportions" if geometry.tiling is None else "leave out the size"
-    )
-    return [
-        f"images of different proportions, {shown} pixels (width x height), are all stretched to "
-        f"{width} x {height}: {advice}"
-    ]
-
-
-def _size(size: int | tuple[int, int] | None, default: tuple[int, int]) -> tuple[int, int]:
-    if size is None:
-        return default
-    height, width = tuple(repeat(size, 2)) if isinstance(size, int) else size
-    if min(height, width) < 32 or max(height, width) > 8192:
-        raise OptionError(f"size must be 32 to 8192 pixels a side, not {height} x {width}")
-    return height, width
+def _notes(
+    shapes: Sequence[tuple[str, Size]],
+    geometry: Geometry,
+    names: Sequence[str],
+    sha256: Sequence[str],
+) -> list[str]:
+    """Name images that are stretched differently, and images that are copies of others."""
+    notes = [shape_note(shapes, geometry)]
+    if (equal := equal_images(names, sha256)) is not None:
+        notes.append(
+            f"some images are equal: {equal}; copies make the threshold too low: keep one of each"
+        )
+    return [note for note in notes if note is not None]

@@ -75,7 +75,9 @@ def test_every_argument_overrides() -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(OptionError, match=r"no preset is called 'best'.*default, reference"):
+    with pytest.raises(
+        OptionError, match=r"no preset is called 'best'.*default, fast, accurate, reference"
+    ):
         resolved(preset="best")
     with pytest.raises(OptionError, match="\"pca\" or an Autoencoder, not 'svd'"):
         resolved(subspace="svd")

@@ -42,6 +42,7 @@ class Backbone(ABC):
         layers: its layers, shallow to deep.
         reference_layer: name of the layer that the reference preset reads.
         default_size: default height and width of the input, in pixels.
+        any_size: whether the network takes any input whose sides are multiples of 32.
         normalisation: normalisation of the input.
         weights_sha256: digest of the weights, hexadecimal.
         precision: ``"float32"`` or ``"int8"``.
@@ -51,6 +52,7 @@ class Backbone(ABC):
     layers: tuple[Layer, ...]
     reference_layer: str
     default_size: tuple[int, int] = (256, 256)
+    any_size: bool = True
     normalisation: Normalisation
     weights_sha256: str
     precision: str = "float32"

@@ -45,6 +45,7 @@ class EmbeddedBackbone(Backbone):
         self.name = name
         self.normalisation = normalisation
         self.default_size = size
+        self.any_size = False
         self.precision = "int8" if is_quantized(network) else "float32"
         names = [value.name for value in network.graph.output]
         found = run(network, names, np.zeros((1, 3, *size), np.float32))

@@ -78,6 +78,7 @@ class OnnxFileBackbone(Backbone):
         batch, _, *sides = (dim.dim_value for dim in _dims(source))
         self._batch = batch or 1
         self._fixed = tuple(sides) if all(sides) else None
+        self.any_size = not any(sides)
         self.default_size = (sides[0] or FREE_SIDE, sides[1] or FREE_SIDE)
         self.normalisation = _normalisation(path, self._model)
         self._outputs = [value.name for value in self._model.graph.output]

@@ -85,6 +85,10 @@ class TimmBackbone(Backbone):
         config = self._model.pretrained_cfg
         self.normalisation = _normalisation(config)
         self.default_size = _default_size(config)
+        # Transformers have positions for one size, and patches that need not divide 32.
+        self.any_size = not (
+            config.get("fixed_input_size") or hasattr(self._model, "num_prefix_tokens")
+        )
         self.layers = _layers(name, self._model)
         self.reference_layer = _reference_layer(self.layers)
         self._probed = {layer.name: layer for layer in self.layers}

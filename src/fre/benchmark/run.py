@@ -26,6 +26,7 @@ from fre.evaluation.evaluate import evaluate
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import pool_features
 from fre.features.table import Features
+from fre.images.input_size import ImageSizes
 from fre.inference.document import to_json
 from fre.parallel import available_cores
 from fre.runtimes.measure import package_version, processor
@@ -45,7 +46,7 @@ class Variant:
     Attributes:
         backbone: name of the backbone.
         weights: file of weights, or ``None``.
-        preset: ``"default"`` or ``"reference"``.
+        preset: ``"default"``, ``"fast"``, ``"accurate"`` or ``"reference"``.
         pool: side of the pooling windows; ``None`` takes the preset's.
         subspace: ``"pca"``, ``"tied"`` or ``"plain"``.
     """
@@ -209,6 +210,7 @@ class _Source:
         pools = {variant.pool for variant in variants}
         self._pool = pools.pop() if len(pools) == 1 else 1
         self._base: tuple[FeatureExtractor, Features] | None = None
+        self._sizes: ImageSizes | None = None
 
     def detector(self, variant: Variant, seed: int) -> FRE:
         parameters = self.parameters
@@ -236,14 +238,15 @@ class _Source:
                 self._opened[variant.backbone] = backbone
             method = replace(detector.method or Method(), pool=self._pool)
             detector = FRE(**{**detector.get_params(), "method": method})
-            base = detector._extractor(backbone, threads=self.threads)
             paths = [sample.path for sample in self.dataset.train]
+            self._sizes = ImageSizes.of(paths)
+            base = detector._extractor(backbone, self._sizes, threads=self.threads)
             self._base = base, base.extract(paths, progress=self.progress)
         extractor, features = self._base
-        if variant.preset == "default" or variant.pool == self._pool:
+        if variant.preset != "reference" or variant.pool == self._pool:
             # The default preset pools what it has extracted without pooling.
             return extractor, features
-        pooled = detector._extractor(extractor.backbone, threads=self.threads)
+        pooled = detector._extractor(extractor.backbone, self._sizes, threads=self.threads)
         X = pool_features(features.X, extractor.layout, pooled.layout)
         return pooled, replace(features, X=X)
 

@@ -70,11 +70,12 @@ class _SpreadCommand(LongCommand):
 @click.option(
     "--preset",
     "presets",
-    type=click.Choice(["default", "reference"]),
+    type=click.Choice(["default", "fast", "accurate", "reference"]),
     multiple=True,
     default=("default",),
     show_default=True,
-    help="One or both presets.",
+    metavar="NAME...",
+    help="One or more of default, fast, accurate and reference.",
 )
 @click.option(
     "--pool",
@@ -104,7 +105,7 @@ class _SpreadCommand(LongCommand):
     "--size",
     callback=parse_size,
     metavar="HxW",
-    help="Input size in pixels, 256 or HxW.  [default: the backbone's]",
+    help="Input size in pixels, 256 or HxW.  [default: the images' shape]",
 )
 @path_option(
     "-o",

@@ -66,14 +66,21 @@ if TYPE_CHECKING:
 @output_option
 @click.option(
     "--preset",
-    type=click.Choice(["default", "reference"]),
-    help="reference is FRE as published, one layer.  [default: default]",
+    type=click.Choice(["default", "fast", "accurate", "reference"]),
+    metavar="NAME",
+    help="default, fast (smaller input), accurate (larger input) or reference.",
 )
 @click.option(
     "--size",
     metavar="HxW",
     callback=parse_size,
-    help="Input size in pixels, 256 or HxW.  [default: the backbone's]",
+    help="Input size in pixels, 256 or HxW.  [default: the images' shape]",
+)
+@click.option(
+    "--defect-size",
+    type=float,
+    metavar="PX",
+    help="Smallest defect to find, in image pixels: chooses size or tiles.",
 )
 @click.option(
     "--tile",
@@ -250,7 +257,7 @@ def train(
     model.save(output)
     discard(checkpoint)
     skipped = [f"left out: {error}" for error in detector.skipped_]
-    note_all([*detector.notes_, *skipped, *_remarks(model)])
+    note_all([*detector.input_.notes, *detector.notes_, *skipped, *_remarks(model)])
     odd = odd_files(model.odd_images, images)
     summary = _training_summary(str(output), model, detector.seconds_, len(skipped))
     summary["odd"] = [
@@ -258,6 +265,7 @@ def train(
         for path, image in zip(odd, model.odd_images, strict=True)
     ]
     summary["without"] = [relative(path, opened.root) for path in aside]
+    summary["input"] = _input(model, detector.input_.visible)
     summary["dataset"] = {"path": str(data), "layout": opened.layout, **count_kinds(opened)}
     emit(summary, _training_text(summary, model, f"{data}: {describe(opened)}"), json_file)
     if review is not None:
@@ -342,6 +350,11 @@ def _write_review(folder: Path, model: Model, odd: list[Path]) -> None:
         for place, path in enumerate(odd, start=1):
             writer.add(model.predict(path, all_regions=True), f"{place:03}-{path.stem}")
     note(f"overlays of {len(odd)} odd images are in {folder / 'overlays'}")
+
+
+def _input(model: Model, visible: float | None) -> dict[str, Any]:
+    """Return the input's size, and the size of the defects that it shows, in image pixels."""
+    return {"size": list(model.size), "visible_defect": visible}
 
 
 def _training_text(summary: dict[str, Any], model: Model, data: str) -> str:

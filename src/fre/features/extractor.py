@@ -19,7 +19,7 @@ from fre.features.stream import FeatureBatch, FeatureStream
 from fre.features.table import Features
 from fre.images.augmentation import Augmentation
 from fre.images.decode import ImageSource, image_size
-from fre.images.geometry import FULL_RANGE, Fit, Geometry, Tiling
+from fre.images.geometry import Fit, Geometry, Tiling
 from fre.images.preparation import Preparation
 from fre.images.roi import Roi, cells, too_small_a_region
 from fre.runtimes.runtime import open_runtime
@@ -37,7 +37,6 @@ class FeatureExtractor(FeatureRunner):
         fit: how images are resized to the input, ``"stretch"`` or ``"letterbox"``.
         tiling: how images are cut into tiles of the input's size; ``None`` keeps them whole.
         roi: inspected region of the images; ``None`` inspects them whole.
-        bits: range of 16-bit values, as in `fre.images.geometry.Decoding`.
         threads: number of threads of the network, 0 for all cores.
 
     Attributes:
@@ -61,11 +60,10 @@ class FeatureExtractor(FeatureRunner):
         fit: Fit = "stretch",
         tiling: Tiling | None = None,
         roi: Roi | None = None,
-        bits: int | None = FULL_RANGE,
         threads: int = 0,
     ) -> None:
         self.backbone = backbone
-        geometry = Geometry(size, fit, tiling, bits)
+        geometry = Geometry(size, fit, tiling)
         # Tiles show different parts of the region, which is applied before an image is cut.
         self.inspected = None if roi is None or tiling else roi.at_input(geometry)
         names = [layers] if isinstance(layers, str) else list(layers)
@@ -96,17 +94,18 @@ class FeatureExtractor(FeatureRunner):
     ) -> FeatureExtractor:
         """Return an extractor that prepares images as a fitted model does."""
         geometry = preparation.geometry
-        return cls(
+        extractor = cls(
             backbone,
             layers,
             pool=pool,
             size=geometry.size,
             fit=geometry.fit,
             tiling=geometry.tiling,
-            bits=geometry.bits,
             roi=preparation.roi,
             threads=threads,
         )
+        extractor.geometry = geometry
+        return extractor
 
     def model(self) -> bytes:
         """Return the serialised network with pooling, as `FeatureRunner` takes it."""

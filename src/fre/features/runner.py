@@ -35,8 +35,6 @@ class FeatureRunner:
         threads: number of threads of the network, 0 for all cores.
         readers: number of threads that fetch remote images.
 
-    Attributes:
-        preparation: how image files become inputs of the network.
     """
 
     def __init__(
@@ -52,10 +50,14 @@ class FeatureRunner:
         self.layouts = tuple(layouts)
         self.geometry = geometry
         self.roi = roi
-        self.preparation = Preparation(geometry, roi)
         self.readers = readers
         self._model = model
         self._threads = threads
+
+    @property
+    def preparation(self) -> Preparation:
+        """How image files become inputs of the network."""
+        return Preparation(self.geometry, self.roi)
 
     @cached_property
     def _runtime(self) -> Runtime:

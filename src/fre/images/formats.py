@@ -160,6 +160,12 @@ def image_errors(name: Path | str | None) -> Iterator[None]:
         raise ImageError(name, _reason(error, name)) from error
 
 
+PNG_SIGNATURE, PNG_CHECKSUM = 8, 4
+"""Bytes at the start of a PNG, and at the end of each of its chunks."""
+
+MOST_EXIF = 1 << 20
+
+
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an opened file as it is stored, 1 to 8; 1 is upright."""
     if image.format == "TIFF":
@@ -169,8 +175,29 @@ def orientation_of(image: Image.Image) -> int:
     return stored if stored in range(1, 9) else 1
 
 
+def _read_late_exif(image: Image.Image) -> None:
+    """Read the EXIF block that follows the pixels of an opened PNG, if it has one.
+
+    Pillow would decode all pixels to get there. Raises nothing for a file that ends early.
+    """
+    stream: BinaryIO = image.fp  # type: ignore[attr-defined]
+    place = stream.tell()
+    stream.seek(PNG_SIGNATURE)
+    while len(head := stream.read(8)) == 8:
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if kind == b"eXIf" and length <= MOST_EXIF:
+            image.info["exif"] = b"Exif\0\0" + stream.read(length)
+        if kind in (b"eXIf", b"IEND"):
+            break
+        stream.seek(length + PNG_CHECKSUM, 1)
+    stream.seek(place)
+
+
 def shown_size(image: Image.Image) -> tuple[int, int]:
-    """Return height and width of an opened file, upright, from its header."""
+    """Return height and width of an opened file, upright, without decoding its pixels."""
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+        _read_late_exif(image)
+        image.info.setdefault("exif", b"")  # else Pillow decodes the pixels to look for it
     width, height = image.size
     if image.format == "TIFF":
         # Some versions of Pillow have swapped the size already.

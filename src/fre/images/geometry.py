@@ -7,7 +7,7 @@ of the input's size overlap at full resolution. No way crops the image.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +25,9 @@ BITS = (8, 10, 12, 14, 16)
 """Ranges of 16-bit values: 10-bit and 12-bit cameras write 0 to 1023 or 4095 to 16-bit files."""
 
 FULL_RANGE = 16
+
+SHAPES_APART = 1.2
+"""Aspects that differ by a larger factor are said to be stretched."""
 
 PADDING = (124, 116, 104)
 """Colour of the padding: the mean of ImageNet, which normalisation brings close to 0."""
@@ -234,12 +237,15 @@ class Geometry:
         fit: ``"stretch"`` or ``"letterbox"``.
         tiling: how images are cut into tiles of the input's size; ``None`` keeps them whole.
         bits: range of the 16-bit values of image files, as in `Decoding`.
+        training_sizes: height and width of the narrowest and of the widest training image;
+            ``None`` if they are not known.
     """
 
     size: Size
     fit: Fit = "stretch"
     tiling: Tiling | None = None
     bits: int | None = FULL_RANGE
+    training_sizes: tuple[Size, Size] | None = None
 
     def __post_init__(self) -> None:
         if self.bits is not None and (isinstance(self.bits, bool) or self.bits not in BITS):
@@ -262,6 +268,45 @@ class Geometry:
             return self.tiling.image_size
         box = content_box(image_size, self.size, self.fit)
         return box.height, box.width
+
+    def with_training_sizes(self, sizes: Iterable[Size]) -> Geometry:
+        """Return the geometry of a model that was trained on further images.
+
+        Args:
+            sizes: height and width of each further image. Without the sizes of the earlier images,
+                none are known.
+        """
+        if self.training_sizes is None:
+            return self
+        by_aspect = sorted((*self.training_sizes, *sizes), key=lambda size: size[1] / size[0])
+        return replace(self, training_sizes=(by_aspect[0], by_aspect[-1]))
+
+    def scale(self, image_size: Size) -> float:
+        """Return the number of input pixels per pixel of an image, along the axis with fewer."""
+        height, width = self.target(image_size) or image_size
+        return min(height / image_size[0], width / image_size[1])
+
+    def unlike_training(self, image_size: Size) -> str | None:
+        """Say that an image is stretched much more than every training image was.
+
+        Args:
+            image_size: height and width of the image.
+
+        Returns:
+            One line; ``None`` if the aspect is like theirs, kept, or theirs are not known.
+        """
+        stretched = self.tiling is None or self.tiling.image_size is not None
+        if self.training_sizes is None or self.fit != "stretch" or not stretched:
+            return None
+        height, width = image_size
+        low, high = (size[1] / size[0] for size in self.training_sizes)
+        if low / SHAPES_APART <= width / height <= high * SHAPES_APART:
+            return None
+        known = " to ".join(dict.fromkeys(f"{size[1]} x {size[0]}" for size in self.training_sizes))
+        return (
+            f"image of {width} x {height} pixels (width x height), but the model was trained on "
+            f"{known}: it is stretched to another shape, and its score may mislead"
+        )
 
     @property
     def decoding(self) -> Decoding:

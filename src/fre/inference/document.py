@@ -101,14 +101,20 @@ class Preprocessing:
             if fit != "stretch":
                 raise values.bad("fit", "stretch, as there are tiles")
             tiling = _read_tiling(values.section("tiling"), size)
+        training_sizes = None
+        if values.has("training_sizes"):
+            ends = values.section("training_sizes")
+            training_sizes = ends.size("narrowest", 2**31), ends.size("widest", 2**31)
         # Files of versions before 16-bit images read the full range.
         bits = bits if "bits" in values.values else FULL_RANGE
         resize = values.values.get("resize", RESIZE)
-        return cls(Geometry(size, cast(Fit, fit), tiling, bits), mean, std, resize)
+        geometry = Geometry(size, cast(Fit, fit), tiling, bits, training_sizes)
+        return cls(geometry, mean, std, resize)
 
 
 def preprocessing_to_json(pixels: Preprocessing) -> dict[str, Any]:
     geometry, tiling = pixels.geometry, pixels.geometry.tiling
+    ends = geometry.training_sizes
     return {
         "size": list(geometry.size),
         "fit": geometry.fit,
@@ -120,6 +126,9 @@ def preprocessing_to_json(pixels: Preprocessing) -> dict[str, Any]:
             "per_tile": tiling.per_tile,
             "image_size": list(tiling.image_size) if tiling.image_size else None,
         },
+        "training_sizes": None
+        if ends is None
+        else {"narrowest": list(ends[0]), "widest": list(ends[1])},
         "resize": pixels.resize,
         "mean": list(pixels.mean),
         "std": list(pixels.std),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
 
-from fre.errors import ImageError, InternalError, ModelFileError, OptionError
+from fre.errors import FREWarning, ImageError, InternalError, ModelFileError, OptionError
 from fre.images.appearance import AppearanceLimits
 from fre.images.decode import ImageSource, check_several, file_of, find_images
 from fre.images.geometry import Geometry
@@ -102,6 +103,7 @@ class Predictor:
         self._runtime_name = runtime
         self._threads = threads
         self._many = many
+        self._warned_of_shape = False
         forget_in_children(self)
 
     def forget(self) -> None:
@@ -369,6 +371,7 @@ class Predictor:
 
     def _prediction(self, image: LoadedImage, outputs: _Outputs, all_regions: bool) -> Prediction:
         score, (anomaly_map, *layers) = outputs
+        self._compare_shape(image.original_size)
         # The largest value of a map with a NaN is NaN; an infinity is largest or smallest.
         ends = float(anomaly_map.max()), float(anomaly_map.min())
         if not np.isfinite([score, *ends]).all():
@@ -409,6 +412,14 @@ class Predictor:
             return anomaly_map
         inspected = self.roi.at_size((anomaly_map.shape[0], anomaly_map.shape[1]))
         return np.where(inspected, anomaly_map, anomaly_map.min())
+
+    def _compare_shape(self, image_size: tuple[int, int]) -> None:
+        """Warn once if an image is stretched much more than the training images were."""
+        if self._warned_of_shape:
+            return
+        if (text := self.geometry.unlike_training(image_size)) is not None:
+            self._warned_of_shape = True
+            warnings.warn(text, FREWarning, stacklevel=4)
 
     def _reason(self, image: LoadedImage) -> str | None:
         """Return why the image can't show what the training images show; ``None`` if it may."""

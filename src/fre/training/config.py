@@ -16,7 +16,10 @@ from fre.subspaces.subspace import check_rank
 SubspaceKind: TypeAlias = Literal["pca", "tied", "plain"]
 Choice = TypeVar("Choice", bound=str)
 
-PRESETS = ("default", "reference")
+PRESETS = ("default", "fast", "accurate", "reference")
+BUDGETS = {"default": 320 * 320, "fast": 256 * 256, "accurate": 384 * 384}
+"""Pixels of the input of each preset: docs/geometry.md measures them."""
+
 KINDS: tuple[Kind, ...] = ("tied", "plain")
 SUBSPACES: tuple[SubspaceKind, ...] = ("pca", *KINDS)
 SCOPES: tuple[Scope, ...] = ("image", "position", "patch")
@@ -152,7 +155,8 @@ class Configuration:
     """All decided settings of one training but the layers and the geometry.
 
     Attributes:
-        preset: name of the preset.
+        preset: ``"default"`` or ``"reference"``, the method.
+        budget: number of pixels of the input; ``None`` keeps the backbone's own input.
         backbone: name of the backbone.
         pool: edge of the pooling windows, one or one for each layer; ``None`` leaves it to the
             default preset.
@@ -169,6 +173,7 @@ class Configuration:
     """
 
     preset: str
+    budget: int | None
     backbone: str
     pool: tuple[int, ...] | None
     subspace: SubspaceKind
@@ -214,8 +219,11 @@ def resolve(
         raise OptionError(f'subspace must be "pca" or an Autoencoder, not {subspace!r}')
     kind: SubspaceKind = autoencoder.kind if autoencoder else "pca"
     preset = _choose(preset or ("reference" if autoencoder else "default"), PRESETS, "preset")
-    if preset == "default" and autoencoder:
-        raise OptionError(f"the default preset fits its subspaces by PCA, not {kind} autoencoders")
+    budget = BUDGETS.get(preset)
+    if budget is not None and autoencoder:
+        raise OptionError(f"the {preset} preset fits its subspaces by PCA, not {kind} autoencoders")
+    if budget is not None:
+        preset = "default"  # the presets differ in their input only
     method = method or Method()
     refuse_without_effect(method.changed, preset=preset, kind=kind)
     scopes, pools = method.scopes, method.pools
@@ -230,6 +238,7 @@ def resolve(
             raise OptionError(f"the reference preset reads one layer, with one pool, not {pools}")
     return Configuration(
         preset=preset,
+        budget=budget,
         backbone=backbone or (REFERENCE_BACKBONE if documented else default_backbone),
         pool=pools,
         subspace=kind,
@@ -288,7 +297,12 @@ def refuse_without_effect(
     autoencoder = kind != "pca"
     only = tuple(name for name in OF_AUTOENCODER if name != "rank")
     rules = [
-        (preset != "default", OF_DEFAULT, "the reference preset", "only the default preset has it"),
+        (
+            preset == "reference",
+            OF_DEFAULT,
+            "the reference preset",
+            "only the default preset has it",
+        ),
         (not autoencoder, only, "subspace pca", "only autoencoders, tied or plain, have it"),
         (autoencoder, ("variance",), f"subspace {kind}", "an autoencoder has a rank"),
         (autoencoder, ("rank",), f"subspace {kind}", "the autoencoder has a rank of its own"),

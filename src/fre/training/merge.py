@@ -45,8 +45,13 @@ def merge_models(*models: P, threads: int = 0) -> P:
     first = each[0]
     # A model of 8-bit images alone reads 16-bit files as the others do, once they are one.
     ranges = [model.geometry.bits for model in models if model.geometry.bits is not None]
-    geometry = first.extractor.geometry
-    first.extractor.geometry = replace(geometry, bits=ranges[0] if ranges else None)
+    ends = [model.geometry.training_sizes for model in models]
+    known = [size for pair in ends if pair is not None for size in pair]
+    geometry = first.extractor.geometry.with_training_sizes(known)
+    geometry = replace(geometry, bits=ranges[0] if ranges else None)
+    if None in ends:
+        geometry = replace(geometry, training_sizes=None)
+    first.extractor.geometry = geometry
     fitted = merge_detectors([rebuilt.fitted for rebuilt in each], first.plan)
     origins = [model.document.provenance for model in models]
     merged = [

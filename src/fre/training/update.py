@@ -201,6 +201,7 @@ def _extended(
             progress=offset_progress(progress, "Learning", start, len(readable)),
         )
         fitted = with_features(fitted, features, extractor.layouts, rebuilt.plan)
+        extractor.geometry = extractor.geometry.with_training_sizes(features.sizes or ())
         sha256 += features.sha256
         measured += () if features.appearance is None else [*features.appearance]
         start = stop

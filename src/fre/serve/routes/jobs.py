@@ -39,14 +39,20 @@ class JobRoutes:
             Query(description="Name of the new model.", pattern=NAME_PATTERN, examples=["plate-2"]),
         ],
         preset: Annotated[
-            Literal["default", "reference"] | None, Query(description="Preset, as for fre train.")
+            Literal["default", "fast", "accurate", "reference"] | None,
+            Query(description="Preset, as for fre train."),
         ] = None,
         false_alarm_rate: Annotated[
             float,
             Query(gt=0, lt=1, description="Accepted share of false alarms among good images."),
         ] = 0.01,
         size: Annotated[
-            int | None, Query(ge=32, le=1024, description="Side of the model's input, in pixels.")
+            int | None,
+            Query(
+                ge=32,
+                le=1024,
+                description="Side of a square input, in pixels.",
+            ),
         ] = None,
         overwrite: Annotated[
             bool, Query(description="Replace an existing model of this name.")
