@@ -126,9 +126,10 @@ def test_groups_are_found_only_if_they_are_separate() -> None:
 
 def test_tiles_are_advised_for_large_images_only() -> None:
     small = recommended_input([(300, 300)] * 3 + [(9000, 9000)])
-    assert (small.size, small.tile) == ((256, 256), None)
+    assert (small.size, small.visible) == ((288, 288), 12.5)
     large = recommended_input([(4096, 2048)])
-    assert (large.reduction, large.tile) == (16, 512)
+    assert large.size == (448, 224)
+    assert large.text.startswith("2048 x 4096 px images -> 224 x 448 input (width x height)")
 
 
 def test_the_command_checks_the_training_split(faulty: Path, tmp_path: Path) -> None:

@@ -66,7 +66,12 @@ class ImageSizes:
         chosen = _spread(sources, REMOTE_HEADERS if urls else HEADERS)
         found = in_order(_size_or_none, chosen, workers=available_cores(), ahead=64)
         sizes = [size for _, size in found if size is not None]
-        return cls(tuple(sorted(sizes, key=lambda size: (_aspect(size), size)))) if sizes else None
+        return cls.from_sizes(sizes) if sizes else None
+
+    @classmethod
+    def from_sizes(cls, sizes: Sequence[Size]) -> ImageSizes:
+        """Return the sizes of images in any order; one at least."""
+        return cls(tuple(sorted(sizes, key=lambda size: (_aspect(size), size))))
 
     @property
     def median(self) -> Size:

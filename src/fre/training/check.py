@@ -22,6 +22,7 @@ from fre.features.extractor import FeatureExtractor
 from fre.images.appearance import appearance
 from fre.images.decode import find_bits
 from fre.images.geometry import Decoding
+from fre.images.input_size import ImageSizes, InputOptions, choose_input
 from fre.images.loading import iter_loaded
 from fre.images.near_duplicates import duplicate_thumbnail, equal_images, near_pairs
 from fre.parallel import available_cores
@@ -36,6 +37,7 @@ from fre.subspaces.cross_fit import make_folds
 from fre.subspaces.image import fit_image_wide
 from fre.subspaces.image_statistics import CAPACITY
 from fre.subspaces.protocols import FitOptions
+from fre.training.config import BUDGETS
 from fre.training.findings import FROM, SHOWN, DataCheck, Finding, Group, InputAdvice, Pair
 from fre.training.fitted import LEAST_IMAGES
 from fre.types import FloatArray, ImageArray, Progress
@@ -60,9 +62,6 @@ LEAST_GROUP = 0.05
 """Smallest share of the images that is a product of its own; fewer are odd images."""
 DIRECTIONS = 10
 """Principal components in which groups are looked for."""
-
-SMALL = 4.0
-"""Reduction from images to the input from which tiles are advised."""
 
 
 def check_images(
@@ -124,14 +123,16 @@ def check_images(
 
 
 def recommended_input(sizes: Sequence[tuple[int, int]]) -> InputAdvice:
-    """Return the input that a training uses for images of some sizes.
+    """Return the input that a training by the default preset uses for images of some sizes.
 
     Args:
         sizes: height and width of each image, in pixels.
     """
-    size = get_backbone(DEFAULT_BACKBONE).default_size
-    reduction = float((np.median(sizes, axis=0) / size).max())
-    return InputAdvice(size, reduction, 2 * max(size) if reduction >= SMALL else None)
+    default = get_backbone(DEFAULT_BACKBONE).default_size
+    images = ImageSizes.from_sizes(sizes)
+    choice = choose_input(InputOptions(), images, default, BUDGETS["default"])
+    assert choice.visible is not None
+    return InputAdvice(choice.geometry.size, choice.visible, choice.notes[0])
 
 
 @dataclass

@@ -12,8 +12,6 @@ from fre.scoring.calibration import RATES, percent
 
 FROM = 10
 """Least number of images to look for outliers among."""
-VISIBLE = 8
-"""Side, in pixels of the input, of defects that the network may miss."""
 SHOWN = 3
 """Pairs and examples that are named."""
 LISTED = 10
@@ -69,13 +67,13 @@ class InputAdvice:
 
     Attributes:
         size: height and width of the input in pixels.
-        reduction: pixels of an image of median size along one pixel of the input.
-        tile: side in pixels of the tiles that keep small defects; ``None``: no tiles are needed.
+        visible: width in image pixels from which defects are found.
+        text: the input in words.
     """
 
     size: tuple[int, int]
-    reduction: float
-    tile: int | None
+    visible: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -155,18 +153,10 @@ class DataCheck:
         rest = f" and {len(self.sizes) - SHOWN} more" if len(self.sizes) > SHOWN else ""
         low, median, high = self.aspects
         shape = f"{median:.2f}" if low == high else f"{low:.2f} to {high:.2f}, median {median:.2f}"
-        height, width = self.input.size
-        seen = f"input: {width} x {height} pixels"
-        if self.input.tile:
-            missed = round(VISIBLE * self.input.reduction)
-            seen += (
-                f"; defects of about {missed} pixels and less may vanish: if yours are smaller, "
-                f"train with --tile {self.input.tile}"
-            )
         return [
             f"sizes, width x height (images): {shown}{rest}",
             f"aspects, width / height: {shape}",
-            seen,
+            self.input.text,
         ]
 
     def _copy_lines(self) -> list[str]:
