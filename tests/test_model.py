@@ -183,7 +183,7 @@ def test_files_that_are_not_our_models(model: Model, tmp_path: Path) -> None:
         load(path)
     later = json.dumps({**model.metadata, "format": 7, "fre_version": "9.1"})
     path.write_bytes(with_metadata(model.data, later))
-    with pytest.raises(ModelFileError, match=r"format 7 .* reads format 1.*9\.1"):
+    with pytest.raises(ModelFileError, match=r"format 7 .* reads format 2.*9\.1"):
         load(path)
     partial = {key: value for key, value in model.metadata.items() if key != "calibration"}
     path.write_bytes(with_metadata(model.data, json.dumps(partial)))
@@ -258,7 +258,11 @@ def test_a_result_that_is_not_finite_is_an_error_of_its_image(
         nodes.append(helper.make_node("Reshape", ["chosen", "map_shape"], ["chosen_map"]))
         chosen = "chosen_map"
     nodes.append(helper.make_node("Where", [chosen, "unsound", "sound"], [output]))
-    proto.graph.node.extend(nodes)
+    # The decision, the last nodes of the graph, follows from the score.
+    first = next(i for i, node in enumerate(proto.graph.node) if "score" in node.input)
+    decision = [*proto.graph.node[first:]]
+    del proto.graph.node[first:]
+    proto.graph.node.extend([*nodes, *decision])
     for name, kind, values in (
         ("pixel_axes", TensorProto.INT64, [1, 2, 3]),
         ("map_shape", TensorProto.INT64, [-1, 1, 1]),

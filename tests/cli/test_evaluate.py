@@ -110,7 +110,7 @@ def test_the_report_says_when_the_threshold_is_from_known_defects(
     fre("threshold", model, "-o", known, "--from-dataset", dataset, "--max-f1")
     assert fre("evaluate", known, dataset, "--report", report).returncode == 0
     (caution,) = re.findall(r'<p class="caution">(.*?)</p>', report.read_text())
-    chosen = f"largest F1 on the known defects of {dataset}"
+    chosen = f"largest F1 on the known defects of {dataset.name}"
     assert f"chosen with known defects ({chosen}), not from good images alone" in caution
 
 

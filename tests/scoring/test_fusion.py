@@ -92,7 +92,7 @@ def test_the_score_is_the_mean_of_the_largest_pixels_in_normal_deviations() -> N
         energies, rng.normal(size=40), grids=[(4, 4)] * 2, in_score=[False, True], size=(16, 16)
     )
     assert fusion.veto is None
-    assert fusion.top == max(1, round(0.05 * 16))
+    assert fusion.top == max(1, round(0.03 * 16))
     z = fusion.score_standards[0].apply(energies[1]).reshape(-1, 4, 4)
     enlarged = fusion.score_enlargements[0].apply(z).reshape(40, -1)
     raw = np.sort(enlarged, axis=1)[:, -fusion.top :].mean(axis=1)

@@ -144,6 +144,7 @@ def test_the_threshold_is_written_into_the_model(
         before = server.client.get("/v1/models/weave/calibration").json()
         # In another batch a score may differ in its last digits.
         highest = max(item["score"] for item in server.predict(*images)) + 0.01
+        highest = float(np.float32(highest))
         after = server.client.put(url, json={"threshold": highest}).json()
         assert after["threshold"] == highest
         assert after["sha256"] != before["sha256"]

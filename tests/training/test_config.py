@@ -44,7 +44,7 @@ def summary(configuration: Configuration) -> tuple[Any, ...]:
 def test_by_default_the_default_preset_on_the_default_backbone() -> None:
     expected = ("default", "efficientnet_lite0", None, "pca", 0.97, None)
     assert summary(resolved()) == expected
-    assert resolved().reading == Reading("position", 0.05, 4.0, 32, None)
+    assert resolved().reading == Reading("position", 0.03, 4.0, 32, None)
 
 
 def test_the_reference_alone_is_the_documented_one() -> None:

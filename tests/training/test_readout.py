@@ -14,7 +14,7 @@ def readout(n: int, n_own: int, above: int) -> Readout:
     own = np.zeros(n_own)
     own[:above] = 2
     pixels = np.tile(np.linspace(0, 10, 1001, dtype=np.float32), (n, 1))
-    return Readout(np.linspace(0, 1, n), np.arange(n), pixels, own)
+    return Readout(np.linspace(0, 1, n), np.arange(n), pixels, own, np.arange(n_own) * 0)
 
 
 def test_a_sample_of_the_rows_may_hold_more_high_scores_by_chance() -> None:
@@ -35,7 +35,7 @@ def test_the_pixel_threshold_is_a_quantile_of_the_images_that_are_not_odd() -> N
     scores[7] = 50
     pixels = np.tile(np.linspace(0, 10, 1001, dtype=np.float32), (100, 1))
     pixels[7] = 1000
-    found = Readout(scores, np.arange(100), pixels, np.zeros(0))
+    found = Readout(scores, np.arange(100), pixels, np.zeros(0), np.zeros(0, int))
     assert found.pixel_threshold(0.1) == pytest.approx(9, abs=0.01)
     assert found.pixel_threshold(0.002) == pytest.approx(9.98, abs=0.01)
     calibration = found.calibrate(0.01)

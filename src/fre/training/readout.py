@@ -89,7 +89,7 @@ class Readout:
         )
         own = self.own_scores[self._ordinary[self.own_images]]
         anomalous = int(np.count_nonzero(own > calibration.threshold))
-        expected = false_alarm_rate * len(own)
+        expected = calibration.rate_of_others * len(own)
         # Some of many rows are scored, and may by chance hold more of the highest scores.
         chance = 3 * np.sqrt(expected * max(0.0, 1 - len(own) / len(self.image)))
         if anomalous > max(1, np.ceil(expected + chance)):
