@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from fastapi import Path, Query
+from pydantic import Field
 
 from fre.serve.drift import Drift
 from fre.training.findings import Finding, Group, InputAdvice, Pair
@@ -86,6 +87,8 @@ class ModelSummary:
     n_images: int | None
     created: str | None
     threshold: float
+    review_threshold: float | None
+    n_odd: int
     false_alarm_rate: float | None
     expected_false_alarm_rate: float | None
     can_update: bool
@@ -118,28 +121,143 @@ class ModelBody:
 
 
 @dataclass
+class RateThreshold:
+    """The threshold of a false-alarm rate.
+
+    ``expected_false_alarm_rate`` is the sum of ``rate_of_others``, the share of ordinary good
+    images that will alarm, and ``odd_share``, the share of good images as odd as the training
+    images that are set aside. ``attainable`` says whether the images are enough for the rate.
+    """
+
+    false_alarm_rate: float
+    threshold: float
+    expected_false_alarm_rate: float
+    rate_of_others: float
+    odd_share: float
+    attainable: bool
+
+
+@dataclass
 class CalibrationBody:
-    """Scores of good images, and the thresholds that follow from them."""
+    """Scores of good images, and the thresholds that follow from them.
+
+    The last ``n_odd`` of the ascending ``scores`` are of odd training images, set aside for the
+    threshold. Results above ``review_threshold``, but not above ``threshold``, are for review; null
+    for no such band. ``chosen`` says how a threshold was chosen that no false-alarm rate gives.
+    """
 
     model: str
     sha256: str
     scores: list[float]
+    n_odd: int
+    keep_odd: bool
     threshold: float
+    chosen: str | None
+    review_threshold: float | None
     pixel_threshold: float
     false_alarm_rate: float | None
-    expected_false_alarm_rate: float | None
+    expected_false_alarm_rate: float
+    rate_of_others: float
+    odd_share: float
     attainable_false_alarm_rate: float
+    thresholds: list[RateThreshold]
     map_range: list[float]
     caveat: str | None
 
 
 @dataclass
 class ThresholdRequest:
-    """Either a threshold or a false-alarm rate; optionally the digest of its model."""
+    """Another threshold, review band, or both; optionally the digest of the model's file.
+
+    Give ``threshold`` or ``false_alarm_rate``, or neither to keep the threshold. The band begins
+    above ``review_threshold``, or at the threshold of ``review_rate``; ``no_review`` removes it.
+    Without any of these three it stays where it is.
+    """
 
     threshold: float | None = None
     false_alarm_rate: float | None = None
+    review_threshold: float | None = None
+    review_rate: float | None = None
+    no_review: bool = False
     sha256: str | None = None
+
+
+@dataclass
+class OddRequest:
+    """Whether odd training images count for the threshold like all others."""
+
+    keep: bool
+    sha256: str | None = None
+
+
+@dataclass
+class OddImageBody:
+    """An odd training image; ``picture`` is the address of a small picture, if one is kept."""
+
+    name: str
+    score: float
+    digest: str
+    picture: str | None
+
+
+@dataclass
+class OddBody:
+    """Odd training images of a model, highest score first.
+
+    ``next_score`` is the highest score of the other images. ``note`` says why the model can't be
+    trained again without them, if ``can_train_again`` is false.
+    """
+
+    model: str
+    sha256: str
+    images: list[OddImageBody]
+    keep_odd: bool
+    next_score: float | None
+    can_train_again: bool
+    note: str | None
+
+
+@dataclass
+class Confusion:
+    """Defects found, good parts called defects, defects missed, and good parts passed."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+
+@dataclass
+class InReview:
+    """Defects and good parts in the review band."""
+
+    defect: int
+    good: int
+
+
+@dataclass
+class ReviewedBody:
+    """Reviewed results of a model, by the decision at its present threshold.
+
+    An image counts once, by its last review. ``recall`` is the share of the defects that are
+    found. Intervals are of 95 %. ``n_earlier`` counts reviewed images of an earlier version of the
+    model, whose scores do not compare. ``lines`` says it all in words.
+    """
+
+    model: str
+    sha256: str
+    threshold: float
+    review_threshold: float | None
+    n_defect: int
+    n_good: int
+    confusion: Confusion
+    in_review: InReview | None
+    recall: float | None
+    recall_interval: list[float] | None
+    false_alarm_rate: float | None
+    false_alarm_rate_interval: list[float] | None
+    n_earlier: int
+    lines: list[str]
 
 
 @dataclass
@@ -177,6 +295,7 @@ class PredictionItem:
     image_size: list[int]
     threshold: float
     created: str
+    decision: Literal["pass", "review", "fail"] | None = None
     reason: str | None = None
     map: MapBody | None = None
 
@@ -204,6 +323,7 @@ class ResultInfo:
 
     A number of an old result that is not finite is null, and ``note`` says so. ``reason`` says
     why the image is anomalous whatever its score, such as a black image; usually it is null.
+    ``decision`` is null if the model had no review band; ``"fail"`` is the same as anomalous.
     """
 
     id: int
@@ -216,6 +336,7 @@ class ResultInfo:
     score: float | None
     p_value: float | None
     anomalous: bool
+    decision: Literal["pass", "review", "fail"] | None
     reason: str | None
     threshold: float | None
     pixel_threshold: float | None
@@ -350,11 +471,27 @@ class RunCalibration:
     threshold: float
     pixel_threshold: float
     map_range: list[float]
+    review_threshold: float | None = None
+    expected_false_alarm_rate: float | None = None
+    rate_of_others: float | None = None
+    odd_share: float | None = None
+
+
+@dataclass
+class OddScore:
+    """Name and held-out score of an odd training image."""
+
+    name: str
+    score: float
 
 
 @dataclass
 class JobResult:
-    """Result of a training or an update; only updates have the last three fields."""
+    """Result of a training or an update; only updates have the last three fields.
+
+    ``left_out`` names images that were left out on request. Jobs of earlier versions of fre lack
+    ``review_threshold``, ``odd``, ``left_out`` and ``note``.
+    """
 
     model: str
     n_images: int
@@ -364,6 +501,10 @@ class JobResult:
     caveat: str | None
     near_duplicates: int
     calibration: RunCalibration | None = None
+    review_threshold: float | None = None
+    odd: list[OddScore] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    note: str | None = None
     n_added: int | None = None
     n_accepted_anomalous: int | None = None
     previous_threshold: float | None = None
@@ -423,6 +564,7 @@ class SessionRequest:
 
 
 TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?(Z|[+-]\d\d:\d\d)$"
+MOST_NAMES = 1000
 SOURCE_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 
 Model = Annotated[str, Path(description="Name of the model.", examples=["plate"])]
@@ -438,6 +580,22 @@ Side = Annotated[
     int | None, Query(ge=32, le=2048, description="Longest side of the picture, in pixels.")
 ]
 Anomalous = Annotated[bool | None, Query(description="Only anomalous results, or only others.")]
+Decided = Annotated[
+    Literal["pass", "review", "fail"] | None,
+    Query(description="Only results with this decision of a model with a review band."),
+]
+Digest = Annotated[
+    str,
+    Path(
+        description="Digest of the training image.",
+        pattern=r"^[0-9a-f]{16}$",
+        examples=["0123456789abcdef"],
+    ),
+]
+Without = Annotated[
+    list[Annotated[str, Field(max_length=1024)]] | None,
+    Query(description="Names of images to leave out.", max_length=MOST_NAMES),
+]
 Verdict = Annotated[
     Literal["good", "defect", "none", "any"] | None,
     Query(description="Only results with this verdict of a reviewer, without one, or with any."),

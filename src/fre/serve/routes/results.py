@@ -17,6 +17,7 @@ from fre.serve.result_rows import Filters
 from fre.serve.schemas import (
     After,
     Anomalous,
+    Decided,
     Identity,
     OneModel,
     OneSource,
@@ -34,6 +35,7 @@ async def _filters(
     model: OneModel = None,
     source: OneSource = None,
     anomalous: Anomalous = None,
+    decision: Decided = None,
     verdict: Verdict = None,
     wrong: Wrong = None,
     since: Since = None,
@@ -49,6 +51,7 @@ async def _filters(
         _moment("since", since),
         _moment("until", until),
         after,
+        decision,
     )
 
 
