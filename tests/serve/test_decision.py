@@ -293,7 +293,7 @@ def test_reviewed_results_say_what_the_threshold_finds(
     assert found["lines"][0].startswith(
         "found 2 of 3 reviewed defects, missed 1; 0 false alarms among 4 reviewed good parts"
     )
-    assert any("3 defects are few" in line for line in found["lines"])
+    assert any("3 defects are too few" in line for line in found["lines"])
     low, high = found["recall_interval"]
     assert 0 < low < 2 / 3 < high < 1
 

@@ -1046,7 +1046,7 @@ def test_reviewed_results_show_what_is_found(
     expect(said).to_contain_text(
         "Found 1 of 2 reviewed defects, missed 1; 0 false alarms among 1 reviewed good part"
     )
-    expect(said).to_contain_text("2 defects are few")
+    expect(said).to_contain_text("2 defects are too few")
     shoot(page, "counted")
     card(page, names[-1], "review").focus()
     page.keyboard.press("g")

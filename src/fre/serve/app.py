@@ -16,7 +16,7 @@ from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
 from fre.errors import FREError
-from fre.serve import schemas
+from fre.serve import job_schemas, schemas
 from fre.serve.access import AccessControl, AccessMiddleware, App
 from fre.serve.responses import (
     Problem,
@@ -205,16 +205,16 @@ def _model_routes(models: ModelRoutes, predict: PredictRoutes) -> Iterator[Route
 
 
 def _job_routes(jobs: JobRoutes) -> Iterator[Route]:
-    update, body = "/v1/models/{model}/update", schemas.JobBody
+    update, body = "/v1/models/{model}/update", job_schemas.JobBody
     again = "/v1/models/{model}/train"
     received = (409, 415, 429, 503, 507, *SMALL_BODY)
     checked = (415, 503, 507, *SMALL_BODY)
-    yield Route("POST", "/v1/check", jobs.check, schemas.CheckBody, checked, 200, TRAIN_BODY)
+    yield Route("POST", "/v1/check", jobs.check, job_schemas.CheckBody, checked, 200, TRAIN_BODY)
     yield Route("POST", "/v1/train", jobs.train, body, received, 202, TRAIN_BODY)
     yield Route("POST", update, jobs.update, body, (404, *received), 202, TRAIN_BODY)
     refused = (404, 409, 429, 503, *SMALL_BODY)
     yield Route("POST", again, jobs.train_again, body, refused, 202)
-    yield Route("GET", "/v1/jobs", jobs.list_jobs, schemas.JobsBody)
+    yield Route("GET", "/v1/jobs", jobs.list_jobs, job_schemas.JobsBody)
     yield Route("GET", "/v1/jobs/{job}", jobs.get_job, body, (404,))
     yield Route("DELETE", "/v1/jobs/{job}", jobs.cancel_job, body, (404, 409, *SMALL_BODY))
 

@@ -112,7 +112,7 @@ def _few(what: str, n: int, part: int, share: str) -> list[str]:
     low, high = wilson_interval(part, n)
     are = "is" if n == 1 else "are"
     return [
-        f"{_many(n, what)} {are} few: {share} may be anything from {percent(low)} to "
+        f"{_many(n, what)} {are} too few: {share} may be anything from {percent(low)} to "
         f"{percent(high)} (95 % interval)"
     ]
 

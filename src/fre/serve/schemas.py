@@ -1,4 +1,4 @@
-"""Parameters, request bodies and response bodies of the API, with their documentation.
+"""Request bodies and response bodies of the API, with their documentation.
 
 The bodies are plain dataclasses, which FastAPI understands. Responses are built as dictionaries;
 the tests compare them with these dataclasses.
@@ -7,13 +7,11 @@ the tests compare them with these dataclasses.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import Path, Query
-from pydantic import Field
+from pydantic import StrictBool
 
 from fre.serve.drift import Drift
-from fre.training.findings import Finding, Group, InputAdvice, Pair
 
 
 @dataclass
@@ -178,7 +176,7 @@ class ThresholdRequest:
     false_alarm_rate: float | None = None
     review_threshold: float | None = None
     review_rate: float | None = None
-    no_review: bool = False
+    no_review: StrictBool = False
     sha256: str | None = None
 
 
@@ -186,7 +184,7 @@ class ThresholdRequest:
 class OddRequest:
     """Whether odd training images count for the threshold like all others."""
 
-    keep: bool
+    keep: StrictBool
     sha256: str | None = None
 
 
@@ -402,145 +400,6 @@ class DriftBody(Drift):
 
 
 @dataclass
-class JobProgress:
-    """Progress of a job in its present task."""
-
-    task: str
-    done: int
-    total: int
-
-
-@dataclass
-class SkippedImage:
-    """An image that was left out, and the reason."""
-
-    name: str
-    error: str
-
-
-@dataclass
-class SizeCount:
-    """Number of images of one size, in pixels."""
-
-    height: int
-    width: int
-    n: int
-
-
-@dataclass
-class AspectRange:
-    """Width over height of the images."""
-
-    min: float
-    median: float
-    max: float
-
-
-@dataclass
-class CheckBody:
-    """Check of good images before a training; ``lines`` says it all in words."""
-
-    n_images: int
-    unreadable: list[SkippedImage]
-    sizes: list[SizeCount]
-    aspects: AspectRange
-    equal: str | None
-    n_near_duplicates: int
-    closest: list[Pair]
-    odd: list[Finding]
-    outliers: list[Finding]
-    n_quick: int
-    groups: list[Group]
-    false_alarm_rate: float
-    attainable_rate: float
-    images_needed: int
-    input: InputAdvice
-    lines: list[str]
-
-
-@dataclass
-class RunCalibration:
-    """Calibration of the model that a training or update made, as it was at the end of the job.
-
-    ``scores`` are at most 200 quantiles of the ``n_scores`` calibration scores.
-    """
-
-    sha256: str
-    n_scores: int
-    scores: list[float]
-    threshold: float
-    pixel_threshold: float
-    map_range: list[float]
-    review_threshold: float | None = None
-    expected_false_alarm_rate: float | None = None
-    rate_of_others: float | None = None
-    odd_share: float | None = None
-
-
-@dataclass
-class OddScore:
-    """Name and held-out score of an odd training image."""
-
-    name: str
-    score: float
-
-
-@dataclass
-class JobResult:
-    """Result of a training or an update; only updates have the last three fields.
-
-    ``left_out`` names images that were left out on request. Jobs of earlier versions of fre lack
-    ``review_threshold``, ``odd``, ``left_out`` and ``note``.
-    """
-
-    model: str
-    n_images: int
-    seconds: float
-    threshold: float
-    skipped: list[SkippedImage]
-    caveat: str | None
-    near_duplicates: int
-    calibration: RunCalibration | None = None
-    review_threshold: float | None = None
-    odd: list[OddScore] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    note: str | None = None
-    n_added: int | None = None
-    n_accepted_anomalous: int | None = None
-    previous_threshold: float | None = None
-
-
-@dataclass
-class JobInfo:
-    """A job."""
-
-    id: int
-    kind: str
-    model: str
-    state: Literal["queued", "running", "done", "failed", "cancelled"]
-    progress: JobProgress | None
-    created: str
-    started: str | None
-    finished: str | None
-    error: ErrorDetail | None
-    result: JobResult | None
-
-
-@dataclass
-class JobBody:
-    """One job."""
-
-    job: JobInfo
-
-
-@dataclass
-class JobsBody:
-    """The last jobs, newest first."""
-
-    jobs: list[JobInfo]
-
-
-@dataclass
 class SampleInfo:
     """An image that the service draws."""
 
@@ -561,63 +420,3 @@ class SessionRequest:
     """The token, in exchange for a cookie."""
 
     token: str
-
-
-TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?(Z|[+-]\d\d:\d\d)$"
-MOST_NAMES = 1000
-SOURCE_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
-
-Model = Annotated[str, Path(description="Name of the model.", examples=["plate"])]
-Identity = Annotated[int, Path(description="Id of the result.", ge=1, examples=[1])]
-JobIdentity = Annotated[int, Path(description="Id of the job.", ge=1, examples=[1])]
-OneModel = Annotated[str | None, Query(description="Only results of this model.", max_length=200)]
-OneSource = Annotated[str | None, Query(description="Only results of this source.", max_length=64)]
-Source = Annotated[
-    str,
-    Query(description="Source of the images, such as a camera.", pattern=SOURCE_PATTERN),
-]
-Side = Annotated[
-    int | None, Query(ge=32, le=2048, description="Longest side of the picture, in pixels.")
-]
-Anomalous = Annotated[bool | None, Query(description="Only anomalous results, or only others.")]
-Decided = Annotated[
-    Literal["pass", "review", "fail"] | None,
-    Query(description="Only results with this decision of a model with a review band."),
-]
-Digest = Annotated[
-    str,
-    Path(
-        description="Digest of the training image.",
-        pattern=r"^[0-9a-f]{16}$",
-        examples=["0123456789abcdef"],
-    ),
-]
-Without = Annotated[
-    list[Annotated[str, Field(max_length=1024)]] | None,
-    Query(description="Names of images to leave out.", max_length=MOST_NAMES),
-]
-Verdict = Annotated[
-    Literal["good", "defect", "none", "any"] | None,
-    Query(description="Only results with this verdict of a reviewer, without one, or with any."),
-]
-Wrong = Annotated[
-    bool | None,
-    Query(description="Only results whose verdict contradicts the decision, or only others."),
-]
-Since = Annotated[
-    str | None,
-    Query(
-        description="Earliest time, RFC 3339.",
-        pattern=TIME_PATTERN,
-        examples=["2026-01-31T08:00:00Z"],
-    ),
-]
-Until = Annotated[
-    str | None,
-    Query(
-        description="Time after the latest result, RFC 3339.",
-        pattern=TIME_PATTERN,
-        examples=["2126-01-31T08:00:00Z"],
-    ),
-]
-After = Annotated[int | None, Query(description="Only results with a higher id.", ge=0, lt=2**63)]

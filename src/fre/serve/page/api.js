@@ -101,9 +101,9 @@ export const odd = (name) => get(`${model(name)}/odd`);
 export const keepOdd = (name, keep, sha256) => send("PUT", `${model(name)}/odd`, { keep, sha256 });
 export const reviewed = (name) => get(`${model(name)}/reviewed`);
 
-/** Trains a model again on the kept images, without some of them. */
-export async function trainAgain(name, without) {
-  return (await request("POST", `${model(name)}/train`, { query: { without } })).job;
+/** Trains a model again on the kept images, without the odd ones. */
+export async function trainAgain(name) {
+  return (await request("POST", `${model(name)}/train`)).job;
 }
 
 export async function setVerdict(id, verdict) {

@@ -68,7 +68,7 @@ export class OddImages {
   }
 
   async #again(odd) {
-    const job = await api.trainAgain(odd.model, odd.images.map(({ digest }) => digest));
+    const job = await api.trainAgain(odd.model);
     message(`Training ${odd.model} again, without ${format.many(odd.images.length, "image")}.`);
     this.onjob(job);
   }

@@ -16,8 +16,8 @@ from pydantic import Field
 from fre.serve.bodies import RAW_TYPES, body_of, exhaust, media_type, read_files, unsupported
 from fre.serve.jobs import Work
 from fre.serve.odd import KeptTraining, leave_out
+from fre.serve.parameters import JobIdentity, Model, Without
 from fre.serve.responses import Problem, invalid, json_response
-from fre.serve.schemas import JobIdentity, Model, Without
 from fre.serve.service import Service
 from fre.serve.staging import Staging
 from fre.serve.training import NAME_PATTERN, ModelTraining

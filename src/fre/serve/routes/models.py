@@ -12,10 +12,11 @@ from fastapi import Body, Query, Response
 
 from fre.serve.drift import SIGNIFICANCE, TEST, drift
 from fre.serve.odd import odd_body, picture_of
+from fre.serve.parameters import Digest, Model, OneSource
 from fre.serve.responses import json_response
 from fre.serve.results import PAGE_SOURCE
 from fre.serve.reviewed import reviewed_body
-from fre.serve.schemas import Digest, Model, OddRequest, OneSource, ThresholdRequest
+from fre.serve.schemas import OddRequest, ThresholdRequest
 from fre.serve.service import Service
 from fre.serve.thresholds import Change, OddChoice, ThresholdChoice
 

@@ -11,10 +11,7 @@ from fastapi import Body, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from fre.serve.database import stamp
-from fre.serve.pictures import PictureRequest
-from fre.serve.responses import invalid, json_response
-from fre.serve.result_rows import Filters
-from fre.serve.schemas import (
+from fre.serve.parameters import (
     After,
     Anomalous,
     Decided,
@@ -25,9 +22,12 @@ from fre.serve.schemas import (
     Since,
     Until,
     Verdict,
-    VerdictRequest,
     Wrong,
 )
+from fre.serve.pictures import PictureRequest
+from fre.serve.responses import invalid, json_response
+from fre.serve.result_rows import Filters
+from fre.serve.schemas import VerdictRequest
 from fre.serve.service import Service
 
 
