@@ -278,7 +278,7 @@ def test_images_are_checked_before_a_training(
 ) -> None:
     from dataclasses import fields
 
-    from fre.serve.schemas import CheckBody
+    from fre.serve.job_schemas import CheckBody
 
     paths = sorted(good_folder.iterdir())
     uploads = [("files", (path.name, path.read_bytes())) for path in paths]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import StrictBool
+from pydantic import StrictBool, StrictFloat
 
 from fre.serve.drift import Drift
 
@@ -172,10 +172,10 @@ class ThresholdRequest:
     Without any of these three it stays where it is.
     """
 
-    threshold: float | None = None
-    false_alarm_rate: float | None = None
-    review_threshold: float | None = None
-    review_rate: float | None = None
+    threshold: StrictFloat | None = None
+    false_alarm_rate: StrictFloat | None = None
+    review_threshold: StrictFloat | None = None
+    review_rate: StrictFloat | None = None
     no_review: StrictBool = False
     sha256: str | None = None
 
