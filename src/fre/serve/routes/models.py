@@ -140,7 +140,7 @@ class ModelRoutes:
             source,
             n,
         )
-        found = drift(p_values, len(entry.model.calibration.scores))
+        found = drift(p_values, len(entry.model.calibration.others))
         if source == PAGE_SOURCE:
             found = replace(found, message="Images uploaded on the page do not count.")
         return json_response(
