@@ -338,7 +338,7 @@ def test_a_threshold_set_by_hand_keeps_its_rate_in_an_update(
     after = model.calibration
     assert after.false_alarm_rate is None
     assert model.document.provenance.threshold == "by hand"
-    assert after.threshold == hand.like(hand).threshold or after.threshold != by_hand
+    assert after.threshold != hand.threshold  # the scores moved, and it moved with them
     assert after.rate_of_others == pytest.approx(hand.rate_of_others, abs=1 / len(after.others))
     assert result["threshold"] == after.threshold
     assert result["review_threshold"] == after.review_threshold
