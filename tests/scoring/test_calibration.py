@@ -15,6 +15,7 @@ from fre.scoring.calibration import (
     GRAPH_THRESHOLD,
     conformal_threshold,
     count_odd,
+    percent,
 )
 
 NORMAL = [*range(1, 21)]
@@ -274,3 +275,10 @@ def test_initialisers_are_the_numbers_of_the_decision() -> None:
     assert calibrated([0.1], 0.1).at_threshold(0.1).threshold == float(np.float32(0.1))
     kept = fitted.with_odd(keep=True).initialisers()
     assert (len(kept[GRAPH_SCORES]), kept[GRAPH_COUNT]) == (21, 22)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.0095, "0.95 %"), (0.025, "2.5 %"), (0.12, "12 %"), (1.0, "100 %")]
+)
+def test_a_share_in_words(share: float, words: str) -> None:
+    assert percent(share) == words

@@ -178,7 +178,12 @@ def test_what_cannot_be_opened_is_not_taken_for_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "without"), [(2, ("reason", "pixel_threshold")), (3, ("reason",))]
+    ("layout", "without"),
+    [
+        (2, ("decision", "reason", "pixel_threshold")),
+        (3, ("decision", "reason")),
+        (4, ("decision",)),
+    ],
 )
 def test_a_history_of_an_older_layout_is_taken_over(
     tmp_path: Path, layout: int, without: tuple[str, ...]
@@ -189,7 +194,7 @@ def test_a_history_of_an_older_layout_is_taken_over(
         for column in without:
             connection.execute(f"ALTER TABLE results DROP COLUMN {column}")
         # watch_key, and the columns that the layout has after it
-        nulls = ", NULL" * (3 - len(without))
+        nulls = ", NULL" * (4 - len(without))
         for score, threshold in ((1.0, 2.0), (1.0, float("inf"))):
             connection.execute(
                 "INSERT INTO results VALUES (NULL, 'part', 'a', 'c', 'x.png', 'api', 'b', 4, 6, ?,"

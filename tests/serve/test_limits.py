@@ -346,7 +346,9 @@ def test_a_file_that_raises_anything_is_its_own_failure(
     (folder / "new.onnx").write_bytes((folder / "weave.onnx").read_bytes())
     registry.refresh()
     assert registry.names() == ["new", "weave"]
-    entry = registry.set_threshold("weave", threshold=5.0, false_alarm_rate=None, sha256=None)
+    entry = registry.recalibrate(
+        "weave", lambda model: (model.calibration.at_threshold(5.0), "by hand")
+    )
     assert entry.model.threshold == 5.0
 
 

@@ -137,6 +137,8 @@ def service(plates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "types",
         "zoomed",
         "judged",
+        "band",
+        "counted",
     ]:
         model.save(folder / "models" / f"{name}.onnx")
     # A quick one, for a thousand images.
@@ -875,6 +877,183 @@ def test_a_result_says_by_what_it_was_judged(
     expect(facts).to_contain_text("judged by")
     expect(facts).to_contain_text("as good")
     assert service.get("/v1/results?model=judged")["results"][0] == result
+
+
+def field(page: Any, label: str) -> Any:
+    return page.get_by_label(label, exact=True).and_(page.locator("input"))
+
+
+PHONE = {"width": 390, "height": 844}
+
+
+def no_sideways_scrolling(page: Any) -> None:
+    page.wait_for_function("() => document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_odd_images_are_left_out_or_kept(
+    plates: Path, open_page: Opener, tmp_path: Path, shoot: Shoot
+) -> None:
+    wrong = write_plate(tmp_path / "wrong-part.png", 300, KINDS[0])
+    with Image.open(wrong) as image:
+        pixels = np.asarray(image).copy()
+    pixels[20:70, 30:90] = 255
+    Image.fromarray(pixels).save(wrong)
+    with serve(tmp_path) as service:
+        page = open_page(service, view="train")
+        page.get_by_label("Product or camera").fill("plate")
+        drop(page, [*sorted((plates / "train").glob("*.png")), wrong])
+        page.get_by_role("button", name="Train", exact=True).click()
+        card = page.locator(".job").last
+        expect(card.locator(".job-state")).to_have_text("Ready", timeout=2 * PATIENCE)
+        odd = card.get_by_role("region", name="Odd training images")
+        expect(odd.get_by_role("heading")).to_have_text("1 odd training image")
+        expect(odd).to_contain_text("wrong-part.png")
+        expect(odd).to_contain_text("The next score is")
+        width = "image => image.decode().then(() => image.naturalWidth)"
+        assert odd.locator("img").evaluate(width) == SIZE
+        expect(card).to_contain_text("of ordinary good parts and 4 % as odd")
+        odd.scroll_into_view_if_needed()
+        shoot(page, "odd-trained")
+
+        odd.get_by_role("button", name="Leave out and train again").click()
+        expect(page.locator(".job")).to_have_count(2)
+        again = page.locator(".job").first
+        expect(again.locator(".job-state")).to_have_text("Ready", timeout=2 * PATIENCE)
+        expect(again).to_contain_text("Left out: wrong-part.png.")
+        expect(card.get_by_role("button", name="Leave out and train again")).to_have_count(0)
+        model = load(service.models / "plate.onnx")
+        assert "wrong-part.png" not in model.training_images.names
+        page.close()
+
+    # The files are gone with the service: all that is left to do is to keep them.
+    model = FRE(size=SIZE).fit([*sorted((plates / "train").glob("*.png")), wrong])
+    model.save(tmp_path / "models" / "plate.onnx")
+    with serve(tmp_path) as service:
+        page = open_page(service, "plate")
+        odd = page.locator("#inspect-odd")
+        expect(odd).to_contain_text("no longer kept")
+        expect(odd.get_by_role("button")).to_have_text(["Keep"])
+        odd.scroll_into_view_if_needed()
+        shoot(page, "odd-gone")
+        odd.get_by_role("button", name="Keep").click()
+        expect(odd.get_by_role("heading")).to_have_text("1 odd training image, kept")
+        kept = load(service.models / "plate.onnx").calibration
+        assert kept.keep_odd
+        assert kept.threshold == model.calibration.with_odd(keep=True).threshold
+        assert float(field(page, "Threshold").input_value()) == pytest.approx(kept.threshold)
+        odd.get_by_role("button", name="Set aside again").click()
+        expect(odd.get_by_role("heading")).to_have_text("1 odd training image")
+        assert load(service.models / "plate.onnx").threshold == model.threshold
+        page.set_viewport_size(PHONE)
+        page.get_by_role("button", name=re.compile("above")).click()
+        odd.scroll_into_view_if_needed()
+        no_sideways_scrolling(page)
+        shoot(page, "odd-phone")
+
+
+def test_a_threshold_by_rate_and_a_review_band(
+    service: Service, plates: Path, open_page: Opener, shoot: Shoot
+) -> None:
+    page = open_page(service, "band")
+    files = sorted((plates / "test").glob("*.png"))
+    choose(page, files)
+    inspected(page, len(files))
+    before = load(service.models / "band.onnx").calibration
+    expect(page.locator(".count.review")).to_be_hidden()
+    page.get_by_role("button", name=re.compile("^10 % false alarms")).click()
+    value = f"{before.at_rate(0.1).threshold:.6g}"
+    expect(field(page, "Threshold")).to_have_value(value)
+    page.get_by_role("button", name="Save into the model").click()
+    expect(page.get_by_text("Saved into band.")).to_be_visible()
+    assert load(service.models / "band.onnx").calibration.false_alarm_rate == 0.1
+
+    scores = sorted(score for _, score in cards(page))
+    threshold, begin = scores[-2] + 0.01, scores[1] + 0.01
+    field(page, "Threshold").fill(str(threshold))
+    page.keyboard.press("Enter")
+    page.get_by_label("A band of parts to review").check()
+    field(page, "Review above a score of").fill(str(threshold + 1))
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The band must begin below the threshold.")).to_be_visible()
+    expect(page.get_by_role("button", name="Save into the model")).to_be_disabled()
+    field(page, "Review above a score of").fill(str(begin))
+    page.keyboard.press("Enter")
+    kinds = [
+        "anomalous" if score > threshold else "review" if score > begin else "good"
+        for score in scores
+    ]
+    for kind in ("anomalous", "review", "good"):
+        assert count(page, kind) == kinds.count(kind) > 0
+        assert page.locator(f"#view-inspect .card.{kind}").count() == kinds.count(kind)
+    colours = {
+        page.locator(f"#view-inspect .card.{kind} .verdict").first.evaluate(
+            "mark => getComputedStyle(mark).color"
+        )
+        for kind in ("anomalous", "review", "good")
+    }
+    assert len(colours) == 3
+    # Regions explain a decision: there are none where it is another one now.
+    expect(page.locator("#view-inspect .card:not(.anomalous) .boxes:visible")).to_have_count(0)
+    page.get_by_role("button", name="Save into the model").click()
+    expect(page.get_by_text(re.compile("band decides by this threshold"))).to_be_visible()
+    saved = load(service.models / "band.onnx").calibration
+    assert saved.threshold == pytest.approx(threshold)
+    assert saved.review_threshold == pytest.approx(begin)
+    shoot(page, "band")
+
+    # New images are decided by the band, live and in the history, too.
+    choose(page, files[:4])
+    expect(page.get_by_text("4 images inspected.")).to_be_visible(timeout=PATIENCE)
+    latest = service.get("/v1/results?model=band&limit=4")["results"]
+    assert {row["decision"] for row in latest} <= {"pass", "review", "fail"}
+    page.get_by_role("button", name=re.compile("^Review")).click()
+    marked = page.locator("#view-inspect .card.review").first
+    marked.focus()
+    page.keyboard.press("g")
+    expect(page.locator(".flag", has_text="Reviewed: good").first).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("^Marked wrong 0"))).to_be_visible()
+
+    page.get_by_label("A band of parts to review").uncheck()
+    page.get_by_role("button", name="Save into the model").click()
+    expect(page.get_by_text(re.compile("band decides by this threshold"))).to_be_visible()
+    expect(page.locator(".count.review")).to_be_hidden()
+    assert load(service.models / "band.onnx").calibration.review_threshold is None
+    field(page, "Threshold").focus()
+    page.get_by_label("A band of parts to review").check()
+    page.set_viewport_size(PHONE)
+    no_sideways_scrolling(page)
+    page.get_by_role("button", name=re.compile("above")).click()
+    no_sideways_scrolling(page)
+    page.locator(".rates").scroll_into_view_if_needed()
+    shoot(page, "band-phone")
+
+
+def test_reviewed_results_show_what_is_found(
+    service: Service, plates: Path, open_page: Opener, shoot: Shoot
+) -> None:
+    page = open_page(service, "counted")
+    files = sorted((plates / "test").glob("*.png"))
+    choose(page, files)
+    inspected(page, len(files))
+    names = [name for name, _ in cards(page)]
+    anomalous = count(page, "anomalous")
+    for name, key in ((names[0], "d"), (names[-1], "d"), (names[-2], "g")):
+        card(page, name).focus()
+        page.keyboard.press(key)
+    assert anomalous > 0
+    go(page, "review")
+    said = page.locator(".reviewed")
+    expect(said).to_contain_text(
+        "Found 1 of 2 reviewed defects, missed 1; 0 false alarms among 1 reviewed good part"
+    )
+    expect(said).to_contain_text("2 defects are too few")
+    shoot(page, "counted")
+    card(page, names[-1], "review").focus()
+    page.keyboard.press("g")
+    expect(said).to_contain_text("Found 1 of 1 reviewed defect, missed 0")
+    page.set_viewport_size(PHONE)
+    no_sideways_scrolling(page)
+    shoot(page, "counted-phone")
 
 
 def test_a_lost_history_is_said(open_page: Opener, tmp_path: Path, shoot: Shoot) -> None:

@@ -324,4 +324,5 @@ class Calibration:
 
 def percent(share: float) -> str:
     """Return a share as a percentage of two digits, such as ``1.9 %``."""
-    return f"{100 * share:.2g} %"
+    # The format of two digits writes 100 as 1e+02.
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"

@@ -16,7 +16,7 @@ from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
 from fre.errors import FREError
-from fre.serve import schemas
+from fre.serve import job_schemas, schemas
 from fre.serve.access import AccessControl, AccessMiddleware, App
 from fre.serve.responses import (
     Problem,
@@ -195,18 +195,26 @@ def _model_routes(models: ModelRoutes, predict: PredictRoutes) -> Iterator[Route
         received,
         body=IMAGE_BODY,
     )
+    yield Route("GET", f"{path}/odd", models.list_odd, schemas.OddBody, (404,))
+    yield Route("PUT", f"{path}/odd", models.keep_odd, calibration, changed)
+    picture = _content("image/jpeg")
+    yield Route("GET", f"{path}/odd/{{digest}}/image", models.get_odd_image, picture, (404,))
+    yield Route("GET", f"{path}/reviewed", models.get_reviewed, schemas.ReviewedBody, (404,))
     yield Route("GET", f"{path}/rate", models.get_rate, schemas.RateBody, (404,))
     yield Route("GET", f"{path}/drift", models.get_drift, schemas.DriftBody, (404,))
 
 
 def _job_routes(jobs: JobRoutes) -> Iterator[Route]:
-    update, body = "/v1/models/{model}/update", schemas.JobBody
+    update, body = "/v1/models/{model}/update", job_schemas.JobBody
+    again = "/v1/models/{model}/train"
     received = (409, 415, 429, 503, 507, *SMALL_BODY)
     checked = (415, 503, 507, *SMALL_BODY)
-    yield Route("POST", "/v1/check", jobs.check, schemas.CheckBody, checked, 200, TRAIN_BODY)
+    yield Route("POST", "/v1/check", jobs.check, job_schemas.CheckBody, checked, 200, TRAIN_BODY)
     yield Route("POST", "/v1/train", jobs.train, body, received, 202, TRAIN_BODY)
     yield Route("POST", update, jobs.update, body, (404, *received), 202, TRAIN_BODY)
-    yield Route("GET", "/v1/jobs", jobs.list_jobs, schemas.JobsBody)
+    refused = (404, 409, 429, 503, *SMALL_BODY)
+    yield Route("POST", again, jobs.train_again, body, refused, 202)
+    yield Route("GET", "/v1/jobs", jobs.list_jobs, job_schemas.JobsBody)
     yield Route("GET", "/v1/jobs/{job}", jobs.get_job, body, (404,))
     yield Route("DELETE", "/v1/jobs/{job}", jobs.cancel_job, body, (404, 409, *SMALL_BODY))
 

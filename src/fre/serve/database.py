@@ -34,7 +34,7 @@ def now() -> str:
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 SCHEMA = """
 CREATE TABLE results (
@@ -62,7 +62,8 @@ CREATE TABLE results (
     kept_bytes INTEGER NOT NULL,
     watch_key TEXT UNIQUE,
     pixel_threshold REAL,
-    reason TEXT
+    reason TEXT,
+    decision TEXT
 );
 CREATE INDEX results_model ON results (model, id);
 CREATE INDEX results_score ON results (model, score);
@@ -83,9 +84,13 @@ CREATE TABLE jobs (
 );
 """
 
-# Layout 3 kept no reasons. Layout 2 knew no pixel threshold either, and accepted infinite numbers,
-# which compare as good.
-FROM_LAYOUT_3 = """
+# Layout 4 knew no review band, layout 3 no reasons. Layout 2 knew no pixel threshold either, and
+# accepted infinite numbers, which compare as good.
+FROM_LAYOUT_4 = """
+ALTER TABLE results ADD COLUMN decision TEXT;
+"""
+FROM_LAYOUT_3 = f"""
+{FROM_LAYOUT_4}
 ALTER TABLE results ADD COLUMN reason TEXT;
 """
 FROM_LAYOUT_2 = f"""
@@ -97,8 +102,9 @@ UPDATE results SET anomalous = 1 WHERE anomalous = 0
 
 
 OLDER_LAYOUTS = {
-    2: (FROM_LAYOUT_2, {"results.pixel_threshold", "results.reason"}),
-    3: (FROM_LAYOUT_3, {"results.reason"}),
+    2: (FROM_LAYOUT_2, {"results.pixel_threshold", "results.reason", "results.decision"}),
+    3: (FROM_LAYOUT_3, {"results.reason", "results.decision"}),
+    4: (FROM_LAYOUT_4, {"results.decision"}),
 }
 """Layouts that are brought up to date: the script, and the columns that it adds."""
 

@@ -118,7 +118,10 @@ class Metrics:
             for outcome in outcomes:
                 scores.add(outcome.prediction.score, outcome.prediction.anomalous)
         for outcome in outcomes:
-            decision = "anomalous" if outcome.prediction.anomalous else "good"
+            prediction = outcome.prediction
+            decision = "anomalous" if prediction.anomalous else "good"
+            if prediction.decision == "review":
+                decision = "review"
             self.predictions.labels(model, decision).inc()
             self.prediction_seconds.labels(model).observe(outcome.seconds)
             self.p_values.labels(model).observe(outcome.prediction.p_value)

@@ -332,6 +332,15 @@ def _decode(data: bytes, longest: int | None, bits: int = FULL_RANGE) -> ImageAr
         raise Problem(422, "unreadable", str(error)) from error
 
 
+def decode_small(data: bytes, longest: int, bits: int | None) -> ImageArray:
+    """Return an image with a longest side of ``longest`` pixels at most: uint8 (h, w, 3).
+
+    Raises:
+        Problem: the image can't be decoded.
+    """
+    return _decode(data, longest, FULL_RANGE if bits is None else bits)
+
+
 def _encode(image: ImageArray, form: str, file: IO[bytes]) -> None:
     options = {"quality": 88} if form == "JPEG" else {"compress_level": 1}
     Image.fromarray(np.ascontiguousarray(image)).save(file, form, **options)

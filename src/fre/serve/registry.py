@@ -27,6 +27,7 @@ from fre.model import Model, load
 from fre.scoring.calibration import Calibration
 from fre.serve.database import now
 from fre.serve.responses import Problem, conflict, not_found, to_json
+from fre.serve.thresholds import Change, calibration_body
 
 log = logging.getLogger("fre.serve")
 
@@ -76,6 +77,8 @@ class LoadedModel:
             "n_images": document.provenance.n_images,
             "created": document.provenance.created,
             "threshold": calibration.threshold,
+            "review_threshold": calibration.review_threshold,
+            "n_odd": calibration.n_odd,
             "false_alarm_rate": calibration.false_alarm_rate,
             "expected_false_alarm_rate": calibration.expected_rate,
             "can_update": self.can_update,
@@ -85,19 +88,7 @@ class LoadedModel:
 
     def calibration(self) -> dict[str, Any]:
         """Return the complete calibration."""
-        calibration = self.model.calibration
-        return {
-            "model": self.name,
-            "sha256": self.model.sha256,
-            "scores": [float(score) for score in calibration.scores],
-            "threshold": calibration.threshold,
-            "pixel_threshold": calibration.pixel_threshold,
-            "false_alarm_rate": calibration.false_alarm_rate,
-            "expected_false_alarm_rate": calibration.expected_rate,
-            "attainable_false_alarm_rate": calibration.attainable_rate,
-            "map_range": list(calibration.map_range),
-            "caveat": calibration.caveat(),
-        }
+        return calibration_body(self.name, self.model)
 
 
 class ModelRegistry:
@@ -278,7 +269,7 @@ class ModelRegistry:
         if before is not None and before.model.sha256 == model.sha256:
             return replace(before, error=None)
         model.open()
-        entry = LoadedModel(name, path, model, _digest(model.calibration), now())
+        entry = LoadedModel(name, path, model, calibration_digest(model.calibration), now())
         # Fail here, not in a list of all models.
         to_json([entry.summary(), entry.calibration(), model.metadata])
         return entry
@@ -288,25 +279,17 @@ class ModelRegistry:
         # A new dictionary, so that readers need no lock.
         self._entries = {**self._entries, entry.name: entry}
 
-    def set_threshold(
-        self,
-        name: str,
-        *,
-        threshold: float | None,
-        false_alarm_rate: float | None,
-        sha256: str | None,
-    ) -> LoadedModel:
-        """Write another threshold into a model file, and use it.
+    def recalibrate(self, name: str, change: Change, *, sha256: str | None = None) -> LoadedModel:
+        """Write another calibration into a model file, and use it.
 
         Args:
             name: name of the model.
-            threshold: new threshold, or ``None``.
-            false_alarm_rate: new false-alarm rate, if ``threshold`` is ``None``.
+            change: returns the new calibration.
             sha256: digest of the file that the choice was made for; ``None`` accepts any.
 
         Raises:
             Problem: no model has this name, or the file has changed since ``sha256``.
-            OptionError: the value is out of range.
+            OptionError: a value is out of range.
             OutputError: the file can't be written.
         """
         with self._lock:
@@ -316,12 +299,7 @@ class ModelRegistry:
                 raise conflict(f"the model {name} has changed since; look at its calibration again")
             if entry.error is not None:
                 raise conflict(f"the file of {name} can't be read: {entry.error}")
-            before = entry.model.calibration
-            if false_alarm_rate is not None:
-                after, chosen = before.at_rate(false_alarm_rate), None
-            else:
-                assert threshold is not None
-                after, chosen = before.at_threshold(threshold), "by hand"
+            after, chosen = change(entry.model)
             entry.model.with_calibration(after, chosen=chosen).save(entry.path)
             self.refresh()
             return self.get(name)
@@ -375,7 +353,8 @@ def changed_meanwhile(name: str) -> Problem:
     return conflict(f"the model {name} has changed meanwhile; update it again")
 
 
-def _digest(calibration: Calibration) -> str:
+def calibration_digest(calibration: Calibration) -> str:
+    """Return the SHA-256 of the calibration scores, hexadecimal."""
     scores = np.ascontiguousarray(calibration.scores, np.float64)
     return hashlib.sha256(scores.tobytes()).hexdigest()
 

@@ -83,7 +83,8 @@ class Filters:
     Attributes:
         model: name of the model.
         source: source of the image.
-        anomalous: the decision.
+        anomalous: whether the result is anomalous.
+        decision: decision of a model with a review band: ``"pass"``, ``"review"`` or ``"fail"``.
         verdict: ``"good"``, ``"defect"``, ``"none"`` or ``"any"``.
         wrong: whether the verdict contradicts the decision.
         since: earliest time.
@@ -99,11 +100,16 @@ class Filters:
     since: str | None = None
     until: str | None = None
     after: int | None = None
+    decision: str | None = None
 
     def where(self) -> tuple[str, list[Any]]:
         """Return the condition in SQL, and its values."""
         clauses, values = ["1"], list[Any]()
-        for column, value in (("model", self.model), ("source", self.source)):
+        for column, value in (
+            ("model", self.model),
+            ("source", self.source),
+            ("decision", self.decision),
+        ):
             if value is not None:
                 clauses.append(f"{column} = ?")
                 values.append(value)
@@ -116,7 +122,8 @@ class Filters:
         elif self.verdict is not None:
             clauses.append(f"verdict IS {'NOT ' if self.verdict == 'any' else ''}NULL")
         if self.wrong is not None:
-            is_wrong = "COALESCE(anomalous != (verdict = 'defect'), 0)"
+            # In the review band nothing is decided that could be wrong.
+            is_wrong = "COALESCE(anomalous != (verdict = 'defect') AND decision IS NOT 'review', 0)"
             clauses.append(f"{is_wrong} = ?")
             values.append(int(self.wrong))
         for condition, bound in (
@@ -151,6 +158,7 @@ def to_result(row: sqlite3.Row) -> dict[str, Any]:
         "score": found["score"],
         "p_value": found["p_value"],
         "anomalous": bool(row["anomalous"]) or not sound,
+        "decision": row["decision"],
         "reason": row["reason"],
         "threshold": found["threshold"],
         "pixel_threshold": found["pixel_threshold"],

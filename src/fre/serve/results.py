@@ -30,6 +30,7 @@ CSV_COLUMNS = (
     "verdict_at",
     "created",
     "reason",
+    "decision",
 )
 
 CSV_WINDOW = 1000
@@ -83,6 +84,7 @@ class Results:
                 "map_high": item.map_range[1],
                 "pixel_threshold": prediction.pixel_threshold,
                 "reason": prediction.reason,
+                "decision": prediction.decision,
                 "kept_bytes": 0,
                 "watch_key": item.watch_key,
             }
@@ -342,6 +344,27 @@ class Results:
             [*values, calibration_sha256, PAGE_SOURCE, n],
         )
         return [p_value for (p_value,) in rows]
+
+    def reviewed(self, model: str) -> list[sqlite3.Row]:
+        """Return reviewed results of a model: of each image the one that was reviewed last.
+
+        Each row has ``score``, ``reason``, ``verdict``, ``calibration_sha256`` and
+        ``image_sha256``.
+
+        Args:
+            model: name of the model.
+        """
+        return (
+            self.database.read()
+            .execute(
+                # SQLite takes the other columns from the row of the maximum.
+                "SELECT score, reason, verdict, calibration_sha256, image_sha256, "
+                "MAX(verdict_at || id) FROM results WHERE model = ? AND verdict IS NOT NULL "
+                "GROUP BY image_sha256, calibration_sha256",
+                [model],
+            )
+            .fetchall()
+        )
 
     def watched(self) -> set[str]:
         """Return the keys of files in the watched folder that are done."""

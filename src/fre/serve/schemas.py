@@ -1,4 +1,4 @@
-"""Parameters, request bodies and response bodies of the API, with their documentation.
+"""Request bodies and response bodies of the API, with their documentation.
 
 The bodies are plain dataclasses, which FastAPI understands. Responses are built as dictionaries;
 the tests compare them with these dataclasses.
@@ -7,12 +7,11 @@ the tests compare them with these dataclasses.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import Path, Query
+from pydantic import StrictBool, StrictFloat
 
 from fre.serve.drift import Drift
-from fre.training.findings import Finding, Group, InputAdvice, Pair
 
 
 @dataclass
@@ -86,6 +85,8 @@ class ModelSummary:
     n_images: int | None
     created: str | None
     threshold: float
+    review_threshold: float | None
+    n_odd: int
     false_alarm_rate: float | None
     expected_false_alarm_rate: float | None
     can_update: bool
@@ -118,28 +119,143 @@ class ModelBody:
 
 
 @dataclass
+class RateThreshold:
+    """The threshold of a false-alarm rate.
+
+    ``expected_false_alarm_rate`` is the sum of ``rate_of_others``, the share of ordinary good
+    images that will alarm, and ``odd_share``, the share of good images as odd as the training
+    images that are set aside. ``attainable`` says whether the images are enough for the rate.
+    """
+
+    false_alarm_rate: float
+    threshold: float
+    expected_false_alarm_rate: float
+    rate_of_others: float
+    odd_share: float
+    attainable: bool
+
+
+@dataclass
 class CalibrationBody:
-    """Scores of good images, and the thresholds that follow from them."""
+    """Scores of good images, and the thresholds that follow from them.
+
+    The last ``n_odd`` of the ascending ``scores`` are of odd training images, set aside for the
+    threshold. Results above ``review_threshold``, but not above ``threshold``, are for review; null
+    for no such band. ``chosen`` says how a threshold was chosen that no false-alarm rate gives.
+    """
 
     model: str
     sha256: str
     scores: list[float]
+    n_odd: int
+    keep_odd: bool
     threshold: float
+    chosen: str | None
+    review_threshold: float | None
     pixel_threshold: float
     false_alarm_rate: float | None
-    expected_false_alarm_rate: float | None
+    expected_false_alarm_rate: float
+    rate_of_others: float
+    odd_share: float
     attainable_false_alarm_rate: float
+    thresholds: list[RateThreshold]
     map_range: list[float]
     caveat: str | None
 
 
 @dataclass
 class ThresholdRequest:
-    """Either a threshold or a false-alarm rate; optionally the digest of its model."""
+    """Another threshold, review band, or both; optionally the digest of the model's file.
 
-    threshold: float | None = None
-    false_alarm_rate: float | None = None
+    Give ``threshold`` or ``false_alarm_rate``, or neither to keep the threshold. The band begins
+    above ``review_threshold``, or at the threshold of ``review_rate``; ``no_review`` removes it.
+    Without any of these three it stays where it is.
+    """
+
+    threshold: StrictFloat | None = None
+    false_alarm_rate: StrictFloat | None = None
+    review_threshold: StrictFloat | None = None
+    review_rate: StrictFloat | None = None
+    no_review: StrictBool = False
     sha256: str | None = None
+
+
+@dataclass
+class OddRequest:
+    """Whether odd training images count for the threshold like all others."""
+
+    keep: StrictBool
+    sha256: str | None = None
+
+
+@dataclass
+class OddImageBody:
+    """An odd training image; ``picture`` is the address of a small picture, if one is kept."""
+
+    name: str
+    score: float
+    digest: str
+    picture: str | None
+
+
+@dataclass
+class OddBody:
+    """Odd training images of a model, highest score first.
+
+    ``next_score`` is the highest score of the other images. ``note`` says why the model can't be
+    trained again without them, if ``can_train_again`` is false.
+    """
+
+    model: str
+    sha256: str
+    images: list[OddImageBody]
+    keep_odd: bool
+    next_score: float | None
+    can_train_again: bool
+    note: str | None
+
+
+@dataclass
+class Confusion:
+    """Defects found, good parts called defects, defects missed, and good parts passed."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+
+@dataclass
+class InReview:
+    """Defects and good parts in the review band."""
+
+    defect: int
+    good: int
+
+
+@dataclass
+class ReviewedBody:
+    """Reviewed results of a model, by the decision at its present threshold.
+
+    An image counts once, by its last review. ``recall`` is the share of the defects that are
+    found. Intervals are of 95 %. ``n_earlier`` counts reviewed images of an earlier version of the
+    model, whose scores do not compare. ``lines`` says it all in words.
+    """
+
+    model: str
+    sha256: str
+    threshold: float
+    review_threshold: float | None
+    n_defect: int
+    n_good: int
+    confusion: Confusion
+    in_review: InReview | None
+    recall: float | None
+    recall_interval: list[float] | None
+    false_alarm_rate: float | None
+    false_alarm_rate_interval: list[float] | None
+    n_earlier: int
+    lines: list[str]
 
 
 @dataclass
@@ -177,6 +293,7 @@ class PredictionItem:
     image_size: list[int]
     threshold: float
     created: str
+    decision: Literal["pass", "review", "fail"] | None = None
     reason: str | None = None
     map: MapBody | None = None
 
@@ -204,6 +321,7 @@ class ResultInfo:
 
     A number of an old result that is not finite is null, and ``note`` says so. ``reason`` says
     why the image is anomalous whatever its score, such as a black image; usually it is null.
+    ``decision`` is null if the model had no review band; ``"fail"`` is the same as anomalous.
     """
 
     id: int
@@ -216,6 +334,7 @@ class ResultInfo:
     score: float | None
     p_value: float | None
     anomalous: bool
+    decision: Literal["pass", "review", "fail"] | None
     reason: str | None
     threshold: float | None
     pixel_threshold: float | None
@@ -281,125 +400,6 @@ class DriftBody(Drift):
 
 
 @dataclass
-class JobProgress:
-    """Progress of a job in its present task."""
-
-    task: str
-    done: int
-    total: int
-
-
-@dataclass
-class SkippedImage:
-    """An image that was left out, and the reason."""
-
-    name: str
-    error: str
-
-
-@dataclass
-class SizeCount:
-    """Number of images of one size, in pixels."""
-
-    height: int
-    width: int
-    n: int
-
-
-@dataclass
-class AspectRange:
-    """Width over height of the images."""
-
-    min: float
-    median: float
-    max: float
-
-
-@dataclass
-class CheckBody:
-    """Check of good images before a training; ``lines`` says it all in words."""
-
-    n_images: int
-    unreadable: list[SkippedImage]
-    sizes: list[SizeCount]
-    aspects: AspectRange
-    equal: str | None
-    n_near_duplicates: int
-    closest: list[Pair]
-    odd: list[Finding]
-    outliers: list[Finding]
-    n_quick: int
-    groups: list[Group]
-    false_alarm_rate: float
-    attainable_rate: float
-    images_needed: int
-    input: InputAdvice
-    lines: list[str]
-
-
-@dataclass
-class RunCalibration:
-    """Calibration of the model that a training or update made, as it was at the end of the job.
-
-    ``scores`` are at most 200 quantiles of the ``n_scores`` calibration scores.
-    """
-
-    sha256: str
-    n_scores: int
-    scores: list[float]
-    threshold: float
-    pixel_threshold: float
-    map_range: list[float]
-
-
-@dataclass
-class JobResult:
-    """Result of a training or an update; only updates have the last three fields."""
-
-    model: str
-    n_images: int
-    seconds: float
-    threshold: float
-    skipped: list[SkippedImage]
-    caveat: str | None
-    near_duplicates: int
-    calibration: RunCalibration | None = None
-    n_added: int | None = None
-    n_accepted_anomalous: int | None = None
-    previous_threshold: float | None = None
-
-
-@dataclass
-class JobInfo:
-    """A job."""
-
-    id: int
-    kind: str
-    model: str
-    state: Literal["queued", "running", "done", "failed", "cancelled"]
-    progress: JobProgress | None
-    created: str
-    started: str | None
-    finished: str | None
-    error: ErrorDetail | None
-    result: JobResult | None
-
-
-@dataclass
-class JobBody:
-    """One job."""
-
-    job: JobInfo
-
-
-@dataclass
-class JobsBody:
-    """The last jobs, newest first."""
-
-    jobs: list[JobInfo]
-
-
-@dataclass
 class SampleInfo:
     """An image that the service draws."""
 
@@ -420,46 +420,3 @@ class SessionRequest:
     """The token, in exchange for a cookie."""
 
     token: str
-
-
-TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?(Z|[+-]\d\d:\d\d)$"
-SOURCE_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
-
-Model = Annotated[str, Path(description="Name of the model.", examples=["plate"])]
-Identity = Annotated[int, Path(description="Id of the result.", ge=1, examples=[1])]
-JobIdentity = Annotated[int, Path(description="Id of the job.", ge=1, examples=[1])]
-OneModel = Annotated[str | None, Query(description="Only results of this model.", max_length=200)]
-OneSource = Annotated[str | None, Query(description="Only results of this source.", max_length=64)]
-Source = Annotated[
-    str,
-    Query(description="Source of the images, such as a camera.", pattern=SOURCE_PATTERN),
-]
-Side = Annotated[
-    int | None, Query(ge=32, le=2048, description="Longest side of the picture, in pixels.")
-]
-Anomalous = Annotated[bool | None, Query(description="Only anomalous results, or only others.")]
-Verdict = Annotated[
-    Literal["good", "defect", "none", "any"] | None,
-    Query(description="Only results with this verdict of a reviewer, without one, or with any."),
-]
-Wrong = Annotated[
-    bool | None,
-    Query(description="Only results whose verdict contradicts the decision, or only others."),
-]
-Since = Annotated[
-    str | None,
-    Query(
-        description="Earliest time, RFC 3339.",
-        pattern=TIME_PATTERN,
-        examples=["2026-01-31T08:00:00Z"],
-    ),
-]
-Until = Annotated[
-    str | None,
-    Query(
-        description="Time after the latest result, RFC 3339.",
-        pattern=TIME_PATTERN,
-        examples=["2126-01-31T08:00:00Z"],
-    ),
-]
-After = Annotated[int | None, Query(description="Only results with a higher id.", ge=0, lt=2**63)]

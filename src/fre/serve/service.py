@@ -15,6 +15,7 @@ from fre.serve.events import EventBroadcaster
 from fre.serve.gallery import Gallery
 from fre.serve.jobs import JobQueue
 from fre.serve.metrics import Metrics
+from fre.serve.odd import KeptTrainings
 from fre.serve.pictures import Pictures
 from fre.serve.registry import LoadedModel, ModelRegistry
 from fre.serve.results import Results
@@ -80,7 +81,8 @@ class Service:
         )
         self.metrics = Metrics(self.batcher.depths, self.registry.entries)
         self.budget = Budget(limits.max_buffered_bytes)
-        self.disk = DiskBudget(limits.max_staged_bytes)
+        self.trainings = KeptTrainings()
+        self.disk = DiskBudget(limits.max_staged_bytes, self.trainings.make_room)
         self.jobs = JobQueue(
             self.database,
             max_waiting=limits.max_jobs,
@@ -158,6 +160,9 @@ class Service:
             self.events.publish("result", outcome.result)
 
     def _models_changed(self) -> None:
+        self.trainings.prune(
+            {entry.name: entry.calibration_sha256 for entry in self.registry.entries()}
+        )
         self.events.publish("models", {"models": self.registry.names()})
 
 

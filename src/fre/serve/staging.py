@@ -32,10 +32,12 @@ class DiskBudget:
 
     Args:
         limit: number of bytes.
+        make_room: deletes files that are no longer needed; returns whether there were any.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, make_room: Callable[[], bool] = lambda: False) -> None:
         self.limit = limit
+        self.make_room = make_room
         self.used = 0
         self._lock = threading.Lock()
 
@@ -45,8 +47,8 @@ class DiskBudget:
         Raises:
             Problem: the limit would be exceeded.
         """
-        with self._lock:
-            if self.used + n > self.limit:
+        while not self._taken(n):
+            if not self.make_room():
                 raise Problem(
                     507,
                     "disk_full",
@@ -55,7 +57,13 @@ class DiskBudget:
                     "or restart the service with a larger --max-train-disk",
                     retry_after=30,
                 )
+
+    def _taken(self, n: int) -> bool:
+        with self._lock:
+            if self.used + n > self.limit:
+                return False
             self.used += n
+            return True
 
     def give_back(self, n: int) -> None:
         """Count deleted bytes."""

@@ -1,28 +1,29 @@
-"""Train a model from uploads, or update one from uploads and from reviewed results."""
+"""Train a model from uploads, or train one again without some of its images."""
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fre.detector import FRE
-from fre.errors import AnomalousError, DatasetError, ImageError
-from fre.images.decode import read_image
-from fre.images.loading import source_digest
-from fre.images.near_duplicates import equal_images
-from fre.inference.document import Step
-from fre.model import Model, load
+from fre.errors import DatasetError
+from fre.inference.model_file import with_document
+from fre.model import Model
+from fre.onnx_tools.side_arrays import read_arrays, with_arrays, without_arrays
+from fre.scoring.calibration import Calibration
 from fre.serve.jobs import Work
-from fre.serve.registry import LoadedModel, ModelRegistry, changed_meanwhile
-from fre.serve.responses import Problem, conflict, invalid
+from fre.serve.odd import Images, KeptTraining, KeptTrainings, draw_odd
+from fre.serve.registry import ModelRegistry, calibration_digest
+from fre.serve.responses import conflict, invalid
 from fre.serve.samples import draw_good
 from fre.serve.staging import Staging, unusable
+from fre.serve.thresholds import rates
+from fre.training.odd import odd_files
 from fre.types import Progress
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -37,12 +38,18 @@ class ModelTraining:
         overwrite: whether the training may replace a model of that name.
         parameters: keyword arguments of `fre.FRE`.
         threads: number of threads of the network, 0 for all cores.
+        without_odd: whether to train a second time, without the odd images of the first.
+        before: calibration of the model that is trained again; the new one decides like it.
+        chosen: how the threshold of ``before`` was chosen, in words.
     """
 
     name: str
     overwrite: bool
     parameters: dict[str, Any]
     threads: int
+    without_odd: bool = False
+    before: Calibration | None = None
+    chosen: str | None = None
 
     def check(self, registry: ModelRegistry) -> None:
         """Refuse a training that can't succeed.
@@ -65,213 +72,162 @@ class ModelTraining:
     def work(
         self,
         registry: ModelRegistry,
+        trainings: KeptTrainings,
         staging: Staging,
-        images: list[tuple[Path, str]],
-        samples: int,
+        images: Images,
+        left_out: list[str],
     ) -> Work:
         """Return the work of the job.
 
         Args:
             registry: models, which the new model joins.
-            staging: folder of the images; removed afterwards.
+            trainings: keeps the images if some are odd.
+            staging: folder of the images; removed afterwards if they are not kept.
             images: path and name of each image.
-            samples: number of good plates to draw if there are no images.
+            left_out: names of images that are left out already.
         """
 
         def run(progress: Progress) -> dict[str, Any]:
-            found = images or draw_good(staging.folder, samples, progress)
-            return self._train(registry, found, progress)
+            return self._train(registry, trainings, staging, images, left_out, progress)
 
-        return Work(run, staging.remove)
+        return Work(run, lambda: trainings.remove(staging))
+
+    def work_on_samples(
+        self, registry: ModelRegistry, trainings: KeptTrainings, staging: Staging, samples: int
+    ) -> Work:
+        """Return the work of the job, on ``samples`` good plates that it draws."""
+
+        def run(progress: Progress) -> dict[str, Any]:
+            images = draw_good(staging.folder, samples, progress)
+            return self._train(registry, trainings, staging, images, [], progress)
+
+        return Work(run, lambda: trainings.remove(staging))
 
     def _train(
-        self, registry: ModelRegistry, images: list[tuple[Path, str]], progress: Progress
+        self,
+        registry: ModelRegistry,
+        trainings: KeptTrainings,
+        staging: Staging,
+        images: Images,
+        left_out: list[str],
+        progress: Progress,
     ) -> dict[str, Any]:
-        usable, skipped = [], []
-        for path, name in images:
-            reason = unusable(path, name)
-            if reason is None:
-                usable.append(path)
-            else:
-                skipped.append({"name": name, "error": reason})
-        if len(usable) < 3:
-            raise DatasetError(
-                f"training needs 3 good images or more; {len(usable)} of {len(images)} files "
-                "could be read"
-            )
+        usable, skipped = _usable(images)
         names = dict(images)
         detector = FRE(**self.parameters)
-        model = detector.fit(usable, skip_unreadable=True, threads=self.threads, progress=progress)
+
+        def fit(paths: list[Path]) -> tuple[Model, dict[str, Path]]:
+            model = detector.fit(
+                paths, skip_unreadable=True, threads=self.threads, progress=progress
+            )
+            files = odd_files(model.odd_images, paths)
+            digests = [image.digest for image in model.odd_images]
+            return model, dict(zip(digests, files, strict=True))
+
+        model, odd = fit(usable)
+        if self.without_odd and odd:
+            left_out = left_out + [names[path] for path in odd.values()]
+            usable = [path for path in usable if path not in odd.values()]
+            model, odd = fit(usable)
         skipped += [
-            {"name": names[left_out.path] if left_out.path else "image", "error": left_out.reason}
-            for left_out in detector.skipped_
+            {"name": names[one.path] if one.path else "image", "error": one.reason}
+            for one in detector.skipped_
         ]
+        note = None
+        if self.before is not None:
+            model, note = _decides_like(model, self.before, self.chosen)
+        model = with_names(model, {path.name: name for path, name in images})
+        pictures = draw_odd(odd, model.geometry.bits, progress)
         # Last chance to cancel; and another job may have taken the name.
         progress("Saving", 0, 1)
         self.check(registry)
         model.save(registry.path(self.name))
         registry.refresh()
-        provenance = model.document.provenance
+        kept = [(path, names[path]) for path in usable]
+        digest = calibration_digest(model.calibration)
+        trainings.keep(
+            self.name,
+            KeptTraining(digest, self.parameters, kept, odd, pictures, staging) if odd else None,
+        )
         return {
-            "model": self.name,
-            "n_images": provenance.n_images,
+            **job_result(self.name, model, skipped),
             "seconds": detector.seconds_["total"],
-            "threshold": model.threshold,
-            "skipped": skipped,
-            "caveat": model.calibration.caveat(),
-            "near_duplicates": provenance.near_duplicates or 0,
-            "calibration": run_calibration(model),
+            "note": note,
+            "near_duplicates": model.document.provenance.near_duplicates or 0,
+            "left_out": left_out,
         }
 
 
-Images = list[tuple[Path, str]]
+def _usable(images: Images) -> tuple[list[Path], list[dict[str, str]]]:
+    """Return the readable images, and name and error of each other one.
 
-
-@dataclass(frozen=True)
-class ModelUpdate:
-    """Parameters of an update.
-
-    Attributes:
-        name: name of the model.
-        accept_anomalous: whether to fit uploads that the model calls anomalous, too.
-        results: ids of results that a reviewer called good. Their images are always accepted.
-        threads: number of threads of the network, 0 for all cores.
+    Raises:
+        DatasetError: there are fewer than 3 readable ones.
     """
-
-    name: str
-    accept_anomalous: bool
-    results: tuple[int, ...]
-    threads: int
-
-    def check(self, registry: ModelRegistry) -> LoadedModel:
-        """Refuse an update that can't succeed.
-
-        Returns:
-            The present model.
-
-        Raises:
-            Problem: no model has this name, or the model can't be updated.
-        """
-        entry = registry.get(self.name)
-        if entry.error is not None:
-            raise conflict(f"the file of {self.name} can't be read: {entry.error}")
-        if not entry.can_update:
-            raise conflict(
-                f"the model {self.name} can't be updated: its file lacks the statistics for that; "
-                "train it again on all good images"
-            )
-        return entry
-
-    def work(
-        self,
-        registry: ModelRegistry,
-        staging: Staging,
-        uploads: Images,
-        marked: Images,
-        learnt: Callable[[Sequence[int]], None],
-    ) -> Work:
-        """Return the work of the job.
-
-        Args:
-            registry: models, with the one to update.
-            staging: folder of the images; removed afterwards.
-            uploads: path and name of each uploaded image.
-            marked: path and name of each image of ``results``.
-            learnt: called with ``results`` once the model is saved.
-        """
-
-        def run(progress: Progress) -> dict[str, Any]:
-            result = self._update(registry, uploads, marked, progress)
-            learnt(self.results)
-            return result
-
-        return Work(run, staging.remove)
-
-    def _update(
-        self, registry: ModelRegistry, uploads: Images, marked: Images, progress: Progress
-    ) -> dict[str, Any]:
-        began = time.perf_counter()
-        before = self.check(registry).model.sha256
-        # A copy: the loaded model stays in use.
-        model = load(registry.get(self.name).path, threads=self.threads)
-        if model.sha256 != before:
-            raise changed_meanwhile(self.name)
-        threshold, steps = model.threshold, len(_history(model))
-        skipped: list[dict[str, str]] = []
-        for images, accept in ((uploads, self.accept_anomalous), (marked, True)):
-            readable = _readable(model, images, skipped, progress)
-            if readable:
-                model = _learn(model, readable, accept, progress)
-        history = _history(model)[steps:]
-        if not history:
-            raise Problem(422, "unreadable", f"none of the {len(skipped)} files can be read")
-        # Last chance to cancel; and the file may have changed.
-        progress("Saving", 0, 1)
-        registry.replace(self.name, model, before=before)
-        return {
-            "model": self.name,
-            "n_images": model.document.provenance.n_images,
-            "n_added": sum(step.n_added or 0 for step in history),
-            "n_accepted_anomalous": sum(step.n_accepted_anomalous or 0 for step in history),
-            "seconds": time.perf_counter() - began,
-            "threshold": model.threshold,
-            "previous_threshold": threshold,
-            "skipped": skipped,
-            "caveat": model.calibration.caveat(),
-            "near_duplicates": 0,
-            "calibration": run_calibration(model),
-        }
-
-
-def _history(model: Model) -> list[Step]:
-    return model.document.provenance.history or []
-
-
-def _readable(
-    model: Model, images: Images, skipped: list[dict[str, str]], progress: Progress
-) -> Images:
-    """Return the images that can be decoded; note the others in ``skipped``."""
-    readable = []
-    for place, (path, name) in enumerate(images):
-        progress("Reading", place, len(images))
+    usable, skipped = [], []
+    for path, name in images:
         reason = unusable(path, name)
         if reason is None:
-            try:
-                read_image(path, model.geometry.bits)
-            except ImageError as error:
-                reason = error.reason
-        if reason is None:
-            readable.append((path, name))
+            usable.append(path)
         else:
             skipped.append({"name": name, "error": reason})
-    return readable
-
-
-def _learn(model: Model, images: Images, accept: bool, progress: Progress) -> Model:
-    names = dict(images)
-    # The model would name the files of the upload, which no client knows.
-    equal = equal_images(list(names.values()), [source_digest(path) for path in names])
-    if equal is not None:
-        raise Problem(
-            422,
-            "invalid",
-            f"some of these images are equal: {equal}; to count them twice would make the "
-            "threshold too low: keep one of each",
+    if len(usable) < 3:
+        raise DatasetError(
+            f"training needs 3 good images or more; {len(usable)} of {len(images)} files "
+            "could be read"
         )
-    try:
-        return model.update(list(names), accept_anomalous=accept, progress=progress)
-    except AnomalousError as error:
-        found = [
-            names[source] if isinstance(source, Path) else str(source) for source, _ in error.found
-        ]
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        raise Problem(
-            422,
-            "anomalous",
-            f"{len(found)} of {error.of} images are anomalous to the model: "
-            f"{', '.join(found[:3])}{more}; look at them, and leave out what is not good, or "
-            "accept all (accept_anomalous)",
-        ) from error
+    return usable, skipped
+
+
+def _decides_like(
+    model: Model, before: Calibration, chosen: str | None
+) -> tuple[Model, str | None]:
+    """Return a model that decides as an earlier one did, and a note if its review band is lost."""
+    after = model.calibration.like(before)
+    return model.with_calibration(after, chosen=chosen), lost_band(after, before)
+
+
+def lost_band(after: Calibration, before: Calibration) -> str | None:
+    """Return a note if a new calibration lacks the review band of an earlier one."""
+    if before.review_threshold is None or after.review_threshold is not None:
+        return None
+    return (
+        "the review band is gone: with the new scores it would not begin below the threshold; "
+        "set it again"
+    )
+
+
+def job_result(name: str, model: Model, skipped: list[dict[str, str]]) -> dict[str, Any]:
+    """Return the part of a job's result that trainings and updates share."""
+    calibration = model.calibration
+    return {
+        "model": name,
+        "n_images": model.document.provenance.n_images,
+        "threshold": model.threshold,
+        "review_threshold": calibration.review_threshold,
+        "odd": [{"name": image.name, "score": image.score} for image in model.odd_images],
+        "skipped": skipped,
+        "caveat": calibration.caveat(),
+        "calibration": run_calibration(model),
+    }
+
+
+def with_names(model: Model, names: Mapping[str, str], first: int = 0) -> Model:
+    """Return a model that knows its training images by the clients' names of their files.
+
+    Args:
+        model: model that knows them by the names of uploads.
+        names: client's name by the name of an upload.
+        first: place of the first image to rename, of those that the model was trained on.
+    """
+    images = model.training_images
+    renamed = tuple(
+        names.get(name, name).rsplit("/", 1)[-1] if place >= first else name
+        for place, name in enumerate(images.names)
+    )
+    arrays = read_arrays(model.data) | replace(images, names=renamed).to_arrays()
+    data = with_arrays(without_arrays(model.data), arrays)
+    return model.with_data(with_document(data, model.document.to_json()))
 
 
 MAX_SCORES = 200
@@ -299,6 +255,8 @@ def run_calibration(model: Model) -> dict[str, Any]:
         "n_scores": len(scores),
         "scores": shown.tolist(),
         "threshold": calibration.threshold,
+        "review_threshold": calibration.review_threshold,
         "pixel_threshold": calibration.pixel_threshold,
+        **rates(calibration),
         "map_range": list(calibration.map_range),
     }

@@ -92,8 +92,18 @@ export const results = (query) => get("/v1/results", query);
 export const jobs = async () => (await get("/v1/jobs")).jobs;
 export const cancelJob = async (id) => (await send("DELETE", `/v1/jobs/${id}`)).job;
 
-export async function setThreshold(name, threshold, sha256) {
-  return send("PUT", `${model(name)}/threshold`, { threshold, sha256 });
+/** A threshold or a false-alarm rate, and the review band, with the digest of the model. */
+export async function setThreshold(name, choice) {
+  return send("PUT", `${model(name)}/threshold`, choice);
+}
+
+export const odd = (name) => get(`${model(name)}/odd`);
+export const keepOdd = (name, keep, sha256) => send("PUT", `${model(name)}/odd`, { keep, sha256 });
+export const reviewed = (name) => get(`${model(name)}/reviewed`);
+
+/** Trains a model again on the kept images, without the odd ones. */
+export async function trainAgain(name) {
+  return (await request("POST", `${model(name)}/train`)).job;
 }
 
 export async function setVerdict(id, verdict) {

@@ -4,15 +4,21 @@ import { h, icon, put, say, svg } from "./dom.js";
 import * as format from "./format.js";
 import { picture } from "./api.js";
 
-const WORDS = { anomalous: "Anomalous", good: "Good", error: "Not read" };
+const WORDS = { anomalous: "Anomalous", review: "Review", good: "Good", error: "Not read" };
 
-/** `"anomalous"`, `"good"` or `"error"`; a threshold of `null` takes the decision of its time. */
-export function decision(result, threshold) {
+/**
+ * `"anomalous"`, `"review"`, `"good"` or `"error"`; a threshold of `null` takes the decision of its
+ * time.
+ * @param {number | null} review where the review band begins; `null` for no band
+ */
+export function decision(result, threshold, review = null) {
   if (result.error) return "error";
   // A dead camera is anomalous whatever the score. Without a score there is no decision, and
   // nothing to call good.
   const anomalous = result.reason || threshold === null || result.score === null ? result.anomalous : result.score > threshold;
-  return anomalous ? "anomalous" : "good";
+  if (anomalous) return "anomalous";
+  const inBand = threshold === null || result.score === null ? result.decision === "review" : review !== null && result.score > review;
+  return inBand ? "review" : "good";
 }
 
 /** The first words of a reason: "no contrast", "noise", "too dark"; `null` without one. */
@@ -21,6 +27,7 @@ const inShort = (reason) => reason?.split(":")[0] ?? null;
 /** What a reviewer's word means beside a decision, or `null`. */
 export function correction(result, decided) {
   if (!result.verdict) return null;
+  if (decided === "review") return result.verdict === "good" ? "Reviewed: good" : "Reviewed: defect";
   if (result.verdict === "good") return decided === "anomalous" ? "Good after all" : "Confirmed good";
   return decided === "anomalous" ? "Confirmed defect" : "Missed defect";
 }
@@ -42,7 +49,7 @@ export function boxes(result) {
 }
 
 /**
- * @param {() => {threshold: number | null, heat: boolean, boxes: boolean, time: boolean}} look
+ * @param {() => {threshold: number | null, review: number | null, heat: boolean, boxes: boolean, time: boolean}} look
  */
 export function makeCard(result, look) {
   const frame = h("span", { class: "picture" });
@@ -58,15 +65,18 @@ export function makeCard(result, look) {
     flag);
   const element = h("div", { class: "cell", role: "listitem" }, button);
   let shown = {};
+  let overlay = null;
 
   function update(item) {
-    const { threshold, heat, boxes: withBoxes, time } = look();
-    const kind = decision(item, threshold);
+    const { threshold, review, heat, boxes: withBoxes, time } = look();
+    const kind = decision(item, threshold, review);
     const corrected = correction(item, kind);
     const wanted = { kind, heat, withBoxes, verdict: item.verdict ?? null, item: item.id };
     if (wanted.heat !== shown.heat || wanted.withBoxes !== shown.withBoxes || wanted.item !== shown.item) {
       draw(item, heat, withBoxes);
     }
+    // Regions explain why an image is anomalous; by another threshold it may be good.
+    overlay?.toggleAttribute("hidden", kind !== "anomalous");
     if (kind !== shown.kind) {
       button.className = `card ${kind}`;
       put(mark, verdictMark(kind));
@@ -93,6 +103,7 @@ export function makeCard(result, look) {
   }
 
   function draw(item, heat, withBoxes) {
+    overlay = null;
     if (item.error) {
       put(frame, h("span", { class: "absent" }, item.error));
       return;
@@ -107,12 +118,13 @@ export function makeCard(result, look) {
     image.addEventListener("load", () => frame.classList.add("loaded"));
     image.addEventListener("error", () => put(frame, h("span", { class: "absent" }, "The picture can't be loaded")));
     image.src = source;
-    const overlay = withBoxes ? boxes(item) : null;
+    overlay = withBoxes ? boxes(item) : null;
+    const drawn = overlay;
     if (old && shown.item === item.id) {
       // The old picture stays until the new one is there, so that nothing flashes.
-      image.decode().catch(() => {}).then(() => put(frame, image, overlay));
+      image.decode().catch(() => {}).then(() => put(frame, image, drawn));
     } else {
-      put(frame, image, overlay);
+      put(frame, image, drawn);
     }
   }
 

@@ -26,6 +26,9 @@ export function percent(value) {
   return `${hundred.toFixed(digits)} %`;
 }
 
+/** A share as a percentage of two digits, as `fre train` prints it. */
+export const share = (value) => `${Number((100 * value).toPrecision(2))} %`;
+
 export function count(value) {
   return value.toLocaleString("en-GB");
 }

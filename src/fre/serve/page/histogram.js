@@ -27,14 +27,16 @@ export class Histogram {
     this.threshold = NaN;
     this.chart = svg("svg", { class: "chart", role: "img", "aria-label": label, height: HEIGHT });
     this.line = h("div", { class: "handle-line" });
+    this.begin = h("div", { class: "handle-line begin", hidden: true });
     this.grip = onmove ? h("div", {
       class: "handle", role: "slider", tabindex: "0", "aria-label": "Threshold",
       "aria-orientation": "horizontal", onkeydown: (event) => this.#key(event),
     }, h("span", { class: "handle-grip" })) : null;
-    this.plot = h("div", { class: "plot" }, this.chart, this.line, this.grip);
+    this.plot = h("div", { class: "plot" }, this.chart, this.begin, this.line, this.grip);
     this.legend = h("ul", { class: "legend" },
       h("li", {}, h("span", { class: "key calibration" }), "calibrated good images"),
       onmove ? h("li", {}, h("span", { class: "key good" }), "good") : null,
+      this.reviewed = h("li", { hidden: true }, h("span", { class: "key review" }), "to review"),
       onmove ? h("li", {}, h("span", { class: "key anomalous" }), "anomalous") : null,
       this.compressed = h("li", { class: "unseen" }, "far scores are drawn closer together"));
     this.element = h("figure", { class: "histogram" }, this.plot, this.legend);
@@ -54,7 +56,8 @@ export class Histogram {
   }
 
   /** New data, with the threshold and the one in the model; the scale stays while the threshold is being dragged. */
-  update({ calibration, scores, threshold, saved = NaN, n = calibration.length }) {
+  update({ calibration, scores, threshold, review = null, saved = NaN, n = calibration.length }) {
+    this.review = review;
     this.saved = saved;
     this.calibration = calibration;
     // How many scores the calibration has; of many it may hold quantiles only.
@@ -65,8 +68,9 @@ export class Histogram {
   }
 
   /** Only the threshold moved. */
-  move(threshold) {
+  move(threshold, review) {
     this.threshold = threshold;
+    this.review = review;
     if (!this.scale) return;
     this.#colour();
     this.#place();
@@ -135,11 +139,12 @@ export class Histogram {
 
   #colour() {
     const place = this.scale.place(this.threshold);
+    const begin = this.review === null ? place : this.scale.place(this.review);
     const n = this.bars.length;
     this.bars.forEach((bar, i) => {
       if (!bar) return;
       const above = (i + 0.5) / n > place;
-      bar.setAttribute("class", above ? "column anomalous" : "column good");
+      bar.setAttribute("class", `column ${above ? "anomalous" : (i + 0.5) / n > begin ? "review" : "good"}`);
       if (above) bar.setAttribute("fill", `url(#${this.hatch})`);
       else bar.removeAttribute("fill");
     });
@@ -149,6 +154,12 @@ export class Histogram {
     const place = Math.max(0, Math.min(1, this.scale.place(this.threshold)));
     const x = `translateX(${(place * this.width).toFixed(2)}px)`;
     this.line.style.transform = x;
+    show(this.reviewed, this.review !== null);
+    show(this.begin, this.review !== null);
+    if (this.review !== null) {
+      const begin = Math.max(0, Math.min(1, this.scale.place(this.review)));
+      this.begin.style.transform = `translateX(${(begin * this.width).toFixed(2)}px)`;
+    }
     if (!this.grip) return;
     this.grip.style.transform = x;
     this.grip.setAttribute("aria-valuemin", String(this.scale.low));

@@ -10,9 +10,11 @@ import { Grid } from "./grid.js";
 import { Histogram } from "./histogram.js";
 import { onVerdictKey } from "./judging.js";
 import { announce, failed, message } from "./messages.js";
+import { OddImages } from "./odd.js";
 import { pickSamples } from "./samples.js";
 import { state } from "./state.js";
-import { countAbove, expectedRate } from "./statistics.js";
+import { expectedRates } from "./statistics.js";
+import { ThresholdPanel } from "./threshold.js";
 import { Upload } from "./upload.js";
 
 const MOST = 2000;
@@ -21,6 +23,7 @@ const CLEARED_KEY = "fre.batch-since";
 const FILTERS = {
   all: { label: "All", keep: () => true },
   anomalous: { label: "Anomalous", keep: (kind) => kind === "anomalous" },
+  review: { label: "Review", keep: (kind) => kind === "review" },
   good: { label: "Good", keep: (kind) => kind === "good" },
   wrong: { label: "Marked wrong", keep: (kind, result) => isWrong(result, kind) },
   error: { label: "Not read", keep: (kind) => kind === "error" },
@@ -38,7 +41,8 @@ export class Inspect {
   constructor(viewer, judge) {
     this.viewer = viewer;
     this.results = new Map();
-    this.threshold = NaN;
+    this.panel = new ThresholdPanel(() => this.#moved());
+    this.odd = new OddImages(() => { location.hash = "#/train"; });
     this.filter = "all";
     this.order = "worst";
     this.heat = true;
@@ -48,7 +52,7 @@ export class Inspect {
     this.stage = document.getElementById("inspect-stage");
     this.grid = new Grid({
       label: "Results",
-      card: (item) => makeCard(item, () => ({ threshold: this.threshold, heat: this.heat, boxes: this.boxes, time: false })),
+      card: (item) => makeCard(item, () => ({ threshold: this.panel.threshold, review: this.panel.review, heat: this.heat, boxes: this.boxes, time: false })),
       onopen: (item) => this.#open(item),
       onkey: onVerdictKey(judge),
     });
@@ -61,10 +65,6 @@ export class Inspect {
       if (detail.source === "page" && this.#current(detail)) this.#add([detail]);
     });
     events.addEventListener("verdict", ({ detail }) => this.changed(detail));
-  }
-
-  get dirty() {
-    return state.calibration !== null && this.threshold !== state.calibration.threshold;
   }
 
   /** Results of the chosen model, from the service. */
@@ -198,55 +198,37 @@ export class Inspect {
       const share = h("span", { class: "muted small" });
       return { kind, value, share, element: h("div", { class: `count ${kind}` }, h("p", { class: "count-name" }, icon(kind), word), h("p", { class: "count-value" }, value, share)) };
     };
-    this.counters = [counted("anomalous", "Anomalous"), counted("good", "Good")];
+    this.counters = [counted("anomalous", "Anomalous"), counted("review", "Review"), counted("good", "Good")];
     put(document.getElementById("inspect-counts"), this.counters.map(({ element }) => element));
     const summary = document.getElementById("inspect-summary");
-    this.brief = ["anomalous", "good"].map((kind) => ({ kind, words: h("span", {}) }));
+    this.brief = ["anomalous", "review", "good"].map((kind) => {
+      const words = h("span", {});
+      return { kind, words, element: h("span", { class: `verdict ${kind}` }, icon(kind), words) };
+    });
     this.briefThreshold = h("span", { class: "small" });
-    put(summary, this.brief.map(({ kind, words }) => h("span", { class: `verdict ${kind}` }, icon(kind), words)), this.briefThreshold, icon("right", "icon turn"));
+    put(summary, this.brief.map(({ element }) => element), this.briefThreshold, icon("right", "icon turn"));
     summary.addEventListener("click", () => summary.setAttribute("aria-expanded", String(summary.getAttribute("aria-expanded") === "false")));
     this.histogram = new Histogram({
       label: "Histogram",
-      onmove: (threshold) => this.#moveThreshold(threshold),
+      onmove: (threshold) => this.panel.move(threshold),
       inWords: (threshold) => this.#inWords(threshold),
     });
     put(document.getElementById("inspect-histogram"), h("h2", { class: "panel-title" }, "Scores"), this.histogram.element);
-    this.field = h("input", {
-      class: "field", id: "threshold-value", type: "number", step: "any",
-      oninput: () => { this.typing = true; },
-      onblur: () => { this.typing = false; this.#decided(); },
-      onchange: () => {
-        this.typing = false;
-        const value = this.field.valueAsNumber;
-        if (Number.isFinite(value)) this.#moveThreshold(value);
-        else this.#decided();
-      },
-    });
-    this.rate = h("strong", { class: "rate" });
-    this.rateWords = h("span", { class: "small muted" });
-    this.save = h("button", { class: "button primary", type: "button", onclick: () => this.#save() }, "Save into the model");
-    this.undo = h("button", { class: "button", type: "button", onclick: () => this.#moveThreshold(state.calibration.threshold) }, "Undo");
-    this.saveNote = h("p", { class: "small muted note", role: "status" });
-    put(document.getElementById("inspect-threshold"),
-      h("div", { class: "threshold-row" },
-        h("div", {}, h("label", { for: "threshold-value", class: "small muted" }, "Threshold"), this.field),
-        h("div", {}, h("p", { class: "small muted" }, "Expected false alarms"), h("p", { class: "rate-line" }, this.rate, " ", this.rateWords))),
-      h("div", { class: "buttons" }, this.save, this.undo),
-      this.saveNote);
+    put(document.getElementById("inspect-threshold"), this.panel.element);
+    put(document.getElementById("inspect-odd"), this.odd.element);
   }
 
   #calibrated() {
-    if (state.calibration) this.#decide(state.calibration.threshold);
-    else this.threshold = NaN;
+    this.panel.reset();
+    this.odd.load(state.model?.n_odd || state.calibration?.keep_odd ? state.model.name : null);
     this.#update();
   }
 
-  #moveThreshold(threshold) {
-    this.#decide(threshold);
+  #moved() {
     if (this.frame) return;
     this.frame = requestAnimationFrame(() => {
       this.frame = 0;
-      this.histogram.move(this.threshold);
+      this.histogram.move(this.panel.threshold, this.panel.review);
       this.#decided();
       this.#toolbarCounts();
       if (this.filter === "all") this.grid.refresh();
@@ -254,62 +236,33 @@ export class Inspect {
     });
   }
 
-  #decide(threshold) {
-    this.threshold = threshold;
+  #decided() {
+    const { counts } = this;
+    const total = counts.anomalous + counts.review + counts.good;
+    const band = this.#hasBand(counts);
+    for (const { kind, value, share, element } of this.counters) {
+      say(value, format.count(counts[kind]));
+      say(share, total ? format.percent(counts[kind] / total) : "");
+      if (kind === "review") show(element, band);
+    }
+    for (const { kind, words, element } of this.brief) {
+      say(words, kind === "review" ? `${format.count(counts[kind])} to review` : `${format.count(counts[kind])} ${kind}`);
+      if (kind === "review") show(element, band);
+    }
+    const ready = state.calibration !== null && Number.isFinite(this.panel.threshold);
+    say(this.briefThreshold, ready ? `above ${format.score(this.panel.threshold)}${this.panel.dirty ? ", not saved" : ""}` : "no model");
+    this.panel.update();
+    if (ready) this.viewer.refresh();
   }
 
-  #decided() {
-    const { calibration } = state;
-    const total = this.counts.anomalous + this.counts.good;
-    for (const { kind, value, share } of this.counters) {
-      say(value, format.count(this.counts[kind]));
-      say(share, total ? format.percent(this.counts[kind] / total) : "");
-    }
-    for (const { kind, words } of this.brief) say(words, `${format.count(this.counts[kind])} ${kind}`);
-    const ready = calibration !== null && Number.isFinite(this.threshold);
-    say(this.briefThreshold, ready ? `above ${format.score(this.threshold)}${this.dirty ? ", not saved" : ""}` : "no model");
-    for (const control of [this.field, this.save, this.undo]) control.disabled = !ready;
-    if (!ready) {
-      say(this.rate, "–");
-      say(this.rateWords, "");
-      say(this.saveNote, "");
-      return;
-    }
-    // Nothing that happens meanwhile writes over what somebody is typing.
-    if (!this.typing && (document.activeElement !== this.field || this.field.valueAsNumber !== this.threshold)) {
-      this.field.value = String(Number(this.threshold.toPrecision(6)));
-    }
-    const expected = expectedRate(calibration.scores, this.threshold);
-    const floor = countAbove(calibration.scores, this.threshold) === 0;
-    say(this.rate, expected === null ? "unknown" : `${floor ? "≤ " : ""}${format.percent(expected)}`);
-    say(this.rateWords, expected === null ? "the model has no calibrated images" : `${floor ? "at most" : "about"} 1 in ${format.count(Math.round(1 / expected))} good parts`);
-    this.save.disabled = !this.dirty || this.saving;
-    this.undo.disabled = !this.dirty || this.saving;
-    say(this.saveNote, this.dirty
-      ? `Not saved. ${state.model.name} decides by ${format.score(calibration.threshold)}.`
-      : calibration.caveat ? sentence(calibration.caveat) : `${state.model.name} decides by this threshold.`);
-    this.viewer.refresh();
+  #hasBand(counts) {
+    return this.panel.review !== null || counts.review > 0;
   }
 
   #inWords(threshold) {
-    const expected = expectedRate(state.calibration?.scores ?? [], threshold);
-    return `${format.score(threshold)}, ${this.counts.anomalous} anomalous, ${this.counts.good} good${expected === null ? "" : `, expected false alarms ${format.percent(expected)}`}`;
-  }
-
-  async #save() {
-    this.saving = true;
-    this.#decided();
-    try {
-      const calibration = await api.setThreshold(state.model.name, this.threshold, state.calibration.sha256);
-      state.saved(calibration);
-      message(`Saved into ${state.model.name}. New images are decided by it.`);
-    } catch (error) {
-      failed(error);
-      if (error.code === "conflict") await state.load().catch(failed);
-    } finally {
-      this.saving = false;
-      this.#decided();
-    }
+    const expected = state.calibration && expectedRates(state.calibration, threshold);
+    const { anomalous, good } = this.counts;
+    return `${format.score(threshold)}, ${anomalous} anomalous, ${good} good${expected ? `, expected false alarms ${format.share(expected.rate)}` : ""}`;
   }
 
   // The results -------------------------------------------------------------------------------
@@ -365,10 +318,14 @@ export class Inspect {
     this.#arrange();
   }
 
+  #kind(result) {
+    return decision(result, this.panel.threshold, this.panel.review);
+  }
+
   get counts() {
-    const counts = { all: 0, anomalous: 0, good: 0, wrong: 0, error: 0 };
+    const counts = { all: 0, anomalous: 0, review: 0, good: 0, wrong: 0, error: 0 };
     for (const result of this.results.values()) {
-      const kind = decision(result, this.threshold);
+      const kind = this.#kind(result);
       counts.all += 1;
       counts[kind] += 1;
       if (isWrong(result, kind)) counts.wrong += 1;
@@ -381,6 +338,7 @@ export class Inspect {
     for (const { name, number, button } of this.filters) {
       say(number, format.count(counts[name]));
       if (name === "error") show(button, counts.error > 0);
+      if (name === "review") show(button, this.#hasBand(counts));
     }
   }
 
@@ -388,7 +346,7 @@ export class Inspect {
   #update() {
     const calibration = state.calibration?.scores ?? [];
     const scores = [...this.results.values()].filter((result) => !result.error && result.score !== null).map(({ score }) => score);
-    this.histogram.update({ calibration, scores, threshold: this.threshold, saved: state.calibration?.threshold });
+    this.histogram.update({ calibration, scores, threshold: this.panel.threshold, review: this.panel.review, saved: state.calibration?.threshold });
     this.#decided();
     this.#toolbarCounts();
     this.#stages();
@@ -408,7 +366,7 @@ export class Inspect {
   #arrange() {
     const { keep } = FILTERS[this.filter];
     const items = [...this.results.values()]
-      .filter((result) => keep(decision(result, this.threshold), result))
+      .filter((result) => keep(this.#kind(result), result))
       .sort(ORDERS[this.order].compare);
     this.grid.update(items);
     this.grid.refresh();
@@ -481,7 +439,8 @@ export class Inspect {
     }
     this.viewer.show(item, {
       items: () => this.grid.items.filter((result) => !result.error).map(({ id }) => this.results.get(id)),
-      threshold: () => this.threshold,
+      threshold: () => this.panel.threshold,
+      review: () => this.panel.review,
       onclose: (last) => this.grid.focus(last.id),
     });
   }
@@ -505,10 +464,6 @@ export class Inspect {
       failed(error);
     }
   }
-}
-
-function sentence(text) {
-  return `${text[0].toUpperCase()}${text.slice(1)}.`;
 }
 
 function compareIds(a, b) {

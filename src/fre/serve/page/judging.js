@@ -20,10 +20,11 @@ export const onVerdictKey = (judge) => (item, key) => {
 export function historyGrid(label, viewer, judge, latest) {
   const grid = new Grid({
     label,
-    card: (item) => makeCard(item, () => ({ threshold: null, heat: true, boxes: true, time: true })),
+    card: (item) => makeCard(item, () => ({ threshold: null, review: null, heat: true, boxes: true, time: true })),
     onopen: (item) => viewer.show(item, {
       items: () => grid.items.map((shown) => latest(shown.id) ?? shown),
       threshold: () => null,
+      review: () => null,
       onclose: (last) => grid.focus(last.id),
     }),
     onkey: onVerdictKey(judge),

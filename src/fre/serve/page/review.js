@@ -15,7 +15,7 @@ const MOST_LESSONS = 2000;
 
 const GROUPS = {
   false_alarm: { label: "Good after all", note: "called anomalous, and are good", keep: (result) => result.verdict === "good" && result.anomalous },
-  missed: { label: "Missed defects", note: "called good, and are not", keep: (result) => result.verdict === "defect" && !result.anomalous },
+  missed: { label: "Missed defects", note: "called good, and are not", keep: (result) => isWrong(result, decision(result, null)) && !result.anomalous },
   confirmed: { label: "Confirmed", note: "decided as the reviewer says", keep: (result) => !isWrong(result, decision(result, null)) },
 };
 
@@ -28,6 +28,7 @@ export class Review {
     this.grid = historyGrid("Reviewed results", viewer, judge, (id) => this.results.get(id));
     this.#build();
     state.addEventListener("model", () => { this.stale = true; if (this.visible) this.load(); });
+    for (const what of ["model", "calibration"]) state.addEventListener(what, () => { if (this.visible) this.#count(); });
     events.addEventListener("verdict", ({ detail }) => this.changed(detail));
     events.addEventListener("open", () => { this.stale = true; if (this.visible) this.load(); });
   }
@@ -36,6 +37,7 @@ export class Review {
     this.visible = true;
     if (this.stale) this.load();
     else this.#update();
+    this.#count();
   }
 
   leave() {
@@ -65,6 +67,29 @@ export class Review {
     this.#update();
   }
 
+  /** Found defects and false alarms among the reviewed results, by the present threshold. */
+  async #count() {
+    const name = state.model?.name ?? null;
+    if (name === null) {
+      put(this.reviewed);
+      return;
+    }
+    try {
+      const { lines } = await api.reviewed(name);
+      if (state.model?.name !== name) return;
+      put(this.reviewed, lines.map((line, place) => h("p", { class: place ? "small muted" : null }, `${line[0].toUpperCase()}${line.slice(1)}.`)));
+    } catch (error) {
+      put(this.reviewed);
+      failed(error);
+    }
+  }
+
+  /** Once for several changes at a time. */
+  #countSoon() {
+    clearTimeout(this.counting);
+    this.counting = setTimeout(() => this.visible && this.#count(), 150);
+  }
+
   changed(result) {
     if (result.model !== state.model?.name || this.stale) return;
     if (result.verdict) this.results.set(result.id, result);
@@ -72,6 +97,7 @@ export class Review {
     if (this.visible) {
       this.viewer.refresh(result);
       this.#update();
+      this.#countSoon();
     }
   }
 
@@ -87,6 +113,7 @@ export class Review {
     this.csv = h("a", { class: "button", download: "" }, "Export as CSV");
     this.update = h("button", { class: "button primary", type: "button", hidden: true, onclick: () => this.#teach() });
     this.updateNote = h("p", { class: "small muted" });
+    this.reviewed = h("div", { class: "reviewed", role: "status" });
     this.empty = h("div", { class: "empty", hidden: true });
     put(document.getElementById("view-review"),
       h("header", { class: "view-head" },
@@ -94,7 +121,7 @@ export class Review {
           h("p", { class: "muted" }, "Results that somebody has marked. They are kept with who was right, and serve the next update.")),
         h("div", { class: "buttons" }, this.csv, this.update)),
       h("div", { class: "figures", role: "group", "aria-label": "Which to show" }, this.buttons.map(({ button }) => button)),
-      this.updateNote, this.empty, this.grid.element);
+      this.reviewed, this.updateNote, this.empty, this.grid.element);
   }
 
   #update() {

@@ -41,6 +41,7 @@ class State extends EventTarget {
   saved(calibration) {
     this.calibration = calibration;
     this.model = { ...this.model, sha256: calibration.sha256, threshold: calibration.threshold,
+      review_threshold: calibration.review_threshold, n_odd: calibration.n_odd,
       false_alarm_rate: calibration.false_alarm_rate, expected_false_alarm_rate: calibration.expected_false_alarm_rate };
     this.models = this.models.map((model) => (model.name === this.model.name ? this.model : model));
     this.#tell("models");

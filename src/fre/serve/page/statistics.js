@@ -5,10 +5,17 @@ export function countAbove(ascending, limit) {
   return ascending.length - firstAbove(ascending, limit);
 }
 
-/** (1 + #{scores > threshold}) / (m + 1): the false-alarm rate to expect; null without scores. */
-export function expectedRate(calibration, threshold) {
-  const m = calibration.length;
-  return m === 0 ? null : (1 + countAbove(calibration, threshold)) / (m + 1);
+/**
+ * The false-alarm rate to expect; null without scores. Of ordinary good parts it is
+ * (1 + #{scores > threshold}) / (m + 1); the share of odd images above the threshold is added.
+ */
+export function expectedRates({ scores, n_odd }, threshold) {
+  const m = scores.length - n_odd;
+  if (m === 0) return null;
+  const above = countAbove(scores.slice(0, m), threshold);
+  const others = (1 + above) / (m + 1);
+  const odd = countAbove(scores.slice(m), threshold) / scores.length;
+  return { others, odd, rate: Math.min(1, others + odd), floor: above === 0 };
 }
 
 /** The q-quantile of an ascending array, interpolated. */

@@ -7,6 +7,7 @@ import { fromInput } from "./files.js";
 import * as format from "./format.js";
 import { Histogram } from "./histogram.js";
 import { announce, failed } from "./messages.js";
+import { OddImages } from "./odd.js";
 import { state } from "./state.js";
 
 const SHOWN = 24;
@@ -304,20 +305,44 @@ export class Train {
     // The calibration that this run ended with: the model may have another one by now.
     const { calibration } = result;
     const skipped = result.skipped ?? [];
+    const leftOut = result.left_out ?? [];
     const chart = new Histogram({ label: `Calibration of ${job.model}` });
     const facts = h("p", {}, job.kind === "update"
       ? `${format.many(result.n_added, "good image")} more, ${format.count(result.n_images)} in all. Threshold ${format.score(result.threshold)}, before ${format.score(result.previous_threshold)}.`
       : `${format.many(result.n_images, "good image")} in ${format.duration(result.seconds)}. Threshold ${format.score(result.threshold)}.`);
+    const expected = calibration?.expected_false_alarm_rate;
     put(card.body, facts,
+      expected ? h("p", { class: "small" }, `False alarms to expect: ${format.share(expected)}${calibration.odd_share
+        ? `, ${format.share(calibration.rate_of_others)} of ordinary good parts and ${format.share(calibration.odd_share)} as odd as the images that are set aside` : ""}.`) : null,
+      leftOut.length ? h("p", { class: "small" }, `Left out: ${some(leftOut)}.`) : null,
+      result.note ? h("p", { class: "caveat small" }, `${result.note[0].toUpperCase()}${result.note.slice(1)}.`) : null,
       calibration ? chart.element : h("p", { class: "small muted" }, "The calibration of this run was not kept: an earlier version of fre trained it."),
       result.caveat ? h("p", { class: "caveat small" }, `${result.caveat[0].toUpperCase()}${result.caveat.slice(1)}.`) : null,
       result.near_duplicates ? h("p", { class: "caveat small" }, `${format.many(result.near_duplicates, "image is", "images are")} nearly the same as another; the threshold may be too low.`) : null,
       skipped.length ? h("details", { class: "small" }, h("summary", {}, `${format.many(skipped.length, "file")} left out`),
-        h("ul", {}, skipped.map(({ name, error }) => h("li", {}, `${name}: ${error}`)))) : null);
+        h("ul", {}, skipped.map(({ name, error }) => h("li", {}, `${name}: ${error}`)))) : null,
+      this.#odd(card, job));
     put(card.buttons, h("button", { class: "button primary", type: "button", onclick: () => this.#use(job.model) }, "Use this model"));
     if (calibration) {
       chart.update({ calibration: calibration.scores, n: calibration.n_scores, scores: [], threshold: calibration.threshold });
     }
+  }
+
+  /** The odd images of the last training of a model, with what to do; of earlier ones, their names. */
+  #odd(card, job) {
+    const names = job.result.odd ?? [];
+    card.odd = null;
+    const same = [...this.jobs.values()].filter((other) => other.model === job.model && other.state === "done");
+    if (same.some((other) => other.id > job.id)) {
+      return names.length ? h("p", { class: "small muted" }, `${format.many(names.length, "odd image")}: ${some(names.map(({ name }) => name))}.`) : null;
+    }
+    for (const earlier of same) {
+      const other = this.cards.get(earlier.id);
+      if (earlier.id < job.id && other?.odd) this.#done(other, earlier);
+    }
+    card.odd = new OddImages((again) => { this.#job(again); this.cards.get(again.id)?.element.scrollIntoView({ block: "nearest" }); });
+    card.odd.load(job.model);
+    return card.odd.element;
   }
 
   async #use(name) {
@@ -337,6 +362,10 @@ export class Train {
       failed(error);
     }
   }
+}
+
+function some(names) {
+  return names.length > 5 ? `${names.slice(0, 5).join(", ")} and ${names.length - 5} more` : names.join(", ");
 }
 
 function key({ file, name }) {

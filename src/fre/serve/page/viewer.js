@@ -35,10 +35,11 @@ export class Viewer {
    * @param {object} list
    * @param {() => object[]} list.items what "previous" and "next" walk through
    * @param {() => number | null} list.threshold by which it is decided
+   * @param {() => number | null} list.review where the review band begins
    * @param {(result: object) => void} list.onclose gets the result that was looked at last
    */
-  show(result, { items, threshold, onclose }) {
-    Object.assign(this, { items, threshold, onclose });
+  show(result, { items, threshold, review, onclose }) {
+    Object.assign(this, { items, threshold, review, onclose });
     if (!this.dialog.open) this.dialog.showModal();
     this.#load(result);
     if (this.next.disabled) this.dialog.focus();
@@ -169,7 +170,9 @@ export class Viewer {
     const { result } = this;
     const items = this.items();
     const place = items.findIndex(({ id }) => id === result.id);
-    const kind = decision(result, this.threshold());
+    const kind = this.#kind();
+    if (kind !== this.shownKind) this.#boxes();
+    this.shownKind = kind;
     say(this.title, result.name);
     say(this.place, place >= 0 ? `${format.count(place + 1)} of ${format.count(items.length)}` : "");
     this.previous.disabled = place <= 0;
@@ -191,11 +194,12 @@ export class Viewer {
         fact("Threshold", format.score(this.threshold() ?? result.threshold), judgedBy(result, this.threshold())),
         fact("Size", result.image_size ? `${result.image_size[1]} × ${result.image_size[0]} px` : "–"),
         fact("Seen", format.time(result.created), result.source && result.source !== "page" ? result.source : null)),
-      result.regions?.length ? h("div", { class: "regions" },
+      kind === "anomalous" && result.regions?.length ? h("div", { class: "regions" },
         h("h3", {}, format.many(result.regions.length, "region")),
         h("ul", {}, result.regions.slice(0, 6).map((region, i) => h("li", {},
           h("button", { class: "button quiet", type: "button", onclick: () => this.#goTo(region) },
-            h("span", {}, `Region ${i + 1}`), h("span", { class: "muted" }, `${format.count(region.area)} px, peak ${format.score(region.peak)}`)))))) : null,
+            h("span", {}, `Region ${i + 1}`), h("span", { class: "muted" }, `${format.count(region.area)} px, peak ${format.score(region.peak)}`))))))
+        : kind === "anomalous" && !result.anomalous ? h("p", { class: "small muted" }, "No regions: it was not anomalous when it was judged. Inspect it again to see them.") : null,
       h("fieldset", { class: "judge" },
         h("legend", {}, "What is this part really?"),
         h("div", { class: "judge-buttons" }, verdictButton("good", "Good part"), verdictButton("defect", "Defect")),
@@ -207,11 +211,15 @@ export class Viewer {
     this.onverdict(this.result, this.result.verdict === verdict ? null : verdict);
   }
 
+  #kind() {
+    return decision(this.result, this.threshold(), this.review());
+  }
+
   #boxes() {
     for (const pane of [this.left, this.right]) {
       const sheet = pane.firstElementChild;
       sheet.querySelector(".boxes")?.remove();
-      if (this.withBoxes.checked && this.result?.regions) sheet.append(boxes(this.result));
+      if (this.withBoxes.checked && this.result && this.#kind() === "anomalous") sheet.append(boxes(this.result));
     }
   }
 
@@ -275,7 +283,7 @@ function percent(level) {
 /** By what a result was judged, if it is shown by another threshold now. */
 function judgedBy(result, threshold) {
   if (threshold === null || result.threshold === null || Math.abs(threshold - result.threshold) <= 1e-9 * Math.abs(threshold)) return null;
-  return `judged by ${format.score(result.threshold)}, as ${result.anomalous ? "anomalous" : "good"}`;
+  return `judged by ${format.score(result.threshold)}, as ${decision(result, null)}`;
 }
 
 function fact(name, value, note) {

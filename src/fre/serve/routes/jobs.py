@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,11 +14,14 @@ from fastapi import Query, Request, Response
 from pydantic import Field
 
 from fre.serve.bodies import RAW_TYPES, body_of, exhaust, media_type, read_files, unsupported
+from fre.serve.jobs import Work
+from fre.serve.odd import KeptTraining, leave_out
+from fre.serve.parameters import JobIdentity, Model, Without
 from fre.serve.responses import Problem, invalid, json_response
-from fre.serve.schemas import JobIdentity, Model
 from fre.serve.service import Service
 from fre.serve.staging import Staging
-from fre.serve.training import NAME_PATTERN, ModelTraining, ModelUpdate
+from fre.serve.training import NAME_PATTERN, ModelTraining
+from fre.serve.updating import ModelUpdate
 from fre.training.check import check_images
 
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
@@ -61,6 +65,10 @@ class JobRoutes:
             int | None,
             Query(ge=10, le=200, description="Number of good images to draw, instead of a body."),
         ] = None,
+        without: Without = None,
+        without_odd: Annotated[
+            bool, Query(description="Train a second time, without the odd images of the first.")
+        ] = False,
     ) -> Response:
         """Train a model on good images, zip files or samples, as a job."""
         service = self.service
@@ -70,19 +78,65 @@ class JobRoutes:
             parameters["backbone"] = "efficientnet_lite0"
         if size is not None:
             parameters["size"] = size
-        training = ModelTraining(name, overwrite, parameters, service.settings.threads)
+        training = ModelTraining(name, overwrite, parameters, service.settings.threads, without_odd)
         training.check(service.registry)
         service.jobs.check_room()
         async with self._staged(request) as staging:
             images = await asyncio.to_thread(staging.unpack, service.settings.limits)
-            if samples is not None and images:
-                raise invalid("give images or samples, not both")
-            if samples is None and len(images) < 3:
-                raise invalid(
-                    f"training needs 3 good images or more, found {len(images)} in the request"
+            if samples is not None:
+                if images or without:
+                    raise invalid("give images or samples, not both; samples have no names")
+                work = training.work_on_samples(
+                    service.registry, service.trainings, staging, samples
                 )
-            work = training.work(service.registry, staging, images, samples or 0)
+            else:
+                images, left_out = leave_out(images, without or ())
+                if len(images) < 3:
+                    raise invalid(
+                        f"training needs 3 good images or more, found {len(images)} in the request"
+                    )
+                work = training.work(service.registry, service.trainings, staging, images, left_out)
             job = await asyncio.to_thread(service.jobs.add, "train", name, work)
+        return _accepted(job)
+
+    async def train_again(
+        self,
+        model: Model,
+        without: Without = None,
+    ) -> Response:
+        """Train a model again without its odd images, or without named ones, as a job.
+
+        The images are those of its last training by this service. Names or digests of odd images,
+        or names of others, are left out; all odd images if none is given. The new model decides
+        like the one before: by the same false-alarm rate, or a threshold of the same rate.
+        """
+        service = self.service
+        entry = service.registry.get(model)
+        service.jobs.check_room()
+        kept = service.trainings.take(model, entry.calibration_sha256)
+        try:
+            assert kept.staging is not None
+            images, left_out = kept.without(without or ())
+            if not left_out:
+                raise invalid("no image is odd: name those to leave out (without)")
+            before, chosen = entry.model.calibration, entry.model.document.provenance.threshold
+            training = ModelTraining(
+                model,
+                True,
+                kept.parameters,
+                service.settings.threads,
+                before=before,
+                chosen=chosen,
+            )
+            training.check(service.registry)
+            work = training.work(
+                service.registry, service.trainings, kept.staging, images, left_out
+            )
+            again = Work(work.run, partial(_ended, kept, work.clean_up))
+            job = await asyncio.to_thread(service.jobs.add, "train", model, again)
+        except BaseException:
+            kept.busy = False
+            raise
         return _accepted(job)
 
     async def check(
@@ -209,6 +263,12 @@ class JobRoutes:
     async def cancel_job(self, job: JobIdentity) -> Response:
         """Cancel a job; it ends a moment later."""
         return json_response({"job": await asyncio.to_thread(self.service.jobs.cancel, job)})
+
+
+def _ended(kept: KeptTraining, clean_up: Callable[[], None]) -> None:
+    """End the use of kept images by a job."""
+    kept.busy = False
+    clean_up()
 
 
 def _accepted(job: dict[str, Any]) -> Response:

@@ -11,10 +11,14 @@ from typing import Annotated
 from fastapi import Body, Query, Response
 
 from fre.serve.drift import SIGNIFICANCE, TEST, drift
-from fre.serve.responses import invalid, json_response
+from fre.serve.odd import odd_body, picture_of
+from fre.serve.parameters import Digest, Model, OneSource
+from fre.serve.responses import json_response
 from fre.serve.results import PAGE_SOURCE
-from fre.serve.schemas import Model, OneSource, ThresholdRequest
+from fre.serve.reviewed import reviewed_body
+from fre.serve.schemas import OddRequest, ThresholdRequest
 from fre.serve.service import Service
+from fre.serve.thresholds import Change, OddChoice, ThresholdChoice
 
 
 @dataclass
@@ -50,18 +54,50 @@ class ModelRoutes:
         model: Model,
         body: Annotated[ThresholdRequest, Body(examples=[{"false_alarm_rate": 0.05}])],
     ) -> Response:
-        """Set another threshold, and write it into the model file."""
+        """Set another threshold or review band, and write it into the model file."""
         self.service.registry.get(model)
-        if (body.threshold is None) == (body.false_alarm_rate is None):
-            raise invalid("give one of threshold and false_alarm_rate")
+        choice = ThresholdChoice(
+            body.threshold,
+            body.false_alarm_rate,
+            body.review_threshold,
+            body.review_rate,
+            body.no_review,
+        )
+        choice.check()
+        return await self._recalibrate(model, choice.apply, body.sha256)
+
+    async def _recalibrate(self, model: str, change: Change, sha256: str | None) -> Response:
         entry = await asyncio.to_thread(
-            self.service.registry.set_threshold,
-            model,
-            threshold=body.threshold,
-            false_alarm_rate=body.false_alarm_rate,
-            sha256=body.sha256,
+            self.service.registry.recalibrate, model, change, sha256=sha256
         )
         return json_response(entry.calibration())
+
+    async def list_odd(self, model: Model) -> Response:
+        """List the odd training images, which are set aside for the threshold."""
+        entry = self.service.registry.get(model)
+        kept = self.service.trainings.get(model, entry.calibration_sha256)
+        return json_response(await asyncio.to_thread(odd_body, model, entry.model, kept))
+
+    async def keep_odd(
+        self, model: Model, body: Annotated[OddRequest, Body(examples=[{"keep": True}])]
+    ) -> Response:
+        """Keep odd training images as good ones, or set them aside again."""
+        self.service.registry.get(model)
+        return await self._recalibrate(model, OddChoice(body.keep).apply, body.sha256)
+
+    async def get_odd_image(self, model: Model, digest: Digest) -> Response:
+        """Return a small picture of an odd training image."""
+        entry = self.service.registry.get(model)
+        kept = self.service.trainings.get(model, entry.calibration_sha256)
+        return Response(picture_of(kept, digest), media_type="image/jpeg")
+
+    async def get_reviewed(self, model: Model) -> Response:
+        """Return found defects and false alarms among the reviewed results."""
+        entry = self.service.registry.get(model)
+        rows = await asyncio.to_thread(self.service.results.reviewed, entry.name)
+        return json_response(
+            reviewed_body(entry.name, entry.model, entry.calibration_sha256, map(dict, rows))
+        )
 
     async def get_rate(
         self,
@@ -104,7 +140,7 @@ class ModelRoutes:
             source,
             n,
         )
-        found = drift(p_values, len(entry.model.calibration.scores))
+        found = drift(p_values, len(entry.model.calibration.others))
         if source == PAGE_SOURCE:
             found = replace(found, message="Images uploaded on the page do not count.")
         return json_response(

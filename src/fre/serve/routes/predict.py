@@ -22,12 +22,15 @@ from fre.serve.bodies import (
     read_files,
     unsupported,
 )
+from fre.serve.parameters import Model, Source
 from fre.serve.registry import LoadedModel
 from fre.serve.responses import Problem, invalid, json_response
-from fre.serve.schemas import Model, PredictionItem, Source
+from fre.serve.schemas import PredictionItem
 from fre.serve.service import Service
 
-ITEM_KEYS = [key.name for key in fields(PredictionItem) if key.name not in ("reason", "map")]
+OPTIONAL_KEYS = ("decision", "reason")
+"""Keys of a stored result that a response repeats unless they are null."""
+ITEM_KEYS = [key.name for key in fields(PredictionItem) if key.name not in (*OPTIONAL_KEYS, "map")]
 """Keys of a stored result that a response repeats."""
 
 
@@ -114,8 +117,7 @@ class PredictRoutes:
             raise outcome
         result = outcome.result
         item = {key: result[key] for key in ITEM_KEYS}
-        if result["reason"] is not None:
-            item["reason"] = result["reason"]
+        item |= {key: result[key] for key in OPTIONAL_KEYS if result[key] is not None}
         if form != "none":
             scale = entry.model.map_range
             data = await asyncio.to_thread(

@@ -11,12 +11,10 @@ from fastapi import Body, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from fre.serve.database import stamp
-from fre.serve.pictures import PictureRequest
-from fre.serve.responses import invalid, json_response
-from fre.serve.result_rows import Filters
-from fre.serve.schemas import (
+from fre.serve.parameters import (
     After,
     Anomalous,
+    Decided,
     Identity,
     OneModel,
     OneSource,
@@ -24,9 +22,12 @@ from fre.serve.schemas import (
     Since,
     Until,
     Verdict,
-    VerdictRequest,
     Wrong,
 )
+from fre.serve.pictures import PictureRequest
+from fre.serve.responses import invalid, json_response
+from fre.serve.result_rows import Filters
+from fre.serve.schemas import VerdictRequest
 from fre.serve.service import Service
 
 
@@ -34,6 +35,7 @@ async def _filters(
     model: OneModel = None,
     source: OneSource = None,
     anomalous: Anomalous = None,
+    decision: Decided = None,
     verdict: Verdict = None,
     wrong: Wrong = None,
     since: Since = None,
@@ -49,6 +51,7 @@ async def _filters(
         _moment("since", since),
         _moment("until", until),
         after,
+        decision,
     )
 
 

@@ -12,8 +12,9 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, StreamingResponse
 
 from fre.serve.access import COOKIE, AccessControl
+from fre.serve.parameters import OneModel, OneSource
 from fre.serve.responses import Problem, json_response, not_found, shutting_down
-from fre.serve.schemas import LimitsBody, OneModel, OneSource, SessionRequest
+from fre.serve.schemas import LimitsBody, SessionRequest
 from fre.serve.service import Service
 from fre.version import __version__
 
