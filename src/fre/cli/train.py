@@ -268,8 +268,15 @@ def train(
     summary["input"] = _input(model, detector.input_.visible)
     summary["dataset"] = {"path": str(data), "layout": opened.layout, **count_kinds(opened)}
     emit(summary, _training_text(summary, model, f"{data}: {describe(opened)}"), json_file)
-    if review is not None:
-        _write_review(review, model, odd)
+    if review is None:
+        return
+    if not odd:
+        note(f"no odd images: nothing is written to {review}")
+        return
+    # A model that was fitted to an odd image explains it: another one draws it.
+    note("training without the odd images, to draw them as new ones")
+    _write_review(review, fit([image for image in images if image not in odd]), odd)
+    discard(checkpoint)
 
 
 def _ray(
@@ -340,12 +347,15 @@ def _training_summary(
 
 
 def _write_review(folder: Path, model: Model, odd: list[Path]) -> None:
-    """Write an overlay of each odd image, the oddest first in the order of their names."""
+    """Write an overlay of each odd image, the oddest first in the order of their names.
+
+    Args:
+        folder: folder of the overlays.
+        model: a model that was not fitted to them.
+        odd: the odd images, the oddest first.
+    """
     from fre.report.prediction_files import FolderWriter
 
-    if not odd:
-        note(f"no odd images: nothing is written to {folder}")
-        return
     with FolderWriter(folder, model.map_range, None) as writer:
         for place, path in enumerate(odd, start=1):
             writer.add(model.predict(path, all_regions=True), f"{place:03}-{path.stem}")
