@@ -551,9 +551,11 @@ def test_events(models: Path, images: list[Path]) -> None:
 
 
 def test_a_watched_folder(models: Path, tmp_path: Path) -> None:
+    from fre.serve.settings import LineSettings
+
     folder = tmp_path / "incoming"
     first = write_images(folder, 6)
-    with LocalServer(models, watch=folder) as server:
+    with LocalServer(models, line=LineSettings(str(folder))) as server:
         assert server.client.get("/v1/service").json()["watch"]["model"] == "weave"
 
         def wait(n: int) -> list[dict[str, Any]]:
@@ -570,7 +572,7 @@ def test_a_watched_folder(models: Path, tmp_path: Path) -> None:
         beside.rename(folder / "renamed.png")
         assert "renamed.png" in {r["name"] for r in wait(7)}
     write_images(folder, 4, first=2000)
-    with LocalServer(models, watch=folder) as server:
+    with LocalServer(models, line=LineSettings(str(folder))) as server:
         names = [r["name"] for r in wait(11)]
         time.sleep(1.0)
         assert server.client.get("/v1/results?source=watch").json()["total"] == 11
