@@ -64,6 +64,17 @@ def test_the_readme_names_every_command() -> None:
         assert f"fre {name}" in README
 
 
+def test_extras_are_those_of_the_distribution() -> None:
+    """`pip install fre` installs another project; ours is called fre-vision."""
+    wrong = re.compile(r"\bfre\\?\[|pip install fre(?!-)")
+    for folder in ("src", "tests", "docs", "benchmarks"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".md", ".j2") and path != Path(__file__).resolve():
+                assert not wrong.search(path.read_text()), path
+    for path in (ROOT / "README.md", ROOT / "pyproject.toml", ROOT / ".ci" / "run"):
+        assert not wrong.search(path.read_text()), path
+
+
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):

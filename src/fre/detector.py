@@ -90,7 +90,7 @@ class FRE:
             fitted and scored.
         ignore: mask, a file or an array (H, W), whose non-zero pixels are neither fitted nor
             scored.
-        subspace: ``"pca"``, or an `Autoencoder`, which needs ``fre[torch]``. ``None``: the
+        subspace: ``"pca"``, or an `Autoencoder`, which needs ``fre-vision[torch]``. ``None``: the
             preset's.
         method: inner settings of the method. ``None``: the defaults of `Method`.
         augment: number of shifted and turned copies of each image, for fewer than 16 images.

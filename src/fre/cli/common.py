@@ -380,7 +380,7 @@ def ray_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["local", "ray"]),
             default="local",
             show_default=True,
-            help="ray works on many machines; it needs fre[ray].",
+            help="ray works on many machines; it needs fre-vision[ray].",
         ),
     ):
         command = add(command)
