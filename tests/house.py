@@ -7,7 +7,7 @@ LEVELS = [
     ["version", "errors", "types"],
     ["storage", "onnx_tools", "parallel"],
     ["images", "subspaces", "backbones", "runtimes"],
-    ["datasets", "features"],
+    ["datasets", "features", "drawing"],
     ["scoring"],
     ["inference"],
     ["training"],

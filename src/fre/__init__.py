@@ -10,6 +10,7 @@ The rooms, in the order of the data's way; each imports only rooms before it:
 - ``images``, ``datasets``: a file becomes pixels, a folder becomes samples.
 - ``runtimes``, ``backbones``, ``features``: a frozen network turns pixels into features.
 - ``subspaces``: PCA of good images' features; what it leaves are squared residuals.
+- ``drawing``: heat maps and charts from arrays.
 - ``scoring``: squared residuals become a score, an anomaly map, a threshold and regions.
 - ``inference``: a model file becomes predictions.
 - ``training``: good images become a model file, and a model file is updated or merged.

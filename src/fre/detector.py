@@ -18,8 +18,9 @@ from fre.errors import DatasetError, ImageError, OptionError
 from fre.features.extractor import FeatureExtractor, source_name
 from fre.features.table import Features
 from fre.images.appearance import AppearanceLimits
+from fre.images.arrays import check_several
 from fre.images.augmentation import Augmentation
-from fre.images.decode import ImageSource, check_several, find_bits, image_size
+from fre.images.decode import ImageSource, find_bits, image_size
 from fre.images.geometry import FULL_RANGE, Fit, Geometry, Tiling
 from fre.images.near_duplicates import equal_images, near_duplicates
 from fre.images.roi import MaskSource, Roi

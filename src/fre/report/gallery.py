@@ -8,9 +8,9 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
+from fre.drawing.heatmaps import Scale
 from fre.errors import ImageError
 from fre.evaluation.figures import ScoredImage
-from fre.report.heatmaps import Scale
 from fre.report.pictures import QUALITIES, GalleryItem, Picture, draw
 from fre.types import Progress
 

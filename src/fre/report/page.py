@@ -11,17 +11,18 @@ import jinja2
 
 from fre.datasets import load_mask
 from fre.datasets.samples import Dataset
+from fre.drawing.charts import number
+from fre.drawing.heatmaps import Scale
+from fre.drawing.notebook import data_uri
 from fre.errors import OptionError
 from fre.evaluation.figures import Evaluation, ScoredImage
 from fre.images.decode import read_image
 from fre.model import Model
-from fre.report.charts import number
 from fre.report.counts import Counts, kinds
 from fre.report.decision import Decision
 from fre.report.gallery import draw_cards, fit, grouped, ranked
-from fre.report.heatmaps import Scale
 from fre.report.overview import figures, model_rows, run_rows, verdict
-from fre.report.pictures import GalleryItem, data_uri, swatches
+from fre.report.pictures import GalleryItem, swatches
 from fre.report.plots import curves, histogram
 from fre.report.wording import percent
 from fre.storage.files import check_writable, write_atomic

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 
 import numpy as np
 
+from fre.drawing.heatmaps import Scale, colorize, encode, heat_layer, thumbnail
 from fre.images.resize import resize_map
-from fre.report.heatmaps import Scale, colorize, encode, heat_layer, thumbnail
 from fre.types import FloatArray, ImageArray, MaskArray
 
 # Longest side and JPEG quality, best first: the first at which all images fit is taken.
@@ -102,7 +101,3 @@ def swatches() -> list[str]:
     """Return colours of the heat map from low to high, as CSS."""
     colours = colorize(np.linspace(0, 1, N_SWATCHES, dtype=np.float32)[None], (0, 1))[0]
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours.tolist()]
-
-
-def data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

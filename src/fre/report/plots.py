@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.drawing.charts import Caption, curve_chart, number, score_histogram
 from fre.evaluation.figures import Evaluation, ScoredImage
 from fre.evaluation.metrics import precision_recall_curve, roc_curve
-from fre.report.charts import Caption, curve_chart, number, score_histogram
 from fre.report.counts import Counts
 from fre.report.wording import percent
 from fre.types import MaskArray

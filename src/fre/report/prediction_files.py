@@ -18,12 +18,12 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
+from fre.drawing.heatmaps import Scale, encode, overlay
 from fre.errors import ImageError, OptionError
 from fre.images.decode import read_image
 from fre.images.resize import resized_bands
 from fre.inference.prediction import Prediction, prediction_row
 from fre.parallel import available_cores
-from fre.report.heatmaps import Scale, encode, overlay
 from fre.storage.files import write_atomic
 from fre.types import FloatArray
 

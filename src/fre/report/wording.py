@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fre.report.charts import number
+from fre.drawing.charts import number
 
 DASH = "–"
 

@@ -25,6 +25,21 @@ HISTOGRAM_TOP = 30.0
 ROW_HEIGHT = 116.0
 ROW_GAP = 14.0
 BINS = 44
+STYLE = """
+text { font: 12.5px system-ui, sans-serif; fill: #5a636c; }
+.mark { fill: #1b1f23; font-weight: 600; }
+text.good { fill: #1b6f91; font-weight: 600; }
+text.defect { fill: #bf4318; font-weight: 600; }
+.grid { stroke: #dde1e5; }
+.axis, .guess { stroke: #5a636c; }
+.curve { fill: none; stroke: #1b6f91; stroke-width: 2.25; }
+.point { fill: #ffffff; stroke: #1b1f23; stroke-width: 2.5; }
+.threshold { stroke: #1b1f23; stroke-width: 1.5; stroke-dasharray: 5 4; }
+.bars.good { fill: #1b6f91; }
+.bars.defect { fill: #bf4318; }
+.bars.calibration { fill: #cdd3d8; }
+"""
+"""Style of a chart outside of a page, on white: the report's colours in light mode."""
 TICK_SPACING = 52.0
 # Range, in spreads of the good images, beyond which a linear axis squeezes them into one bar.
 LINEAR_SPREADS = 20.0
@@ -139,6 +154,21 @@ def score_histogram(
     anchor, x = _beside(x)
     _text(svg, (x, HISTOGRAM_TOP - 12), f"threshold {number(threshold)}", "mark", anchor)
     _text(svg, (WIDTH / 2, bottom + 40), f"anomaly score{axis.remark}", "label", "middle")
+    return _markup(svg)
+
+
+def standalone(element: str) -> str:
+    """Return a chart as a complete SVG document with colours of its own, on white.
+
+    Args:
+        element: ``<svg>`` element that a function of this module drew.
+    """
+    svg = ElementTree.fromstring(element)
+    svg.set("xmlns", "http://www.w3.org/2000/svg")
+    style = ElementTree.Element("style")
+    style.text = STYLE
+    paper = ElementTree.Element("rect", width="100%", height="100%", fill="#ffffff")
+    svg[:0] = [style, paper]
     return _markup(svg)
 
 
