@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from fre.detector import FRE
     from fre.errors import FREError, ImageError, InputError
     from fre.evaluation.compare import Comparison, compare
-    from fre.evaluation.evaluate import evaluate
     from fre.evaluation.figures import Evaluation
     from fre.inference.prediction import Prediction
     from fre.model import Model, load
+    from fre.report.evaluate import evaluate
     from fre.scoring.regions import Region
     from fre.training.config import Autoencoder, Method
     from fre.training.merge import merge_models
@@ -66,7 +66,7 @@ _HOMES = {
     "FRE": "fre.detector",
     "Method": "fre.training.config",
     "compare": "fre.evaluation.compare",
-    "evaluate": "fre.evaluation.evaluate",
+    "evaluate": "fre.report.evaluate",
     "load": "fre.model",
     "merge_models": "fre.training.merge",
     "Comparison": "fre.evaluation.compare",

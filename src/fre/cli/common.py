@@ -25,31 +25,6 @@ if TYPE_CHECKING:
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-DECISION_TITLES = {
-    "recall": "recall",
-    "precision": "precision",
-    "f1": "F1",
-    "false_alarm_rate_observed": "false-alarm rate observed",
-    "region_touch_rate": "regions touch the defect",
-    "region_f1": "pixel F1 of the regions",
-    "region_iou": "pixel IoU of the regions",
-}
-"""Names of the figures at the model's thresholds, in printed order."""
-
-RANKING_TITLES = {
-    "image_auroc": "image AUROC",
-    "image_aupr": "image AUPR",
-    "image_f1": "image F1, best",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_f1": "pixel F1, best",
-    "aupro": "AUPRO",
-    "aupimo": "AUPIMO",
-}
-"""Names of the figures over all thresholds, in printed order."""
-
-FIGURE_TITLES = {**DECISION_TITLES, **RANKING_TITLES}
-"""Names of the figures of an evaluation, in printed order."""
-
 ODD_SHOWN = 10
 """Odd images that are listed."""
 

@@ -134,21 +134,47 @@ def score_histogram(
     Returns:
         An ``<svg>`` element.
     """
-    groups = _finite([good, defect, calibration])
-    axis = _score_axis(groups, threshold)
-    bottom = HISTOGRAM_TOP + 2 * ROW_HEIGHT + ROW_GAP
+    good, defect, behind = _finite([good, defect, calibration])
+    rows = [(f"Good: {good.size}", good, "good"), (f"Defective: {defect.size}", defect, "defect")]
+    return _histogram(caption, rows, behind, threshold)
+
+
+def good_histogram(caption: Caption, scores: ArrayLike, threshold: float) -> str:
+    """Draw a histogram of good images alone, and the threshold.
+
+    Args:
+        caption: texts of the chart.
+        scores: (n,), scores.
+        threshold: score above which an image is anomalous.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    [good] = _finite([scores])
+    row = (f"Good, held out: {good.size}", good, "good")
+    return _histogram(caption, [row], np.empty(0), threshold)
+
+
+def _histogram(
+    caption: Caption,
+    rows: Sequence[tuple[str, NDArray[np.float64], str]],
+    behind: NDArray[np.float64],
+    threshold: float,
+) -> str:
+    """Draw rows of label, scores and style, each with further scores behind them."""
+    axis = _score_axis([*(scores for _, scores, _ in rows), behind], threshold)
+    bottom = HISTOGRAM_TOP + len(rows) * (ROW_HEIGHT + ROW_GAP) - ROW_GAP
     svg = _chart(caption, round(bottom + BOTTOM))
     for tick in _ticks(axis):
         x = axis.at(tick)
         _line(svg, (x, HISTOGRAM_TOP), (x, bottom), "grid")
         _text(svg, (x, bottom + 18), number(tick), "tick", "middle")
-    rows = (("Good", groups[0], "good"), ("Defective", groups[1], "defect"))
     for index, (label, scores, style) in enumerate(rows):
         base = HISTOGRAM_TOP + ROW_HEIGHT + index * (ROW_HEIGHT + ROW_GAP)
-        _bars(svg, axis, groups[2], base, "calibration", gap=0)
+        _bars(svg, axis, behind, base, "calibration", gap=0)
         _bars(svg, axis, scores, base, style, gap=2.5)
         _line(svg, (axis.start, base), (axis.end, base), "axis")
-        _text(svg, (WIDTH - RIGHT, base - ROW_HEIGHT + 14), f"{label}: {scores.size}", style, "end")
+        _text(svg, (WIDTH - RIGHT, base - ROW_HEIGHT + 14), label, style, "end")
     x = axis.at(threshold)
     _line(svg, (x, HISTOGRAM_TOP - 6), (x, bottom), "threshold")
     anchor, x = _beside(x)
@@ -218,7 +244,7 @@ def _finite(groups: Sequence[ArrayLike]) -> list[NDArray[np.float64]]:
 
 
 def _score_axis(groups: Sequence[NDArray[np.float64]], threshold: float) -> _Axis:
-    good, _, calibration = groups
+    good, *_, calibration = groups
     values = np.concatenate([*groups, [threshold]])
     low, high = float(values.min()), float(values.max())
     if low == high:

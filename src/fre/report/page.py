@@ -16,6 +16,7 @@ from fre.drawing.heatmaps import Scale
 from fre.drawing.notebook import data_uri
 from fre.errors import OptionError
 from fre.evaluation.figures import Evaluation, ScoredImage
+from fre.evaluation.histogram import histogram
 from fre.images.decode import read_image
 from fre.model import Model
 from fre.report.counts import Counts, kinds
@@ -23,7 +24,7 @@ from fre.report.decision import Decision
 from fre.report.gallery import draw_cards, fit, grouped, ranked
 from fre.report.overview import figures, model_rows, run_rows, verdict
 from fre.report.pictures import GalleryItem, swatches
-from fre.report.plots import curves, histogram
+from fre.report.plots import curves
 from fre.report.wording import percent
 from fre.storage.files import check_writable, write_atomic
 from fre.types import Progress
