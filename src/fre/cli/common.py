@@ -114,12 +114,15 @@ def decision_values(model: Model) -> dict[str, Any]:
     }
 
 
-def decision_lines(model: Model, odd: Sequence[str] | None = None) -> list[str]:
+def decision_lines(
+    model: Model, odd: Sequence[str] | None = None, advice: Sequence[str] = ()
+) -> list[str]:
     """Return the odd training images of a model, and a table of its thresholds.
 
     Args:
         model: a model.
         odd: names of its odd images, if better ones are known than those in the file.
+        advice: lines that follow the odd images, if there are any.
     """
     from fre.scoring.calibration import percent
 
@@ -137,6 +140,7 @@ def decision_lines(model: Model, odd: Sequence[str] | None = None) -> list[str]:
         ]
         if (more := len(images) - ODD_SHOWN) > 0:
             lines.append(f"    and {more} more: fre info")
+        lines += advice
     lines.append("  false alarms   threshold")
     for rate, threshold in calibration.thresholds():
         mark = "  <- this model" if rate == calibration.false_alarm_rate else ""
@@ -355,7 +359,7 @@ def ray_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["local", "ray"]),
             default="local",
             show_default=True,
-            help="ray works on many machines; it needs fre-vision[ray].",
+            help="ray works on many machines: fre-vision[ray].",
         ),
     ):
         command = add(command)

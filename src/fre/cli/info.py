@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option("-v", "--verbose", is_flag=True, help="Also show each layer's subspace and its rank.")
 @json_option
-def info(model: Path, json_file: str | None) -> None:
+def info(model: Path, verbose: bool, json_file: str | None) -> None:
     """Show the contents of a model file.
 
     \b
@@ -33,10 +34,10 @@ def info(model: Path, json_file: str | None) -> None:
         **loaded.metadata,
         "odd": [{"name": image.name, "score": image.score} for image in loaded.odd_images],
     }
-    emit(values, _info_text(model, loaded), json_file)
+    emit(values, _info_text(model, loaded, verbose), json_file)
 
 
-def _info_text(path: Path, model: Model) -> str:
+def _info_text(path: Path, model: Model, verbose: bool) -> str:
     from fre.inference.document import FORMAT
 
     document, backbone = model.document, model.document.backbone
@@ -45,19 +46,17 @@ def _info_text(path: Path, model: Model) -> str:
         ("sha256", model.sha256),
         ("written by", f"fre {document.fre_version}, format {FORMAT}"),
         ("backbone", f"{backbone.name} (weights {backbone.weights_sha256[:12]})"),
-        ("input", _input_in_words(model)),
+        ("input", input_in_words(model)),
     ]
     if model.roi is not None:
         height, width = model.roi.inspected.shape
         share = model.roi.inspected.mean()
         rows.append(("inspected", f"{share:.1%} of the image, by a mask of {height} x {width}"))
-    rows += [
-        (
-            "subspace",
-            f"{subspace.layer}, pool {subspace.pool}: {describe_rank(subspace)}",
-        )
-        for subspace in document.subspaces
-    ]
+    if verbose:
+        rows += [
+            ("subspace", f"{subspace.layer}, pool {subspace.pool}: {describe_rank(subspace)}")
+            for subspace in document.subspaces
+        ]
     rows += [
         (
             "calibration",
@@ -72,7 +71,7 @@ def _info_text(path: Path, model: Model) -> str:
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
 
-def _input_in_words(model: Model) -> str:
+def input_in_words(model: Model) -> str:
     """Describe how images are resized to the input; sizes are height x width."""
     geometry, size = model.geometry, "{} x {}".format(*model.size)
     if geometry.tiling is not None:

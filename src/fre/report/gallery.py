@@ -12,6 +12,7 @@ from fre.drawing.heatmaps import Scale
 from fre.errors import ImageError
 from fre.evaluation.figures import ScoredImage
 from fre.report.pictures import QUALITIES, GalleryItem, Picture, draw
+from fre.report.wording import p_text
 from fre.types import Progress
 
 N_BORDERLINE = 6
@@ -34,10 +35,23 @@ class Card:
     picture: Picture | None
     reason: str = ""
 
+    link: str = ""
+
+    @property
+    def title(self) -> str:
+        return self.row.sample.kind
+
+    @property
+    def name(self) -> str:
+        return self.row.sample.path.name
+
+    @property
+    def score(self) -> float:
+        return self.row.score
+
     @property
     def p_text(self) -> str:
-        p = self.row.p_value
-        return f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
+        return p_text(self.row.p_value)
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class Group:
     key: str
     title: str
     note: str
-    cards: list[Card]
+    cards: Sequence[object]
     total: int
 
 
@@ -101,14 +115,16 @@ def draw_cards(
     return cards
 
 
-def fit(cards: list[Card], max_bytes: int) -> tuple[int, list[Card]]:
-    """Return the best quality at which all cards fit, or the lowest with as many as fit."""
-    pictures = [card.picture for card in cards]
+def fit(pictures: Sequence[Picture | None], max_bytes: int) -> tuple[int, int]:
+    """Return the best quality at which all pictures fit, and their number.
+
+    At the lowest quality, as many as fit.
+    """
     for level in range(len(QUALITIES)):
         sizes = np.cumsum([0 if picture is None else picture.size(level) for picture in pictures])
-        if not cards or sizes[-1] <= max_bytes:
-            return level, cards
-    return level, cards[: int(np.searchsorted(sizes, max_bytes, side="right"))]
+        if not pictures or sizes[-1] <= max_bytes:
+            return level, len(pictures)
+    return level, int(np.searchsorted(sizes, max_bytes, side="right"))
 
 
 def grouped(rows: Iterable[ScoredImage], cards: Iterable[Card]) -> list[Group]:

@@ -132,8 +132,10 @@ def write_report(
     rows = evaluation.images
     counts = Counts.of(evaluation.confusion)
     cards = draw_cards(ranked(rows, max_images), gallery, scale, progress)
-    level, cards = fit(cards, max_bytes)
-    html = _template().render(
+    level, count = fit([card.picture for card in cards], max_bytes)
+    cards = cards[:count]
+    html = template("report.html.j2").render(
+        labelled=True,
         dataset=dataset_name,
         verdict=verdict(counts),
         caution=decision.caution,
@@ -162,7 +164,8 @@ def write_report(
     write_atomic(file, html.encode("utf-8", "replace"))
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Return a template of ``fre/templates`` with the filters that they share."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fre"),
         autoescape=True,
@@ -173,4 +176,4 @@ def _template() -> jinja2.Template:
     environment.filters["number"] = number
     environment.filters["percent"] = percent
     environment.filters["data_uri"] = data_uri
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
