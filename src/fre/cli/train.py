@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from fre.training.streamed import TwoPasses
 
 ODD_ADVICE = (
-    "    wrong parts or bad photos? look (--review DIR), and train again --without-odd; if they are",
-    "    good, --keep-odd",
+    "    wrong parts or bad photos? Look (--review DIR), and train again --without-odd;",
+    "    good ones? Train again with --keep-odd",
 )
 """What to do about odd training images."""
 

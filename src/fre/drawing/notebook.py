@@ -14,6 +14,7 @@ from fre.errors import OptionError
 from fre.storage.files import write_atomic
 from fre.types import ImageArray
 
+PICTURE_STYLE = "display:inline;vertical-align:top;margin:0 4px 4px 0"
 PICTURE_SIDE = 320
 """Longest side of a picture in a notebook, in pixels."""
 
@@ -36,7 +37,7 @@ def picture(image: ImageArray, name: str) -> str:
         name: text for screen readers.
     """
     source = data_uri(encode(thumbnail(image, PICTURE_SIDE), "JPEG", quality=85), "jpeg")
-    return f'<img src="{source}" alt="{escape(name)}" style="display:inline;margin:0">'
+    return f'<img src="{source}" alt="{escape(name)}" style="{PICTURE_STYLE}">'
 
 
 def table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
