@@ -13,7 +13,7 @@ LEVELS = [
     ["training"],
     ["model"],
     ["detector", "evaluation", "distributed", "line"],
-    ["report", "quantize"],
+    ["report", "quantize", "sklearn"],
     ["benchmark", "serve"],
     ["cli"],
 ]
