@@ -143,3 +143,14 @@ def test_what_cannot_be_drawn_says_so(bad: Prediction, tmp_path: Path) -> None:
     Image.fromarray(texture(0, (40, 50))).save(file)
     with pytest.raises(ImageError, match="is no longer the image of 96 x 96 pixels"):
         replace(bad, path=file, source=None).overlay()
+
+
+def test_decoded_images_are_not_kept(model: Model, tmp_path: Path) -> None:
+    """A service scores what it decoded, and has the files."""
+    file = tmp_path / "x.png"
+    Image.fromarray(texture(60, (200, 300))).save(file)
+    decoded = model.preparation.decode(file.read_bytes(), "x.png")
+    (prediction,) = model.predict_loaded([decoded])
+    assert isinstance(prediction, Prediction)
+    assert prediction.source is None
+    assert prediction.score == pytest.approx(model.predict(file).score, rel=1e-4)

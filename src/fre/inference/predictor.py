@@ -311,12 +311,17 @@ class Predictor:
             batch: images from ``preparation``.
 
         Returns:
-            A prediction for each image, in order; or an error if its score is not finite.
+            A prediction for each image, in order; or an error if its score is not finite. The
+            predictions hold no image, since the decoded one need not have its original size.
         """
         images = list(batch)
         if not images:
             return []
-        return list(map(self._outcome, images, self._run(images, self._runtime_for(len(images)))))
+        outputs = self._run(images, self._runtime_for(len(images)))
+        return [
+            found if isinstance(found, ImageError) else replace(found, source=None)
+            for found in map(self._outcome, images, outputs)
+        ]
 
     def _outcome(
         self, image: LoadedImage, outputs: _Outputs, all_regions: bool = False
