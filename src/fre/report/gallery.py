@@ -115,16 +115,14 @@ def draw_cards(
     return cards
 
 
-def fit(pictures: Sequence[Picture | None], max_bytes: int) -> tuple[int, int]:
-    """Return the best quality at which all pictures fit, and their number.
-
-    At the lowest quality, as many as fit.
-    """
+def fit(cards: list[Card], max_bytes: int) -> tuple[int, list[Card]]:
+    """Return the best quality at which all cards fit, or the lowest with as many as fit."""
+    pictures = [card.picture for card in cards]
     for level in range(len(QUALITIES)):
         sizes = np.cumsum([0 if picture is None else picture.size(level) for picture in pictures])
-        if not pictures or sizes[-1] <= max_bytes:
-            return level, len(pictures)
-    return level, int(np.searchsorted(sizes, max_bytes, side="right"))
+        if not cards or sizes[-1] <= max_bytes:
+            return level, cards
+    return level, cards[: int(np.searchsorted(sizes, max_bytes, side="right"))]
 
 
 def grouped(rows: Iterable[ScoredImage], cards: Iterable[Card]) -> list[Group]:

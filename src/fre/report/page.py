@@ -132,8 +132,7 @@ def write_report(
     rows = evaluation.images
     counts = Counts.of(evaluation.confusion)
     cards = draw_cards(ranked(rows, max_images), gallery, scale, progress)
-    level, count = fit([card.picture for card in cards], max_bytes)
-    cards = cards[:count]
+    level, cards = fit(cards, max_bytes)
     html = template("report.html.j2").render(
         labelled=True,
         dataset=dataset_name,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,7 +14,7 @@ from fre.drawing.charts import number
 from fre.errors import ImageError
 from fre.inference.prediction import Prediction
 from fre.model import Model
-from fre.report.gallery import Group, fit
+from fre.report.gallery import Group
 from fre.report.page import template
 from fre.report.pictures import GalleryItem, Picture, draw, swatches
 from fre.report.wording import p_text
@@ -23,7 +22,8 @@ from fre.storage.files import write_atomic
 from fre.types import ImageArray
 
 MOST_SHOWN = 200
-MOST_BYTES = 12_000_000
+QUALITY = ((320, 65),)
+"""Longest side and JPEG quality: `MOST_SHOWN` of them take some 5 MB."""
 ERRORS_SHOWN = 50
 
 GROUPS = {
@@ -89,7 +89,7 @@ class PredictionGallery:
             name,
             prediction.score,
             p_text(prediction.p_value),
-            draw(GalleryItem(image, prediction.input_map), self._model.map_range),
+            draw(GalleryItem(image, prediction.input_map), self._model.map_range, QUALITY),
             quote(link),
         )
         with self._lock:
@@ -107,8 +107,7 @@ class PredictionGallery:
         Raises:
             OutputError: the file can't be written.
         """
-        cards = [card for _, card in sorted(self._kept, key=lambda item: item[0], reverse=True)]
-        level, shown = _fitting(cards)
+        shown = [card for _, card in sorted(self._kept, key=lambda item: item[0], reverse=True)]
         n_images = sum(self._counts.values())
         html = template("predictions.html.j2").render(
             labelled=False,
@@ -125,14 +124,9 @@ class PredictionGallery:
             ],
             n_images=n_images,
             n_shown=len(shown),
-            level=level,
+            level=0,
             swatches=swatches(),
             scale=[number(value) for value in self._model.map_range],
             written=datetime.now(timezone.utc),
         )
         write_atomic(file, html.encode("utf-8", "replace"))
-
-
-def _fitting(cards: Sequence[PredictionCard]) -> tuple[int, list[PredictionCard]]:
-    level, count = fit([card.picture for card in cards], MOST_BYTES)
-    return level, list(cards[:count])
