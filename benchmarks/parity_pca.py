@@ -8,7 +8,7 @@ from a Gram matrix.
 
     python benchmarks/parity_pca.py DATASET
 
-Needs ``fre[test]``. Prints Markdown; exits with 1 if the two disagree.
+Needs ``fre-vision[test]``. Prints Markdown; exits with 1 if the two disagree.
 """
 
 from __future__ import annotations

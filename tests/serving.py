@@ -28,7 +28,7 @@ NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx"
 
 needs_serve = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED),
-    reason="needs fre[serve]: pip install 'fre[test,serve]'",
+    reason="needs fre-vision[serve]: pip install 'fre-vision[test,serve]'",
 )
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from conftest import texture
+from fitted_models import defective
+from fre import FRE
 from fre.cli import cli
 from house import LEVELS
 
@@ -62,6 +69,17 @@ def test_the_cli_reference_is_up_to_date() -> None:
 def test_the_readme_names_every_command() -> None:
     for name in cli.commands:
         assert f"fre {name}" in README
+
+
+def test_extras_are_those_of_the_distribution() -> None:
+    """`pip install fre` installs another project; ours is called fre-vision."""
+    wrong = re.compile(r"\bfre\\?\[|pip install fre(?!-)")
+    for folder in ("src", "tests", "docs", "benchmarks"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".md", ".j2") and path != Path(__file__).resolve():
+                assert not wrong.search(path.read_text()), path
+    for path in (ROOT / "README.md", ROOT / "pyproject.toml", ROOT / ".ci" / "run"):
+        assert not wrong.search(path.read_text()), path
 
 
 def test_links_lead_somewhere() -> None:
@@ -119,24 +137,97 @@ def test_the_pages_have_command_lines() -> None:
     assert len(MENTIONS) > 15
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.S))
-def test_the_python_examples_run(
-    block: str, good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Run in a folder that holds what the examples name."""
-    import shutil
-
+@pytest.fixture
+def examples(good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the images that the examples name."""
     files = sorted(good_folder.iterdir())
     for folder in ("parts/good", "parts/scratch", "incoming"):
         (tmp_path / folder).mkdir(parents=True)
     for index, file in enumerate(files):
         shutil.copy(file, tmp_path / "parts" / "good")
-        shutil.copy(file, tmp_path / "parts" / "scratch" / f"bad{index}.png")
+        bad = Image.fromarray(defective(texture(200 + index)))
+        bad.save(tmp_path / "parts" / "scratch" / f"bad{index}.png")
     # None of the same images, which would not be learnt twice.
     for index in range(1, len(files)):
         name = tmp_path / "incoming" / f"{index:04d}.png"
         Image.fromarray(texture(100 + index)).save(name)
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.S))
+def test_the_python_examples_run(block: str, examples: Path) -> None:
     exec(compile(block, "README.md", "exec"), {})
-    assert (tmp_path / "part.onnx").exists()
+    assert (examples / "part.onnx").exists()
+
+
+RECIPES = (ROOT / "docs" / "recipes.md").read_text().split("\n## ")[2:]
+CHECKS = {
+    "A table of scores": "assert set(frame['kind']) == {'good', 'scratch'}",
+    "Choosing parameters": "assert search.best_score_ > 0.9; assert Path('best.onnx').exists()",
+    "Camera frames": "assert prediction.score == model.predict('incoming/0011.png').score",
+    "Boxes and masks": "assert len(detections) == len(prediction.regions); assert Path('boxes.png')"
+    ".exists()",
+    "A page to try a model": "from PIL import Image; image = Image.open('parts/scratch/bad1.png'); "
+    "picture, text = page.fn(image); assert picture.size == image.size; assert 'anomalous' in text",
+}
+"""What holds after each recipe that is run."""
+
+
+def test_every_recipe_is_run_or_said_to_be_untested() -> None:
+    for recipe in RECIPES:
+        assert recipe.partition(":")[0] in CHECKS or "\nNot tested: " in recipe
+        [block] = re.findall(r"```python\n(.*?)```", recipe, re.S)
+        compile(block, "recipes.md", "exec")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_recipes_run(name: str, examples: Path) -> None:
+    [recipe] = [recipe for recipe in RECIPES if recipe.startswith(f"{name}: ")]
+    [block] = re.findall(r"```python\n(.*?)```", recipe, re.S)
+    for package in re.findall(r"^(?:import|from) (\w+)", block, re.M):
+        if importlib.util.find_spec(package) is None:
+            of_test = package in ("pandas", "sklearn")
+            pytest.skip("needs fre-vision[test]" if of_test else f"needs the package {package}")
+    FRE(size=96).fit(examples / "parts" / "good").save(examples / "part.onnx")
+    # In a process of its own: what these packages warn of is not ours.
+    done = subprocess.run(
+        [sys.executable, "-c", f"__name__ = 'recipe'\n{block}\n{CHECKS[name]}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    for package in ("nbclient", "ipykernel", "pandas"):
+        pytest.importorskip(package, reason="needs fre-vision[test]")
+    file = tmp_path / "quickstart.ipynb"
+    shutil.copy(ROOT / "examples" / file.name, file)
+    code = """
+import sys, nbformat
+from nbclient import NotebookClient
+notebook = nbformat.read(sys.argv[1], 4)
+resources = {"metadata": {"path": sys.argv[2]}}
+NotebookClient(notebook, timeout=600, resources=resources).execute()
+nbformat.write(notebook, sys.argv[1])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    cells = [cell for cell in json.loads(file.read_text())["cells"] if cell["cell_type"] == "code"]
+    texts = ["".join(cell["outputs"][0]["data"]["text/plain"]) for cell in cells[1:]]
+    assert texts[0].startswith("Model(")
+    assert ", anomalous, " in texts[1]
+    assert texts[-1] == "True"
+    page = (tmp_path / "quickstart-report.html").read_text()
+    assert "Inspection report for quickstart-plates" in page

@@ -61,7 +61,7 @@ def test_models_and_predictions_stay(
 ) -> None:
     needed = CASES[name].needs
     if golden.lacking(name):
-        pytest.skip(f"needs fre[{needed}]")
+        pytest.skip(f"needs fre-vision[{needed}]")
     assert_same(name, expected, golden.run_case(name, data, tmp_path))
 
 

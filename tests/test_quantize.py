@@ -250,7 +250,7 @@ def test_rank_correlation_has_the_properties_of_spearmans(data: st.DataObject) -
 
 
 def test_rank_correlation_equals_scipys() -> None:
-    stats = pytest.importorskip("scipy.stats", reason="needs fre[test]")
+    stats = pytest.importorskip("scipy.stats", reason="needs fre-vision[test]")
     rng = np.random.default_rng(0)
     for _ in range(20):
         a, b = rng.integers(0, 9, (2, 30))

@@ -10,6 +10,7 @@ The rooms, in the order of the data's way; each imports only rooms before it:
 - ``images``, ``datasets``: a file becomes pixels, a folder becomes samples.
 - ``runtimes``, ``backbones``, ``features``: a frozen network turns pixels into features.
 - ``subspaces``: PCA of good images' features; what it leaves are squared residuals.
+- ``drawing``: heat maps and charts from arrays.
 - ``scoring``: squared residuals become a score, an anomaly map, a threshold and regions.
 - ``inference``: a model file becomes predictions.
 - ``training``: good images become a model file, and a model file is updated or merged.
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
     from fre.detector import FRE
     from fre.errors import FREError, ImageError, InputError
     from fre.evaluation.compare import Comparison, compare
-    from fre.evaluation.evaluate import evaluate
     from fre.evaluation.figures import Evaluation
     from fre.inference.prediction import Prediction
     from fre.model import Model, load
+    from fre.report.evaluate import evaluate
     from fre.scoring.regions import Region
     from fre.training.config import Autoencoder, Method
     from fre.training.merge import merge_models
@@ -65,7 +66,7 @@ _HOMES = {
     "FRE": "fre.detector",
     "Method": "fre.training.config",
     "compare": "fre.evaluation.compare",
-    "evaluate": "fre.evaluation.evaluate",
+    "evaluate": "fre.report.evaluate",
     "load": "fre.model",
     "merge_models": "fre.training.merge",
     "Comparison": "fre.evaluation.compare",

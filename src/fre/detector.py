@@ -17,8 +17,9 @@ from fre.errors import DatasetError, ImageError, OptionError
 from fre.features.extractor import FeatureExtractor, source_name
 from fre.features.table import Features
 from fre.images.appearance import AppearanceLimits
+from fre.images.arrays import check_several
 from fre.images.augmentation import Augmentation
-from fre.images.decode import ImageSource, check_several, find_bits
+from fre.images.decode import ImageSource, find_bits
 from fre.images.geometry import FULL_RANGE, Fit, Geometry, Size
 from fre.images.input_size import ImageSizes, InputChoice, InputOptions, choose_input, shape_note
 from fre.images.near_duplicates import equal_images, near_duplicates
@@ -88,7 +89,7 @@ class FRE:
             fitted and scored.
         ignore: mask, a file or an array (H, W), whose non-zero pixels are neither fitted nor
             scored.
-        subspace: ``"pca"``, or an `Autoencoder`, which needs ``fre[torch]``. ``None``: the
+        subspace: ``"pca"``, or an `Autoencoder`, which needs ``fre-vision[torch]``. ``None``: the
             preset's.
         method: inner settings of the method. ``None``: the defaults of `Method`.
         augment: number of shifted and turned copies of each image, for fewer than 16 images.

@@ -116,7 +116,7 @@ class MissingDependencyError(InputError, ImportError):
 
     def __init__(self, feature: str, extra: str) -> None:
         self._named = (feature, extra)
-        super().__init__(f"{feature} needs an extra: pip install 'fre[{extra}]'")
+        super().__init__(f"{feature} needs an extra: pip install 'fre-vision[{extra}]'")
 
     def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str]]:
         return type(self), self._named

@@ -16,6 +16,39 @@ class Model(Predictor):
     `load` opens a model file; `fre.FRE.fit` makes a model.
     """
 
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name} {value}" for name, value in self._facts()[:4])
+        return f"Model({facts})"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        document, calibration = self.document, self.calibration
+        height, width = self.size
+        tiles = "" if self.geometry.tiling is None else " tiles"
+        return [
+            ("backbone", document.backbone.name),
+            ("input", f"{height} x {width} pixels{tiles}"),
+            ("trained on", f"{document.provenance.n_images} good images"),
+            ("threshold", f"{self.threshold:.4g}"),
+            ("false alarms", calibration.rate_in_words()),
+            ("odd images, set aside", str(calibration.n_odd)),
+            ("layers", ", ".join(part.layer for part in document.subspaces)),
+            ("file", f"{len(self.data) / 1e6:.1f} MB, sha256 {self.sha256[:12]}"),
+        ]
+
+    def _repr_html_(self) -> str:
+        # Imported where they draw, as prediction needs neither.
+        from fre.drawing.charts import Caption, good_histogram
+        from fre.drawing.notebook import Chart, table
+
+        scores = self.calibration.others
+        caption = Caption(
+            "model",
+            "Held-out scores of the training images",
+            f"{len(scores)} good images; the threshold is {self.threshold:.4g}.",
+        )
+        chart = Chart.of(good_histogram(caption, scores, self.threshold))
+        return f"<strong>fre model</strong>{table(self._facts())}{chart._repr_html_()}"
+
     def update(
         self,
         images: Path | str | Iterable[ImageSource],

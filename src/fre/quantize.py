@@ -158,7 +158,8 @@ def quantize(
         DatasetError: fewer than two good images.
         ImageError: an image can't be read.
         BackboneError: ONNX Runtime can't quantise the network.
-        MissingDependencyError: the model has an autoencoder, which needs ``fre[torch]`` to train.
+        MissingDependencyError: the model has an autoencoder, whose training needs
+            ``fre-vision[torch]``.
     """
     parameters = _parameters(model)
     backbone = network_of(model)

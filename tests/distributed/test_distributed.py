@@ -25,7 +25,7 @@ from fre.errors import MissingDependencyError, OptionError
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None,
-    reason="needs fre[ray]",
+    reason="needs fre-vision[ray]",
 )
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
@@ -357,7 +357,7 @@ def test_without_ray_the_error_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, good_folder: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'fre\[ray\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'fre-vision\[ray\]'"):
         fre.FRE(size=SIZE).fit(good_folder, stream=RayFit(Cluster()))
 
 

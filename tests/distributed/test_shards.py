@@ -40,10 +40,10 @@ from fre.storage.remote import (
 
 needs_fsspec = pytest.mark.skipif(
     importlib.util.find_spec("fsspec") is None or importlib.util.find_spec("aiohttp") is None,
-    reason="needs fre[ray]",
+    reason="needs fre-vision[ray]",
 )
 needs_arrow = pytest.mark.skipif(
-    importlib.util.find_spec("pyarrow") is None, reason="needs fre[ray]"
+    importlib.util.find_spec("pyarrow") is None, reason="needs fre-vision[ray]"
 )
 
 
@@ -142,7 +142,7 @@ def test_a_url_without_fsspec_names_the_extra(monkeypatch: pytest.MonkeyPatch) -
     import sys
 
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(MissingDependencyError, match=r"fre\[ray\]"):
+    with pytest.raises(MissingDependencyError, match=r"fre-vision\[ray\]"):
         read_image("s3://bucket/a.png")
 
 

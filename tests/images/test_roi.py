@@ -303,7 +303,7 @@ def test_a_region_that_a_small_image_loses() -> None:
 
 @pytest.mark.slow
 def test_openvino_agrees_on_a_model_with_a_region(tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="needs fre[openvino]")
+    pytest.importorskip("openvino", reason="needs fre-vision[openvino]")
     for options in (STRETCH, LETTERBOX, TILES, STRETCH | PATCH):
         path = FRE(ignore=IGNORED, **options).fit(GOOD).save(tmp_path / "m.onnx")
         ours, theirs = load(path), load(path, runtime="openvino")

@@ -41,7 +41,7 @@ def model_of(kind: str) -> Model:
 @pytest.fixture(params=["onnxruntime", "openvino"])
 def runtime(request: pytest.FixtureRequest) -> str:
     if importlib.util.find_spec(request.param) is None:
-        pytest.skip(f"needs fre[{request.param}]")
+        pytest.skip(f"needs fre-vision[{request.param}]")
     return str(request.param)
 
 

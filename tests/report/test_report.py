@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from fre.datasets.samples import Sample
+from fre.drawing.charts import Caption, number, score_histogram
 from fre.errors import ImageError, OptionError, OutputError
 from fre.evaluation.figures import Evaluation, ScoredImage
 from fre.evaluation.metrics import auroc, average_precision, max_f1, wilson_interval
 from fre.inference.training_images import OddImage
-from fre.report.charts import Caption, number, score_histogram
 from fre.report.decision import Decision
 from fre.report.page import write_report
 from fre.report.pictures import GalleryItem

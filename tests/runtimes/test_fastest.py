@@ -172,7 +172,7 @@ def test_a_batch_is_the_same_however_it_is_divided(
     runtime: str, cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if runtime == "openvino":
-        pytest.importorskip("openvino", reason="needs fre[openvino]")
+        pytest.importorskip("openvino", reason="needs fre-vision[openvino]")
     monkeypatch.setattr("fre.runtimes.runtime.available_cores", lambda: cores)
     graph = helper.make_graph(
         [

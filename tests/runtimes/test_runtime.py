@@ -19,7 +19,7 @@ def test_openvino_is_named_where_it_is_missing(good_folder: Path) -> None:
     except ImportError:
         model = FRE(size=64).fit(good_folder)
         path = model.save(good_folder.parent / "m.onnx")
-        with pytest.raises(MissingDependencyError, match=r"pip install 'fre\[openvino\]'"):
+        with pytest.raises(MissingDependencyError, match=r"pip install 'fre-vision\[openvino\]'"):
             load(path, runtime="openvino")
     else:
         pytest.skip("OpenVINO is installed")
@@ -37,7 +37,7 @@ BOUNDS: dict[str, dict[str, float]] = {
 @pytest.mark.parametrize("preset", BOUNDS)
 @pytest.mark.parametrize("name", ["magnetic_tile", "screw"])
 def test_scores_and_maps_agree_on_real_images(name: str, preset: str, tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="needs fre[openvino]")
+    pytest.importorskip("openvino", reason="needs fre-vision[openvino]")
     folder = shared("data", name)
     good = find_images(folder / "train")[:80]
     detector = FRE("efficientnet_lite0", preset=preset)

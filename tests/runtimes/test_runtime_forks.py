@@ -21,7 +21,7 @@ RUNTIMES = [
         marks=[
             pytest.mark.slow,
             pytest.mark.skipif(
-                importlib.util.find_spec("openvino") is None, reason="needs fre[openvino]"
+                importlib.util.find_spec("openvino") is None, reason="needs fre-vision[openvino]"
             ),
         ],
     ),

@@ -207,7 +207,7 @@ def test_the_graph_computes_what_the_calibration_computed(
     runtime: str, n: int, size: tuple[int, int]
 ) -> None:
     if importlib.util.find_spec(runtime) is None:
-        pytest.skip(f"needs fre[{runtime}]")
+        pytest.skip(f"needs fre-vision[{runtime}]")
     backbone = get_backbone()
     layers = plan_detector(backbone, None, settings(variance=0.9))
     extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)

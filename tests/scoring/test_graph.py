@@ -57,7 +57,7 @@ def test_layout_refuses_a_pool_that_does_not_fit() -> None:
 )
 def test_graph_equals_the_formulas(runtime: str, size: tuple[int, int], pool: int) -> None:
     if importlib.util.find_spec(runtime) is None:
-        pytest.skip(f"needs fre[{runtime}]")
+        pytest.skip(f"needs fre-vision[{runtime}]")
     backbone = get_backbone()
     extractor = FeatureExtractor(backbone, "blocks.2", pool=pool, size=size)
     images = np.stack([texture(seed, size) for seed in range(9)])
@@ -125,7 +125,7 @@ def test_a_layer_may_have_the_name_of_one_of_our_tensors(name: str, tmp_path: Pa
 @pytest.mark.parametrize("kind", ["tied", "plain"])
 def test_a_trained_autoencoder_in_the_graph_equals_its_formula(runtime: str, kind: Kind) -> None:
     if importlib.util.find_spec(runtime) is None:
-        pytest.skip(f"needs fre[{runtime}]")
+        pytest.skip(f"needs fre-vision[{runtime}]")
     backbone, size = get_backbone(), (64, 64)
     extractor = FeatureExtractor(backbone, "blocks.2", pool=2, size=size)
     images = np.stack([texture(seed, size) for seed in range(5)])

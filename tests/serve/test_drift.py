@@ -21,7 +21,7 @@ def test_the_limit_distribution_has_its_tabled_values(x: float, expected: float)
 
 
 def test_the_limit_distribution_agrees_with_scipy() -> None:
-    special = pytest.importorskip("scipy.special", reason="needs scipy, of fre[test]")
+    special = pytest.importorskip("scipy.special", reason="needs scipy, of fre-vision[test]")
     for x in np.linspace(0.05, 3, 60):
         assert kolmogorov_survival(x) == pytest.approx(special.kolmogorov(x), abs=1e-9)
 
@@ -33,7 +33,7 @@ def test_the_limit_distribution_agrees_with_scipy() -> None:
 )
 def test_the_distance_is_that_of_two_samples(normal: list[int], recent: list[int]) -> None:
     """Of p-values from m scores and the uniform grid, up to the step of 1/(m+1)."""
-    stats = pytest.importorskip("scipy.stats", reason="needs scipy, of fre[test]")
+    stats = pytest.importorskip("scipy.stats", reason="needs scipy, of fre-vision[test]")
     scores = np.sort(np.array(normal, float))
     calibration = Calibration(scores, 0.1, 0.0, 0.0, (0.0, 1.0))
     values = [calibration.p_value(score) for score in recent]

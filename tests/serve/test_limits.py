@@ -32,7 +32,9 @@ from serving import NEEDED, Server, needs_serve, problem, write_images
 pytestmark = needs_serve
 
 for name in NEEDED:
-    pytest.importorskip(name, reason="needs fre[serve]: pip install 'fre[test,serve]'")
+    pytest.importorskip(
+        name, reason="needs fre-vision[serve]: pip install 'fre-vision[test,serve]'"
+    )
 
 from fre.errors import ImageError, InternalError  # noqa: E402
 from fre.serve import server  # noqa: E402

@@ -33,9 +33,9 @@ from fre.datasets.plates import KINDS, draw_plate
 
 for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
     if importlib.util.find_spec(module) is None:
-        pytest.skip(f"needs fre[serve]: {module} is not installed", allow_module_level=True)
+        pytest.skip(f"needs fre-vision[serve]: {module} is not installed", allow_module_level=True)
 playwright = pytest.importorskip(
-    "playwright.sync_api", reason="needs fre[test-page]: Playwright is not installed"
+    "playwright.sync_api", reason="needs fre-vision[test-page]: Playwright is not installed"
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -1184,7 +1184,7 @@ def test_nothing_jumps_while_results_stream_in(
 def axe_script() -> str:
     spec = importlib.util.find_spec("axe_core_python")
     if spec is None or spec.origin is None:
-        pytest.skip("needs fre[test-page]: axe-core-python is not installed")
+        pytest.skip("needs fre-vision[test-page]: axe-core-python is not installed")
     return (Path(spec.origin).parent / "axe.min.js").read_text("utf-8")
 
 

@@ -17,7 +17,7 @@ pytestmark = [
     needs_serve,
     pytest.mark.skipif(
         importlib.util.find_spec("schemathesis") is None,
-        reason="needs schemathesis: pip install 'fre[test-serve]'",
+        reason="needs schemathesis: pip install 'fre-vision[test-serve]'",
     ),
 ]
 

@@ -44,7 +44,7 @@ def by_hand(**changes: Any) -> LinearAutoencoder:
 
 @pytest.fixture
 def torch() -> Any:
-    return pytest.importorskip("torch", reason="needs fre[torch]")
+    return pytest.importorskip("torch", reason="needs fre-vision[torch]")
 
 
 # --- a trained autoencoder ---------------------------------------------------------------------
@@ -279,7 +279,7 @@ def test_divergence_names_the_learning_rate(torch: Any) -> None:
 
 def test_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'fre\[torch\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'fre-vision\[torch\]'"):
         train_autoencoder(features(), rank=2)
 
 

@@ -108,7 +108,7 @@ def test_constant_features_have_rank_zero() -> None:
 def test_the_graph_equals_the_energies(runtime: str) -> None:
     """Without scales, a layer's part of the map is the root of its residual."""
     if importlib.util.find_spec(runtime) is None:
-        pytest.skip(f"needs fre[{runtime}]")
+        pytest.skip(f"needs fre-vision[{runtime}]")
     size, images = (64, 96), np.stack([texture(seed, (64, 96)) for seed in range(7)])
     method = Method(scope="patch", standardise="none")
     model = FRE(layers=["blocks.2"], size=size, method=method).fit(list(images[:6]))

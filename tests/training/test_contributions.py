@@ -33,7 +33,7 @@ def defective() -> np.ndarray:
 
 def needs(runtime: str) -> None:
     if importlib.util.find_spec(runtime) is None:
-        pytest.skip(f"needs fre[{runtime}]")
+        pytest.skip(f"needs fre-vision[{runtime}]")
 
 
 @pytest.fixture(scope="module")

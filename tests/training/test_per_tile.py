@@ -34,7 +34,7 @@ def model() -> Model:
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_defect_is_found_in_its_place(model: Model, tmp_path: Path, runtime: str) -> None:
     if importlib.util.find_spec(runtime) is None:
-        pytest.skip(f"needs fre[{runtime}]")
+        pytest.skip(f"needs fre-vision[{runtime}]")
     opened = load(model.save(tmp_path / "m.onnx"), runtime=runtime)
     good, bad = scene(50), scene(50)
     bad[70:85, 150:165] = 255

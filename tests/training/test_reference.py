@@ -10,8 +10,8 @@ import pytest
 from commands import fre as command
 from conftest import shared
 
-pytest.importorskip("torch", reason="needs fre[torch]")
-pytest.importorskip("timm", reason="needs fre[torch]")
+pytest.importorskip("torch", reason="needs fre-vision[torch]")
+pytest.importorskip("timm", reason="needs fre-vision[torch]")
 
 
 def fre(*arguments: object) -> dict[str, object]:

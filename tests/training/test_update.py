@@ -388,7 +388,7 @@ def test_runtimes_take_a_file_as_it_is(model: Model) -> None:
 
 
 def test_openvino_takes_a_file_as_it_is(model: Model) -> None:
-    openvino = pytest.importorskip("openvino", reason="needs fre[openvino]")
+    openvino = pytest.importorskip("openvino", reason="needs fre-vision[openvino]")
     images = np.stack([np.asarray(Image.fromarray(image).resize((SIZE, SIZE))) for image in NEW])
     network = openvino.Core().read_model(model.data, b"")
     compiled = openvino.Core().compile_model(network, "CPU")

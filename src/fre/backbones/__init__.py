@@ -30,7 +30,7 @@ def get_backbone(
 
     Args:
         name: ``efficientnet_lite0``, ``efficientnet_lite1`` or ``efficientnet_lite2``; a file
-            ending in ``.onnx``; or the name of a model of timm (needs ``fre[torch]``).
+            ending in ``.onnx``; or the name of a model of timm (needs ``fre-vision[torch]``).
         weights: file of weights that replace the pretrained ones; not with an ONNX file, which
             holds its own.
 
@@ -60,5 +60,5 @@ def get_backbone(
         raise MissingDependencyError(f"the backbone {name}", "torch")
     raise BackboneError(
         f"no backbone is called {name!r}; the built-in ones are {', '.join(EFFICIENTNET_LITE)}; "
-        "for timm's models: pip install 'fre[torch]'"
+        "for timm's models: pip install 'fre-vision[torch]'"
     )

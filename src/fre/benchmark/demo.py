@@ -9,11 +9,11 @@ from fre.datasets import load_mask, open_dataset
 from fre.datasets.plate_dataset import write_dataset
 from fre.datasets.samples import Dataset
 from fre.detector import FRE
+from fre.drawing.heatmaps import Tile, contact_sheet, outline, overlay
 from fre.evaluation.evaluate import evaluate
 from fre.evaluation.figures import Evaluation
 from fre.images.decode import read_image
 from fre.model import Model
-from fre.report.heatmaps import Tile, contact_sheet, outline, overlay
 from fre.report.page import report_on
 from fre.types import ImageArray, Progress
 

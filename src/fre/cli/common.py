@@ -25,31 +25,6 @@ if TYPE_CHECKING:
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-DECISION_TITLES = {
-    "recall": "recall",
-    "precision": "precision",
-    "f1": "F1",
-    "false_alarm_rate_observed": "false-alarm rate observed",
-    "region_touch_rate": "regions touch the defect",
-    "region_f1": "pixel F1 of the regions",
-    "region_iou": "pixel IoU of the regions",
-}
-"""Names of the figures at the model's thresholds, in printed order."""
-
-RANKING_TITLES = {
-    "image_auroc": "image AUROC",
-    "image_aupr": "image AUPR",
-    "image_f1": "image F1, best",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_f1": "pixel F1, best",
-    "aupro": "AUPRO",
-    "aupimo": "AUPIMO",
-}
-"""Names of the figures over all thresholds, in printed order."""
-
-FIGURE_TITLES = {**DECISION_TITLES, **RANKING_TITLES}
-"""Names of the figures of an evaluation, in printed order."""
-
 ODD_SHOWN = 10
 """Odd images that are listed."""
 
@@ -139,12 +114,15 @@ def decision_values(model: Model) -> dict[str, Any]:
     }
 
 
-def decision_lines(model: Model, odd: Sequence[str] | None = None) -> list[str]:
+def decision_lines(
+    model: Model, odd: Sequence[str] | None = None, advice: Sequence[str] = ()
+) -> list[str]:
     """Return the odd training images of a model, and a table of its thresholds.
 
     Args:
         model: a model.
         odd: names of its odd images, if better ones are known than those in the file.
+        advice: lines that follow the odd images, if there are any.
     """
     from fre.scoring.calibration import percent
 
@@ -162,6 +140,7 @@ def decision_lines(model: Model, odd: Sequence[str] | None = None) -> list[str]:
         ]
         if (more := len(images) - ODD_SHOWN) > 0:
             lines.append(f"    and {more} more: fre info")
+        lines += advice
     lines.append("  false alarms   threshold")
     for rate, threshold in calibration.thresholds():
         mark = "  <- this model" if rate == calibration.false_alarm_rate else ""
@@ -380,7 +359,7 @@ def ray_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["local", "ray"]),
             default="local",
             show_default=True,
-            help="ray works on many machines; it needs fre[ray].",
+            help="ray works on many machines: fre-vision[ray].",
         ),
     ):
         command = add(command)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from fre.cli.common import (
-    FIGURE_TITLES,
     count_option,
     emit,
     good_option,
@@ -21,6 +20,7 @@ from fre.cli.common import (
     skip_unreadable_option,
 )
 from fre.cli.evaluate import decision_lines, tested_text
+from fre.evaluation.wording import FIGURE_TITLES
 
 if TYPE_CHECKING:
     from fre.evaluation.compare import Comparison, Difference, Disagreement

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from fre.cli.common import (
-    DECISION_TITLES,
-    RANKING_TITLES,
     emit,
     good_option,
     json_option,
@@ -23,6 +21,12 @@ from fre.cli.common import (
     reading,
     runtime_options,
     skip_unreadable_option,
+)
+from fre.evaluation.wording import (
+    DECISION_TITLES,
+    RANKING_TITLES,
+    decision_sentence,
+    whole_percent,
 )
 
 if TYPE_CHECKING:
@@ -102,19 +106,8 @@ def evaluation_text(result: Evaluation) -> str:
 def decision_lines(result: Evaluation) -> list[str]:
     """Return found defects and false alarms, by kind of defect; first any image trained on."""
     counts = result.confusion
-    found = counts.tp + counts.fn
-    parts = [f"found {counts.tp} of {found} defects ({whole_percent(counts.tp, found)})"]
-    if not found:
-        parts = ["no defective test images"]
-    parts.append(
-        f"{counts.fp} of {result.n_good} false alarms" if result.n_good else "no good test images"
-    )
-    if result.threshold is not None:
-        rate = result.false_alarm_rate
-        asked = "set without a rate" if rate is None else f"{100 * rate:g} % asked"
-        parts.append(f"at threshold {result.threshold:.3g} ({asked})")
     lines = [bold(trained_on_text(result))] if result.trained_on else []
-    lines.append(", ".join(parts))
+    lines.append(decision_sentence(result))
     width = max(map(len, result.kinds), default=0)
     for kind, total in result.kinds.items():
         part = result.found_by_kind[kind]
@@ -139,13 +132,6 @@ def trained_on_text(result: Evaluation) -> str:
 
 def bold(text: str) -> str:
     return click.style(text, bold=True) if sys.stdout.isatty() else text
-
-
-def whole_percent(part: int, total: int) -> str:
-    """Return a share in whole per cent; only all is 100 % and only none is 0 %."""
-    if part in (0, total):
-        return "100 %" if part else "0 %"
-    return f"{min(max(round(100 * part / total), 1), 99)} %"
 
 
 def _figure_line(result: Evaluation, name: str, title: str) -> str:

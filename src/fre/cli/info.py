@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option("-v", "--verbose", is_flag=True, help="Also show each layer's subspace and its rank.")
 @flag_option(
     "--check",
     "Check the file instead: integrity, milliseconds an image, and whether the installed runtimes "
     "agree; exits with 1 if they don't.",
 )
 @json_option
-def info(model: Path, check: bool, json_file: str | None) -> int:
+def info(model: Path, verbose: bool, check: bool, json_file: str | None) -> int:
     """Show the contents of a model file.
 
     \b
@@ -42,7 +43,7 @@ def info(model: Path, check: bool, json_file: str | None) -> int:
         **loaded.metadata,
         "odd": [{"name": image.name, "score": image.score} for image in loaded.odd_images],
     }
-    emit(values, _info_text(model, loaded), json_file)
+    emit(values, _info_text(model, loaded, verbose), json_file)
     return 0
 
 
@@ -77,7 +78,7 @@ def _check_text(path: Path, found: ModelCheck) -> str:
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
 
-def _info_text(path: Path, model: Model) -> str:
+def _info_text(path: Path, model: Model, verbose: bool) -> str:
     from fre.inference.document import FORMAT
 
     document, backbone = model.document, model.document.backbone
@@ -86,19 +87,17 @@ def _info_text(path: Path, model: Model) -> str:
         ("sha256", model.sha256),
         ("written by", f"fre {document.fre_version}, format {FORMAT}"),
         ("backbone", f"{backbone.name} (weights {backbone.weights_sha256[:12]})"),
-        ("input", _input_in_words(model)),
+        ("input", input_in_words(model)),
     ]
     if model.roi is not None:
         height, width = model.roi.inspected.shape
         share = model.roi.inspected.mean()
         rows.append(("inspected", f"{share:.1%} of the image, by a mask of {height} x {width}"))
-    rows += [
-        (
-            "subspace",
-            f"{subspace.layer}, pool {subspace.pool}: {describe_rank(subspace)}",
-        )
-        for subspace in document.subspaces
-    ]
+    if verbose:
+        rows += [
+            ("subspace", f"{subspace.layer}, pool {subspace.pool}: {describe_rank(subspace)}")
+            for subspace in document.subspaces
+        ]
     rows += [
         (
             "calibration",
@@ -113,7 +112,7 @@ def _info_text(path: Path, model: Model) -> str:
     return "\n".join(f"{name:<12} {value}" for name, value in rows)
 
 
-def _input_in_words(model: Model) -> str:
+def input_in_words(model: Model) -> str:
     """Describe how images are resized to the input; sizes are height x width."""
     geometry, size = model.geometry, "{} x {}".format(*model.size)
     if geometry.tiling is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +18,20 @@ from fre.cli.common import (
     max_pixels_option,
     note,
     note_left_out,
-    print_line,
     progress_bar,
     ray_options,
     refuse_without_ray,
     runtime_options,
-    write_text,
 )
 from fre.cli.help import LongCommand
+from fre.cli.listing import Listing
 from fre.errors import ImageError, InputError, OptionError
 
 if TYPE_CHECKING:
     from fre.distributed import Cluster
-    from fre.inference.prediction import Prediction
-    from fre.report.prediction_files import FolderWriter
+
+PAGE = "index.html"
+"""Name of the page that -o writes."""
 
 
 @click.command(
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(),
     metavar="DIR",
-    help="Folder for overlays, maps, masks and predictions.jsonl; with Ray, a folder or URL for "
-    "shards.",
+    help="Folder for index.html, overlays, maps, masks and predictions.jsonl; with Ray, a folder "
+    "or URL for shards.",
 )
 @click.option(
     "--maps",
@@ -67,6 +67,15 @@ if TYPE_CHECKING:
 @flag_option("--all-regions", help="Also find regions in images that are judged good.")
 @flag_option("--overwrite", help="Replace earlier results in the folder; other files in it stay.")
 @json_option
+@click.option(
+    "--csv", "csv_file", metavar="FILE", help="Write a table as CSV to FILE; - is stdout."
+)
+@click.option(
+    "--sort",
+    type=click.Choice(["given", "score"]),
+    default="given",
+    help="Order of the results: score puts the most anomalous first.  [default: given]",
+)
 @ray_options
 @click.option(
     "--format",
@@ -91,10 +100,11 @@ def predict(
     shard_size: int | None,
     **options: Any,
 ) -> int:
-    """Score images: one line of JSON for each.
+    """Score images: a table at a terminal, else one line of JSON for each.
 
     \b
     Example: fre predict part.onnx incoming -o results --maps tiff
+             fre predict part.onnx incoming --sort score --csv scores.csv
              fre predict part.onnx s3://line-3/june -o s3://line-3/scores --engine ray
     """
     of_ray = {"--address": address, "--workers": workers, "--format": form}
@@ -111,8 +121,13 @@ def predict(
         raise OptionError(
             "--maps and --masks are not for --engine ray, which writes scores and regions"
         )
-    if options.pop("all_regions"):
-        raise OptionError("--all-regions is not for --engine ray")
+    for option, wanted in (
+        ("--all-regions", options.pop("all_regions")),
+        ("--csv", options.pop("csv_file")),
+        ("--sort score", options.pop("sort") == "score"),
+    ):
+        if wanted:
+            raise OptionError(f"{option} is not for --engine ray")
     from fre.distributed import Cluster
 
     cluster = Cluster(address, workers, max(1, options.pop("threads")))
@@ -166,13 +181,10 @@ def _predict_here(
     batch_size: int,
     runtime: str,
     threads: int,
-    json_file: str | None,
+    **listing: Any,
 ) -> int:
-    from contextlib import ExitStack
-
     from fre.model import load
-    from fre.report.prediction_files import FolderWriter, output_names
-    from fre.storage.files import encode_text, write_atomic
+    from fre.report.prediction_files import FolderWriter, output_names, shown_names
     from fre.storage.listing import RESULTS
     from fre.storage.staged_folder import staged_folder
 
@@ -180,73 +192,35 @@ def _predict_here(
     paths = [path for source in images for path in _images_of(source)]
     for source in images:
         note_left_out(source)
-    names = output_names(images, paths) if output else []
-    folder = writer = None
+    results = Listing(shown_names(images, paths), **listing)
+    folder = writer = gallery = None
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar())
         if output:
+            from fre.report.prediction_page import PredictionGallery
+
             folder = stack.enter_context(
                 staged_folder(output, replace=RESULTS, overwrite=overwrite)
             )
-            writer = FolderWriter(folder, loaded.map_range, maps, masks)
-            stack.enter_context(writer)
-        lines, anomalous, failures = _score(
-            loaded.predict_many(
+            gallery = PredictionGallery(loaded)
+            writer = FolderWriter(folder, loaded.map_range, maps, masks, gallery)
+            names = output_names(images, paths)
+        with writer or nullcontext():
+            predictions = loaded.predict_many(
                 paths, batch_size=batch_size, errors="return", all_regions=all_regions
-            ),
-            writer,
-            names,
-            printing=json_file is None,
-            progress=lambda done: progress("Predicting", done, len(paths)),
-        )
-        text = "".join(f"{line}\n" for line in lines)
-        if folder:
-            write_atomic(folder / RESULTS[0], encode_text(text))
-    if json_file is not None:
-        write_text(json_file, text)
-    note(
-        f"{anomalous} of {len(lines) - failures} images anomalous"
-        + (f"; {failures} could not be read" if failures else "")
-        + (f"; written to {output}" if output else "")
-    )
-    return InputError.exit_code if failures else 0
-
-
-def _score(
-    results: Iterable[Prediction | ImageError],
-    writer: FolderWriter | None,
-    names: list[str],
-    *,
-    printing: bool,
-    progress: Callable[[int], None],
-) -> tuple[list[str], int, int]:
-    """Print the results and write the files of each.
-
-    Args:
-        results: predictions and errors, in order.
-        writer: writes overlays, maps and masks; ``None`` writes none.
-        names: names of the images' files, for the writer.
-        printing: whether to print the lines.
-        progress: called with the number of finished images.
-
-    Returns:
-        the JSON lines, the number of anomalous images, and the number of errors.
-    """
-    from fre.report.prediction_files import json_line
-
-    lines: list[str] = []
-    anomalous = failures = 0
-    for done, result in enumerate(results, start=1):
-        lines.append(json_line(result, writer.files(names[done - 1]) if writer else None))
-        if printing and not print_line(lines[-1]):
-            printing = False
-            if not writer:
-                break
-        if isinstance(result, ImageError):
-            failures += 1
-        else:
-            anomalous += result.anomalous
-            if writer:
-                writer.add(result, names[done - 1])
-        progress(done)
-    return lines, anomalous, failures
+            )
+            for index, result in enumerate(predictions):
+                results.add(result, writer.files(names[index]) if writer else None)
+                if gallery:
+                    gallery.count(result)
+                if writer and not isinstance(result, ImageError):
+                    writer.add(result, names[index])
+                if results.reader_gone and not writer:
+                    break
+                progress("Predicting", index + 1, len(paths))
+        if folder and gallery:
+            results.write_lines(folder / RESULTS[0])
+            gallery.write(folder / PAGE, model.name)
+    results.finish()
+    note(results.summary() + (f"; written to {output}: open {output / PAGE}" if output else ""))
+    return InputError.exit_code if results.failures else 0

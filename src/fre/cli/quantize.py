@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fre.cli.common import (
-    FIGURE_TITLES,
     emit,
     flag_option,
     json_option,
@@ -22,6 +21,7 @@ from fre.cli.common import (
     runtime_options,
 )
 from fre.errors import OptionError
+from fre.evaluation.wording import FIGURE_TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

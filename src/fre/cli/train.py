@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,6 @@ import click
 from fre.cli.common import (
     decision_lines,
     decision_values,
-    describe_rank,
     emit,
     flag_option,
     good_option,
@@ -31,11 +31,18 @@ from fre.cli.common import (
     threads_option,
 )
 from fre.cli.help import LongCommand
+from fre.cli.info import input_in_words
 from fre.errors import OptionError
 
 if TYPE_CHECKING:
     from fre.model import Model
     from fre.training.streamed import TwoPasses
+
+ODD_ADVICE = (
+    "    wrong parts or bad photos? Look (--review DIR), and train again --without-odd;",
+    "    good ones? Train again with --keep-odd",
+)
+"""What to do about odd training images."""
 
 
 @click.command(
@@ -267,7 +274,11 @@ def train(
     summary["without"] = [relative(path, opened.root) for path in aside]
     summary["input"] = _input(model, detector.input_.visible)
     summary["dataset"] = {"path": str(data), "layout": opened.layout, **count_kinds(opened)}
-    emit(summary, _training_text(summary, model, f"{data}: {describe(opened)}"), json_file)
+    text = _training_text(summary, model, f"{data}: {describe(opened)}")
+    shown, tested = shlex.quote(str(output)), ""
+    if opened.test:
+        tested = f"\n      fre evaluate {shown} {shlex.quote(str(data))}"
+    emit(summary, f"{text}\nnext: fre predict {shown} IMAGES -o results{tested}", json_file)
     if review is None:
         return
     if not odd:
@@ -375,15 +386,9 @@ def _training_text(summary: dict[str, Any], model: Model, data: str) -> str:
         f"(features {seconds['features']:.1f} s, fit {seconds['fit']:.1f} s; "
         f"{summary['images_per_second']:.0f} images/s)",
         f"  data: {data}",
-    ]
-    lines += [
-        f"  {subspace.layer}: {describe_rank(subspace)}" for subspace in model.document.subspaces
+        f"  input: {input_in_words(model)}",
     ]
     lines += [f"  left out: {name}" for name in summary["without"]]
-    lines += decision_lines(model, [image["name"] for image in summary["odd"]])
-    if summary["odd"]:
-        lines.append(
-            "  odd images are often wrong parts or bad photos: look at them (--review DIR), and "
-            "train again --without-odd; or --keep-odd, if they are good"
-        )
+    names = [image["name"] for image in summary["odd"]]
+    lines += decision_lines(model, names, ODD_ADVICE)
     return "\n".join(lines)

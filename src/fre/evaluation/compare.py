@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from fre.datasets import open_dataset
 from fre.datasets.samples import Dataset, Sample
+from fre.drawing.notebook import table
 from fre.evaluation.evaluate import Predictor, evaluate
 from fre.evaluation.figures import Evaluation, ScoredImage
 from fre.evaluation.metrics import percentile_interval
 from fre.evaluation.metrics.ranking import tied_ranks
+from fre.evaluation.wording import FIGURE_TITLES, decision_sentence
 from fre.types import Progress
 
 FIGURES = (
@@ -98,7 +100,7 @@ class Disagreement:
         return {"path": str(self.sample.path), "kind": self.sample.kind, **said}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Two models on the same test images.
 
@@ -114,6 +116,28 @@ class Comparison:
     b: Evaluation
     differences: dict[str, Difference | None]
     disagreements: tuple[Disagreement, ...] = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"Comparison(a={self.a!r}, b={self.b!r}, {len(self.disagreements)} disagreements)"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [
+                FIGURE_TITLES[name],
+                f"{getattr(self.a, name):.3f}",
+                f"{getattr(self.b, name):.3f}",
+                f"{found.value:+.3f}",
+                "{:+.3f} to {:+.3f}".format(*found.interval),
+            ]
+            for name, found in self.differences.items()
+            if found is not None
+        ]
+        facts = [
+            ("A", decision_sentence(self.a)),
+            ("B", decision_sentence(self.b)),
+            ("images that only one calls anomalous", str(len(self.disagreements))),
+        ]
+        return table(facts) + table(rows, ("figure", "A", "B", "B - A", "95 % interval"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON of ``fre compare``."""

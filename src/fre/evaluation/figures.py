@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.datasets.samples import Sample
-from fre.errors import ImageError
+from fre.drawing.notebook import Chart, table
+from fre.errors import ImageError, MissingDependencyError, OptionError
+from fre.evaluation.histogram import histogram
+from fre.evaluation.wording import FIGURE_TITLES, decision_sentence
 from fre.scoring.calibration import Decision
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class Confusion:
         return self.tp + self.fn > 0 and self.fp + self.tn > 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Figures of a model on a dataset. Every figure but counts and speed is in [0, 1].
 
@@ -108,6 +116,7 @@ class Evaluation:
         reasons: why a figure is ``None``, by its name.
         notes: oddities of the masks, one line each.
         unreadable: errors of the test images that can't be read, which were left out.
+        reporter: writes the report of an evaluation to a file; `fre.evaluate` sets it.
 
     The pixel figures are ``None`` where there are no masks; a figure that needs both good and
     defective images is ``None`` where there is only one kind.
@@ -138,6 +147,11 @@ class Evaluation:
     reasons: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     unreadable: tuple[ImageError, ...] = field(compare=False, default=())
+    reporter: Callable[[Path, Evaluation], None] | None = field(compare=False, default=None)
+
+    def __repr__(self) -> str:
+        auroc = "-" if self.image_auroc is None else f"{self.image_auroc:.3f}"
+        return f"Evaluation({decision_sentence(self)}; image AUROC {auroc})"
 
     @property
     def confusion(self) -> Confusion:
@@ -186,6 +200,78 @@ class Evaluation:
             return None
         band = [row.sample.good for row in self.images if row.decision == "review"]
         return {"defect": band.count(False), "good": band.count(True)}
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return the results as a table of pandas, a row for each image.
+
+        Columns: ``path``, ``kind``, ``good``, ``score``, ``p_value``, ``anomalous``, and
+        ``decision`` if the model has a review band.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise MissingDependencyError("a table of pandas", "notebook") from None
+        frame = pandas.DataFrame(
+            {
+                "path": [str(row.sample.path) for row in self.images],
+                "kind": [row.sample.kind for row in self.images],
+                "good": [row.sample.good for row in self.images],
+                "score": [row.score for row in self.images],
+                "p_value": [row.p_value for row in self.images],
+                "anomalous": [row.anomalous for row in self.images],
+            }
+        )
+        if self.in_review is not None:
+            frame["decision"] = [row.decision for row in self.images]
+        return frame
+
+    def plot(self) -> Chart:
+        """Return a chart of the scores of good and of defective images, and the threshold.
+
+        Raises:
+            OptionError: the evaluation has no images, or no threshold.
+        """
+        if self.threshold is None or not self.images:
+            raise OptionError("a chart of the scores needs images and the model's threshold")
+        return Chart.of(histogram(self.images, [], self.threshold))
+
+    def report(self, path: Path | str) -> Path:
+        """Write the HTML report of ``fre evaluate --report``. It scores the shown images again.
+
+        Returns:
+            The path.
+
+        Raises:
+            OptionError: the evaluation is not one of `fre.evaluate` with a `fre.Model`.
+            OutputError: the file can't be written.
+        """
+        if self.reporter is None:
+            raise OptionError("a report needs the model: evaluate a fre.Model by fre.evaluate")
+        self.reporter(Path(path), self)
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [title, "-" if value is None else f"{value:.3f}", self._interval_text(name)]
+            for name, title in FIGURE_TITLES.items()
+            for value in [getattr(self, name)]
+        ]
+        head = f"<p><strong>{escape(decision_sentence(self))}</strong></p>"
+        if self.trained_on:
+            head += (
+                f"<p><strong>Trained on {len(self.trained_on)} of these {len(self.images)} test "
+                "images, so the figures are too good.</strong></p>"
+            )
+        return head + table(rows, ("figure", "value", "95 % interval"))
+
+    def _interval_text(self, name: str) -> str:
+        if name not in self.intervals:
+            return self.reasons.get(name, "")
+        low, high = self.intervals[name]
+        return f"{low:.3f} to {high:.3f}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON of ``fre evaluate``: the figures, without the images."""

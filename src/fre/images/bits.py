@@ -70,13 +70,13 @@ def eight_bits(image: Image.Image, bits: int | None = FULL_RANGE) -> Image.Image
 
 def _shallow(image: Image.Image, bits: int | None) -> Image.Image:
     """Scale a grey image of 16 bits to 8, some rows at a time."""
-    known = _known(bits)
+    known = known_bits(bits)
     image.load()
     width, height = image.size
     grey = np.empty((height, width), np.uint8)
     for rows in row_bands((height, width)):
         values = _values(image, rows)
-        _check_range(int(values.max()), known)
+        check_range(int(values.max()), known)
         np.right_shift(values, known - 8, out=grey[rows], casting="unsafe")
     return Image.fromarray(grey)
 
@@ -85,7 +85,12 @@ def _values(image: Image.Image, rows: slice) -> NDArray[Any]:
     return np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
 
 
-def _known(bits: int | None) -> int:
+def known_bits(bits: int | None) -> int:
+    """Return the range of 16-bit values.
+
+    Raises:
+        UnfitError: the model knows no range.
+    """
     if bits is None:
         raise UnfitError(
             "16-bit values, where the training images have 8 bits; convert the file to 8 bits, or "
@@ -94,7 +99,12 @@ def _known(bits: int | None) -> int:
     return bits
 
 
-def _check_range(largest: int, bits: int) -> None:
+def check_range(largest: int, bits: int) -> None:
+    """Refuse 16-bit values beyond a range.
+
+    Raises:
+        UnfitError: the largest value is beyond it.
+    """
     if largest >> bits:
         raise UnfitError(
             f"a value of {largest:,}, where the training images are read as {bits}-bit values, 0 "
@@ -139,7 +149,7 @@ def deep_colour(high: Image.Image, low: Image.Image, bits: int | None) -> Image.
     Raises:
         UnfitError: the range is not known, or a value is outside it.
     """
-    known = _known(bits)
+    known = known_bits(bits)
     high.load()
     low.load()
     width, height = high.size
@@ -147,7 +157,7 @@ def deep_colour(high: Image.Image, low: Image.Image, bits: int | None) -> Image.
     for rows in row_bands((height, width)):
         upper, lower = (_values(image, rows)[:, :, :3] for image in (high, low))
         values = upper.astype(np.uint16) << 8 | lower
-        _check_range(int(values.max()), known)
+        check_range(int(values.max()), known)
         np.right_shift(values, known - 8, out=colour[rows], casting="unsafe")
     return Image.fromarray(colour)
 

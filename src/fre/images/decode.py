@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from fre.errors import DatasetError, ImageError, InputError
+from fre.images.arrays import check_array, largest_in_memory
 from fre.images.bits import (
     bits_of,
     deep_colour,
@@ -42,8 +43,8 @@ from fre.storage.listing import SUFFIXES, suffix
 from fre.storage.remote import check_local, fetch, is_url
 from fre.types import ImageArray, Progress
 
-ImageSource: TypeAlias = "Path | str | NDArray[np.uint8] | Image.Image"
-"""A file, or its URL; or uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), RGB; or a PIL image."""
+ImageSource: TypeAlias = "Path | str | NDArray[Any] | Image.Image"
+"""A file, or its URL; an array, as in `fre.images.arrays.check_array`; or a PIL image."""
 Target: TypeAlias = (
     "tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int] | None] | Decoding"
 )
@@ -183,14 +184,15 @@ def _stored(source: Path | str) -> Path | str | bytes:
 
 
 def _from_memory(
-    image: NDArray[np.uint8] | Image.Image, decoding: Decoding
+    image: NDArray[Any] | Image.Image, decoding: Decoding
 ) -> tuple[ImageArray, tuple[int, int]]:
     """Decode an array or a PIL image."""
     if isinstance(image, Image.Image):
         with image_errors(None):
             # A copy: Pillow would keep the caller's image at the reduced scale.
             return _upright(*_opened(image), decoding)
-    pixels = check_array(image)
+    with image_errors(None):
+        pixels = check_array(image, decoding.bits)
     original = (pixels.shape[0], pixels.shape[1])
     size = decoding.size_of(original)
     if size is None or original == size:
@@ -206,56 +208,6 @@ def _opened(image: Image.Image) -> tuple[Image.Image, int]:
     # Only an image from a file has an orientation; Pillow has applied that of a TIFF.
     stored = getattr(image, "format", None) not in (None, "TIFF")
     return copy, orientation_of(image) if stored else 1
-
-
-def check_array(image: NDArray[np.uint8]) -> ImageArray:
-    """Return an array as uint8 RGB (H, W, 3), without a copy where it has that form.
-
-    Args:
-        image: uint8 (H, W) or (H, W, 1), grey; (H, W, 3), RGB; or (H, W, 4), whose alpha is
-            dropped.
-
-    Raises:
-        ImageError: the array has another form, or is empty.
-    """
-    if not isinstance(image, np.ndarray):
-        raise ImageError(
-            None,
-            f"an image must be a path, a PIL image or a uint8 array, not {type(image).__name__}"
-            + ("; PIL.Image.open(io.BytesIO(...)) opens the content of a file" * _is_bytes(image)),
-        )
-    shape = image.shape
-    channels = shape[2] if image.ndim == 3 else 1
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4):
-        raise ImageError(
-            None,
-            "an image array must be uint8 (H, W), (H, W, 1), RGB (H, W, 3) or RGBA (H, W, 4), not "
-            f"{image.dtype} {shape}",
-        )
-    if 0 in shape:
-        raise ImageError(None, f"an image array must not be empty, as this one of {shape} is")
-    if channels == 3:
-        return image
-    return image[:, :, :3] if channels == 4 else np.stack([image.reshape(shape[:2])] * 3, axis=2)
-
-
-def check_several(images: object) -> None:
-    """Refuse one image where several are expected: fre would take its rows for images.
-
-    Raises:
-        ImageError: ``images`` is a PIL image, bytes, or an array of fewer than four dimensions.
-    """
-    single = isinstance(images, Image.Image) or _is_bytes(images)
-    if single or (isinstance(images, np.ndarray) and images.ndim < 4):
-        raise ImageError(
-            None,
-            "several images are expected, as a folder, a list or an array (N, H, W, 3): "
-            f"put one {type(images).__name__} into a list",
-        )
-
-
-def _is_bytes(value: object) -> bool:
-    return isinstance(value, (bytes, bytearray, memoryview))
 
 
 def read_image(source: ImageSource, bits: int | None = FULL_RANGE) -> ImageArray:
@@ -328,7 +280,8 @@ def find_bits(
     urls = [source for source in files if is_url(source)]
     chosen = [source for source in files if not is_url(source) and _may_be_deep(source)]
     chosen += urls if urls and _largest(urls[0]) is not None else []
-    found: int | None = None
+    in_memory = [largest for image in sources if (largest := largest_in_memory(image)) is not None]
+    found = bits_of(max(in_memory)) if in_memory else None
     for done, (_, largest) in enumerate(
         in_order(_largest, chosen, workers=workers, ahead=2 * workers), start=1
     ):

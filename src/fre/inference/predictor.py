@@ -16,7 +16,8 @@ import numpy as np
 
 from fre.errors import FREWarning, ImageError, InternalError, ModelFileError, OptionError
 from fre.images.appearance import AppearanceLimits
-from fre.images.decode import ImageSource, check_several, file_of, find_images
+from fre.images.arrays import ColorOrder, check_several, to_rgb
+from fre.images.decode import ImageSource, file_of, find_images
 from fre.images.geometry import Geometry
 from fre.images.loading import LoadedImage
 from fre.images.preparation import Preparation
@@ -180,17 +181,24 @@ class Predictor:
         """SHA-256 of the file, hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
-    def predict(self, image: ImageSource, *, all_regions: bool = False) -> Prediction:
+    def predict(
+        self, image: ImageSource, *, all_regions: bool = False, color: ColorOrder = "rgb"
+    ) -> Prediction:
         """Score one image.
 
         Args:
-            image: a file, a PIL image, or uint8 (H, W), (H, W, 3) or (H, W, 4), of any size.
+            image: a file; a PIL image; or an array of any size, (H, W), (H, W, 1), (H, W, 3) or
+                (H, W, 4), whose alpha is dropped. Arrays are uint8; uint16, read by the range of
+                the training images' 16-bit values; or floats from 0 to 1.
             all_regions: whether to find regions in a good image, too.
+            color: order of the channels of an array: ``"rgb"``, or ``"bgr"`` of OpenCV.
 
         Raises:
-            ImageError: the image can't be read, or its score is not finite.
+            ImageError: the image can't be read, an array has another form or values out of
+                range, or the score is not finite.
+            OptionError: ``color`` is unknown, or given for a file or a PIL image.
         """
-        loaded = self.preparation.load(image)
+        loaded = self.preparation.load(to_rgb(image, color))
         outputs = self._run([loaded], self._runtime_for(1))[0]
         return self._prediction(loaded, outputs, all_regions)
 
@@ -203,6 +211,7 @@ class Predictor:
         workers: int | None = ...,
         errors: Literal["raise"] = ...,
         all_regions: bool = ...,
+        color: ColorOrder = ...,
     ) -> Iterator[Prediction]: ...
 
     @overload
@@ -214,6 +223,7 @@ class Predictor:
         workers: int | None = ...,
         errors: Literal["return"],
         all_regions: bool = ...,
+        color: ColorOrder = ...,
     ) -> Iterator[Prediction | ImageError]: ...
 
     def predict_many(
@@ -224,6 +234,7 @@ class Predictor:
         workers: int | None = None,
         errors: Literal["raise", "return"] = "raise",
         all_regions: bool = False,
+        color: ColorOrder = "rgb",
     ) -> Iterator[Prediction | ImageError]:
         """Score many images as a stream, in order, in memory that does not grow with their number.
 
@@ -234,6 +245,7 @@ class Predictor:
             errors: ``"raise"`` stops at an image that can't be read, or whose score is not
                 finite; ``"return"`` yields its error instead and goes on.
             all_regions: whether to find regions in good images, too.
+            color: order of the channels of arrays, as for `predict`.
 
         Yields:
             A prediction, or an error, for each image.
@@ -241,7 +253,7 @@ class Predictor:
         Raises:
             ImageError: an image can't be read, and ``errors`` is ``"raise"``.
             DatasetError: the folder holds no image.
-            OptionError: ``batch_size`` or ``workers`` is below 1.
+            OptionError: ``batch_size`` or ``workers`` is below 1, or as for `predict`.
         """
         workers = available_cores() if workers is None else workers
         if batch_size < 1 or workers < 1:
@@ -252,7 +264,9 @@ class Predictor:
         whole = self.geometry.tiling is None
         batch_size = batch_size if whole else 1
         loaded = self.preparation.load_many(
-            sources, workers=workers, ahead=2 * batch_size if whole else 1
+            (to_rgb(source, color) for source in sources),
+            workers=workers,
+            ahead=2 * batch_size if whole else 1,
         )
         runtime = self._for_many
         # One large image takes memory enough, and its tiles keep all cores busy.
@@ -299,12 +313,17 @@ class Predictor:
             batch: images from ``preparation``.
 
         Returns:
-            A prediction for each image, in order; or an error if its score is not finite.
+            A prediction for each image, in order; or an error if its score is not finite. The
+            predictions hold no image, since the decoded one need not have its original size.
         """
         images = list(batch)
         if not images:
             return []
-        return list(map(self._outcome, images, self._run(images, self._runtime_for(len(images)))))
+        outputs = self._run(images, self._runtime_for(len(images)))
+        return [
+            found if isinstance(found, ImageError) else replace(found, source=None)
+            for found in map(self._outcome, images, outputs)
+        ]
 
     def _outcome(
         self, image: LoadedImage, outputs: _Outputs, all_regions: bool = False
@@ -404,6 +423,8 @@ class Predictor:
             bits=self.geometry.bits,
             reason=reason,
             decision=self.calibration.decision(judged),
+            map_range=self.map_range,
+            source=image.source,
         )
 
     def _without_uninspected_peak(self, anomaly_map: FloatArray) -> FloatArray:

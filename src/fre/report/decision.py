@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.drawing.charts import number
 from fre.evaluation.figures import ScoredImage
 from fre.inference.training_images import OddImage
-from fre.report.charts import number
 from fre.report.counts import Counts
 from fre.report.wording import percent
 

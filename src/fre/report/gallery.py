@@ -8,10 +8,11 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
+from fre.drawing.heatmaps import Scale
 from fre.errors import ImageError
 from fre.evaluation.figures import ScoredImage
-from fre.report.heatmaps import Scale
 from fre.report.pictures import QUALITIES, GalleryItem, Picture, draw
+from fre.report.wording import p_text
 from fre.types import Progress
 
 N_BORDERLINE = 6
@@ -34,10 +35,23 @@ class Card:
     picture: Picture | None
     reason: str = ""
 
+    link: str = ""
+
+    @property
+    def title(self) -> str:
+        return self.row.sample.kind
+
+    @property
+    def name(self) -> str:
+        return self.row.sample.path.name
+
+    @property
+    def score(self) -> float:
+        return self.row.score
+
     @property
     def p_text(self) -> str:
-        p = self.row.p_value
-        return f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
+        return p_text(self.row.p_value)
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class Group:
     key: str
     title: str
     note: str
-    cards: list[Card]
+    cards: Sequence[object]
     total: int
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fre.drawing.charts import number
 from fre.evaluation.figures import Evaluation
-from fre.report.charts import number
 from fre.report.counts import Counts, Share
 from fre.report.decision import Decision
 from fre.report.wording import DASH, plain, unit

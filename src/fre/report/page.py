@@ -11,18 +11,20 @@ import jinja2
 
 from fre.datasets import load_mask
 from fre.datasets.samples import Dataset
+from fre.drawing.charts import number
+from fre.drawing.heatmaps import Scale
+from fre.drawing.notebook import data_uri
 from fre.errors import OptionError
 from fre.evaluation.figures import Evaluation, ScoredImage
+from fre.evaluation.histogram import histogram
 from fre.images.decode import read_image
 from fre.model import Model
-from fre.report.charts import number
 from fre.report.counts import Counts, kinds
 from fre.report.decision import Decision
 from fre.report.gallery import draw_cards, fit, grouped, ranked
-from fre.report.heatmaps import Scale
 from fre.report.overview import figures, model_rows, run_rows, verdict
-from fre.report.pictures import GalleryItem, data_uri, swatches
-from fre.report.plots import curves, histogram
+from fre.report.pictures import GalleryItem, swatches
+from fre.report.plots import curves
 from fre.report.wording import percent
 from fre.storage.files import check_writable, write_atomic
 from fre.types import Progress
@@ -131,7 +133,8 @@ def write_report(
     counts = Counts.of(evaluation.confusion)
     cards = draw_cards(ranked(rows, max_images), gallery, scale, progress)
     level, cards = fit(cards, max_bytes)
-    html = _template().render(
+    html = template("report.html.j2").render(
+        labelled=True,
         dataset=dataset_name,
         verdict=verdict(counts),
         caution=decision.caution,
@@ -160,7 +163,8 @@ def write_report(
     write_atomic(file, html.encode("utf-8", "replace"))
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Return a template of ``fre/templates`` with the filters that they share."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fre"),
         autoescape=True,
@@ -171,4 +175,4 @@ def _template() -> jinja2.Template:
     environment.filters["number"] = number
     environment.filters["percent"] = percent
     environment.filters["data_uri"] = data_uri
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
+from fre.drawing.heatmaps import Scale, colorize, encode, heat_layer, thumbnail
 from fre.images.resize import resize_map
-from fre.report.heatmaps import Scale, colorize, encode, heat_layer, thumbnail
 from fre.types import FloatArray, ImageArray, MaskArray
 
+Qualities: TypeAlias = "tuple[tuple[int, int], ...]"
+
 # Longest side and JPEG quality, best first: the first at which all images fit is taken.
-QUALITIES = ((320, 82), (320, 65), (256, 60), (192, 50))
+QUALITIES: Qualities = ((320, 82), (320, 65), (256, 60), (192, 50))
 # Maps are smooth: half the resolution of their image is enough.
 HEAT_SIDE = 160
 HEAT_QUALITY = 70
@@ -36,7 +38,7 @@ class GalleryItem:
 
 @dataclass(frozen=True)
 class Picture:
-    """Encoded parts of a picture; ``images`` has a JPEG for each of QUALITIES."""
+    """Encoded parts of a picture; ``images`` has a JPEG for each quality."""
 
     width: int
     height: int
@@ -49,15 +51,15 @@ class Picture:
         return (len(self.images[level]) + len(self.heat)) * 4 // 3 + 2 * len(self.outline)
 
 
-def draw(item: GalleryItem, scale: Scale) -> Picture:
-    image = thumbnail(item.image, QUALITIES[0][0])
+def draw(item: GalleryItem, scale: Scale, qualities: Qualities = QUALITIES) -> Picture:
+    image = thumbnail(item.image, qualities[0][0])
     height, width = image.shape[:2]
     return Picture(
         width=width,
         height=height,
         images=tuple(
             encode(thumbnail(image, side), "JPEG", quality=quality, optimize=True)
-            for side, quality in QUALITIES
+            for side, quality in qualities
         ),
         heat=_encode_heat(item.anomaly_map, (height, width), scale),
         outline="" if item.mask is None else _outline_path(_reduced(item.mask, (height, width))),
@@ -102,7 +104,3 @@ def swatches() -> list[str]:
     """Return colours of the heat map from low to high, as CSS."""
     colours = colorize(np.linspace(0, 1, N_SWATCHES, dtype=np.float32)[None], (0, 1))[0]
     return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours.tolist()]
-
-
-def data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

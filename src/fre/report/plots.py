@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import numpy as np
-from numpy.typing import NDArray
-
-from fre.evaluation.figures import Evaluation, ScoredImage
+from fre.drawing.charts import Caption, curve_chart, number
+from fre.evaluation.figures import Evaluation
+from fre.evaluation.histogram import scores_and_labels
 from fre.evaluation.metrics import precision_recall_curve, roc_curve
-from fre.report.charts import Caption, curve_chart, number, score_histogram
 from fre.report.counts import Counts
 from fre.report.wording import percent
-from fre.types import MaskArray
-
-
-def histogram(
-    rows: Iterable[ScoredImage], calibration: NDArray[np.float64], threshold: float
-) -> str:
-    scores, labels = scores_and_labels(rows)
-    return score_histogram(
-        Caption(
-            "histogram",
-            "Scores of good and of defective images",
-            f"{np.count_nonzero(~labels)} good and {np.count_nonzero(labels)} defective images; "
-            f"the threshold is {number(threshold)}.",
-        ),
-        good=scores[~labels],
-        defect=scores[labels],
-        calibration=calibration,
-        threshold=threshold,
-    )
 
 
 def curves(evaluation: Evaluation, counts: Counts, threshold: float) -> tuple[str, str] | None:
@@ -73,9 +50,3 @@ def curves(evaluation: Evaluation, counts: Counts, threshold: float) -> tuple[st
         guess=((0, share), (1, share)),
     )
     return roc, pr
-
-
-def scores_and_labels(rows: Iterable[ScoredImage]) -> tuple[NDArray[np.float64], MaskArray]:
-    rows = list(rows)
-    scores = np.array([row.score for row in rows], np.float64)
-    return scores, np.array([not row.sample.good for row in rows], np.bool_)

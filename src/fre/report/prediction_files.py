@@ -13,19 +13,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from fre.drawing.heatmaps import Scale, encode, overlay
 from fre.errors import ImageError, OptionError
 from fre.images.decode import read_image
 from fre.images.resize import resized_bands
 from fre.inference.prediction import Prediction, prediction_row
 from fre.parallel import available_cores
-from fre.report.heatmaps import Scale, encode, overlay
 from fre.storage.files import write_atomic
 from fre.types import FloatArray
+
+if TYPE_CHECKING:
+    from fre.report.prediction_page import PredictionGallery
 
 MAP_FORMATS = ("tiff", "npy", "png")
 
@@ -123,13 +126,22 @@ class FolderWriter:
         scale: range of the model's maps, one for all pictures.
         maps: format of the maps, or ``None`` for no maps.
         masks: whether to write masks: PNG, 255 at or above the pixel threshold, 0 elsewhere.
+        gallery: page that shows the most anomalous images, if one is to be written.
     """
 
-    def __init__(self, folder: Path, scale: Scale, maps: str | None, masks: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scale: Scale,
+        maps: str | None,
+        masks: bool = False,
+        gallery: PredictionGallery | None = None,
+    ) -> None:
         self.folder = folder
         self.scale = scale
         self.maps = maps
         self.masks = masks
+        self.gallery = gallery
         self._pending: deque[Future[None]] = deque()
         self._workers = available_cores()
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="fre-write")
@@ -177,13 +189,15 @@ class FolderWriter:
         large = prediction.input_map.size > LARGE_MAP
         while len(self._pending) >= (1 if large else 2 * self._workers):
             self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._draw, self.files(name), prediction))
+        self._pending.append(self._pool.submit(self._draw, name, prediction))
 
-    def _draw(self, files: Mapping[str, str], prediction: Prediction) -> None:
+    def _draw(self, name: str, prediction: Prediction) -> None:
         assert prediction.path is not None
-        picture = overlay(
-            read_image(prediction.path, prediction.bits), prediction.anomaly_map, self.scale
-        )
+        files = self.files(name)
+        image = read_image(prediction.path, prediction.bits)
+        if self.gallery:
+            self.gallery.add(prediction, name, files["overlay"], image)
+        picture = overlay(image, prediction.anomaly_map, self.scale)
         self._write(files["overlay"], encode(picture, "PNG", compress_level=1))
         if self.maps:
             data = encode_map(prediction.anomaly_map, self.maps, self.scale)
@@ -194,6 +208,12 @@ class FolderWriter:
 
     def _write(self, name: str, data: bytes) -> None:
         write_atomic(self.folder / name, data, parents=True)
+
+
+def shown_names(sources: Sequence[Path], paths: Sequence[Path]) -> list[str]:
+    """Return the paths of images below the common folder of their sources, for a table."""
+    root = _common_folder(sources)
+    return [_below(_absolute(path), root) for path in paths]
 
 
 def output_names(sources: Sequence[Path], paths: Sequence[Path]) -> list[str]:

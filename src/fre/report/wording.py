@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fre.report.charts import number
+from fre.drawing.charts import number
 
 DASH = "–"
 
@@ -33,3 +33,8 @@ def plain(value: object) -> str:
         separator = " × " if value and all(isinstance(item, int) for item in value) else ", "
         return separator.join(str(item) for item in value)
     return str(value)
+
+
+def p_text(p_value: float) -> str:
+    """Return a p-value with two digits."""
+    return f"{p_value:.2f}" if p_value >= 0.1 else f"{p_value:.2g}"

@@ -1,4 +1,4 @@
-"""The detector as a service: REST for machines, and a page for people. Needs ``fre[serve]``.
+"""The detector as a service: REST for machines, and a page for people. Needs ``fre-vision[serve]``.
 
 Process and settings:
 - ``server``: listen, run, and end in bounded time; ``guard`` ends an interpreter that is stuck.

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from fre.drawing.heatmaps import encode, thumbnail
 from fre.model import Model
-from fre.report.heatmaps import encode, thumbnail
 from fre.scoring.calibration import count_odd
 from fre.serve.pictures import decode_small
 from fre.serve.responses import conflict, invalid, not_found

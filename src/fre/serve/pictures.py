@@ -18,12 +18,12 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from fre.drawing.heatmaps import heat_layer, overlay, thumbnail
 from fre.errors import FREError, ImageError
 from fre.images.decode import decode_resized
 from fre.images.formats import pixel_limit, set_pixel_limit
 from fre.images.geometry import FULL_RANGE, Decoding
 from fre.images.resize import resize_map
-from fre.report.heatmaps import heat_layer, overlay, thumbnail
 from fre.report.prediction_files import write_map
 from fre.serve.responses import Problem, problem_from
 from fre.types import FloatArray, ImageArray

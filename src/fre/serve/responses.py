@@ -46,7 +46,7 @@ def json_response(
         status_code: HTTP status.
         headers: additional headers.
     """
-    # Imported here, because the history must be readable without fre[serve].
+    # Imported here, because the history must be readable without fre-vision[serve].
     from starlette.responses import Response
 
     return Response(

@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 from fre.datasets.plates import KINDS, draw_plate
+from fre.drawing.heatmaps import encode
 from fre.errors import OutputError
-from fre.report.heatmaps import encode
 from fre.serve.responses import not_found
 from fre.storage.files import write_atomic
 from fre.types import ImageArray, Progress

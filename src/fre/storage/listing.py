@@ -38,8 +38,8 @@ _OTHER = (
 OTHER_SUFFIXES = frozenset(_OTHER.split())
 """Suffixes of images and films that fre does not read."""
 
-RESULTS = ("predictions.jsonl", "overlays", "maps", "masks")
-"""Names of the file and the folders that ``fre predict -o`` writes."""
+RESULTS = ("predictions.jsonl", "overlays", "maps", "masks", "index.html")
+"""Names of the files and the folders that ``fre predict -o`` writes."""
 
 _DIGITS = re.compile(r"(\d+)")
 

@@ -29,7 +29,7 @@ REFERENCE_BACKBONE = "resnet50"
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """A linear autoencoder in the place of PCA, trained by Adam; needs ``fre[torch]``.
+    """A linear autoencoder in the place of PCA, trained by Adam; needs ``fre-vision[torch]``.
 
     Attributes:
         kind: ``"tied"``, the decoder is the transposed encoder; ``"plain"``, it has its own

@@ -23,7 +23,8 @@ from fre.errors import (
 from fre.features.extractor import FeatureExtractor, source_name
 from fre.features.layout import combined_digest
 from fre.images.appearance import AppearanceLimits
-from fre.images.decode import ImageSource, check_several
+from fre.images.arrays import check_several
+from fre.images.decode import ImageSource
 from fre.images.loading import source_digest
 from fre.images.near_duplicates import equal_images
 from fre.inference.document import Document, Learning, Provenance, Step, now

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fre.drawing.heatmaps import outline, overlay
 from fre.errors import ImageError, OutputError
 from fre.images.decode import read_image
 from fre.inference.prediction import Prediction
 from fre.line.frame import Frame
 from fre.line.payload import Judgement, decision
-from fre.report.heatmaps import outline, overlay
 from fre.storage.files import read_regular, write_atomic
 
 NAME = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6}-\w+(\.overlay)?\.\w+")

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from fre.errors import OptionError
-from fre.report.heatmaps import (
+from fre.drawing.heatmaps import (
     CONTROL_POINTS,
     OUTLINE_COLOUR,
     colorize,
@@ -12,6 +11,7 @@ from fre.report.heatmaps import (
     overlay,
     thumbnail,
 )
+from fre.errors import OptionError
 
 SCALE = (1.0, 3.0)
 

@@ -25,6 +25,21 @@ HISTOGRAM_TOP = 30.0
 ROW_HEIGHT = 116.0
 ROW_GAP = 14.0
 BINS = 44
+STYLE = """
+text { font: 12.5px system-ui, sans-serif; fill: #5a636c; }
+.mark { fill: #1b1f23; font-weight: 600; }
+text.good { fill: #1b6f91; font-weight: 600; }
+text.defect { fill: #bf4318; font-weight: 600; }
+.grid { stroke: #dde1e5; }
+.axis, .guess { stroke: #5a636c; }
+.curve { fill: none; stroke: #1b6f91; stroke-width: 2.25; }
+.point { fill: #ffffff; stroke: #1b1f23; stroke-width: 2.5; }
+.threshold { stroke: #1b1f23; stroke-width: 1.5; stroke-dasharray: 5 4; }
+.bars.good { fill: #1b6f91; }
+.bars.defect { fill: #bf4318; }
+.bars.calibration { fill: #cdd3d8; }
+"""
+"""Style of a chart outside of a page, on white: the report's colours in light mode."""
 TICK_SPACING = 52.0
 # Range, in spreads of the good images, beyond which a linear axis squeezes them into one bar.
 LINEAR_SPREADS = 20.0
@@ -119,26 +134,67 @@ def score_histogram(
     Returns:
         An ``<svg>`` element.
     """
-    groups = _finite([good, defect, calibration])
-    axis = _score_axis(groups, threshold)
-    bottom = HISTOGRAM_TOP + 2 * ROW_HEIGHT + ROW_GAP
+    good, defect, behind = _finite([good, defect, calibration])
+    rows = [(f"Good: {good.size}", good, "good"), (f"Defective: {defect.size}", defect, "defect")]
+    return _histogram(caption, rows, behind, threshold)
+
+
+def good_histogram(caption: Caption, scores: ArrayLike, threshold: float) -> str:
+    """Draw a histogram of good images alone, and the threshold.
+
+    Args:
+        caption: texts of the chart.
+        scores: (n,), scores.
+        threshold: score above which an image is anomalous.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    [good] = _finite([scores])
+    row = (f"Good, held out: {good.size}", good, "good")
+    return _histogram(caption, [row], np.empty(0), threshold)
+
+
+def _histogram(
+    caption: Caption,
+    rows: Sequence[tuple[str, NDArray[np.float64], str]],
+    behind: NDArray[np.float64],
+    threshold: float,
+) -> str:
+    """Draw rows of label, scores and style, each with further scores behind them."""
+    axis = _score_axis([*(scores for _, scores, _ in rows), behind], threshold)
+    bottom = HISTOGRAM_TOP + len(rows) * (ROW_HEIGHT + ROW_GAP) - ROW_GAP
     svg = _chart(caption, round(bottom + BOTTOM))
     for tick in _ticks(axis):
         x = axis.at(tick)
         _line(svg, (x, HISTOGRAM_TOP), (x, bottom), "grid")
         _text(svg, (x, bottom + 18), number(tick), "tick", "middle")
-    rows = (("Good", groups[0], "good"), ("Defective", groups[1], "defect"))
     for index, (label, scores, style) in enumerate(rows):
         base = HISTOGRAM_TOP + ROW_HEIGHT + index * (ROW_HEIGHT + ROW_GAP)
-        _bars(svg, axis, groups[2], base, "calibration", gap=0)
+        _bars(svg, axis, behind, base, "calibration", gap=0)
         _bars(svg, axis, scores, base, style, gap=2.5)
         _line(svg, (axis.start, base), (axis.end, base), "axis")
-        _text(svg, (WIDTH - RIGHT, base - ROW_HEIGHT + 14), f"{label}: {scores.size}", style, "end")
+        _text(svg, (WIDTH - RIGHT, base - ROW_HEIGHT + 14), label, style, "end")
     x = axis.at(threshold)
     _line(svg, (x, HISTOGRAM_TOP - 6), (x, bottom), "threshold")
     anchor, x = _beside(x)
     _text(svg, (x, HISTOGRAM_TOP - 12), f"threshold {number(threshold)}", "mark", anchor)
     _text(svg, (WIDTH / 2, bottom + 40), f"anomaly score{axis.remark}", "label", "middle")
+    return _markup(svg)
+
+
+def standalone(element: str) -> str:
+    """Return a chart as a complete SVG document with colours of its own, on white.
+
+    Args:
+        element: ``<svg>`` element that a function of this module drew.
+    """
+    svg = ElementTree.fromstring(element)
+    svg.set("xmlns", "http://www.w3.org/2000/svg")
+    style = ElementTree.Element("style")
+    style.text = STYLE
+    paper = ElementTree.Element("rect", width="100%", height="100%", fill="#ffffff")
+    svg[:0] = [style, paper]
     return _markup(svg)
 
 
@@ -188,7 +244,7 @@ def _finite(groups: Sequence[ArrayLike]) -> list[NDArray[np.float64]]:
 
 
 def _score_axis(groups: Sequence[NDArray[np.float64]], threshold: float) -> _Axis:
-    good, _, calibration = groups
+    good, *_, calibration = groups
     values = np.concatenate([*groups, [threshold]])
     low, high = float(values.min()), float(values.max())
     if low == high:
