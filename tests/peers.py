@@ -27,7 +27,7 @@ DEBIAN_PYTHON = "/usr/bin/python3"
 
 def needs(module: str, extra: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(
-        importlib.util.find_spec(module) is None, reason=f"needs fre[{extra}]"
+        importlib.util.find_spec(module) is None, reason=f"needs fre-vision[{extra}]"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnxruntime
@@ -22,6 +23,8 @@ def test_the_facts_are_those_of_this_machine() -> None:
     assert f"onnxruntime {onnxruntime.__version__}" in found["packages"].value
     assert found["cores"].value.split(",")[0] == str(available_cores())
     assert found["runtimes"].value.startswith("onnxruntime")
+    installed = find_spec("kornia_rs") is not None
+    assert found["PNG decoder"].value.startswith("kornia-rs" if installed else "Pillow")
     assert not any(fact.problem for fact in found.values())
 
 

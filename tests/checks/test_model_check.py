@@ -42,7 +42,7 @@ def test_a_runtime_that_computes_something_else_is_named(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not OPENVINO:
-        pytest.skip("needs fre[openvino]")
+        pytest.skip("needs fre-vision[openvino]")
     true_open = model_check.open_runtime
 
     def shifted(*arguments: object, runtime: str, **options: object) -> object:

@@ -35,7 +35,7 @@ def test_the_health_check_of_the_container_asks_the_service(tmp_path: Path) -> N
     from serving import NEEDED, Server
 
     for package in NEEDED:
-        pytest.importorskip(package, reason="needs fre[serve]")
+        pytest.importorskip(package, reason="needs fre-vision[serve]")
     found = re.search(r'CMD \["python", "-c", "(.*)"\]', (DEPLOY / "Dockerfile").read_text())
     assert found is not None
     with Server(tmp_path) as server:

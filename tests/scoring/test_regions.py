@@ -238,3 +238,33 @@ def test_infinite_values_and_thresholds():
 def test_find_regions_refuses(anomaly_map, threshold, size, message):
     with pytest.raises(OptionError, match=message):
         find_regions(np.array(anomaly_map, dtype=np.float32), threshold, size)
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=12),
+        elements=st.integers(-3, 3),
+    ),
+    hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=5),
+        elements=st.floats(-100, 100, width=32),
+    ),
+)
+def test_peaks_and_layers_agree_with_the_pixels_of_each_region(anomaly_map, part):
+    labels, n = label(anomaly_map >= 1)
+    y, x = np.indices(anomaly_map.shape)
+    rows = np.floor((y + 0.5) * part.shape[0] / anomaly_map.shape[0] + 1e-9).astype(int)
+    columns = np.floor((x + 0.5) * part.shape[1] / anomaly_map.shape[1] + 1e-9).astype(int)
+    expected = {}
+    for number in range(1, n + 1):
+        inside = labels == number
+        peak = anomaly_map[inside].max()
+        first = np.argmax((inside & (anomaly_map == peak)).ravel())
+        expected[first % x.shape[1], first // x.shape[1]] = part[rows, columns][inside].mean()
+    regions = find_regions(anomaly_map, 1.0, anomaly_map.shape, {"part": part})
+    assert {region.peak_xy for region in regions} == set(expected)
+    for region in regions:
+        assert region.layers["part"] == pytest.approx(expected[region.peak_xy], abs=1e-4)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fre.errors import FREError
+from fre.images.png import fast_decoder
 from fre.parallel import available_cores
 from fre.runtimes.measure import package_version, processor
 from fre.runtimes.runtime import available_runtimes
@@ -26,6 +27,7 @@ PACKAGES = (
     "onnxruntime",
     "onnx",
     "openvino",
+    "kornia-rs",
     "torch",
     "fastapi",
     "uvicorn",
@@ -67,6 +69,7 @@ def machine_facts() -> Iterator[Fact]:
     yield Fact("cores", f"{cores}{limit}")
     yield Fact("memory", _memory())
     yield Fact("runtimes", ", ".join(available_runtimes()))
+    yield Fact("PNG decoder", _png_decoder())
     yield _cache()
     yield _disk("disk", Path.cwd())
     yield Fact("cameras", _cameras())
@@ -78,6 +81,14 @@ def _memory() -> str:
         total, free = (int(found[key]) / 1e6 for key in ("MemTotal", "MemAvailable"))
         return f"{total:.1f} GB, {free:.1f} GB of it available"
     return "not known on this system"
+
+
+def _png_decoder() -> str:
+    if fast_decoder() is not None:
+        return "kornia-rs; Pillow for PNGs that are not 8-bit grey or RGB"
+    return (
+        "Pillow; pip install fre-vision[fast] adds kornia-rs, which decodes the same pixels faster"
+    )
 
 
 def _cache() -> Fact:

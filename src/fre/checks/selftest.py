@@ -136,7 +136,7 @@ class _Run:
     def serve(self) -> str:
         absent = [name for name in SERVE_NEEDS if importlib.util.find_spec(name) is None]
         if absent:
-            raise _SkippedError(f"{absent[0]} is not installed: pip install 'fre[serve]'")
+            raise _SkippedError(f"{absent[0]} is not installed: pip install 'fre-vision[serve]'")
         images = self.tested[:8]
         with _Service(self.file.parent) as service:
             scores = [service.score("plate", image) for image in images]

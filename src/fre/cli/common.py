@@ -168,14 +168,16 @@ def note_left_out(folder: Path) -> None:
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Show a bar on stderr for work of more than a second, if stderr is a terminal."""
-    from tqdm import tqdm
-
     bar: Any = None
 
     def show(task: str, done: int, total: int) -> None:
         nonlocal bar
         interruption.check()
+        if not sys.stderr.isatty():
+            return
         if bar is None or bar.desc != task:
+            from tqdm import tqdm
+
             if bar is not None:
                 bar.close()
             bar = tqdm(desc=task, total=total, unit=" images", disable=None, delay=0.5)

@@ -162,11 +162,15 @@ def _predict_on_ray(
 
 def _images_of(source: Path) -> list[Path]:
     """Return the images of a folder or a list, or the one image that is named."""
-    from fre.datasets import LIST_SUFFIXES, listed_images
     from fre.images.decode import find_images
+    from fre.storage.listing import SUFFIXES
 
-    is_list = source.suffix.lower() in LIST_SUFFIXES and source.is_file()
-    return listed_images(source) if is_list else find_images(source)
+    if source.is_file() and source.suffix.lower() not in SUFFIXES:
+        from fre.datasets import LIST_SUFFIXES, listed_images
+
+        if source.suffix.lower() in LIST_SUFFIXES:
+            return listed_images(source)
+    return find_images(source)
 
 
 def _predict_here(

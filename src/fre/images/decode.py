@@ -1,7 +1,8 @@
 """Find, decode, orient and resize: any image file becomes uint8 RGB (H, W, 3).
 
 Training and prediction share these functions, so that a model is scored on what it was fitted on.
-Pillow decodes: it refuses a truncated file where other decoders fill the rest with grey.
+Pillow decodes: it refuses a truncated file where other decoders fill the rest with grey. Plain PNG
+files are decoded by kornia-rs where it is installed (see `fre.images.png`), to the same pixels.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from fre.images.formats import (
 )
 from fre.images.geometry import FULL_RANGE, Decoding
 from fre.images.jpeg import reduction, softened
+from fre.images.png import decoded as png_pixels
 from fre.parallel import in_order
 from fre.storage import listing as folders
 from fre.storage.files import open_regular
@@ -134,6 +136,8 @@ def _decode(
     """Return an upright image, uint8 (h, w, 3), and its original height and width."""
     with open_image(source, name) as image:
         deep = is_deep_colour(image)
+        if image.format == "PNG" and (plain := png_pixels(image.fp)) is not None:  # type: ignore[attr-defined]
+            return _plain(plain, decoding)
         if image.format == "TIFF":
             # Pillow turns a TIFF upright itself, as it loads it.
             image.load()
@@ -144,6 +148,21 @@ def _decode(
             with open_low_bytes(source, name) as low:
                 image = deep_colour(image, low, decoding.bits)
         return _upright(image, orientation, decoding)
+
+
+def _plain(
+    pixels: NDArray[np.uint8], decoding: Decoding
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Resize decoded pixels, (H, W) or (H, W, 3), that are upright."""
+    original = (pixels.shape[0], pixels.shape[1])
+    size = decoding.size_of(original)
+    if size is not None and size != original:
+        pixels = np.asarray(_resized(Image.fromarray(pixels), (size[1], size[0]), None))
+    return _three_channels(pixels), original
+
+
+def _three_channels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.stack([pixels] * 3, axis=2) if pixels.ndim == 2 else pixels
 
 
 def _upright(
@@ -161,9 +180,7 @@ def _upright(
     if orientation in UPRIGHT:
         # Turning the small image costs less than turning the large one.
         pixels = np.asarray(Image.fromarray(pixels).transpose(UPRIGHT[orientation]))
-    if pixels.ndim == 2:
-        pixels = np.stack([pixels] * 3, axis=2)
-    return pixels, original
+    return _three_channels(pixels), original
 
 
 def _load(
@@ -192,12 +209,7 @@ def _from_memory(
             # A copy: Pillow would keep the caller's image at the reduced scale.
             return _upright(*_opened(image), decoding)
     with image_errors(None):
-        pixels = check_array(image, decoding.bits)
-    original = (pixels.shape[0], pixels.shape[1])
-    size = decoding.size_of(original)
-    if size is None or original == size:
-        return pixels, original
-    return np.asarray(_resized(Image.fromarray(pixels), (size[1], size[0]), None)), original
+        return _plain(check_array(image, decoding.bits), decoding)
 
 
 def _opened(image: Image.Image) -> tuple[Image.Image, int]:

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
 from fre.errors import ImageError, InputError, OptionError
 from fre.images.jpeg import count_scans
+from fre.images.png import is_plain
 from fre.storage.files import open_regular
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
@@ -168,6 +169,9 @@ MOST_EXIF = 1 << 20
 
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an opened file as it is stored, 1 to 8; 1 is upright."""
+    file: Any = getattr(image, "fp", None)
+    if image.format == "PNG" and file and not file.closed and is_plain(file):
+        return 1  # Pillow would decode the whole file to look for an orientation after the pixels.
     if image.format == "TIFF":
         stored = image.tag_v2.get(ORIENTATION_TAG, 1)  # type: ignore[attr-defined]
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -42,8 +41,10 @@ def rounds(at_least: int, at_most: int, seconds: float) -> Iterator[None]:
 
 def package_version(package: str) -> str | None:
     """Return the version of an installed package; ``None`` if it is not installed by this name."""
-    with suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
+    from importlib.metadata import PackageNotFoundError, version
+
+    with suppress(PackageNotFoundError):
+        return version(package)
     return None
 
 

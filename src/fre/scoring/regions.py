@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import OptionError
-from fre.images.resize import row_bands
 from fre.types import FloatArray, MaskArray
 
 IndexArray = NDArray[np.intp]
@@ -37,15 +36,11 @@ def label(mask: MaskArray) -> tuple[NDArray[np.int32], int]:
         raise OptionError(
             f"mask must be a bool array (H, W), found {mask.dtype} of shape {mask.shape}"
         )
-    starts, ends = _runs(mask)
-    root = _components(len(starts), *_touching(starts, ends, stride=mask.shape[1] + 1))
-    is_root = root == np.arange(len(root))
-    # Roots are the smallest run of their component, so counting them in order numbers the
-    # components by their first pixel.
-    number = np.cumsum(is_root, dtype=np.int32)[root]
+    runs = _Runs.of(mask)
+    component = runs.components()
     labels = np.zeros(mask.shape, dtype=np.int32)
-    labels[mask] = np.repeat(number, ends - starts)
-    return labels, int(np.count_nonzero(is_root))
+    labels[mask] = np.repeat(component.astype(np.int32) + 1, runs.right - runs.left)
+    return labels, int(component.max(initial=-1)) + 1
 
 
 PEAK_SHARE = 0.75
@@ -83,7 +78,7 @@ def find_regions(
         anomaly_map: float32, (h, w); infinities are allowed.
         threshold: smallest value of a region, on the scale of the map.
         image_size: height and width of the original image.
-        layer_maps: float32 (h', w') each, parts of which the map is the sum; of any size.
+        layer_maps: float32 (h', w') each, finite, parts of which the map is the sum; of any size.
 
     Returns:
         The regions by their peak, highest first; equal peaks in raster order of the regions'
@@ -99,7 +94,7 @@ def find_regions(
     mask = values >= _rounded_up(threshold, values.dtype)
     if not mask.any():
         return ()
-    found = _measure(values, *label(mask), layer_maps or {})
+    found = _measure(values, _Runs.of(mask), layer_maps or {})
     map_height, map_width = values.shape
     regions = []
     for i in np.argsort(-found.peak, kind="stable"):
@@ -154,53 +149,106 @@ class _Measured(NamedTuple):
     layers: dict[str, NDArray[np.float64]]
 
 
-def _measure(
-    values: FloatArray,
-    labels: NDArray[np.int32],
-    count: int,
-    layer_maps: Mapping[str, FloatArray],
-) -> _Measured:
-    """Measure labelled regions.
+class _Runs(NamedTuple):
+    """Horizontal runs of a mask in raster order, arrays (number of runs,).
+
+    A run is row y, columns [left, right).
+    """
+
+    y: IndexArray
+    left: IndexArray
+    right: IndexArray
+
+    @classmethod
+    def of(cls, mask: MaskArray) -> _Runs:
+        """Find the runs of a mask, bool (H, W)."""
+        height, width = mask.shape
+        # The extra column keeps a run from going on into the next row.
+        padded = np.zeros(1 + height * (width + 1), dtype=np.bool_)
+        padded[1:].reshape(height, width + 1)[:, :width] = mask
+        edges = np.flatnonzero(padded[1:] != padded[:-1])
+        y, left = np.divmod(edges[::2], width + 1)
+        return cls(y, left, edges[1::2] - y * (width + 1))
+
+    def components(self) -> IndexArray:
+        """Return the component of each run, from 0 in the order of the components' first runs."""
+        stride = int(self.right.max(initial=0)) + 1
+        starts, ends = self.y * stride + self.left, self.y * stride + self.right
+        root = _components(len(starts), *_touching(starts, ends, stride))
+        # Roots are the smallest run of their component, so counting them in order numbers the
+        # components by their first pixel.
+        is_root = root == np.arange(len(root))
+        return np.asarray((np.cumsum(is_root) - 1)[root])
+
+
+def _measure(values: FloatArray, runs: _Runs, layer_maps: Mapping[str, FloatArray]) -> _Measured:
+    """Measure the regions of a map: time and memory grow with the number of runs, not of pixels.
 
     Args:
         values: the map, (h, w).
-        labels: (h, w), from `label`.
-        count: number of regions.
+        runs: runs of the map's mask; at least one.
         layer_maps: parts of the map, of any size.
     """
-    area = np.zeros(count, np.intp)
-    mean_x, mean_y = np.zeros((2, count))
-    left, top = np.full((2, count), np.iinfo(np.intp).max, np.intp)
-    right, bottom, peak_x, peak_y = np.zeros((4, count), np.intp)
-    peak = np.full(count, -np.inf)
-    sums = {name: np.zeros(count) for name in layer_maps}
-    # In bands: the coordinates of all pixels would take many times the size of a large map.
-    for rows in row_bands((values.shape[0], values.shape[1])):
-        inside = labels[rows] > 0
-        y, x = np.nonzero(inside)
-        y += rows.start
-        member = labels[rows][inside] - 1
-        value = values[rows][inside].astype(np.float64)
-
-        new = area == 0
-        area += np.bincount(member, minlength=count)
-        mean_x += np.bincount(member, weights=x, minlength=count)
-        mean_y += np.bincount(member, weights=y, minlength=count)
-        for position, low, high in ((x, left, right), (y, top, bottom)):
-            np.minimum.at(low, member, position)
-            np.maximum.at(high, member, position + 1)
-        before = peak.copy()
-        np.maximum.at(peak, member, value)
-        at_peak = np.flatnonzero((value == peak[member]) & (new | (peak > before))[member])
-        higher, first = np.unique(member[at_peak], return_index=True)
-        peak_x[higher], peak_y[higher] = x[at_peak[first]], y[at_peak[first]]
-        for name, part in layer_maps.items():
-            sampled = _sampled(part, y, x, values.shape)
-            sums[name] += np.bincount(member, weights=sampled, minlength=count)
-    layers = {name: total / area for name, total in sums.items()}
+    component = runs.components()
+    # Runs by component, each in raster order, and the first run of each component.
+    order = np.argsort(component, kind="stable")
+    component = component[order]
+    y, left, right = runs.y[order], runs.left[order], runs.right[order]
+    first = np.flatnonzero(np.diff(component, prepend=-1))
+    last = np.append(first[1:], len(component)) - 1
+    length = right - left
+    area = np.add.reduceat(length, first)
+    run_peak = _run_peaks(values, runs)[order]
+    peak = np.maximum.reduceat(run_peak, first)
+    at_peak = np.flatnonzero(run_peak == peak[component])
+    top_run = at_peak[np.diff(component[at_peak], prepend=-1) > 0]
+    layers = {
+        name: np.add.reduceat(_run_sums(part, y, left, right, values.shape), first) / area
+        for name, part in layer_maps.items()
+    }
     return _Measured(
-        area, mean_x / area, mean_y / area, left, top, right, bottom, peak, peak_x, peak_y, layers
+        area=area,
+        mean_x=np.add.reduceat(length * (left + right - 1), first) / (2 * area),
+        mean_y=np.add.reduceat(length * y, first) / area,
+        left=np.minimum.reduceat(left, first),
+        top=y[first],
+        right=np.maximum.reduceat(right, first),
+        bottom=y[last] + 1,
+        peak=peak.astype(np.float64),
+        peak_x=_columns(values, y[top_run], left[top_run], right[top_run], peak),
+        peak_y=y[top_run],
+        layers=layers,
     )
+
+
+def _run_peaks(values: FloatArray, runs: _Runs) -> FloatArray:
+    """Return the largest value of each run, without a copy of the map."""
+    row = runs.y * values.shape[1]
+    bounds = np.stack([row + runs.left, row + runs.right], axis=1).ravel()
+    if bounds[-1] == values.size:
+        bounds = bounds[:-1]
+    # Every other segment is the gap between two runs.
+    return np.maximum.reduceat(values.ravel(), bounds)[::2]
+
+
+def _columns(
+    values: FloatArray, y: IndexArray, left: IndexArray, right: IndexArray, wanted: FloatArray
+) -> IndexArray:
+    """Return the first column of each run that has a wanted value; each run has it."""
+    run, x = _ranges(left, right)
+    found = np.flatnonzero(values[y[run], x] == wanted[run])
+    return x[found[np.diff(run[found], prepend=-1) > 0]]
+
+
+def _run_sums(
+    part: FloatArray, y: IndexArray, left: IndexArray, right: IndexArray, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Return the sum of a smaller map under the centres of each run's pixels."""
+    rows = (2 * y + 1) * part.shape[0] // (2 * shape[0])
+    columns = (2 * np.arange(shape[1]) + 1) * part.shape[1] // (2 * shape[1])
+    sums = np.zeros((part.shape[0], shape[1] + 1))
+    np.cumsum(part[:, columns], axis=1, dtype=np.float64, out=sums[:, 1:])
+    return np.asarray(sums[rows, right] - sums[rows, left])
 
 
 def _rounded_up(threshold: float, dtype: np.dtype[np.floating]) -> np.floating:
@@ -216,35 +264,22 @@ def _rounded_up(threshold: float, dtype: np.dtype[np.floating]) -> np.floating:
     return rounded
 
 
-def _sampled(
-    part: FloatArray, y: IndexArray, x: IndexArray, shape: tuple[int, ...]
-) -> NDArray[np.float64]:
-    """Return the values of a smaller map under the centres of some pixels."""
-    rows = (2 * y + 1) * part.shape[0] // (2 * shape[0])
-    columns = (2 * x + 1) * part.shape[1] // (2 * shape[1])
-    return np.asarray(part[rows, columns], np.float64)
-
-
-def _runs(mask: MaskArray) -> tuple[IndexArray, IndexArray]:
-    """First and one-past-last position of every horizontal run, in raster order.
-
-    A position is y * (W + 1) + x: the extra column keeps a run from going on into the next row.
-    """
-    height, width = mask.shape
-    padded = np.zeros((height, width + 1), dtype=np.int8)
-    padded[:, :width] = mask
-    steps = np.diff(padded.ravel(), prepend=np.int8(0))
-    return np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
-
-
 def _touching(starts: IndexArray, ends: IndexArray, stride: int) -> tuple[IndexArray, IndexArray]:
     """Pairs (run, run of the row above) that touch at a side or a corner."""
     first = np.searchsorted(ends, starts - stride, side="left")
     stop = np.searchsorted(starts, ends - stride, side="right")
-    count = stop - first
-    lower = np.repeat(np.arange(len(starts)), count)
-    within = np.arange(len(lower)) - np.repeat(np.cumsum(count) - count, count)
-    return lower, first[lower] + within
+    return _ranges(first, stop)
+
+
+def _ranges(start: IndexArray, stop: IndexArray) -> tuple[IndexArray, IndexArray]:
+    """Return all integers of some ranges [start, stop): the number of the range, and the integer.
+
+    Empty ranges, also those whose stop is below their start, give nothing.
+    """
+    count = np.maximum(stop - start, 0)
+    member = np.repeat(np.arange(len(start)), count)
+    within = np.arange(len(member)) - np.repeat(np.cumsum(count) - count, count)
+    return member, start[member] + within
 
 
 def _components(n: int, u: IndexArray, v: IndexArray) -> IndexArray:

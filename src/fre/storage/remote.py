@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from fre.errors import DatasetError, ImageError, MissingDependencyError, OptionError, OutputError
 from fre.storage.files import remove_leftovers, write_atomic
@@ -47,6 +45,10 @@ def locate(source: str) -> Location:
     if not is_url(source):
         return Path(source)
     if source.lower().startswith("file://"):
+        # Takes a tenth of the imports of a prediction.
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname
+
         return Path(url2pathname(urlsplit(source).path))
     return source
 
