@@ -5,7 +5,8 @@
 
 All read the same files and give uint8 RGB at 256 x 256, on one thread, in turns; printed are
 medians of the processor time of that thread, and ratios of pairs. fre decodes plain PNG files by
-kornia-rs (`fre[fast]`), all others by Pillow. Then each gets files that are damaged or unusual.
+kornia-rs (`fre-vision[fast]`), all others by Pillow. Then each gets files that are damaged or
+unusual.
 """
 
 from __future__ import annotations

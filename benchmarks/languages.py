@@ -91,7 +91,7 @@ def javascript(folder: Path) -> Program:
 def cpp(folder: Path) -> Program:
     """The C++ program, compiled with the headers and libraries of OpenVINO's wheel."""
     if importlib.util.find_spec("openvino") is None:
-        raise MissingToolError("needs fre[openvino]")
+        raise MissingToolError("needs fre-vision[openvino]")
     for tool in ("cmake", "c++"):
         if shutil.which(tool) is None:
             raise MissingToolError(f"needs {tool}: apt install cmake g++ libstb-dev")
@@ -115,7 +115,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 def page(folder: Path) -> Iterator[Program]:
     """The page, in Chromium, served from a port of this machine."""
     if importlib.util.find_spec("playwright") is None:
-        raise MissingToolError("needs fre[test-page]")
+        raise MissingToolError("needs fre-vision[test-page]")
     if CHROMIUM is None:
         raise MissingToolError("needs Chromium: apt install chromium")
     from playwright.sync_api import sync_playwright

@@ -28,8 +28,8 @@ def info(model: Path, verbose: bool, check: bool, json_file: str | None) -> int:
     """Show the contents of a model file.
 
     \b
-    fre info part.onnx
-    fre info --check part.onnx
+    Example: fre info part.onnx
+             fre info --check part.onnx
     """
     if check:
         return _check(model, json_file)

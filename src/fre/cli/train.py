@@ -75,7 +75,7 @@ ODD_ADVICE = (
     "--preset",
     type=click.Choice(["default", "fast", "accurate", "reference"]),
     metavar="NAME",
-    help="default, fast (smaller input), accurate (larger input) or reference.",
+    help="default, fast (small input), accurate (large input), reference.",
 )
 @click.option(
     "--size",
