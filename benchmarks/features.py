@@ -3,11 +3,13 @@
     python benchmarks/features.py FOLDER [--count 200] [--repeats 5] [--side 512]
 
 The images of FOLDER are stretched to squares and written anew as JPEG and PNG of several sizes, in
-grey and in colour. `files to features` is what training does first: read, decode, resize, run the
+grey and in colour (green and blue are the grey image, shifted by one and two pixels), PNG also in
+grey stored as RGB. `files to features` is what training does first: read, decode, resize, run the
 network, keep the features and a thumbnail. `bare` is ONNX Runtime as it comes, all cores in one run
 after another, on tensors that lie in memory, at the batch size that suits it best; `decoding` reads
 the files on all cores and does nothing else. All take turns; printed are medians of milliseconds an
-image, and the least and the most.
+image, and the least and the most. With `--processor-time`, for a machine with other work, they are
+processor time of all cores together; `bare` then runs on one thread, which waits for no other.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 import click
 import numpy as np
 import onnxruntime as ort
-from PIL import Image
+from PIL import Image, ImageChops
 
 from fre import FRE
 from fre.backbones import get_backbone
@@ -35,11 +37,19 @@ from measuring import Summary, machine, machine_text, repeated, table
 
 KINDS = (
     *(("jpg", side, mode) for mode in ("L", "RGB") for side in (256, 512, 640, 1024, 2048)),
-    *(("png", side, mode) for mode in ("L", "RGB") for side in (512, 1024)),
+    *(("png", side, mode) for mode in ("L", "3L", "RGB") for side in (512, 1024)),
 )
-COLOURS = {"L": "grey", "RGB": "colour"}
+COLOURS = {"L": "grey", "3L": "grey as RGB", "RGB": "colour"}
 BATCHES = (1, 4, 16)
-PACKAGES = ("onnxruntime", "numpy", "pillow")
+PACKAGES = ("onnxruntime", "numpy", "pillow", "kornia-rs")
+
+
+def coloured(image: Image.Image, mode: str) -> Image.Image:
+    grey = image.convert("L")
+    if mode == "L":
+        return grey
+    shifts = (0, 0, 0) if mode == "3L" else (0, 1, 2)
+    return Image.merge("RGB", [ImageChops.offset(grey, shift) for shift in shifts])
 
 
 def written(
@@ -49,22 +59,23 @@ def written(
     files = []
     for number, image in enumerate(images):
         files.append(folder / f"{mode}-{side}-{number}.{suffix}")
-        image.convert(mode).resize((side, side)).save(files[-1], **options)
+        coloured(image.resize((side, side)), mode).save(files[-1], **options)
     return files
 
 
-def timed(work: Callable[[], object], count: int) -> float:
-    began = time.perf_counter()
+def timed(work: Callable[[], object], count: int, clock: Callable[[], float]) -> float:
+    began = clock()
     work()
-    return (time.perf_counter() - began) / count * 1e3
+    return (clock() - began) / count * 1e3
 
 
 class Bare:
-    """The backbone alone, in a session with no options but ONNX Runtime's own."""
+    """The backbone alone, in a session with no options but ONNX Runtime's own, and the threads."""
 
-    def __init__(self, extractor: FeatureExtractor, count: int) -> None:
-        data = extractor.network.SerializeToString()
-        self.session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    def __init__(self, extractor: FeatureExtractor, count: int, threads: int) -> None:
+        data, options = extractor.network.SerializeToString(), ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         self.input = self.session.get_inputs()[0].name
         shape = (max(BATCHES), 3, *extractor.geometry.size)
         self.tensor = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -83,23 +94,34 @@ class Bare:
 @click.option("--preset", default="reference", show_default=True)
 @click.option("--size", default=256, show_default=True, help="Of the input.")
 @click.option("--side", "sides", type=int, multiple=True, help="Of the files; otherwise all.")
+@click.option("--format", "formats", multiple=True, help="jpg or png; otherwise both.")
+@click.option("--processor-time", is_flag=True, help="Count processor time.")
 def main(
-    folder: Path, count: int, repeats: int, preset: str, size: int, sides: tuple[int, ...]
+    folder: Path,
+    count: int,
+    repeats: int,
+    preset: str,
+    size: int,
+    sides: tuple[int, ...],
+    formats: tuple[str, ...],
+    processor_time: bool,
 ) -> None:
     """Measure on the images of FOLDER."""
     backbone = get_backbone("efficientnet_lite0")
     extractor = FRE("efficientnet_lite0", preset=preset, size=size)._extractor(backbone)
     sources = find_images(folder)
     images = [Image.fromarray(read_image(path)) for path in sources[:count]]
-    bare = Bare(extractor, count)
+    bare = Bare(extractor, count, threads=int(processor_time))
+    clock = time.process_time if processor_time else time.perf_counter
     print(
         f"{count} images of {folder.name}, efficientnet_lite0 at {size} x {size}, {preset} preset; "
-        f"{repeats} rounds in turn, milliseconds an image.\n\n{machine_text(machine(PACKAGES))}\n"
+        f"{repeats} rounds in turn, milliseconds {'of a processor ' * processor_time}an image.\n\n"
+        f"{machine_text(machine(PACKAGES))}\n"
     )
     rows = []
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(available_cores()) as pool:
         for suffix, side, mode in KINDS:
-            if sides and side not in sides:
+            if (sides and side not in sides) or (formats and suffix not in formats):
                 continue
             files = repeated(written(images, Path(scratch), suffix, side, mode), count)
 
@@ -116,7 +138,7 @@ def main(
             found: dict[str, list[float]] = {name: [] for name in works}
             for _ in range(repeats):
                 for name, work in works.items():
-                    found[name].append(timed(work, count))
+                    found[name].append(timed(work, count, clock))
             best = min((f"bare {n}" for n in BATCHES), key=lambda name: median(found[name]))
             ratios = [f / b for f, b in zip(found["features"], found[best], strict=True)]
             columns = (found["decoding"], found["features"], found[best], ratios)

@@ -247,3 +247,33 @@ def test_an_interruption_is_no_failure_of_the_decoder(monkeypatch: pytest.Monkey
     monkeypatch.setattr(png, "fast_decoder", lambda: interrupted)
     with pytest.raises(KeyboardInterrupt):
         decode_resized(saved(Image.new("L", (4, 3), 9)), None, name="a.png")
+
+
+@pytest.mark.parametrize("size", [(3, 4), (17, 5), (64, 70)])
+def test_grey_as_rgb_is_resized_as_colour_is(size: tuple[int, int]) -> None:
+    grey = np.random.default_rng(1).integers(0, 256, (41, 53), np.uint8)
+    colour = np.stack([grey] * 3, axis=2)
+    odd = colour.copy()
+    odd[40, 52, 2] ^= 1
+    for pixels in (colour, odd):
+        image = Image.fromarray(pixels)
+        expected = image.resize((size[1], 41), Image.Resampling.BILINEAR)
+        expected = expected.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        for source in (pixels, saved(image)):
+            found = (
+                decode_resized(source, size, name="a.png")
+                if isinstance(source, bytes)
+                else read_resized(source, size)
+            )
+            np.testing.assert_array_equal(found[0], np.asarray(expected))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 20), st.integers(1, 70), st.data())
+def test_equal_channels(height: int, width: int, data: st.DataObject) -> None:
+    grey = np.random.default_rng(height).integers(0, 256, (height, width, 1), np.uint8)
+    pixels = np.repeat(grey, 3, axis=2)
+    assert decode._equal_channels(pixels)
+    at = tuple(data.draw(st.integers(0, side - 1)) for side in pixels.shape)
+    pixels[at] ^= 1 << data.draw(st.integers(0, 7))
+    assert not decode._equal_channels(pixels)
