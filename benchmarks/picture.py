@@ -48,11 +48,7 @@ def tiles(model: Model, sample: Sample, prediction: Prediction) -> tuple[Tile, T
     mask = load_mask(sample, prediction.image_size)
     if mask is not None and mask.any():
         picture = outline(picture, mask)
-    decision = "defect" if prediction.anomalous else "good"
-    return (image, sample.kind), (
-        picture,
-        f"{decision}, score {prediction.score + 0.0:,.1f}",
-    )
+    return (image, sample.kind), (picture, f"score {round(prediction.score, 1) + 0.0:,.1f}")
 
 
 @click.command()
