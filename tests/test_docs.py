@@ -68,7 +68,7 @@ def test_the_cli_reference_is_up_to_date() -> None:
 
 
 def test_the_rest_reference_is_up_to_date() -> None:
-    pytest.importorskip("fastapi", reason="needs fre[serve]")
+    pytest.importorskip("fastapi", reason="needs fre-vision[serve]")
     module = maker("make_rest")
     assert module.FILE.read_text() == module.reference(), "run: python docs/make_rest.py"
 
