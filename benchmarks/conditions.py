@@ -1,10 +1,11 @@
 """How a change of light, focus or position after training moves the scores of good parts.
 
-    python benchmarks/conditions.py MODEL DATASET [MODEL DATASET ...]
+    python benchmarks/conditions.py MODEL DATASET [MODEL DATASET ...] [--picture FILE]
 
 The good test images of a dataset are changed as a moved lamp, a lens out of focus or a shifted part
 would change them, and scored by the model. The table gives the median score and the share of good
-images that alarm. A shifted or turned image is filled with the pixels of its border.
+images that alarm. A shifted or turned image is filled with the pixels of its border. The picture
+shows the changes of a good image of the first dataset, and their heat maps.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from PIL import Image, ImageFilter
 from fre import load
 from fre.datasets import open_dataset, require_test
 from fre.images.decode import read_image
+from fre.report.heatmaps import Tile, contact_sheet, overlay
 from fre.types import ImageArray
 from measuring import evenly, table
 
@@ -69,6 +71,14 @@ CHANGES: dict[str, Change] = {
     "turned by 5 degrees": moved(angle=5.0),
 }
 
+DRAWN = (
+    "as it was",
+    "light +20 %",
+    "blur, 1/200 of the longer side",
+    "shifted by 5 % of the width",
+    "turned by 5 degrees",
+)
+
 
 def scored(model_file: Path, dataset: Path, count: int) -> dict[str, tuple[float, float]]:
     """Return the median score and the share of alarms under each change."""
@@ -83,10 +93,32 @@ def scored(model_file: Path, dataset: Path, count: int) -> dict[str, tuple[float
     return results
 
 
+def picture(model_file: Path, dataset: Path) -> ImageArray:
+    """Draw a good test image of median score under some changes, and the heat maps below."""
+    model = load(model_file)
+    good = [sample.path for sample in require_test(open_dataset(dataset)) if sample.good]
+    by_score = sorted(model.predict_many(evenly(good, 21)), key=lambda p: p.score)
+    path = by_score[len(by_score) // 2].path
+    assert path is not None
+    image = read_image(path)
+    above: list[Tile] = []
+    below: list[Tile] = []
+    for name in DRAWN:
+        changed = CHANGES[name](image)
+        prediction = model.predict(changed)
+        above.append((changed, name.partition(",")[0].removesuffix(" of the width")))
+        heat = overlay(changed, prediction.anomaly_map, model.map_range)
+        below.append((heat, f"score {round(prediction.score, 1) + 0.0:.1f}"))
+    return contact_sheet([*above, *below], columns=len(DRAWN), cell=200)
+
+
 @click.command()
 @click.argument("pairs", type=click.Path(path_type=Path, exists=True), nargs=-1, required=True)
 @click.option("--count", default=40, help="Good test images of each dataset.")
-def main(pairs: tuple[Path, ...], count: int) -> None:
+@click.option(
+    "--picture", "drawing", type=click.Path(path_type=Path, dir_okay=False), help="PNG to write."
+)
+def main(pairs: tuple[Path, ...], count: int, drawing: Path | None) -> None:
     """Print the table as Markdown."""
     if len(pairs) % 2:
         raise click.UsageError("expected pairs of a model file and its dataset")
@@ -99,6 +131,8 @@ def main(pairs: tuple[Path, ...], count: int) -> None:
         for name in CHANGES
     ]
     click.echo(table(["", *found], rows))
+    if drawing is not None:
+        Image.fromarray(picture(*pairs[:2])).save(drawing, optimize=True)
 
 
 if __name__ == "__main__":
