@@ -102,7 +102,7 @@ def test_the_readme_names_every_command() -> None:
 
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        for target in re.findall(r"(?:\]\(|src=\")(?!http)([^)#\"]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
