@@ -11,10 +11,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
 
+import fre
 from conftest import texture
 from fitted_models import defective
 from fre import FRE
@@ -57,13 +59,47 @@ SCRIPT_LINES = [
 MENTIONS = [line for line in inline_commands() if re.match(r"fre [a-z]", line)]
 
 
-def test_the_cli_reference_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("make_cli", ROOT / "docs" / "make_cli.py")
+def maker(name: str) -> ModuleType:
+    """The module in docs that writes a reference page."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_cli_reference_is_up_to_date() -> None:
+    module = maker("make_cli")
     assert module.FILE.read_text() == module.reference(), "run: python docs/make_cli.py"
+
+
+def test_the_rest_reference_is_up_to_date() -> None:
+    pytest.importorskip("fastapi", reason="needs fre-vision[serve]")
+    module = maker("make_rest")
+    assert module.FILE.read_text() == module.reference(), "run: python docs/make_rest.py"
+
+
+def test_the_readme_is_short_and_installs_first() -> None:
+    """`.ci/run` runs the first two lines of the README that begin with pip install."""
+    lines = README.splitlines()
+    assert len(lines) <= 130
+    assert [line for line in lines if line.startswith("pip install")] == [
+        "pip install . && fre demo",
+        "pip install '.[test]' && pytest",
+    ]
+
+
+def test_the_site_has_every_page_once() -> None:
+    named = re.findall(r"^ +- [^:]+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_the_python_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    for name in set(fre.__all__) - {"__version__"}:
+        public = getattr(fre, name)
+        assert re.search(rf"^::: {public.__module__}(\.{name})?$", page, re.M), name
 
 
 def test_the_readme_names_every_command() -> None:
@@ -84,7 +120,7 @@ def test_extras_are_those_of_the_distribution() -> None:
 
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        for target in re.findall(r"(?:\]\(|src=\")(?!http)([^)#\"]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
