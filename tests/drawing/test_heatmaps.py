@@ -26,7 +26,7 @@ def constant(value: float, shape: tuple[int, int] = (12, 20)) -> np.ndarray:
 
 
 def test_colours_end_at_the_control_points() -> None:
-    values = np.array([[-5, 1, 2, 3, 1e30, np.inf, -np.inf]], np.float32)
+    values = np.array([[-5, 1, np.sqrt(3), 3, 1e30, np.inf, -np.inf]], np.float32)
     colours = colorize(values, SCALE)
     assert colours.shape == (1, 7, 3)
     assert colours.dtype == np.uint8
@@ -67,6 +67,13 @@ def test_the_scale_is_absolute() -> None:
     assert (calm_overlay[0] != wild_overlay[0]).any()
 
 
+def test_steps_are_of_the_logarithm_where_the_scale_is_above_0() -> None:
+    values = np.array([[0.5, 1, 2, 4, 8, 16]], np.float32)
+    of_map = colorize(values, (1, 8))[0]
+    of_logarithm = colorize(np.array([[0, 0, 1, 2, 3, 3]], np.float32), (0, 3))[0]
+    np.testing.assert_array_equal(of_map, of_logarithm)
+
+
 def test_overlay_of_a_clear_anomaly_is_80_percent_heat() -> None:
     black = np.zeros((2, 2, 3), np.uint8)
     expected = np.rint(0.8 * np.array(CONTROL_POINTS[-1]))
@@ -76,7 +83,7 @@ def test_overlay_of_a_clear_anomaly_is_80_percent_heat() -> None:
 
 
 def test_opacity_rises_with_the_value() -> None:
-    layer = heat_layer(np.linspace(1, 3, 51, dtype=np.float32)[None], SCALE)
+    layer = heat_layer(np.geomspace(1, 3, 51, dtype=np.float32)[None], SCALE)
     assert layer.shape == (1, 51, 4)
     alpha = layer[0, :, 3].astype(int)
     assert (np.diff(alpha) >= 0).all()

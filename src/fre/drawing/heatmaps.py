@@ -196,7 +196,11 @@ def contact_sheet(tiles: Sequence[Tile], columns: int = 4, cell: int = 256) -> I
 
 
 def _heat(anomaly_map: FloatArray, scale: Scale) -> FloatArray:
-    """Return the place of each value between low (0) and high (1): float32 (H, W)."""
+    """Return the place of each value between low (0) and high (1): float32 (H, W).
+
+    Logarithmic where ``low`` is above 0: a stain that is far outside still shows where it is worst,
+    and a scratch that is just outside still shows.
+    """
     low, high = scale
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise OptionError(f"scale of a heat map: expected low < high, got ({low}, {high})")
@@ -206,6 +210,9 @@ def _heat(anomaly_map: FloatArray, scale: Scale) -> FloatArray:
         raise OptionError("anomaly map: expected numbers, found NaN")
     # In float64: the scale of a model of equal images is too small for float32.
     values = anomaly_map.astype(np.float64)
+    if low > 0:
+        values = np.log(values.clip(low, high))
+        low, high = math.log(low), math.log(high)
     heat: FloatArray = ((values - low) / (high - low)).clip(0, 1).astype(np.float32)
     return heat
 

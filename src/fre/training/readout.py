@@ -25,7 +25,7 @@ from fre.types import FloatArray, MaskArray
 SCORED_ROWS = 128
 """Training inputs that are scored by the final scales, to see whether the model calls them good."""
 
-HEAT_RANGE = (0.5, 3.0)
+HEAT_RANGE = (0.5, 10.0)
 """Ends of the colour scale of heat maps, as multiples of the pixel threshold. Below the low end are
 nine in ten pixels of good images; between the ends are most peaks of real defects
 (docs/thresholds.md)."""

@@ -159,7 +159,7 @@ export class Train {
       : taken && !this.replacing.checked ? "Choose another name, or replace the model."
       : this.samples.checked ? null
       : n === 0 ? "Add good images first."
-      : n < 2 ? "At least two images are needed."
+      : n < 3 ? "At least three images are needed."
       : size > limit ? `These are ${format.bytes(size)}; the service takes ${format.bytes(limit)} at once.` : null;
     this.start.disabled = wrong !== null || this.sending;
     this.checkImages.disabled = n < 3 || size > limit || this.sending || this.checking === true;
