@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import fre
-from peers import Mosquitto, Receiver, Rtsp, Subscriber, pixels_of, write_video
+from line_peers import Mosquitto, Receiver, Rtsp, Subscriber, pixels_of, write_video
 from serving import Server
 
 TOPIC = "line1/part"

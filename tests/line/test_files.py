@@ -12,7 +12,7 @@ import pytest
 
 from fre.errors import OutputError
 from fre.line.sinks.files import CSV_COLUMNS, CsvFile, LinesFile, Stdout
-from peers import wait_for
+from line_peers import wait_for
 
 
 def test_lines_are_appended_and_a_torn_one_is_removed(

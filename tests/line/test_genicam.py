@@ -13,7 +13,7 @@ from fre.line.folder import FolderOptions
 from fre.line.frame import Frame, SourceError, SourceOptions
 from fre.line.genicam import genicam_pixels
 from fre.line.sources import open_source
-from peers import needs
+from line_peers import needs
 
 FOUND = importlib.util.find_spec("genicam")
 PRODUCER = Path(str(FOUND and FOUND.origin)).parent / "viky.cti"

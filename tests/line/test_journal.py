@@ -13,7 +13,7 @@ import pytest
 from fre.errors import OutputError
 from fre.line.delivery import DeliveryError
 from fre.line.journal import Journal, Message
-from peers import wait_for
+from line_peers import wait_for
 
 
 class Sink:

@@ -13,7 +13,7 @@ from fre.errors import DatasetError, OptionError
 from fre.line import live as module
 from fre.line.frame import Frame, SourceError, SourceOptions
 from fre.line.live import LiveSource, Shot
-from peers import wait_for
+from line_peers import wait_for
 
 
 def shot(number: int, **options: Any) -> Shot:

@@ -12,7 +12,7 @@ import pytest
 
 from fre.errors import OptionError
 from fre.line.sinks.open import open_sinks
-from peers import Mosquitto, Subscriber, free_port, needs, needs_mosquitto, wait_for
+from line_peers import Mosquitto, Subscriber, free_port, needs, needs_mosquitto, wait_for
 
 pytestmark = [needs("paho", "mqtt"), needs_mosquitto]
 

@@ -11,7 +11,7 @@ import pytest
 
 from fre.errors import OutputError
 from fre.line.sinks.open import open_sinks
-from peers import free_port, needs
+from line_peers import free_port, needs
 
 pytestmark = [needs("asyncua", "opcua")]
 

@@ -15,7 +15,7 @@ from fre.line.frame import Frame
 from fre.line.payload import Judgement
 from fre.line.sinks.open import open_sinks
 from fre.line.watch import ModelScorer
-from peers import pixels_of
+from line_peers import pixels_of
 
 
 @pytest.fixture(scope="module")

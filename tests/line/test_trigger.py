@@ -13,7 +13,7 @@ import pytest
 
 from fre.errors import OptionError
 from fre.line.trigger import open_trigger
-from peers import free_port, wait_for
+from line_peers import free_port, wait_for
 
 
 def opened(text: str) -> tuple[Any, list[str], list[bool]]:

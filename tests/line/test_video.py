@@ -23,7 +23,7 @@ from fre.line.folder import FolderOptions
 from fre.line.frame import SourceOptions
 from fre.line.sources import open_source
 from fre.line.video import without_password
-from peers import (
+from line_peers import (
     Mosquitto,
     Receiver,
     Rtsp,

@@ -9,7 +9,7 @@ import pytest
 
 from fre.line.sinks import webhook as module
 from fre.line.sinks.webhook import Webhook
-from peers import Receiver, wait_for
+from line_peers import Receiver, wait_for
 
 
 def hook(url: str, told: list[str]) -> Webhook:

@@ -9,7 +9,15 @@ import pytest
 
 import fre
 from commands import refused
-from peers import Receiver, Rtsp, needs_camera, needs_rtsp_server, pixels_of, wait_for, write_video
+from line_peers import (
+    Receiver,
+    Rtsp,
+    needs_camera,
+    needs_rtsp_server,
+    pixels_of,
+    wait_for,
+    write_video,
+)
 from serving import Server, needs_serve, write_images
 
 pytestmark = [needs_serve]
