@@ -325,4 +325,4 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     few, many_more = (
         peak(repeated(tmp_path / str(n), n), tmp_path / f"{n}.onnx") for n in (1500, 6000)
     )
-    assert many_more - few < 30 * 1024**2
+    assert many_more - few < 45 * 1024**2

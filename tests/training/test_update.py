@@ -244,7 +244,8 @@ def test_frozen_models_are_refused(model: Model) -> None:
     per_tile = detector(tile=64, size=None, overlap=8, per_tile=True)
     for frozen in (detector(frozen=True).fit(IMAGES[:6]), per_tile.fit(IMAGES[:6])):
         assert "learning" not in frozen.metadata
-        assert without_arrays(frozen.data) == frozen.data
+        # Beside the graph there is the list of training images alone.
+        assert {name.split("/")[0] for name in read_arrays(frozen.data)} == {"images"}
         with pytest.raises(FrozenModelError, match="can't learn more"):
             frozen.update(NEW)
         with pytest.raises(FrozenModelError, match="can't learn more"):
@@ -259,18 +260,18 @@ def test_a_frozen_model_is_the_same_but_for_what_it_lacks(model: Model) -> None:
 
 @pytest.mark.slow
 def test_images_are_not_counted_twice(model: Model) -> None:
-    with pytest.raises(OptionError, match="have learnt the same images"):
+    with pytest.raises(OptionError, match=r"has learnt \d+ of the same images"):
         merge_models(model, model)
     grown = model.update(NEW, accept_anomalous=True)
     with pytest.raises(DatasetError, match="has learnt these 6 images already"):
         grown.update(NEW, accept_anomalous=True)
     new = detector().fit(NEW)
-    with pytest.raises(OptionError, match="have learnt the same images"):
+    with pytest.raises(OptionError, match=r"has learnt \d+ of the same images"):
         merge_models(grown, new)
     merged = merge_models(model, new)
     with pytest.raises(DatasetError, match="already"):
         merged.update(NEW, accept_anomalous=True)
-    with pytest.raises(OptionError, match="have learnt the same images"):
+    with pytest.raises(OptionError, match=r"has learnt \d+ of the same images"):
         merge_models(merged, model)
 
 
@@ -439,7 +440,8 @@ def test_image_wide_subspaces_are_calibrated_as_in_one_training(preset: str) -> 
         for other, rows in ((grown, list(range(24))), (merged, order)):
             features = other.parts[i].features(0)
             assert features is not None
-            np.testing.assert_allclose(features, known[rows], atol=1e-5 * scale)
+            # Directions are stored in 16 bits.
+            np.testing.assert_allclose(features, known[rows], atol=1e-4 * scale)
             statistics = other.parts[i].statistics
             assert isinstance(statistics, ImageStatistics)
             again = fit_image_wide(
