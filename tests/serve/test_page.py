@@ -543,13 +543,15 @@ def test_a_model_learns_more_from_images_and_from_marked_results(
 
 
 def test_training_tells_why_it_failed(open_page: Opener, tmp_path: Path) -> None:
-    broken = [tmp_path / f"{i}.png" for i in range(2)]
+    broken = [tmp_path / f"{i}.png" for i in range(3)]
     for file in broken:
         file.write_bytes(b"no image")
     with serve(tmp_path) as service:
         page = open_page(service, view="train", forgive="422")
         page.get_by_label("Product or camera").fill("bracket")
-        drop(page, broken)
+        drop(page, broken[:2])
+        expect(page.get_by_text("At least three images are needed.")).to_be_visible()
+        drop(page, broken[2:])
         page.get_by_role("button", name="Train", exact=True).click()
         expect(page.locator(".message.error, .job[data-state=failed] .job-body")).to_contain_text(
             re.compile("read|image")
