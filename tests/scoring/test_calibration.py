@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fitted_models import calibrated
-from fre.errors import OptionError
+from fre.errors import FREWarning, OptionError
 from fre.scoring.calibration import (
     GRAPH_COUNT,
     GRAPH_SCORES,
@@ -240,6 +240,13 @@ def test_new_scores_keep_the_band() -> None:
     assert (moved.threshold, moved.review_threshold) == (150, 145)
     same = before.like(before)
     assert (same.threshold, same.review_threshold) == (19, 15)
+
+
+def test_a_band_that_no_longer_fits_is_said() -> None:
+    before = calibrated(NORMAL, 0.1).with_review(15.5)
+    with pytest.warns(FREWarning, match="the review band is gone"):
+        after = calibrated(np.ones(5), 0.1).like(before)
+    assert after.review_threshold is None
 
 
 def test_the_band_lies_below_the_threshold() -> None:

@@ -14,13 +14,14 @@ named, and their share is added to the false-alarm rate to expect.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fre.errors import OptionError
+from fre.errors import FREWarning, OptionError
 
 Decision: TypeAlias = Literal["pass", "review", "fail"]
 
@@ -217,6 +218,7 @@ class Calibration:
 
         A false-alarm rate is kept. So is the rate of a threshold given by hand: the scores moved,
         and the threshold moves with them. One above all scores of good images keeps its distance.
+        A review band that would not begin below the threshold is left out, with a `FREWarning`.
         """
         found = self.with_odd(keep=before.keep_odd)
         if before.false_alarm_rate is not None:
@@ -226,7 +228,15 @@ class Calibration:
         if before.review_threshold is None:
             return found
         review = found._moved(before.review_threshold, before)
-        return found.with_review(review) if review < found.threshold else found
+        if review < found.threshold:
+            return found.with_review(review)
+        warnings.warn(
+            "the review band is gone: with the new scores it would not begin below the threshold; "
+            "set it again with fre threshold --review-rate",
+            FREWarning,
+            stacklevel=2,
+        )
+        return found
 
     def _moved(self, threshold: float, before: Calibration) -> float:
         above = int(np.count_nonzero(before.others > threshold))

@@ -42,9 +42,8 @@ SHRINK = 4
 """The score map is smoothed and ranked at this fraction of the input's size, where both are the
 same to three digits."""
 TOP_SHARE = 0.03
-"""The score is the mean of this share of the score map's pixels, the largest ones. The median
-defect of magnetic tiles, screw and KolektorSDD covers 0.3 to 0.6 % of its image, which smoothing
-widens; a larger share dilutes it."""
+"""The score is the mean of this share of the score map's pixels, the largest ones. Most
+defects cover less of their image; a larger share dilutes them."""
 VETO_DEVIATIONS = 2.0
 """An image whose overall residual is further from the normal ones than this adds to its score."""
 VETO_IMAGES = 100

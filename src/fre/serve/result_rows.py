@@ -195,17 +195,6 @@ def _regions(text: str) -> tuple[list[dict[str, Any]], bool]:
     return regions, not odd
 
 
-def csv_cell(value: Any) -> Any:
-    """Return a value for a spreadsheet, which would execute a text that looks like a formula."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
-    return value
-
-
 def to_cursor(score: float, identity: int) -> str:
     return base64.urlsafe_b64encode(f"{score!r}:{identity}".encode()).decode().rstrip("=")
 

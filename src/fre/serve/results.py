@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from fre.line.sinks.files import csv_cell
 from fre.serve.database import Database, now, stamp
 from fre.serve.pictures import Pictures, StoredImage
 from fre.serve.responses import invalid, not_found
-from fre.serve.result_rows import Filters, NewResult, csv_cell, parse_cursor, to_cursor, to_result
+from fre.serve.result_rows import Filters, NewResult, parse_cursor, to_cursor, to_result
 
 CSV_COLUMNS = (
     "id",

@@ -56,8 +56,8 @@ LEAST_DEVIATION = (4.0, 0.05, 0.1)
 differences do no harm, however alike the other images are."""
 
 LEAST_SILHOUETTE = 0.5
-"""Silhouette from which two groups are separate: one product has 0.17 to 0.33, two have 0.58 up,
-measured on magnetic tiles, screws and commutators, each alone and in pairs."""
+"""Mean silhouette from which two groups are separate: a split of one cloud of points stays well
+below it."""
 LEAST_GROUP = 0.05
 """Smallest share of the images that is a product of its own; fewer are odd images."""
 DIRECTIONS = 10

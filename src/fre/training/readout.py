@@ -32,8 +32,8 @@ nine in ten pixels of good images; between the ends are most peaks of real defec
 
 PIXEL_RATE = 0.002
 """Share of the pixels of good images' maps above the pixel threshold. Of 0.0005, 0.001, 0.002 and
-0.005 it is the smallest whose regions touch nine in ten of the found defects of magnetic tiles,
-screw and KolektorSDD (docs/thresholds.md); larger ones give wider regions."""
+0.005 it was, at 256 x 256 pixels, the smallest whose regions touch nine in ten of the found defects
+of magnetic tiles, screw and KolektorSDD (docs/thresholds.md); larger ones give wider regions."""
 
 PIXEL_STEP = 17
 """One of so many pixels of a map is counted: maps are smooth, and the step must not divide their
