@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -44,7 +45,7 @@ def check(
     false-alarm rate the images can guarantee. Findings are advice: the exit code is 0.
 
     \b
-    Example: fre check parts/good
+    Example: fre check parts
     """
     from fre.datasets import require_train
     from fre.storage.listing import relative
@@ -60,6 +61,8 @@ def check(
             threads=threads,
             progress=progress,
         )
-    command = " ".join([found.next_command(str(data)), *(f"--good {name}" for name in good)])
+    command = " ".join(
+        [found.next_command(str(data)), *(f"--good {shlex.quote(name)}" for name in good)]
+    )
     text = "\n".join([f"{data}:", *(f"  {line}" for line in found.lines()), f"next: {command}"])
     emit({"data": str(data), **found.to_dict(), "next": command}, text, json_file)

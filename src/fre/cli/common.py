@@ -114,7 +114,7 @@ def decision_values(model: Model) -> dict[str, Any]:
     }
 
 
-def decision_lines(
+def threshold_lines(
     model: Model, odd: Sequence[str] | None = None, advice: Sequence[str] = ()
 ) -> list[str]:
     """Return the odd training images of a model, and a table of its thresholds.

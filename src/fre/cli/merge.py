@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fre.cli.common import decision_lines, decision_values, emit, json_option, note, output_option
+from fre.cli.common import decision_values, emit, json_option, note, output_option, threshold_lines
 
 
 @click.command()
@@ -49,4 +49,4 @@ def merge(models: tuple[Path, ...], output: Path, json_file: str | None) -> None
         "previous_thresholds": [model.threshold for model in loaded],
     }
     text = f"{output}: {len(models)} models, {n_images} good images in all"
-    emit(values, "\n".join([text, *decision_lines(merged)]), json_file)
+    emit(values, "\n".join([text, *threshold_lines(merged)]), json_file)

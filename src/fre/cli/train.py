@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fre.cli.common import (
-    decision_lines,
     decision_values,
     emit,
     flag_option,
@@ -29,6 +28,7 @@ from fre.cli.common import (
     set_option,
     skip_unreadable_option,
     threads_option,
+    threshold_lines,
 )
 from fre.cli.help import LongCommand
 from fre.cli.info import input_in_words
@@ -390,5 +390,5 @@ def _training_text(summary: dict[str, Any], model: Model, data: str) -> str:
     ]
     lines += [f"  left out: {name}" for name in summary["without"]]
     names = [image["name"] for image in summary["odd"]]
-    lines += decision_lines(model, names, ODD_ADVICE)
+    lines += threshold_lines(model, names, ODD_ADVICE)
     return "\n".join(lines)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fre.cli.common import (
-    decision_lines,
     decision_values,
     emit,
     flag_option,
@@ -22,6 +21,7 @@ from fre.cli.common import (
     reading,
     skip_unreadable_option,
     threads_option,
+    threshold_lines,
 )
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def update(
         f"{f', {accepted} of them anomalous to {model}' if accepted else ''}"
     )
     text = "\n".join(
-        [text, *decision_lines(updated), f"  threshold before: {loaded.threshold:.6g}"]
+        [text, *threshold_lines(updated), f"  threshold before: {loaded.threshold:.6g}"]
     )
     emit(values, text, json_file)
 

@@ -39,6 +39,11 @@ GRAPH_COUNT = "fre/calibration_count"
 GRAPH_THRESHOLD = "fre/threshold"
 """Initialisers of the graph that `fre threshold` rewrites."""
 
+LOST_BAND = (
+    "the review band is gone: with the new scores it would not begin below the threshold; set it "
+    "again"
+)
+
 RATES = (0.01, 0.02, 0.05, 0.1)
 """False-alarm rates that are shown side by side."""
 
@@ -231,8 +236,7 @@ class Calibration:
         if review < found.threshold:
             return found.with_review(review)
         warnings.warn(
-            "the review band is gone: with the new scores it would not begin below the threshold; "
-            "set it again with fre threshold --review-rate",
+            LOST_BAND,
             FREWarning,
             stacklevel=2,
         )

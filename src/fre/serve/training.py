@@ -15,7 +15,7 @@ from fre.errors import DatasetError
 from fre.inference.model_file import with_document
 from fre.model import Model
 from fre.onnx_tools.side_arrays import read_arrays, with_arrays, without_arrays
-from fre.scoring.calibration import Calibration
+from fre.scoring.calibration import LOST_BAND, Calibration
 from fre.serve.jobs import Work
 from fre.serve.odd import Images, KeptTraining, KeptTrainings, draw_odd
 from fre.serve.registry import ModelRegistry, calibration_digest
@@ -191,10 +191,7 @@ def lost_band(after: Calibration, before: Calibration) -> str | None:
     """Return a note if a new calibration lacks the review band of an earlier one."""
     if before.review_threshold is None or after.review_threshold is not None:
         return None
-    return (
-        "the review band is gone: with the new scores it would not begin below the threshold; "
-        "set it again"
-    )
+    return LOST_BAND
 
 
 def job_result(name: str, model: Model, skipped: list[dict[str, str]]) -> dict[str, Any]:
