@@ -637,7 +637,7 @@ def test_streams_of_events_are_counted_before_they_begin() -> None:
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site", "else"])
 def test_writes_from_other_sites_are_refused_without_an_origin(site: str) -> None:
-    access = AccessControl(None, "127.0.0.1", ("https://line.example",))
+    access = AccessControl({}, "127.0.0.1", ("https://line.example",))
     own = {"host": "127.0.0.1:8000"}
     foreign = {**own, "sec-fetch-site": site}
     for method in ("POST", "PUT", "DELETE"):

@@ -61,8 +61,15 @@ SOURCE_FIELDS = ("every", "rate", "buffer", "trigger")
     envvar="FRE_TOKEN",
     show_envvar=True,
     metavar="TEXT",
-    help="Secret that clients must send. Other users of this machine can read it on a command "
-    "line.",
+    help="Secret that clients must send to do everything. Other users of this machine can read it "
+    "on a command line.",
+)
+@click.option(
+    "--operator-token",
+    envvar="FRE_OPERATOR_TOKEN",
+    show_envvar=True,
+    metavar="TEXT",
+    help="Second secret, for people who only see, predict and review results.",
 )
 @click.option(
     "--cors",
@@ -144,7 +151,7 @@ def serve(
     Example: fre serve models
     """
     _check_extra()
-    _check_token(settings["host"], settings["token"])
+    _check_tokens(settings)
     if max_queue < max_batch:
         raise OptionError(f"--max-queue must be at least --max-batch, {max_batch}")
     max_train_disk = max_train_disk or 2 * max_train_upload
@@ -173,7 +180,6 @@ def serve(
         keep_bytes=keep * MIB,
     )
     folder = models if models.is_dir() else models.parent
-    settings["token"] = settings["token"] or None
     run(
         Settings(
             models=models,
@@ -204,12 +210,21 @@ def _say(address: str, service: Service) -> None:
         note(f"left out: {reason}")
 
 
-def _check_token(host: str, token: str | None) -> None:
-    if token and len(token) < SHORTEST_TOKEN:
-        raise OptionError(f"--token: expected at least {SHORTEST_TOKEN} characters")
-    if token and not (token.isascii() and token.isprintable() and " " not in token):
-        raise OptionError("--token: expected printable ASCII characters without spaces")
-    if not token and not _is_local(host):
+def _check_tokens(settings: dict[str, Any]) -> None:
+    """Refuse tokens that protect nothing; an empty one becomes ``None``."""
+    host = settings["host"]
+    for name in ("token", "operator_token"):
+        token = settings[name] = settings[name] or None
+        option = f"--{name.replace('_', '-')}"
+        if token and len(token) < SHORTEST_TOKEN:
+            raise OptionError(f"{option}: expected at least {SHORTEST_TOKEN} characters")
+        if token and not (token.isascii() and token.isprintable() and " " not in token):
+            raise OptionError(f"{option}: expected printable ASCII characters without spaces")
+    if settings["operator_token"] and not settings["token"]:
+        raise OptionError("--operator-token needs a --token, or FRE_TOKEN, for engineers")
+    if settings["operator_token"] and settings["operator_token"] == settings["token"]:
+        raise OptionError("--operator-token is the same as --token; give operators another one")
+    if not settings["token"] and not _is_local(host):
         raise OptionError(
             f"--host {host} lets other machines in: give --token, or set FRE_TOKEN, for "
             'instance to the output of: python -c "import secrets; print(secrets.token_urlsafe())"'

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from fre.serve.bodies import body_chunks
 from fre.serve.metrics import Metrics
 from fre.serve.responses import Problem, internal_problem, problem_response
+from fre.serve.roles import ENGINEER, OPEN_PATHS, Role
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -21,7 +22,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "fre_session"
-OPEN = ("/", "/healthz", "/readyz", "/v1/session", "/favicon.ico")
+OPEN = OPEN_PATHS | {"/favicon.ico"}
 OPEN_BELOW = "/static/"
 SAFE = ("GET", "HEAD", "OPTIONS")
 OWN_SITES = ("same-origin", "none")
@@ -45,33 +46,34 @@ log = logging.getLogger("fre.serve")
 
 
 class AccessControl:
-    """Decides whether a request is allowed.
+    """Decides whether a request is allowed, and in which role.
 
-    Without a token, the service answers only to its local names. So no page on the web can reach it
-    by a DNS name of its own.
+    Without tokens, everybody is an engineer, and the service answers only to its local names. So no
+    page on the web can reach it by a DNS name of its own.
 
     Args:
-        token: token that clients must present; ``None`` needs no token.
+        tokens: tokens by role; clients must present one of them. Empty needs no token.
         host: bound address.
         cors: origins whose pages may call the service.
     """
 
-    def __init__(self, token: str | None, host: str, cors: tuple[str, ...]) -> None:
-        self.token = token
+    def __init__(self, tokens: Mapping[Role, str], host: str, cors: tuple[str, ...]) -> None:
+        self.tokens = tokens
         self.hosts = {*LOCAL, host}
         self.cors = cors
 
-    def session(self) -> str:
-        """Return the cookie value, which proves the token without containing it."""
-        assert self.token is not None
-        return hmac.new(self.token.encode(), b"fre session", hashlib.sha256).hexdigest()
+    def session(self, role: Role) -> str:
+        """Return the cookie value of a role, which proves its token without containing it."""
+        return hmac.new(self.tokens[role].encode(), b"fre session", hashlib.sha256).hexdigest()
 
-    def is_token(self, given: str) -> bool:
-        """Compare a text with the token in constant time."""
-        return self.token is None or _equal(given, self.token)
+    def role_of(self, given: str) -> Role | None:
+        """Return the role of a token, or ``None`` if it is wrong; compares in constant time."""
+        if not self.tokens:
+            return ENGINEER
+        return next((role for role, token in self.tokens.items() if _equal(given, token)), None)
 
-    def check(self, method: str, path: str, headers: dict[str, str]) -> None:
-        """Refuse a request that is not allowed.
+    def check(self, method: str, path: str, headers: dict[str, str]) -> Role | None:
+        """Return the role of a request, or ``None`` if it needs no token; refuse others.
 
         Args:
             method: HTTP method.
@@ -82,7 +84,7 @@ class AccessControl:
             Problem: the host, the origin or the token is not acceptable.
         """
         host = headers.get("host", "")
-        if self.token is None and _hostname(host) not in self.hosts:
+        if not self.tokens and _hostname(host) not in self.hosts:
             raise Problem(403, "forbidden", f"the service does not answer to the name {host!r}")
         origin = headers.get("origin")
         if (
@@ -97,15 +99,19 @@ class AccessControl:
         site = headers.get("sec-fetch-site", "none").strip().lower()
         if site not in OWN_SITES and method not in SAFE and origin not in self.cors:
             raise Problem(403, "forbidden", "pages of other origins may not change anything here")
-        if self.token is None or path in OPEN or path.startswith(OPEN_BELOW):
-            return
+        if not self.tokens:
+            return ENGINEER
+        if path in OPEN or path.startswith(OPEN_BELOW):
+            return None
         if method == "OPTIONS" and origin in self.cors:
-            return  # a preflight request has no token
+            return None  # a preflight request has no token
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.is_token(given.strip()):
-            return
-        if _equal(_cookie(headers.get("cookie", "")), self.session()):
-            return
+        if scheme.lower() == "bearer" and (role := self.role_of(given.strip())):
+            return role
+        cookie = _cookie(headers.get("cookie", ""))
+        for role in self.tokens:
+            if _equal(cookie, self.session(role)):
+                return role
         raise Problem(
             401, "unauthorized", "the token is missing or wrong: send Authorization: Bearer TOKEN"
         )
@@ -192,7 +198,8 @@ class AccessMiddleware:
             for key, value in scope["headers"]
         }
         try:
-            self.access.check(scope["method"], scope["path"], headers)
+            role = self.access.check(scope["method"], scope["path"], headers)
+            scope.setdefault("state", {})["role"] = role
             if scope["method"] not in SAFE and not self.is_upload(scope["path"]):
                 receive = await self._small_body(headers, receive)
             await self.app(scope, receive, watched_send)

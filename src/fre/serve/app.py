@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
@@ -26,6 +27,7 @@ from fre.serve.responses import (
     problem_from,
     problem_response,
 )
+from fre.serve.roles import OPEN_PATHS, check_role, needed_role
 from fre.serve.routes.jobs import JobRoutes
 from fre.serve.routes.models import ModelRoutes
 from fre.serve.routes.predict import PredictRoutes
@@ -38,7 +40,7 @@ CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
 MESSAGES = {
     400: "the request is malformed",
     401: "the token is missing or wrong",
-    403: "the page or the host name of the request is not allowed",
+    403: "the role of the token, the page or the host name is not allowed",
     404: "the resource does not exist",
     408: "the body stalled",
     409: "the present state does not allow the request",
@@ -82,7 +84,7 @@ def create_app(service: Service) -> App:
         service: service; the application starts and closes it.
     """
     settings = service.settings
-    access = AccessControl(settings.token, settings.host, settings.cors)
+    access = AccessControl(settings.tokens(), settings.host, settings.cors)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -100,6 +102,7 @@ def create_app(service: Service) -> App:
         redoc_url=None,
         lifespan=lifespan,
     )
+    api.router.route_class = _GuardedRoute
     api.add_exception_handler(Problem, _on_problem)
     api.add_exception_handler(FREError, _on_error)
     api.add_exception_handler(HTTPException, _on_http)
@@ -112,7 +115,7 @@ def create_app(service: Service) -> App:
     )
     if PAGE.is_dir():
         api.mount("/static", StaticFiles(directory=PAGE), name="static")
-    _secure(api, settings.token is not None)
+    _secure(api, bool(access.tokens))
     app: App = api
     if settings.cors:
         app = CORSMiddleware(
@@ -131,6 +134,21 @@ def create_app(service: Service) -> App:
             path in ("/v1/check", "/v1/train") or path.endswith(("/predict", "/update"))
         ),
     )
+
+
+class _GuardedRoute(APIRoute):
+    """Refuses a role that is too low, before the parameters and the body are looked at."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        method = min(self.methods or ())  # it has one
+        needed = needed_role(method, self.path)
+
+        async def guarded(request: Request) -> Response:
+            check_role(request.state.role, needed, f"{method} {self.path}")
+            return await handle(request)
+
+        return guarded
 
 
 class Route(NamedTuple):
@@ -267,7 +285,7 @@ def _secure(api: FastAPI, needed: bool) -> None:
                 "token": {"type": "http", "scheme": "bearer"}
             }
             document["security"] = [{"token": []}]
-            for path in ("/healthz", "/readyz", "/v1/session"):
+            for path in OPEN_PATHS & set(document["paths"]):
                 for operation in document["paths"][path].values():
                     operation["security"] = []
         return document

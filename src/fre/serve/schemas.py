@@ -61,9 +61,10 @@ class WatchInfo:
 
 @dataclass
 class ServiceBody:
-    """Version, features and limits of the service."""
+    """Version, features and limits of the service, and the role of the client."""
 
     version: str
+    role: Literal["operator", "engineer"]
     models_folder: bool
     can_train: bool
     limits: LimitsBody

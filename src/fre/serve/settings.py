@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fre.line.frame import SourceOptions
+from fre.serve.roles import ENGINEER, OPERATOR, Role
 
 MIB = 1024 * 1024
 
@@ -73,7 +74,8 @@ class Settings:
         data: folder for results and pictures.
         host: address to bind.
         port: port to bind; 0 chooses a free port.
-        token: token that clients must present; ``None`` needs no token.
+        token: token of engineers, who may do everything; ``None`` needs no token.
+        operator_token: token of operators, who see, predict and review; ``None`` for no operators.
         cors: origins whose pages may call the service.
         limits: limits for requests.
         line: source whose images are scored, or ``None``.
@@ -90,6 +92,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None
+    operator_token: str | None = None
     cors: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     line: LineSettings | None = None
@@ -99,3 +102,8 @@ class Settings:
     batch_wait: float = 0.004
     reload_seconds: float = 0.5
     shutdown_seconds: float = 20.0
+
+    def tokens(self) -> dict[Role, str]:
+        """Return the tokens by role; empty needs no token."""
+        given = {ENGINEER: self.token, OPERATOR: self.operator_token}
+        return {role: token for role, token in given.items() if token is not None}

@@ -65,8 +65,8 @@ class SiteRoutes:
         text = await asyncio.to_thread(self.service.metrics.text)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def describe(self) -> Response:
-        """Version, features and limits of the service."""
+    async def describe(self, request: Request) -> Response:
+        """Version, features and limits of the service, and the role of the client."""
         service, limits = self.service, self.service.settings.limits
         watch = None
         if service.settings.line is not None and service.watch is not None:
@@ -79,6 +79,7 @@ class SiteRoutes:
         return json_response(
             {
                 "version": __version__,
+                "role": request.state.role,
                 "models_folder": service.registry.is_folder,
                 "can_train": service.registry.is_folder,
                 "limits": {key.name: getattr(limits, key.name) for key in fields(LimitsBody)},
@@ -94,13 +95,14 @@ class SiteRoutes:
         body: Annotated[SessionRequest, Body(examples=[{"token": "a token"}])],
     ) -> Response:
         """Exchange the token for a cookie, for pages."""
-        if not self.access.is_token(body.token):
+        role = self.access.role_of(body.token)
+        if role is None:
             raise Problem(401, "unauthorized", "the token is wrong")
         response = Response(status_code=204)
-        if self.access.token is not None:
+        if self.access.tokens:
             response.set_cookie(
                 COOKIE,
-                self.access.session(),
+                self.access.session(role),
                 httponly=True,
                 samesite="strict",
                 secure=request.url.scheme == "https",
