@@ -136,6 +136,34 @@ def test_models_and_calibration(server: Server, weave: Path) -> None:
     assert "weave" in message
 
 
+def test_a_model_is_downloaded_and_deleted(
+    models: Path, images: list[Path], tmp_path: Path
+) -> None:
+    from fre.serve.settings import LineSettings
+
+    shutil.copy(models / "weave.onnx", models / "b \u00e4.onnx")
+    (tmp_path / "incoming").mkdir()
+    line = LineSettings(str(tmp_path / "incoming"), model="weave")
+    with LocalServer(models, line=line) as server:
+        get, delete = server.client.get, server.client.delete
+        server.predict(*images[:2])
+        file = get("/v1/models/b \u00e4/file")
+        assert file.content == (models / "weave.onnx").read_bytes()
+        assert "UTF-8''b%20%C3%A4.onnx" in file.headers["content-disposition"]
+        assert "stop that source first" in problem(delete("/v1/models/weave"), 409, "conflict")
+        assert delete("/v1/source").status_code == 200
+        wrong = {"sha256": "0" * 64}
+        problem(delete("/v1/models/weave", params=wrong), 409, "conflict")
+        right = {"sha256": get("/v1/models/weave").json()["model"]["sha256"]}
+        assert delete("/v1/models/weave", params=right).status_code == 204
+        problem(delete("/v1/models/weave"), 404, "not_found")
+        assert delete("/v1/models/b \u00e4").status_code == 204
+        assert get("/v1/models").json() == {"models": [], "errors": []}
+        assert not list(models.glob("*.onnx"))
+        assert get("/v1/results").json()["total"] == 2
+        assert server.client.get("/readyz").status_code == 200
+
+
 def test_the_threshold_is_written_into_the_model(
     models: Path, weave: Path, images: list[Path]
 ) -> None:
@@ -200,6 +228,13 @@ def test_the_history_is_paged_filtered_and_exported(models: Path, images: list[P
         assert text.headers["content-type"].startswith("text/csv")
         rows = list(csv.DictReader(io.StringIO(text.text)))
         assert [int(row["id"]) for row in rows] == sorted(r["id"] for r in line["results"])
+        for text, n in (("1003", 1), (".PNG", 4), ("100", 10), ("%", 0), ("_", 0), ("\\", 0)):
+            named = server.client.get("/v1/results", params={"name": text}).json()
+            assert named["total"] == n, text
+            assert all(text.lower() in r["name"] for r in named["results"])
+        exported = server.client.get("/v1/results.csv", params={"name": "1003"}).text
+        assert len(exported.splitlines()) == 2
+        problem(server.client.get("/v1/results", params={"name": ""}), 422, "invalid")
         problem(server.client.get("/v1/results?cursor=nonsense"), 422, "invalid")
         problem(server.client.get("/v1/results?since=yesterday"), 422, "invalid")
         problem(server.client.get("/v1/results?limit=0"), 422, "invalid")
@@ -489,6 +524,8 @@ def test_a_single_file_serves_but_does_not_train(models: Path, images: list[Path
         assert len(server.predict(*images[:2])) == 2
         assert server.client.get("/v1/service").json()["can_train"] is False
         problem(server.client.post("/v1/train?name=x&samples=10"), 409, "conflict")
+        problem(server.client.delete("/v1/models/weave"), 409, "conflict")
+    assert (models / "weave.onnx").exists()
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_a_receiver_gets_what_was_scored_while_it_was_away(model: Path, tmp_path
 
 
 def test_mistakes(model: Path, tmp_path: Path) -> None:
-    assert "need a --source" in refused("serve", model, "--to", "results.csv")
+    assert "--to needs a --source" in refused("serve", model, "--to", "results.csv")
     assert "need a --source" in refused("serve", model, "--rate", 3)
     one, two = (("--data", tmp_path / name, "--port", 0) for name in ("one", "two"))
     assert "expected mqtt://" in refused("serve", model, "--watch", tmp_path, "--to", "a.txt", *one)

@@ -96,6 +96,14 @@ SOURCE_FIELDS = ("every", "rate", "buffer", "trigger")
     metavar="NAME",
     help="Model that scores the images of the source, if there are several.",
 )
+@click.option(
+    "--source-root",
+    "source_roots",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    multiple=True,
+    help="Folder below which the page may choose a folder or a video as the source; repeatable.",
+)
 @source_options
 @count_option("--max-upload", default=64, help="Largest request, in MiB.")
 @count_option(
@@ -142,6 +150,7 @@ def serve(
     keep: int,
     source: str | None,
     source_model: str | None,
+    source_roots: tuple[Path, ...],
     targets: tuple[str, ...],
     **settings: Any,
 ) -> None:
@@ -164,10 +173,13 @@ def serve(
     from fre.serve.settings import Limits, LineSettings, Settings
 
     frames = SourceOptions(*(settings.pop(name) for name in SOURCE_FIELDS))
-    if source is None and (targets or source_model or frames != SourceOptions()):
-        raise OptionError(
-            "--to, --source-model, --every, --rate, --buffer and --trigger need a --source"
-        )
+    if source is None and (source_model or frames != SourceOptions()):
+        raise OptionError("--source-model, --every, --rate, --buffer and --trigger need a --source")
+    for root in source_roots:
+        if not root.is_dir():
+            raise OptionError(f"--source-root {root}: expected a folder")
+    if targets and source is None and not source_roots:
+        raise OptionError("--to needs a --source, or a --source-root from which the page takes one")
     line = source and LineSettings(source, frames, targets, source_model)
 
     limits = Limits(
@@ -186,6 +198,8 @@ def serve(
             data=data or folder / ".fre-serve",
             limits=limits,
             line=line or None,
+            targets=targets,
+            source_roots=source_roots,
             **settings,
         ),
         _say,

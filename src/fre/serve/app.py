@@ -17,7 +17,7 @@ from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
 from fre.errors import FREError
-from fre.serve import job_schemas, schemas
+from fre.serve import job_schemas, schemas, source_schemas
 from fre.serve.access import AccessControl, AccessMiddleware, App
 from fre.serve.responses import (
     Problem,
@@ -33,6 +33,7 @@ from fre.serve.routes.models import ModelRoutes
 from fre.serve.routes.predict import PredictRoutes
 from fre.serve.routes.results import ResultRoutes
 from fre.serve.routes.site import PAGE, SiteRoutes
+from fre.serve.routes.source import SourceRoutes
 from fre.serve.service import Service
 from fre.version import __version__
 
@@ -180,6 +181,7 @@ def _content(*types: str, schema: dict[str, Any] = BINARY) -> dict[str, Any]:
 def _routes(service: Service, access: AccessControl) -> Iterator[Route]:
     yield from _site_routes(SiteRoutes(service, access))
     yield from _model_routes(ModelRoutes(service), PredictRoutes(service))
+    yield from _source_routes(SourceRoutes(service))
     yield from _job_routes(JobRoutes(service))
     yield from _result_routes(ResultRoutes(service))
 
@@ -203,6 +205,9 @@ def _model_routes(models: ModelRoutes, predict: PredictRoutes) -> Iterator[Route
     changed, received = (404, 409, *SMALL_BODY), (404, 415, 503, *SMALL_BODY)
     yield Route("GET", "/v1/models", models.list_models, schemas.ModelsBody)
     yield Route("GET", path, models.get_model, schemas.ModelBody, (404,))
+    yield Route("DELETE", path, models.delete_model, None, changed, 204)
+    file = _content("application/octet-stream")
+    yield Route("GET", f"{path}/file", models.get_model_file, file, (404,))
     yield Route("GET", f"{path}/calibration", models.get_calibration, calibration, (404,))
     yield Route("PUT", f"{path}/threshold", models.set_threshold, calibration, changed)
     yield Route(
@@ -220,6 +225,13 @@ def _model_routes(models: ModelRoutes, predict: PredictRoutes) -> Iterator[Route
     yield Route("GET", f"{path}/reviewed", models.get_reviewed, schemas.ReviewedBody, (404,))
     yield Route("GET", f"{path}/rate", models.get_rate, schemas.RateBody, (404,))
     yield Route("GET", f"{path}/drift", models.get_drift, schemas.DriftBody, (404,))
+
+
+def _source_routes(source: SourceRoutes) -> Iterator[Route]:
+    path, body, changed = "/v1/source", source_schemas.SourceBody, (404, 409, *SMALL_BODY)
+    yield Route("GET", path, source.get_source, body)
+    yield Route("POST", path, source.start_source, body, changed)
+    yield Route("DELETE", path, source.stop_source, body, changed)
 
 
 def _job_routes(jobs: JobRoutes) -> Iterator[Route]:

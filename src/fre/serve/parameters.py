@@ -37,9 +37,21 @@ Digest = Annotated[
         examples=["0123456789abcdef"],
     ),
 ]
+ModelDigest = Annotated[
+    str | None,
+    Query(description="SHA-256 of the file that is meant.", pattern=r"^[0-9a-f]{64}$"),
+]
 Without = Annotated[
     list[Annotated[str, Field(max_length=LONGEST_NAME)]] | None,
     Query(description="Names of images to leave out.", max_length=MOST_NAMES),
+]
+Named = Annotated[
+    str | None,
+    Query(
+        description="Only results whose file name contains this text, in upper or lower case.",
+        min_length=1,
+        max_length=LONGEST_NAME,
+    ),
 ]
 Verdict = Annotated[
     Literal["good", "defect", "none", "any"] | None,

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fre.errors import FREError, ModelFileError
+from fre.errors import FREError, ModelFileError, OutputError
 from fre.model import Model, load
 from fre.scoring.calibration import Calibration
 from fre.serve.database import now
@@ -223,9 +223,7 @@ class ModelRegistry:
                 return False
             changed = False
             for name in {*self._entries, *self._broken} - set(files):
-                self._entries = {k: v for k, v in self._entries.items() if k != name}
-                self._broken.pop(name, None)
-                self._seen.pop(name, None)
+                self._forget(name)
                 changed = True
             for name, (path, identity) in files.items():
                 if self._seen.get(name) != identity:
@@ -323,6 +321,38 @@ class ModelRegistry:
                 raise changed_meanwhile(name)
             model.save(entry.path)
             self.refresh()
+
+    def delete(self, name: str, *, sha256: str | None = None) -> None:
+        """Delete a model file; its results stay in the history.
+
+        Args:
+            name: name of the model.
+            sha256: digest of the file that is meant; ``None`` accepts any.
+
+        Raises:
+            Problem: no model has this name, the file has changed since ``sha256``, or the service
+                serves one file only.
+            OutputError: the file can't be deleted.
+        """
+        if not self.is_folder:
+            raise conflict(f"the service serves {self.source} only, and does not delete it")
+        with self._lock:
+            self.refresh()
+            entry = self.get(name)
+            if sha256 is not None and sha256 != entry.model.sha256:
+                raise conflict(f"the model {name} has changed since; look at it again")
+            try:
+                entry.path.unlink()
+            except OSError as error:
+                raise OutputError(f"{entry.path}: can't be deleted: {error.strerror}") from error
+            # At once, even if it is the last one: this folder is not away.
+            self._forget(name)
+        self.changed()
+
+    def _forget(self, name: str) -> None:
+        self._entries = {k: v for k, v in self._entries.items() if k != name}
+        self._broken.pop(name, None)
+        self._seen.pop(name, None)
 
     def follow(self, seconds: float) -> None:
         """Look at the files at regular intervals, on a thread of its own.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ class Filters:
         source: source of the image.
         anomalous: whether the result is anomalous.
         decision: decision of a model with a review band: ``"pass"``, ``"review"`` or ``"fail"``.
+        name: text within the file name; upper and lower case of ASCII letters are the same.
         verdict: ``"good"``, ``"defect"``, ``"none"`` or ``"any"``.
         wrong: whether the verdict contradicts the decision.
         since: earliest time.
@@ -101,6 +103,7 @@ class Filters:
     until: str | None = None
     after: int | None = None
     decision: str | None = None
+    name: str | None = None
 
     def where(self) -> tuple[str, list[Any]]:
         """Return the condition in SQL, and its values."""
@@ -113,6 +116,11 @@ class Filters:
             if value is not None:
                 clauses.append(f"{column} = ?")
                 values.append(value)
+        if self.name is not None:
+            # Escaped: % and _ stand for any text in LIKE.
+            escaped = re.sub(r"([%_\\])", r"\\\1", self.name)
+            clauses.append(r"name LIKE ? ESCAPE '\'")
+            values.append(f"%{escaped}%")
         if self.anomalous is not None:
             clauses.append("anomalous = ?")
             values.append(int(self.anomalous))

@@ -45,10 +45,16 @@ NEEDED: dict[str, Role | None] = {
     "GET /v1/results/{result}/overlay": OPERATOR,
     "GET /v1/results/{result}/heat": OPERATOR,
     "GET /v1/results/{result}/map": OPERATOR,
+    "GET /v1/source": OPERATOR,
     # To predict and to review.
     "POST /v1/models/{model}/predict": OPERATOR,
     "PUT /v1/results/{result}/verdict": OPERATOR,
-    # To change models.
+    # To choose what is inspected.
+    "POST /v1/source": ENGINEER,
+    "DELETE /v1/source": ENGINEER,
+    # To take, change and delete models.
+    "GET /v1/models/{model}/file": ENGINEER,
+    "DELETE /v1/models/{model}": ENGINEER,
     "PUT /v1/models/{model}/threshold": ENGINEER,
     "PUT /v1/models/{model}/odd": ENGINEER,
     "POST /v1/check": ENGINEER,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 import sqlite3
 
-from fre.errors import FREError, OptionError, OutputError
+from fre.errors import OutputError
 from fre.images.formats import set_pixel_limit
-from fre.line.video import without_password
 from fre.serve.batching import Batcher, Outcome
 from fre.serve.bodies import Budget
 from fre.serve.database import open_history
@@ -17,12 +16,12 @@ from fre.serve.jobs import JobQueue
 from fre.serve.metrics import Metrics
 from fre.serve.odd import KeptTrainings
 from fre.serve.pictures import Pictures
-from fre.serve.registry import LoadedModel, ModelRegistry
+from fre.serve.registry import ModelRegistry
 from fre.serve.results import Results
 from fre.serve.samples import Samples
 from fre.serve.settings import Settings
+from fre.serve.sources import SourceControl
 from fre.serve.staging import DiskBudget
-from fre.serve.watch import SourceWatch
 
 
 class Service:
@@ -50,7 +49,6 @@ class Service:
         self.registry = ModelRegistry(
             settings.models, runtime=settings.runtime, threads=settings.threads
         )
-        self._check_watch()
         try:
             settings.data.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -90,47 +88,14 @@ class Service:
         )
         self.samples = Samples(settings.data / "samples")
         self.registry.changed = self._models_changed
-        self.watch: SourceWatch | None = None
-        try:
-            self.watch = self._source()
-        except FREError:
-            self._lock.close()
-            raise
-
-    def _source(self) -> SourceWatch | None:
-        settings = self.settings
-        if settings.line is None:
-            return None
-        return SourceWatch(
-            settings.line,
-            settings.data,
-            self.batcher,
-            self.watch_entry,
-            chunk=min(4 * settings.batch_size, settings.limits.max_queue),
-            max_bytes=settings.limits.max_upload_bytes,
-        )
-
-    def _check_watch(self) -> None:
-        line, names = self.settings.line, self.registry.names()
-        if line is not None and line.model is None and len(names) > 1:
-            raise OptionError(
-                f"--source: {len(names)} models could judge {without_password(line.source)}; name "
-                f"one of them with --source-model: {', '.join(names)}"
-            )
-
-    def watch_entry(self) -> LoadedModel | None:
-        """Return the model for the source, or ``None`` if it is not loaded."""
-        line, entries = self.settings.line, self.registry.entries()
-        name = line and line.model
-        if name is None:
-            return entries[0] if entries else None
-        return next((entry for entry in entries if entry.name == name), None)
+        self.source = SourceControl(settings, self.registry, self.batcher)
+        if settings.line is not None:
+            self.source.open(settings.line)
 
     def start(self) -> None:
         """Start following the model files and the source."""
         self.registry.follow(self.settings.reload_seconds)
-        if self.watch is not None:
-            self.watch.start()
+        self.source.start()
 
     def drain(self) -> None:
         """Announce the end, and end event streams; called on the event loop."""
@@ -139,8 +104,7 @@ class Service:
 
     def close(self) -> None:
         """Finish admitted images, cancel jobs, and stop."""
-        if self.watch is not None:
-            self.watch.close()
+        self.source.close()
         self.jobs.close()
         self.gallery.close()
         self.batcher.close()

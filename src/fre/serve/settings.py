@@ -78,7 +78,9 @@ class Settings:
         operator_token: token of operators, who see, predict and review; ``None`` for no operators.
         cors: origins whose pages may call the service.
         limits: limits for requests.
-        line: source whose images are scored, or ``None``.
+        line: source that is followed from the start on, or ``None``.
+        targets: receivers of the results of sources that clients start, as in ``line``.
+        source_roots: folders below which clients may choose folders and videos as the source.
         runtime: name of the runtime of the models.
         threads: number of threads per run of a model, 0 for all cores.
         batch_size: number of images per run of the network.
@@ -96,6 +98,8 @@ class Settings:
     cors: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     line: LineSettings | None = None
+    targets: tuple[str, ...] = ()
+    source_roots: tuple[Path, ...] = ()
     runtime: str = "onnxruntime"
     threads: int = 0
     batch_size: int = 8

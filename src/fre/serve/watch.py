@@ -7,13 +7,14 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from fre.errors import FREError, ImageError
+from fre.errors import DatasetError, FREError, ImageError
 from fre.line.folder import FolderOptions, FolderSource
 from fre.line.follower import printable
 from fre.line.frame import Frame
@@ -24,6 +25,7 @@ from fre.line.sources import open_source
 from fre.line.video import without_password
 from fre.line.watch import Inspection
 from fre.serve.batching import Batcher, Outcome, UnjudgedError
+from fre.serve.database import now
 from fre.serve.registry import LoadedModel
 from fre.serve.responses import Problem
 from fre.serve.settings import LineSettings
@@ -68,11 +70,16 @@ class SourceWatch:
         max_bytes: int,
     ) -> None:
         folder = FolderOptions(SETTLE, PATIENCE, INTERVAL, batch_bytes=max_bytes)
-        self.source = open_source(settings.source, settings.frames, folder, warn=_warn)
+        self.source = open_source(settings.source, settings.frames, folder, warn=self._warn)
         self.name = without_password(settings.source)
+        self.settings = settings
+        self.since = now()
+        self.message: str | None = None
+        self.error: str | None = None
+        self.is_over = False
         self.journal = Journal(data / JOURNAL)
         try:
-            sinks, pictures = open_sinks(settings.targets, warn=_warn)
+            sinks, pictures = open_sinks(settings.targets, warn=self._warn)
         except BaseException:
             self.source.close()
             self.journal.close()
@@ -84,7 +91,7 @@ class SourceWatch:
             sinks,
             pictures,
             batch_size=chunk,
-            warn=_warn,
+            warn=self._warn,
         )
         self.batcher = batcher
         self.entry = entry
@@ -106,10 +113,10 @@ class SourceWatch:
         if self._thread.ident is not None:
             self._thread.join()
         for name, n in self.inspection.close(LAST_SECONDS):
-            _warn(f"{n} messages for {name} are kept; the next start sends them")
+            self._warn(f"{n} messages for {name} are kept; the next start sends them")
         self.journal.close()
         if not isinstance(self.source, FolderSource):
-            _warn(self.source.counts.text())
+            self._warn(self.source.counts.text())
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -118,20 +125,30 @@ class SourceWatch:
                 continue
             try:
                 self.inspection.run(lambda: self._stop.is_set() or not self._has_model())
+                self.error = None
+            except DatasetError as error:  # it will not come back
+                self.error, self.is_over = str(error), True
+                self._warn(str(error))
+                return
             except FREError as error:
-                _warn(str(error))
+                self.error = str(error)
+                self._warn(str(error))
                 self._stop.wait(1.0)
-            except Exception:  # whatever is wrong with the source may pass: log it, try again
+            except (
+                Exception
+            ) as error:  # whatever is wrong with the source may pass: log it, try again
+                self.error = f"{type(error).__name__}: {error}"
                 log.exception("source")
                 self._stop.wait(1.0)
             if self.source.ended:
-                _warn(f"{self.name}: ended; {self.source.counts.text()}")
+                self.is_over = True
+                self._warn(f"{self.name}: ended; {self.source.counts.text()}")
                 return
 
     def _has_model(self) -> bool:
         there = self.entry() is not None
         if not there and not self._told:
-            _warn("no model is loaded to judge it; its images wait")
+            self._warn("no model is loaded to judge it; its images wait")
         self._told = not there
         return there
 
@@ -200,6 +217,36 @@ class SourceWatch:
             return printable(path.relative_to(self.source.follower.folder).as_posix())
         return frame.part or frame.name
 
+    def _warn(self, text: str) -> None:
+        self.message = text
+        log.warning("source: %s", text)
 
-def _warn(text: str) -> None:
-    log.warning("source: %s", text)
+    def state(self) -> dict[str, Any]:
+        """Return the state of the source and its counts, as `fre.serve.schemas.SourceState`."""
+        entry, frames = self.entry(), self.settings.frames
+        error = self.source.away or self.error
+        return {
+            "source": self.name,
+            "model": self.settings.model if entry is None else entry.name,
+            "state": self._state(error, has_model=entry is not None),
+            "error": error,
+            "message": self.message,
+            "since": self.since,
+            "every": frames.every,
+            "rate": frames.rate,
+            "buffer": frames.buffer,
+            **asdict(self.source.counts),
+            "scored": self.inspection.scored,
+            "anomalous": self.inspection.anomalous,
+            "unreadable": self.inspection.errors,
+        }
+
+    def _state(self, error: str | None, *, has_model: bool) -> str:
+        if self.is_over:
+            return "ended" if error is None else "failed"
+        if self.source.away is not None:
+            return "reconnecting"
+        if not has_model:
+            return "waiting"
+        is_live = not isinstance(self.source, FolderSource)
+        return "connecting" if is_live and not self.source.counts.taken else "running"

@@ -7,13 +7,14 @@ import math
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import Body, Query, Response
 
 from fre.serve.drift import SIGNIFICANCE, TEST, drift
 from fre.serve.odd import odd_body, picture_of
-from fre.serve.parameters import Digest, Model, OneSource
-from fre.serve.responses import json_response
+from fre.serve.parameters import Digest, Model, ModelDigest, OneSource
+from fre.serve.responses import conflict, json_response
 from fre.serve.results import PAGE_SOURCE
 from fre.serve.reviewed import reviewed_body
 from fre.serve.schemas import OddRequest, ThresholdRequest
@@ -44,6 +45,25 @@ class ModelRoutes:
         entry = self.service.registry.get(model)
         metadata = {k: v for k, v in entry.model.metadata.items() if k != "calibration"}
         return json_response({"model": entry.summary(), "metadata": metadata})
+
+    async def get_model_file(self, model: Model) -> Response:
+        """Download the model file that serves."""
+        entry = self.service.registry.get(model)
+        name = f"{quote(entry.name)}.onnx"
+        return Response(
+            bytes(entry.model.data),
+            media_type="application/octet-stream",
+            headers={"Content-Disposition": f"attachment; filename*=UTF-8''{name}"},
+        )
+
+    async def delete_model(self, model: Model, sha256: ModelDigest = None) -> Response:
+        """Delete a model file; its results stay in the history."""
+        service = self.service
+        service.registry.get(model)
+        if service.source.judges(model):
+            raise conflict(f"{model} scores {service.source.name}; stop that source first")
+        await asyncio.to_thread(service.registry.delete, model, sha256=sha256)
+        return Response(status_code=204)
 
     async def get_calibration(self, model: Model) -> Response:
         """Return the scores of good images, and the thresholds that follow from them."""

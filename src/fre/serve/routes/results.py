@@ -16,6 +16,7 @@ from fre.serve.parameters import (
     Anomalous,
     Decided,
     Identity,
+    Named,
     OneModel,
     OneSource,
     Side,
@@ -41,6 +42,7 @@ async def _filters(
     since: Since = None,
     until: Until = None,
     after: After = None,
+    name: Named = None,
 ) -> Filters:
     return Filters(
         model,
@@ -52,6 +54,7 @@ async def _filters(
         _moment("until", until),
         after,
         decision,
+        name,
     )
 
 

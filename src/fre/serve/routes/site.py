@@ -68,14 +68,12 @@ class SiteRoutes:
     async def describe(self, request: Request) -> Response:
         """Version, features and limits of the service, and the role of the client."""
         service, limits = self.service, self.service.settings.limits
-        watch = None
-        if service.settings.line is not None and service.watch is not None:
-            entry = service.watch_entry()
-            watch = {
-                "folder": service.watch.name,
-                "model": entry.name if entry else service.settings.line.model,
-                "error": service.watch.source.away,
-            }
+        source = service.source.state()
+        watch = source and {
+            "folder": source["source"],
+            "model": source["model"],
+            "error": source["error"],
+        }
         return json_response(
             {
                 "version": __version__,
