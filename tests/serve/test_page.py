@@ -1,26 +1,15 @@
-"""The page of the service, as a person uses it: a real `fre serve` in a real browser.
-
-Screenshots go to the folder that ``FRE_SCREENSHOTS`` names, if it is set.
-"""
+"""The page of the service, as a person uses it: a real `fre serve` in a real browser."""
 
 from __future__ import annotations
 
-import base64
 import csv
-import importlib.util
 import io
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,91 +18,30 @@ import pytest
 from PIL import Image
 
 from fre import FRE, load
-from fre.datasets.plates import KINDS, draw_plate
-
-for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"needs fre-vision[serve]: {module} is not installed", allow_module_level=True)
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="needs fre-vision[test-page]: Playwright is not installed"
+from fre.datasets.plates import KINDS
+from page_tools import (
+    N_TRAIN,
+    PATIENCE,
+    SIZE,
+    VIEWS,
+    Opener,
+    Service,
+    Shoot,
+    accessible,
+    card,
+    cards,
+    choose,
+    count,
+    drop,
+    expect,
+    fits,
+    go,
+    inspected,
+    serve,
+    write_plate,
 )
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-if CHROMIUM is None:
-    pytest.skip("needs Chromium: apt install chromium", allow_module_level=True)
 
-expect = playwright.expect
 pytestmark = pytest.mark.slow
-
-SIZE = 128
-N_TRAIN = 24
-VIEWS = ("inspect", "live", "review", "train")
-# What a busy machine may take; nothing waits for so long where it is not.
-PATIENCE = 60_000
-
-
-@dataclass(frozen=True)
-class Service:
-    url: str
-    models: Path
-    watched: Path
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path) as answer:
-            return json.load(answer)
-
-
-@contextmanager
-def serve(folder: Path, *options: str) -> Iterator[Service]:
-    """A service on ``folder/models`` that watches ``folder/watched``."""
-    models, watched = folder / "models", folder / "watched"
-    models.mkdir(parents=True, exist_ok=True)
-    watched.mkdir(exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = folder / "log.txt"
-    command = [sys.executable, "-m", "fre", "serve", str(models), "--port", str(port), *options]
-    with log.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()
-            try:
-                urllib.request.urlopen(f"{url}/healthz", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        else:
-            pytest.fail(f"fre serve did not start: {log.read_text()}")
-        yield Service(url, models, watched)
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    assert "Traceback" not in log.read_text()
-
-
-def write_plate(file: Path, seed: int, kind: str = "good", size: int = SIZE) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(draw_plate(seed, kind=kind, severity=0.8, size=size)[0]).save(file)
-    return file
-
-
-@pytest.fixture(scope="module")
-def plates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``train``: good plates; ``test``: four good ones and one of each defect."""
-    root = tmp_path_factory.mktemp("plates")
-    for seed in range(N_TRAIN):
-        write_plate(root / "train" / f"{seed:02d}.png", seed)
-    for seed in range(4):
-        write_plate(root / "test" / f"good-{seed}.png", 100 + seed)
-    for seed, kind in enumerate(KINDS):
-        write_plate(root / "test" / f"{kind}.png", 200 + seed, kind)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -147,139 +75,6 @@ def service(plates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     watched = folder / "watched"
     with serve(folder, "--watch", str(watched), "--watch-model", "live") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
-Opener = Callable[..., Any]
-Shoot = Callable[[Any, str], Path]
-
-
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[Opener]:
-    """Opens a page on a model; nothing that the browser complains of passes unseen."""
-    contexts: list[Any] = []
-    complaints: list[str] = []
-
-    def open_page(
-        service: Service,
-        model: str | None = None,
-        *,
-        view: str = "inspect",
-        width: int = 1440,
-        height: int = 900,
-        scheme: str = "light",
-        density: float = 1,
-        forgive: str | None = None,
-    ) -> Any:
-        context = browser.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme=scheme,
-            device_scale_factor=density,
-            accept_downloads=True,
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-
-        def complain(text: str) -> None:
-            if forgive is None or not re.search(forgive, text):
-                complaints.append(text)
-
-        page.on(
-            "console",
-            lambda line: line.type == "error" and complain(f"{line.text} {line.location}"),
-        )
-        page.on("pageerror", lambda error: complain(str(error)))
-        if model is not None:
-            # Once, so that a model chosen later is what a reload finds.
-            page.add_init_script(
-                f"""if (!sessionStorage.getItem("chosen")) {{
-                    localStorage.setItem("fre.model", {json.dumps(model)});
-                    sessionStorage.setItem("chosen", "yes");
-                }}"""
-            )
-        page.goto(f"{service.url}/#/{view}")
-        if model is not None:
-            expect(page.locator("#model")).to_have_value(model, timeout=PATIENCE)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-@pytest.fixture
-def shoot(tmp_path: Path) -> Callable[[Any, str], Path]:
-    folder = Path(os.environ.get("FRE_SCREENSHOTS") or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def shoot(page: Any, name: str) -> Path:
-        file = folder / f"{name}.png"
-        page.screenshot(path=file)
-        return file
-
-    return shoot
-
-
-def drop(page: Any, files: list[Path]) -> None:
-    """What a browser does when files are dropped on the page."""
-    contents = [(file.name, base64.b64encode(file.read_bytes()).decode()) for file in files]
-    page.evaluate(
-        """files => {
-            const transfer = new DataTransfer();
-            for (const [name, data] of files) {
-                const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-                transfer.items.add(new File([bytes], name));
-            }
-            for (const kind of ["dragenter", "dragover", "drop"]) {
-                const event = new DragEvent(kind, {
-                    dataTransfer: transfer, bubbles: true, cancelable: true });
-                document.body.dispatchEvent(event);
-            }
-        }""",
-        contents,
-    )
-
-
-def choose(page: Any, files: list[Path]) -> None:
-    page.locator("#view-inspect input[type=file]").first.set_input_files(files)
-
-
-def inspected(page: Any, n: int) -> None:
-    expect(page.get_by_text(f"{n} images inspected.")).to_be_visible(timeout=PATIENCE)
-
-
-def cards(page: Any, view: str = "inspect") -> list[tuple[str, float]]:
-    """Name and score of the cards that exist, in the order of the document."""
-    return page.locator(f"#view-{view} .card").evaluate_all(
-        """cards => cards.map((card) => [
-            card.querySelector(".name").title,
-            Number(card.querySelector(".score").textContent.replaceAll(",", "")),
-        ])"""
-    )
-
-
-def card(page: Any, name: str, view: str = "inspect") -> Any:
-    """The card of an image, wherever it stands."""
-    return page.locator(f"#view-{view} .card").filter(has=page.get_by_title(name, exact=True))
-
-
-def go(page: Any, view: str) -> None:
-    """By its link; the keyboard goes there only once the view is shown."""
-    page.get_by_role("link", name=view.capitalize(), exact=True).click()
-    expect(page.locator(f"#view-{view}")).to_be_visible()
-
-
-def count(page: Any, kind: str) -> int:
-    return int(page.locator(f".count.{kind} strong").inner_text())
 
 
 def test_dropped_images_come_worst_first_with_the_scores_of_the_model(
@@ -819,7 +614,9 @@ def test_one_to_one_is_a_pixel_on_a_pixel(
         level = viewer.locator("output.zoom-level")
         size = "image => image.getBoundingClientRect().width * devicePixelRatio"
         fitted = full.evaluate(size)
-        assert abs(float(level.inner_text().rstrip(" %")) - 100 * fitted / width) < 1
+        assert (
+            abs(float(level.inner_text().replace(",", "").rstrip(" %")) - 100 * fitted / width) < 1
+        )
         page.keyboard.press("1")
         expect(level).to_have_text("100 %")
         assert full.evaluate(size) == pytest.approx(width, abs=0.5)
@@ -1184,13 +981,6 @@ def test_nothing_jumps_while_results_stream_in(
     assert page.evaluate("window.shifted") < 0.02
 
 
-def axe_script() -> str:
-    spec = importlib.util.find_spec("axe_core_python")
-    if spec is None or spec.origin is None:
-        pytest.skip("needs fre-vision[test-page]: axe-core-python is not installed")
-    return (Path(spec.origin).parent / "axe.min.js").read_text("utf-8")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(
     service: Service,
@@ -1199,32 +989,23 @@ def test_axe_finds_nothing(
     shoot: Callable[[Any, str], Path],
     scheme: str,
 ) -> None:
-    script = axe_script()
     page = open_page(service, "axe", scheme=scheme)
     choose(page, sorted((plates / "test").glob("*.png"))[:5])
     inspected(page, 5)
 
-    def check(where: str) -> None:
-        page.evaluate("() => Promise.all(document.getAnimations().map((a) => a.finished))")
-        found = page.evaluate("() => axe.run({ resultTypes: ['violations'] })")["violations"]
-        assert [
-            (where, rule["id"], [node["html"][:200] for node in rule["nodes"]]) for rule in found
-        ] == []
-
-    page.evaluate(script)
-    check("inspect")
+    accessible(page, "inspect")
     shoot(page, f"inspect-{scheme}")
     page.locator("#view-inspect .card").first.click()
-    check("viewer")
+    accessible(page, "viewer")
     shoot(page, f"viewer-{scheme}")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Samples…").click()
-    check("samples")
+    accessible(page, "samples")
     page.keyboard.press("Escape")
     for view in VIEWS[1:]:
         page.get_by_role("link", name=view.capitalize(), exact=True).click()
         expect(page.locator(f"#view-{view}")).to_be_visible()
-        check(view)
+        accessible(page, view)
         shoot(page, f"{view}-{scheme}")
 
 
@@ -1241,21 +1022,7 @@ def test_every_width_holds_every_view(
         choose(page, sorted((plates / "test").glob("*.png"))[:5])
         inspected(page, 5)
 
-    def fits(where: str) -> None:
-        wide = page.evaluate(
-            """() => {
-                const root = document.documentElement;
-                const out = [...document.querySelectorAll("button, a, input, select, h1, h2, p")]
-                    .filter((element) => element.offsetParent)
-                    .filter((element) => !element.closest(".skip, .visually-hidden"))
-                    .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
-                    .map((element) => element.outerHTML.slice(0, 120));
-                return [root.scrollWidth - root.clientWidth, out];
-            }"""
-        )
-        assert wide == [0, []], where
-
-    fits("inspect")
+    fits(page, "inspect")
     shoot(page, f"inspect-{width}")
     # Results are there without scrolling; on a phone the decision is a line that opens.
     top = page.locator("#view-inspect .card").first.bounding_box()["y"]
@@ -1266,16 +1033,16 @@ def test_every_width_holds_every_view(
         expect(summary).to_contain_text(re.compile(r"\d anomalous.*\d good.*above"))
         expect(page.get_by_role("slider", name="Threshold")).to_be_hidden()
         summary.click()
-        fits("decision")
+        fits(page, "decision")
         shoot(page, f"decision-{width}")
     expect(page.get_by_role("slider", name="Threshold")).to_be_visible()
     page.locator("#view-inspect .card").first.click()
-    fits("viewer")
+    fits(page, "viewer")
     shoot(page, f"viewer-{width}")
     page.keyboard.press("Escape")
     for view in VIEWS[1:]:
         page.get_by_role("link", name=view.capitalize(), exact=True).click()
-        fits(view)
+        fits(page, view)
         shoot(page, f"{view}-{width}")
 
 

@@ -1,5 +1,7 @@
 // The service, as functions. Every failure is an ApiError whose message is for people.
 
+import { t } from "./language.js";
+
 export class ApiError extends Error {
   constructor(message, { status = 0, code = "unreachable", retryAfter = null } = {}) {
     super(message);
@@ -43,7 +45,7 @@ export async function request(method, path, { query, body, headers = {}, keepali
       response = await fetch(address, { method, body, headers, keepalive, signal });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new ApiError("The service can't be reached. Is fre serve still running?");
+      throw new ApiError(t("app.unreachable"));
     }
     if (response.status === 401 && askForToken) {
       await askForToken();
@@ -63,7 +65,7 @@ async function failure(response) {
     // A proxy may answer with a page of its own.
   }
   const retryAfter = Number(response.headers.get("Retry-After"));
-  return new ApiError(told?.message ?? `The service answered ${response.status}.`, {
+  return new ApiError(told?.message ?? t("app.answered", { status: response.status }), {
     status: response.status,
     code: told?.code ?? "unknown",
     retryAfter: Number.isFinite(retryAfter) && retryAfter > 0 ? retryAfter : null,

@@ -3,8 +3,9 @@
 import { h, icon, put, say, svg } from "./dom.js";
 import * as format from "./format.js";
 import { picture } from "./api.js";
+import { locale, t } from "./language.js";
 
-const WORDS = { anomalous: "Anomalous", review: "Review", good: "Good", error: "Not read" };
+const word = (kind) => t(`decision.${kind}`);
 
 /**
  * `"anomalous"`, `"review"`, `"good"` or `"error"`; a threshold of `null` takes the decision of its
@@ -27,9 +28,9 @@ const inShort = (reason) => reason?.split(":")[0] ?? null;
 /** What a reviewer's word means beside a decision, or `null`. */
 export function correction(result, decided) {
   if (!result.verdict) return null;
-  if (decided === "review") return result.verdict === "good" ? "Reviewed: good" : "Reviewed: defect";
-  if (result.verdict === "good") return decided === "anomalous" ? "Good after all" : "Confirmed good";
-  return decided === "anomalous" ? "Confirmed defect" : "Missed defect";
+  if (decided === "review") return t(result.verdict === "good" ? "card.reviewed_good" : "card.reviewed_defect");
+  if (result.verdict === "good") return t(decided === "anomalous" ? "card.false_alarm" : "card.confirmed_good");
+  return t(decided === "anomalous" ? "card.confirmed_defect" : "card.missed");
 }
 
 export const isWrong = (result, decided) =>
@@ -37,7 +38,7 @@ export const isWrong = (result, decided) =>
 
 /** The mark of a decision: a shape and a word. */
 export function verdictMark(kind) {
-  return h("span", { class: `verdict ${kind}` }, icon(kind), h("span", {}, WORDS[kind]));
+  return h("span", { class: `verdict ${kind}` }, icon(kind), h("span", {}, word(kind)));
 }
 
 /** Boxes of the regions, to lay over a picture of the same proportions. */
@@ -95,8 +96,8 @@ export function makeCard(result, look) {
     flag.classList.toggle("wrong", isWrong(item, kind));
     const label = item.error
       ? `${item.name}: ${item.error}`
-      : [item.name, WORDS[kind].toLowerCase(), item.reason, `score ${format.score(item.score)}`,
-        `p-value ${format.pValue(item.p_value)}`, format.many(item.regions.length, "region"), corrected]
+      : [item.name, word(kind).toLocaleLowerCase(locale), item.reason, t("card.score", { score: format.score(item.score) }),
+        t("card.p_value", { p: format.pValue(item.p_value) }), t("unit.regions", { n: item.regions.length }), corrected]
         .filter(Boolean).join(", ");
     if (button.getAttribute("aria-label") !== label) button.setAttribute("aria-label", label);
     shown = wanted;
@@ -109,14 +110,14 @@ export function makeCard(result, look) {
       return;
     }
     if (item.kept === false) {
-      put(frame, h("span", { class: "absent" }, "The picture is no longer kept"));
+      put(frame, h("span", { class: "absent" }, t("card.not_kept")));
       return;
     }
     const old = frame.querySelector("img");
     const source = heat ? picture.overlay(item.id, 320) : picture.image(item.id, 320);
     const image = h("img", { alt: "", decoding: "async", draggable: "false" });
     image.addEventListener("load", () => frame.classList.add("loaded"));
-    image.addEventListener("error", () => put(frame, h("span", { class: "absent" }, "The picture can't be loaded")));
+    image.addEventListener("error", () => put(frame, h("span", { class: "absent" }, t("card.not_loaded"))));
     image.src = source;
     overlay = withBoxes ? boxes(item) : null;
     const drawn = overlay;

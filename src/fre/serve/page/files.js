@@ -1,8 +1,8 @@
 // Files out of a drop, a folder or a file picker, with the names to show.
 
+import { t } from "./language.js";
 import { message } from "./messages.js";
 
-const ACCEPTED = "JPEG, PNG, BMP, TIFF and WebP are read.";
 const IMAGE = /\.(jpe?g|jpe|jfif|png|bmp|dib|tiff?|webp)$/i;
 const SUFFIX = /\.[A-Za-z][A-Za-z0-9]{0,9}$/;
 const NAMED = 5;
@@ -28,6 +28,12 @@ function named(file) {
   return { file, name: file.webkitRelativePath || file.name };
 }
 
+/** The first names of a list, and how many more there are. */
+export function some(names) {
+  const shown = names.slice(0, NAMED).join(", ");
+  return names.length > NAMED ? t("app.and_more", { names: shown, n: names.length - NAMED }) : shown;
+}
+
 /** The images among files. Files of another type are left out, and the page names them. */
 function images(found) {
   // Hidden files of a folder, such as .DS_Store, were not chosen by anybody.
@@ -35,10 +41,9 @@ function images(found) {
   const kept = chosen.filter(isImage);
   const others = chosen.filter((item) => !isImage(item)).map(({ name }) => name);
   if (others.length) {
-    const more = others.length > NAMED ? ` and ${others.length - NAMED} more` : "";
-    message(`Left out, as of another type: ${others.slice(0, NAMED).join(", ")}${more}. ${ACCEPTED}`, { kind: "error" });
+    message(t("files.left_out", { names: some(others), accepted: t("files.accepted") }), { kind: "error" });
   } else if (kept.length === 0) {
-    message(`There are no images in that. ${ACCEPTED}`, { kind: "error" });
+    message(t("files.none", { accepted: t("files.accepted") }), { kind: "error" });
   }
   return kept;
 }

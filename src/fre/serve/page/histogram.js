@@ -2,6 +2,7 @@
 
 import { h, svg, put, show } from "./dom.js";
 import * as format from "./format.js";
+import { t } from "./language.js";
 import { scoreScale, ticks } from "./statistics.js";
 
 const HEIGHT = 168;
@@ -29,16 +30,16 @@ export class Histogram {
     this.line = h("div", { class: "handle-line" });
     this.begin = h("div", { class: "handle-line begin", hidden: true });
     this.grip = onmove ? h("div", {
-      class: "handle", role: "slider", tabindex: "0", "aria-label": "Threshold",
+      class: "handle", role: "slider", tabindex: "0", "aria-label": t("histogram.threshold"),
       "aria-orientation": "horizontal", onkeydown: (event) => this.#key(event),
     }, h("span", { class: "handle-grip" })) : null;
     this.plot = h("div", { class: "plot" }, this.chart, this.begin, this.line, this.grip);
     this.legend = h("ul", { class: "legend" },
-      h("li", {}, h("span", { class: "key calibration" }), "calibrated good images"),
-      onmove ? h("li", {}, h("span", { class: "key good" }), "good") : null,
-      this.reviewed = h("li", { hidden: true }, h("span", { class: "key review" }), "to review"),
-      onmove ? h("li", {}, h("span", { class: "key anomalous" }), "anomalous") : null,
-      this.compressed = h("li", { class: "unseen" }, "far scores are drawn closer together"));
+      h("li", {}, h("span", { class: "key calibration" }), t("histogram.calibration")),
+      onmove ? h("li", {}, h("span", { class: "key good" }), t("histogram.good")) : null,
+      this.reviewed = h("li", { hidden: true }, h("span", { class: "key review" }), t("histogram.review")),
+      onmove ? h("li", {}, h("span", { class: "key anomalous" }), t("histogram.anomalous")) : null,
+      this.compressed = h("li", { class: "unseen" }, t("histogram.compressed")));
     this.element = h("figure", { class: "histogram" }, this.plot, this.legend);
     if (onmove) {
       this.plot.classList.add("movable");
@@ -124,8 +125,7 @@ export class Histogram {
   /** What the chart shows, in a sentence for those who don't see it. */
   #summary() {
     const above = this.scores.filter((score) => score > this.threshold).length;
-    const images = `scores of ${format.many(this.scores.length, "image")}, ${format.count(above)} above the threshold of ${format.score(this.threshold)}`;
-    return `${this.label}: ${images}, and those of ${format.many(this.calibrated, "calibrated good image")} behind them`;
+    return t("histogram.summary", { label: this.label, n: this.scores.length, above, threshold: format.score(this.threshold), calibrated: this.calibrated });
   }
 
   #shares(values, n) {
@@ -214,7 +214,7 @@ export class Histogram {
 
 function tickText(value) {
   const size = Math.abs(value);
-  if (size >= 1e6) return `${Number((value / 1e6).toPrecision(3))} M`;
-  if (size >= 1e4) return `${Number((value / 1e3).toPrecision(3))} k`;
-  return String(Number(value.toPrecision(4))).replace("-", "−");
+  if (size >= 1e6) return `${format.significant(value / 1e6, 3)} M`;
+  if (size >= 1e4) return `${format.significant(value / 1e3, 3)} k`;
+  return format.significant(value, 4).replace("-", "−");
 }

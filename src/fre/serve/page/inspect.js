@@ -9,6 +9,7 @@ import * as format from "./format.js";
 import { Grid } from "./grid.js";
 import { Histogram } from "./histogram.js";
 import { onVerdictKey } from "./judging.js";
+import { locale, t } from "./language.js";
 import { announce, failed, message } from "./messages.js";
 import { OddImages } from "./odd.js";
 import { pickSamples } from "./samples.js";
@@ -21,20 +22,20 @@ const MOST = 2000;
 const CLEARED_KEY = "fre.batch-since";
 
 const FILTERS = {
-  all: { label: "All", keep: () => true },
-  anomalous: { label: "Anomalous", keep: (kind) => kind === "anomalous" },
-  review: { label: "Review", keep: (kind) => kind === "review" },
-  good: { label: "Good", keep: (kind) => kind === "good" },
-  wrong: { label: "Marked wrong", keep: (kind, result) => isWrong(result, kind) },
-  error: { label: "Not read", keep: (kind) => kind === "error" },
+  all: { label: t("inspect.all"), keep: () => true },
+  anomalous: { label: t("decision.anomalous"), keep: (kind) => kind === "anomalous" },
+  review: { label: t("decision.review"), keep: (kind) => kind === "review" },
+  good: { label: t("decision.good"), keep: (kind) => kind === "good" },
+  wrong: { label: t("inspect.wrong"), keep: (kind, result) => isWrong(result, kind) },
+  error: { label: t("decision.error"), keep: (kind) => kind === "error" },
 };
 // An image that shows nothing of a part is worse than any score.
 const badness = ({ reason, score }) => (reason ? Infinity : score ?? -Infinity);
 const worstFirst = (a, b) => badness(b) - badness(a) || compareIds(a, b);
 const ORDERS = {
-  worst: { label: "Worst first", compare: worstFirst },
-  newest: { label: "Newest first", compare: (a, b) => compareIds(b, a) },
-  name: { label: "By name", compare: (a, b) => a.name.localeCompare(b.name, "en", { numeric: true }) || compareIds(a, b) },
+  worst: { label: t("inspect.worst"), compare: worstFirst },
+  newest: { label: t("inspect.newest"), compare: (a, b) => compareIds(b, a) },
+  name: { label: t("inspect.by_name"), compare: (a, b) => a.name.localeCompare(b.name, locale, { numeric: true }) || compareIds(a, b) },
 };
 
 export class Inspect {
@@ -51,7 +52,7 @@ export class Inspect {
     this.loading = null;
     this.stage = document.getElementById("inspect-stage");
     this.grid = new Grid({
-      label: "Results",
+      label: t("inspect.results"),
       card: (item) => makeCard(item, () => ({ threshold: this.panel.threshold, review: this.panel.review, heat: this.heat, boxes: this.boxes, time: false })),
       onopen: (item) => this.#open(item),
       onkey: onVerdictKey(judge),
@@ -133,11 +134,11 @@ export class Inspect {
       return;
     }
     if (!state.model) {
-      message("There is no model yet. Train one from good images first.", { kind: "error", action: { label: "Train", run: () => { location.hash = "#/train"; } } });
+      message(t("inspect.no_model"), { kind: "error", action: { label: t("view.train"), run: () => { location.hash = "#/train"; } } });
       return;
     }
     if (this.upload) {
-      message("Wait until the images before are done, or stop them.", { kind: "error" });
+      message(t("inspect.wait"), { kind: "error" });
       return;
     }
     if (this.filter !== "all") this.#setFilter("all");
@@ -158,7 +159,8 @@ export class Inspect {
     this.upload = null;
     this.#release();
     const errors = [...this.results.values()].filter((result) => result.error).length;
-    announce(`${format.many(upload.done, "image")} inspected, ${this.counts.anomalous} anomalous${errors ? `, ${errors} not read` : ""}`);
+    const inspected = t("inspect.announce", { n: upload.done, anomalous: this.counts.anomalous });
+    announce(errors ? t("inspect.announce_errors", { inspected, errors }) : inspected);
     this.#progress(upload);
   }
 
@@ -198,7 +200,7 @@ export class Inspect {
       const share = h("span", { class: "muted small" });
       return { kind, value, share, element: h("div", { class: `count ${kind}` }, h("p", { class: "count-name" }, icon(kind), word), h("p", { class: "count-value" }, value, share)) };
     };
-    this.counters = [counted("anomalous", "Anomalous"), counted("review", "Review"), counted("good", "Good")];
+    this.counters = ["anomalous", "review", "good"].map((kind) => counted(kind, t(`decision.${kind}`)));
     put(document.getElementById("inspect-counts"), this.counters.map(({ element }) => element));
     const summary = document.getElementById("inspect-summary");
     this.brief = ["anomalous", "review", "good"].map((kind) => {
@@ -209,11 +211,11 @@ export class Inspect {
     put(summary, this.brief.map(({ element }) => element), this.briefThreshold, icon("right", "icon turn"));
     summary.addEventListener("click", () => summary.setAttribute("aria-expanded", String(summary.getAttribute("aria-expanded") === "false")));
     this.histogram = new Histogram({
-      label: "Histogram",
+      label: t("inspect.histogram"),
       onmove: (threshold) => this.panel.move(threshold),
       inWords: (threshold) => this.#inWords(threshold),
     });
-    put(document.getElementById("inspect-histogram"), h("h2", { class: "panel-title" }, "Scores"), this.histogram.element);
+    put(document.getElementById("inspect-histogram"), h("h2", { class: "panel-title" }, t("inspect.scores")), this.histogram.element);
     put(document.getElementById("inspect-threshold"), this.panel.element);
     put(document.getElementById("inspect-odd"), this.odd.element);
   }
@@ -246,11 +248,12 @@ export class Inspect {
       if (kind === "review") show(element, band);
     }
     for (const { kind, words, element } of this.brief) {
-      say(words, kind === "review" ? `${format.count(counts[kind])} to review` : `${format.count(counts[kind])} ${kind}`);
+      say(words, t(`inspect.n_${kind}`, { n: counts[kind] }));
       if (kind === "review") show(element, band);
     }
     const ready = state.calibration !== null && Number.isFinite(this.panel.threshold);
-    say(this.briefThreshold, ready ? `above ${format.score(this.panel.threshold)}${this.panel.dirty ? ", not saved" : ""}` : "no model");
+    say(this.briefThreshold, ready
+      ? t(this.panel.dirty ? "inspect.above_unsaved" : "inspect.above", { threshold: format.score(this.panel.threshold) }) : t("inspect.without_model"));
     this.panel.update();
     if (ready) this.viewer.refresh();
   }
@@ -262,7 +265,8 @@ export class Inspect {
   #inWords(threshold) {
     const expected = state.calibration && expectedRates(state.calibration, threshold);
     const { anomalous, good } = this.counts;
-    return `${format.score(threshold)}, ${anomalous} anomalous, ${good} good${expected ? `, expected false alarms ${format.share(expected.rate)}` : ""}`;
+    const words = t("inspect.in_words", { threshold: format.score(threshold), anomalous, good });
+    return expected ? t("inspect.in_words_expected", { words, rate: format.share(expected.rate) }) : words;
   }
 
   // The results -------------------------------------------------------------------------------
@@ -275,7 +279,7 @@ export class Inspect {
       }, label, " ", number);
       return { name, number, button };
     });
-    const order = h("select", { "aria-label": "Order", onchange: () => { this.order = order.value; this.#arrange(); } },
+    const order = h("select", { "aria-label": t("inspect.order"), onchange: () => { this.order = order.value; this.#arrange(); } },
       Object.entries(ORDERS).map(([name, { label }]) => h("option", { value: name }, label)));
     const toggle = (what, label) => {
       const button = h("button", { class: "button quiet", type: "button", "aria-pressed": "true", onclick: () => {
@@ -287,18 +291,18 @@ export class Inspect {
     };
     this.images = h("input", { type: "file", multiple: true, accept: "image/*", hidden: true, onchange: () => this.inspect(fromInput(this.images)) });
     this.folder = h("input", { type: "file", webkitdirectory: true, hidden: true, onchange: () => this.inspect(fromInput(this.folder)) });
-    this.again = h("button", { class: "button quiet", type: "button", onclick: () => this.#newBatch() }, "New batch");
+    this.again = h("button", { class: "button quiet", type: "button", onclick: () => this.#newBatch() }, t("inspect.new_batch"));
     this.adders = h("div", { class: "adders" },
       this.images, this.folder, this.again,
-      h("button", { class: "button", type: "button", onclick: () => this.folder.click() }, "Folder…"),
-      h("button", { class: "button", type: "button", onclick: () => this.#samples() }, "Samples…"),
-      h("button", { class: "button primary", type: "button", onclick: () => this.images.click() }, icon("plus"), "Images…"));
+      h("button", { class: "button", type: "button", onclick: () => this.folder.click() }, t("inspect.folder")),
+      h("button", { class: "button", type: "button", onclick: () => this.#samples() }, t("inspect.samples")),
+      h("button", { class: "button primary", type: "button", onclick: () => this.images.click() }, icon("plus"), t("inspect.images")));
     this.toolbar = h("div", { class: "toolbar-row" },
-      h("div", { class: "segments", role: "group", "aria-label": "Which to show" }, this.filters.map(({ button }) => button)),
-      h("div", { class: "looks" }, order, toggle("heat", "Heat map"), toggle("boxes", "Boxes")));
-    this.bar = h("progress", { "aria-label": "Inspected", max: "1", value: "0" });
+      h("div", { class: "segments", role: "group", "aria-label": t("inspect.filter") }, this.filters.map(({ button }) => button)),
+      h("div", { class: "looks" }, order, toggle("heat", t("inspect.heat")), toggle("boxes", t("inspect.boxes"))));
+    this.bar = h("progress", { "aria-label": t("inspect.inspected"), max: "1", value: "0" });
     this.words = h("p", { class: "small", role: "status" });
-    this.stopper = h("button", { class: "button quiet", type: "button", onclick: () => this.upload?.stop() }, "Stop");
+    this.stopper = h("button", { class: "button quiet", type: "button", onclick: () => this.upload?.stop() }, t("inspect.stop"));
     this.offer = h("button", { class: "button quiet offer", type: "button", hidden: true, onclick: () => { this.held = 0; this.#arrange(); window.scrollTo({ top: 0 }); } });
     put(document.getElementById("inspect-toolbar"), this.toolbar,
       h("div", { class: "strip" }, this.words, this.stopper, this.offer, this.adders, this.bar));
@@ -307,7 +311,7 @@ export class Inspect {
 
   #buildStage() {
     this.empty = h("div", { class: "empty" });
-    this.waiting = h("div", { class: "skeleton", "aria-label": "Loading results", role: "status" },
+    this.waiting = h("div", { class: "skeleton", "aria-label": t("inspect.loading_results"), role: "status" },
       Array.from({ length: 12 }, () => h("div", { class: "ghost" })));
     put(this.stage, this.waiting, this.empty, this.grid.element);
   }
@@ -354,7 +358,7 @@ export class Inspect {
     const hold = this.upload && this.grid.items.length > 0 && this.grid.busy;
     show(this.offer, Boolean(hold && this.held));
     if (hold) {
-      say(this.offer, `Show ${format.many(this.held, "new result")}`);
+      say(this.offer, t("inspect.show_new", { n: this.held }));
       // Where they are, but as they are now: somebody may have marked one.
       this.grid.update(this.grid.items.map(({ id }) => this.results.get(id)));
     } else {
@@ -383,7 +387,7 @@ export class Inspect {
     show(this.again, !bare);
     show(this.adders, this.empty.hidden);
     if (!this.nothing) {
-      this.nothing = h("p", { class: "nothing muted", hidden: true }, "None of the results.");
+      this.nothing = h("p", { class: "nothing muted", hidden: true }, t("inspect.none"));
       this.stage.append(this.nothing);
     }
     if (!this.empty.hidden) this.#emptiness();
@@ -395,23 +399,23 @@ export class Inspect {
     if (this.empty.dataset.key === key) return;
     this.empty.dataset.key = key;
     if (kind === "loading") {
-      put(this.empty, h("p", { class: "muted" }, "Loading…"));
+      put(this.empty, h("p", { class: "muted" }, t("app.loading")));
     } else if (kind === "failure") {
-      put(this.empty, h("h2", {}, "The results can't be loaded"), h("p", { class: "muted" }, this.failure),
-        state.service ? h("button", { class: "button primary", type: "button", onclick: () => this.load() }, "Try again") : h("p", { class: "muted" }, "Trying again…"));
+      put(this.empty, h("h2", {}, t("inspect.failed")), h("p", { class: "muted" }, this.failure),
+        state.service ? h("button", { class: "button primary", type: "button", onclick: () => this.load() }, t("inspect.try_again")) : h("p", { class: "muted" }, t("inspect.trying")));
     } else if (kind === "model") {
-      put(this.empty, icon("drop", "big"), h("h2", {}, "No model yet"),
-        h("p", { class: "muted" }, "A model learns from images of good parts alone. A dozen will do to begin with; a hundred are better."),
-        h("a", { class: "button primary", href: "#/train" }, "Train a model"));
+      put(this.empty, icon("drop", "big"), h("h2", {}, t("inspect.bare")),
+        h("p", { class: "muted" }, t("inspect.bare_words")),
+        h("a", { class: "button primary", href: "#/train" }, t("inspect.train")));
     } else {
-      put(this.empty, icon("drop", "big"), h("h2", {}, "Drop images or a folder here"),
-        h("p", { class: "muted" }, `Each is compared with the good parts that ${state.model.name} has learnt. The most anomalous come first.`),
+      put(this.empty, icon("drop", "big"), h("h2", {}, t("inspect.drop")),
+        h("p", { class: "muted" }, t("inspect.drop_words", { model: state.model.name })),
         h("div", { class: "buttons" },
-          h("button", { class: "button primary", type: "button", onclick: () => this.images.click() }, "Choose images…"),
-          h("button", { class: "button", type: "button", onclick: () => this.folder.click() }, "Choose a folder…"),
-          h("button", { class: "button", type: "button", onclick: () => this.#samples() }, "Try a sample…")),
+          h("button", { class: "button primary", type: "button", onclick: () => this.images.click() }, t("inspect.choose")),
+          h("button", { class: "button", type: "button", onclick: () => this.folder.click() }, t("inspect.choose_folder")),
+          h("button", { class: "button", type: "button", onclick: () => this.#samples() }, t("inspect.try_sample"))),
         localStorage.getItem(`${CLEARED_KEY}.${state.model.name}`)
-          ? h("button", { class: "button quiet small", type: "button", onclick: () => this.#earlier() }, "Show earlier batches") : null);
+          ? h("button", { class: "button quiet small", type: "button", onclick: () => this.#earlier() }, t("inspect.earlier")) : null);
     }
   }
 
@@ -421,12 +425,13 @@ export class Inspect {
     show(this.stopper, Boolean(upload));
     if (upload) {
       const seconds = (performance.now() - this.started) / 1000;
-      const speed = upload.done > 8 && seconds > 1 ? `, ${Math.max(1, Math.round(upload.done / seconds))} a second` : "";
-      say(this.words, upload.waiting ? `${format.count(upload.done)} of ${format.many(upload.total, "image")}. The service is busy; waiting.` : `${format.count(upload.done)} of ${format.many(upload.total, "image")}${speed}`);
+      const progress = t(upload.waiting ? "inspect.busy" : "inspect.progress", { done: upload.done, n: upload.total });
+      const timed = upload.done > 8 && seconds > 1 && !upload.waiting;
+      say(this.words, timed ? t("inspect.speed", { progress, speed: Math.max(1, Math.round(upload.done / seconds)) }) : progress);
       this.bar.max = upload.total;
       this.bar.value = upload.done;
     } else if (ended) {
-      say(this.words, ended.stopped ? `Stopped after ${format.count(ended.done)} of ${format.many(ended.total, "image")}.` : `${format.many(ended.done, "image")} inspected.`);
+      say(this.words, ended.stopped ? t("inspect.stopped", { done: ended.done, n: ended.total }) : t("inspect.done", { n: ended.done }));
     } else {
       say(this.words, "");
     }
@@ -448,7 +453,7 @@ export class Inspect {
   #newBatch() {
     localStorage.setItem(`${CLEARED_KEY}.${state.model.name}`, new Date().toISOString());
     this.load();
-    message("A new batch. What was before stays in the history of the service.", { action: { label: "Bring it back", run: () => this.#earlier() } });
+    message(t("inspect.new_batch_begun"), { action: { label: t("inspect.bring_back"), run: () => this.#earlier() } });
   }
 
   #earlier() {
@@ -468,5 +473,5 @@ export class Inspect {
 
 function compareIds(a, b) {
   if (typeof a.id === "number" && typeof b.id === "number") return a.id - b.id;
-  return String(a.id).localeCompare(String(b.id), "en", { numeric: true });
+  return String(a.id).localeCompare(String(b.id), locale, { numeric: true });
 }

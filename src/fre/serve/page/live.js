@@ -5,16 +5,14 @@ import { h, icon, put, say, show, svg } from "./dom.js";
 import { events } from "./events.js";
 import * as format from "./format.js";
 import { historyGrid } from "./judging.js";
+import { t } from "./language.js";
 import { failed } from "./messages.js";
 import { state } from "./state.js";
 
 const MOST = 300;
-const SPANS = {
-  600: { label: "10 minutes", buckets: 60 },
-  3600: { label: "1 hour", buckets: 60 },
-  28800: { label: "8 hours", buckets: 96 },
-  86400: { label: "24 hours", buckets: 96 },
-};
+/** Seconds of a span, and in how many parts it is drawn. */
+const SPANS = { 600: 60, 3600: 60, 28800: 96, 86400: 96 };
+const SOURCES = ["watch", "page", "api"];
 
 export class Live {
   constructor(viewer, judge) {
@@ -25,7 +23,7 @@ export class Live {
     this.paused = false;
     this.fresh = 0;
     this.visible = false;
-    this.grid = historyGrid("Newest parts", viewer, judge, (id) => this.results.get(id));
+    this.grid = historyGrid(t("live.newest"), viewer, judge, (id) => this.results.get(id));
     this.#build();
     state.addEventListener("model", () => { this.stale = true; if (this.visible) this.load(); });
     events.addEventListener("result", ({ detail }) => this.#arrive(detail));
@@ -89,10 +87,10 @@ export class Live {
 
   #build() {
     this.sourceSelect = h("select", { id: "live-source", onchange: () => { this.source = this.sourceSelect.value; this.load(); } },
-      h("option", { value: "" }, "All sources"));
+      h("option", { value: "" }, t("live.all_sources")));
     const span = h("select", { id: "live-span", onchange: () => { this.span = Number(span.value); this.#figures(); } },
-      Object.entries(SPANS).map(([seconds, { label }]) => h("option", { value: seconds, selected: Number(seconds) === this.span }, label)));
-    this.pause = h("button", { class: "button", type: "button", "aria-pressed": "false", onclick: () => this.#setPaused(!this.paused) }, "Pause");
+      Object.keys(SPANS).map((seconds) => h("option", { value: seconds, selected: Number(seconds) === this.span }, t(`live.span.${seconds}`))));
+    this.pause = h("button", { class: "button", type: "button", "aria-pressed": "false", onclick: () => this.#setPaused(!this.paused) }, t("live.pause"));
     this.offer = h("button", { class: "button quiet offer", type: "button", hidden: true, onclick: () => {
       if (this.paused) this.#setPaused(false);
       document.activeElement.blur();
@@ -102,23 +100,23 @@ export class Live {
     this.follows = h("p", { class: "muted" });
     this.rateValue = h("strong", { class: "figure-value" }, "–");
     this.rateNote = h("p", { class: "small muted" });
-    this.chart = svg("svg", { class: "chart", role: "img", height: 132, "aria-label": "Anomalous rate over time: loading" });
+    this.chart = svg("svg", { class: "chart", role: "img", height: 132, "aria-label": t("live.rate_loading") });
     this.chartBox = h("div", { class: "plot" }, this.chart);
     new ResizeObserver(() => this.#draw()).observe(this.chartBox);
     this.driftTitle = h("p", { class: "drift-title" });
     this.driftText = h("p", {});
     this.driftTest = h("p", { class: "small muted" });
-    this.drift = h("section", { class: "panel drift", "aria-label": "Drift", role: "status" },
-      h("h2", { class: "panel-title" }, "Drift"), this.driftTitle, this.driftText, this.driftTest);
+    this.drift = h("section", { class: "panel drift", "aria-label": t("live.drift"), role: "status" },
+      h("h2", { class: "panel-title" }, t("live.drift")), this.driftTitle, this.driftText, this.driftTest);
     this.empty = h("div", { class: "empty", hidden: true });
     put(document.getElementById("view-live"),
       h("header", { class: "view-head" },
-        h("div", {}, h("h1", { id: "title-live" }, "Live"), this.follows),
+        h("div", {}, h("h1", { id: "title-live" }, t("view.live")), this.follows),
         h("div", { class: "looks" },
-          h("label", { class: "inline-label" }, h("span", { class: "visually-hidden" }, "Source"), this.sourceSelect), this.pause)),
+          h("label", { class: "inline-label" }, h("span", { class: "visually-hidden" }, t("live.source")), this.sourceSelect), this.pause)),
       h("div", { class: "live-figures" },
-        h("section", { class: "panel", "aria-label": "Anomalous rate" },
-          h("div", { class: "panel-head" }, h("h2", { class: "panel-title" }, "Anomalous rate"), h("label", { class: "inline-label" }, h("span", { class: "visually-hidden" }, "Time span"), span)),
+        h("section", { class: "panel", "aria-label": t("live.rate") },
+          h("div", { class: "panel-head" }, h("h2", { class: "panel-title" }, t("live.rate")), h("label", { class: "inline-label" }, h("span", { class: "visually-hidden" }, t("live.span")), span)),
           h("div", { class: "figure-row" }, this.rateValue, this.rateNote), this.chartBox),
         this.drift),
       h("div", { class: "strip" }, this.offer),
@@ -127,7 +125,7 @@ export class Live {
 
   #follow() {
     const watch = state.service?.watch;
-    say(this.follows, watch ? `Follows ${watch.folder}, decided by ${watch.model}, and every image that is posted.` : "Follows every image that is posted to the service.");
+    say(this.follows, watch ? t("live.follows", { folder: watch.folder, model: watch.model }) : t("live.follows_posts"));
   }
 
   #arrive(result) {
@@ -152,7 +150,7 @@ export class Live {
     if (!this.visible) return;
     const hold = this.paused || (this.grid.items.length > 0 && this.grid.busy);
     if (hold) {
-      say(this.offer, `Show ${format.many(this.fresh, "new part")}`);
+      say(this.offer, t("live.show_new", { n: this.fresh }));
       show(this.offer, this.fresh > 0);
     } else {
       this.#arrange();
@@ -172,17 +170,17 @@ export class Live {
 
   #emptiness() {
     put(this.empty, icon("drop", "big"),
-      h("h2", {}, this.loading ? "Loading…" : "Nothing has come yet"),
-      this.loading ? null : h("p", { class: "muted" }, "Parts appear here as soon as they are scored. To follow a folder, start the service with"),
+      h("h2", {}, t(this.loading ? "app.loading" : "live.empty")),
+      this.loading ? null : h("p", { class: "muted" }, t("live.empty_words")),
       this.loading ? null : h("pre", {}, `fre serve MODELS --watch FOLDER`),
-      this.loading || !state.model ? null : h("p", { class: "muted" }, "or post each frame of a camera:"),
+      this.loading || !state.model ? null : h("p", { class: "muted" }, t("live.empty_post")),
       this.loading || !state.model ? null : h("pre", {}, `curl --data-binary @frame.jpg -H 'Content-Type: image/jpeg' \\\n  '${location.origin}/v1/models/${state.model.name}/predict?source=camera-1'`));
   }
 
   #setPaused(paused) {
     this.paused = paused;
     this.pause.setAttribute("aria-pressed", String(paused));
-    say(this.pause, paused ? "Paused" : "Pause");
+    say(this.pause, t(paused ? "live.paused" : "live.pause"));
     this.#update();
   }
 
@@ -192,9 +190,8 @@ export class Live {
   }
 
   #offerSource(source) {
-    const names = { watch: "Watched folder", page: "This page", api: "Posted" };
     if ([...this.sourceSelect.options].some(({ value }) => value === source)) return;
-    this.sourceSelect.append(h("option", { value: source }, names[source] ?? source));
+    this.sourceSelect.append(h("option", { value: source }, SOURCES.includes(source) ? t(`live.source.${source}`) : source));
   }
 
   #figuresSoon() {
@@ -208,7 +205,7 @@ export class Live {
   async #figures() {
     if (!state.model || !this.visible) return;
     const { name } = state.model;
-    const { buckets } = SPANS[this.span];
+    const buckets = SPANS[this.span];
     try {
       const [rate, drift] = await Promise.all([
         api.rate(name, { seconds: this.span, buckets, source: this.source }),
@@ -227,10 +224,10 @@ export class Live {
   #drifted(drift) {
     this.drift.dataset.state = drift.warning ? "warning" : drift.enough ? "fine" : "waiting";
     put(this.driftTitle, icon(drift.warning ? "anomalous" : "good"),
-      drift.warning ? "Parts have drifted" : drift.enough ? "No drift seen" : "Too few parts to tell");
+      t(drift.warning ? "live.drifted" : drift.enough ? "live.no_drift" : "live.too_few"));
     say(this.driftText, drift.message ?? "");
     say(this.driftTest, drift.enough
-      ? `${drift.test}, without images uploaded on this page: D = ${drift.statistic.toFixed(3)}, p = ${format.pValue(drift.p_value)}, over the last ${format.many(drift.n, "part")}; a warning below ${drift.significance}.`
+      ? t("live.drift_test", { test: drift.test, statistic: format.decimals(drift.statistic, 3), p: format.pValue(drift.p_value), n: drift.n, significance: drift.significance })
       : drift.test);
   }
 
@@ -245,9 +242,10 @@ export class Live {
     const anomalous = this.buckets.reduce((sum, bucket) => sum + bucket.n_anomalous, 0);
     const expected = state.model?.expected_false_alarm_rate ?? null;
     say(this.rateValue, n ? format.percent(anomalous / n) : "–");
-    say(this.rateNote, n
-      ? `${format.count(anomalous)} of ${format.many(n, "part")} in the last ${SPANS[this.span].label}${expected === null ? "" : `; ${format.percent(expected)} are expected if all are good`}`
-      : `no parts in the last ${SPANS[this.span].label}`);
+    const last = t(`live.last.${this.span}`);
+    const share = t("live.of_parts", { anomalous, n, last });
+    say(this.rateNote, n === 0 ? t("live.no_parts", { last })
+      : expected === null ? share : t("live.expected", { of_parts: share, rate: format.percent(expected) }));
     const highest = Math.max(0.05, expected ?? 0, ...this.buckets.map(({ rate }) => rate ?? 0));
     const limit = highest > 0.5 ? 1 : highest > 0.2 ? 0.5 : highest > 0.1 ? 0.2 : highest > 0.05 ? 0.1 : 0.05;
     const most = Math.max(1, ...this.buckets.map((bucket) => bucket.n));
@@ -264,7 +262,6 @@ export class Live {
       }
     });
     if (run.length) lines.push(run);
-    const clock = (bucket) => format.time(bucket.start).replace(/:\d\d$/, "");
     put(this.chart,
       [0, limit / 2, limit].map((rate) => [
         svg("path", { class: "gridline", d: `M${left} ${Math.round(y(rate)) + 0.5}H${width}` }),
@@ -274,10 +271,10 @@ export class Live {
       expected === null ? [] : svg("path", { class: "expected", d: `M${left} ${y(expected)}H${width}` }),
       lines.map((points) => svg("path", { class: "rate-curve", d: `M${points.map(([px, py]) => `${px.toFixed(1)} ${py.toFixed(1)}`).join("L")}` })),
       lines.flat().map(([px, py]) => svg("circle", { class: "rate-point", cx: px.toFixed(1), cy: py.toFixed(1), r: 2.5 })),
-      svg("text", { class: "tick", x: left, y: height - 3 }, clock(this.buckets[0])),
-      svg("text", { class: "tick", x: width, y: height - 3, "text-anchor": "end" }, "now"));
+      svg("text", { class: "tick", x: left, y: height - 3 }, format.minute(this.buckets[0].start)),
+      svg("text", { class: "tick", x: width, y: height - 3, "text-anchor": "end" }, t("live.now")));
     this.chart.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.chart.setAttribute("width", width);
-    this.chart.setAttribute("aria-label", `Anomalous rate over the last ${SPANS[this.span].label}: ${this.rateValue.textContent}, ${this.rateNote.textContent}`);
+    this.chart.setAttribute("aria-label", t("live.rate_summary", { span: t(`live.span.${this.span}`), rate: this.rateValue.textContent, note: this.rateNote.textContent }));
   }
 }

@@ -4,13 +4,17 @@ import * as api from "./api.js";
 import { h, put, say, show } from "./dom.js";
 import { events } from "./events.js";
 import { fromDrop } from "./files.js";
+import { sentence } from "./format.js";
 import { Inspect } from "./inspect.js";
+import { choose, language, LANGUAGES, t, translate } from "./language.js";
 import { Live } from "./live.js";
 import { failed, message } from "./messages.js";
 import { Review } from "./review.js";
 import { state } from "./state.js";
 import { Train } from "./train.js";
 import { Viewer } from "./viewer.js";
+
+translate(document);
 
 const viewer = new Viewer(document.getElementById("viewer"), judge);
 const views = { inspect: new Inspect(viewer, judge), live: new Live(viewer, judge), review: new Review(viewer, judge), train: new Train() };
@@ -41,8 +45,7 @@ function route() {
     if (link.hash === `#/${current}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  const titles = { inspect: "Inspect", live: "Live", review: "Review", train: "Train" };
-  document.title = `${titles[current]}: fre`;
+  document.title = `${t(`view.${current}`)}: fre`;
   window.scrollTo({ top: 0 });
   views[current].enter?.();
 }
@@ -55,7 +58,7 @@ state.addEventListener("models", () => {
   const names = state.models.map(({ name }) => name);
   const shown = [...picker.options].map(({ value }) => value);
   if (names.join("\n") !== shown.join("\n") || names.length === 0) {
-    put(picker, names.length ? names.map((name) => h("option", { value: name }, name)) : h("option", {}, "No model"));
+    put(picker, names.length ? names.map((name) => h("option", { value: name }, name)) : h("option", {}, t("app.no_model")));
   }
   picker.disabled = names.length === 0;
   if (state.model) picker.value = state.model.name;
@@ -65,14 +68,18 @@ const broken = document.getElementById("broken-models");
 state.addEventListener("models", () => {
   const { failures } = state;
   show(broken, failures.length > 0);
-  say(broken.firstElementChild, failures.length === 1 ? "1 model file can't be loaded" : `${failures.length} model files can't be loaded`);
+  say(broken.firstElementChild, failures.length ? t("app.broken_models", { n: failures.length }) : "");
   put(broken.lastElementChild, failures.map(({ name, error }) => h("li", {}, h("strong", {}, name), ` ${error}`)));
 });
+
+const languages = document.getElementById("language");
+put(languages, Object.entries(LANGUAGES).map(([code, name]) => h("option", { value: code, lang: code, selected: code === language }, name)));
+languages.addEventListener("change", () => choose(languages.value));
 
 const service = document.getElementById("service");
 function connection(connected) {
   service.dataset.state = connected ? "ready" : "lost";
-  say(service, connected ? "Connected" : "No connection");
+  say(service, t(connected ? "app.connected" : "app.no_connection"));
 }
 
 // Drops ---------------------------------------------------------------------------------------
@@ -84,7 +91,7 @@ window.addEventListener("dragenter", (event) => {
   if (!hasFiles(event)) return;
   event.preventDefault();
   inside += 1;
-  say(document.getElementById("dropping-text"), current === "train" ? "Drop good images to train on" : state.model ? `Drop to inspect with ${state.model.name}` : "Drop images");
+  say(document.getElementById("dropping-text"), current === "train" ? t("drop.train") : state.model ? t("drop.inspect", { model: state.model.name }) : t("drop.images"));
   show(dropping, true);
 });
 window.addEventListener("dragover", (event) => {
@@ -124,7 +131,7 @@ api.onUnauthorized(() => {
 function askForToken() {
   const dialog = document.getElementById("token-dialog");
   const field = h("input", { class: "field", id: "token", type: "password", autocomplete: "current-password", required: true, "aria-describedby": "token-note" });
-  const note = h("p", { class: "small muted note", id: "token-note", role: "status" }, "Whoever started fre serve knows it.");
+  const note = h("p", { class: "small muted note", id: "token-note", role: "status" }, t("token.note"));
   return new Promise((done) => {
     const form = h("form", { onsubmit: async (event) => {
       event.preventDefault();
@@ -141,9 +148,9 @@ function askForToken() {
       events.start();
       done();
     } },
-    h("h2", { id: "token-title" }, "This service wants a token"),
-    h("div", { class: "labelled" }, h("label", { for: "token" }, "Token"), field, note),
-    h("div", { class: "buttons" }, h("button", { class: "button primary", type: "submit" }, "Open")));
+    h("h2", { id: "token-title" }, t("token.title")),
+    h("div", { class: "labelled" }, h("label", { for: "token" }, t("token.label")), field, note),
+    h("div", { class: "buttons" }, h("button", { class: "button primary", type: "submit" }, t("token.open"))));
     const stay = (event) => event.preventDefault();
     dialog.addEventListener("cancel", stay);
     put(dialog, form);
@@ -166,7 +173,7 @@ async function begin() {
     retry = Math.min(10000, 2 * retry);
     return;
   }
-  if (state.service.note) message(`${state.service.note[0].toUpperCase()}${state.service.note.slice(1)}.`, { kind: "error" });
+  if (state.service.note) message(sentence(state.service.note), { kind: "error" });
   if (!state.model) views.inspect.load();
   connection(true);
   events.start();

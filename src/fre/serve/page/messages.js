@@ -1,6 +1,7 @@
 // Short notes at the edge of the page, and words for screen readers.
 
 import { h, icon, say } from "./dom.js";
+import { t } from "./language.js";
 
 /** An error stays until it is closed; a note goes by itself. */
 export function message(text, { kind = "note", action = null } = {}) {
@@ -10,7 +11,7 @@ export function message(text, { kind = "note", action = null } = {}) {
   const item = h("div", { class: `message ${kind}`, role: kind === "error" ? "alert" : "status", data: { text } },
     h("p", {}, text),
     action && h("button", { class: "button quiet", type: "button", onclick: () => { close(); action.run(); } }, action.label),
-    h("button", { class: "button quiet icon-only", type: "button", "aria-label": "Close the message", onclick: close }, icon("close")));
+    h("button", { class: "button quiet icon-only", type: "button", "aria-label": t("app.close_message"), onclick: close }, icon("close")));
   list.append(item);
   while (list.children.length > 4) list.firstElementChild.remove();
   if (kind !== "error") setTimeout(close, 6000);

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { h, put, show } from "./dom.js";
 import * as format from "./format.js";
+import { t } from "./language.js";
 import { failed, message } from "./messages.js";
 import { state } from "./state.js";
 
@@ -12,7 +13,7 @@ export class OddImages {
   /** @param {(job: object) => void} onjob gets the training that somebody began */
   constructor(onjob) {
     this.onjob = onjob;
-    this.element = h("section", { class: "odd", "aria-label": "Odd training images", hidden: true });
+    this.element = h("section", { class: "odd", "aria-label": t("odd.label"), hidden: true });
   }
 
   /** Shows those of a model; of none, nothing. */
@@ -36,23 +37,21 @@ export class OddImages {
     const { images } = odd;
     show(this.element, images.length > 0);
     if (images.length === 0) return;
-    const several = images.length > 1;
-    const next = odd.next_score === null ? "" : ` The next score is ${format.score(odd.next_score)}.`;
-    const words = odd.keep_odd
-      ? `${several ? "They count" : "It counts"} for the threshold like all others.${next}`
-      : `Set aside for the threshold: often a wrong part or a bad photo.${next}`;
+    const n = images.length;
+    const next = odd.next_score === null ? "" : ` ${t("odd.next", { score: format.score(odd.next_score) })}`;
+    const words = `${odd.keep_odd ? t("odd.counts", { n }) : t("odd.aside")}${next}`;
     const button = (text, run, properties = {}) => h("button", { class: "button", type: "button", onclick: (event) => this.#do(event.currentTarget, run), ...properties }, text);
     put(this.element,
-      h("h3", {}, odd.keep_odd ? `${format.many(images.length, "odd training image")}, kept` : format.many(images.length, "odd training image")),
+      h("h3", {}, t(odd.keep_odd ? "odd.title_kept" : "odd.title", { n })),
       h("p", { class: "small muted" }, words),
       h("ul", { class: "odd-images" }, images.slice(0, SHOWN).map((image) => h("li", {},
-        image.picture ? h("img", { src: image.picture, alt: image.name, decoding: "async" }) : h("span", { class: "absent" }, "No picture kept"),
+        image.picture ? h("img", { src: image.picture, alt: image.name, decoding: "async" }) : h("span", { class: "absent" }, t("odd.no_picture")),
         h("span", { class: "odd-name small", title: image.name }, image.name), h("strong", { class: "small" }, format.score(image.score))))),
-      images.length > SHOWN ? h("p", { class: "small muted" }, `and ${format.count(images.length - SHOWN)} more`) : null,
+      n > SHOWN ? h("p", { class: "small muted" }, t("app.others", { n: n - SHOWN })) : null,
       h("div", { class: "buttons" },
-        odd.can_train_again ? button("Leave out and train again", () => this.#again(odd)) : null,
-        odd.keep_odd ? button("Set aside again", () => this.#keep(odd, false)) : button("Keep", () => this.#keep(odd, true))),
-      odd.note ? h("p", { class: "small muted" }, `${odd.note[0].toUpperCase()}${odd.note.slice(1)}.`) : null);
+        odd.can_train_again ? button(t("odd.leave_out"), () => this.#again(odd)) : null,
+        odd.keep_odd ? button(t("odd.set_aside"), () => this.#keep(odd, false)) : button(t("odd.keep"), () => this.#keep(odd, true))),
+      odd.note ? h("p", { class: "small muted" }, format.sentence(odd.note)) : null);
   }
 
   async #do(button, run) {
@@ -69,13 +68,13 @@ export class OddImages {
 
   async #again(odd) {
     const job = await api.trainAgain(odd.model);
-    message(`Training ${odd.model} again, without ${format.many(odd.images.length, "image")}.`);
+    message(t("odd.training", { model: odd.model, n: odd.images.length }));
     this.onjob(job);
   }
 
   async #keep(odd, keep) {
     const calibration = await api.keepOdd(odd.model, keep, odd.sha256);
-    message(keep ? "Kept: they count for the threshold now." : "Set aside: they do not count for the threshold.");
+    message(t(keep ? "odd.kept" : "odd.is_aside"));
     if (state.model?.name === odd.model) state.saved(calibration);
     else await state.load();
     await this.load(odd.model);

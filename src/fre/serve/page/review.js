@@ -6,6 +6,7 @@ import { h, icon, put, say, show } from "./dom.js";
 import { events } from "./events.js";
 import * as format from "./format.js";
 import { historyGrid } from "./judging.js";
+import { t } from "./language.js";
 import { failed, message } from "./messages.js";
 import { state } from "./state.js";
 
@@ -14,9 +15,9 @@ const MOST = 2000;
 const MOST_LESSONS = 2000;
 
 const GROUPS = {
-  false_alarm: { label: "Good after all", note: "called anomalous, and are good", keep: (result) => result.verdict === "good" && result.anomalous },
-  missed: { label: "Missed defects", note: "called good, and are not", keep: (result) => isWrong(result, decision(result, null)) && !result.anomalous },
-  confirmed: { label: "Confirmed", note: "decided as the reviewer says", keep: (result) => !isWrong(result, decision(result, null)) },
+  false_alarm: { label: t("review.false_alarm"), note: t("review.false_alarm_note"), keep: (result) => result.verdict === "good" && result.anomalous },
+  missed: { label: t("review.missed"), note: t("review.missed_note"), keep: (result) => isWrong(result, decision(result, null)) && !result.anomalous },
+  confirmed: { label: t("review.confirmed"), note: t("review.confirmed_note"), keep: (result) => !isWrong(result, decision(result, null)) },
 };
 
 export class Review {
@@ -25,7 +26,7 @@ export class Review {
     this.results = new Map();
     this.group = null;
     this.stale = true;
-    this.grid = historyGrid("Reviewed results", viewer, judge, (id) => this.results.get(id));
+    this.grid = historyGrid(t("review.grid"), viewer, judge, (id) => this.results.get(id));
     this.#build();
     state.addEventListener("model", () => { this.stale = true; if (this.visible) this.load(); });
     for (const what of ["model", "calibration"]) state.addEventListener(what, () => { if (this.visible) this.#count(); });
@@ -77,7 +78,7 @@ export class Review {
     try {
       const { lines } = await api.reviewed(name);
       if (state.model?.name !== name) return;
-      put(this.reviewed, lines.map((line, place) => h("p", { class: place ? "small muted" : null }, `${line[0].toUpperCase()}${line.slice(1)}.`)));
+      put(this.reviewed, lines.map((line, place) => h("p", { class: place ? "small muted" : null }, format.sentence(line))));
     } catch (error) {
       put(this.reviewed);
       failed(error);
@@ -110,17 +111,17 @@ export class Review {
       } }, h("span", { class: "figure-name" }, label), value, h("span", { class: "small muted" }, note));
       return { name, value, button };
     });
-    this.csv = h("a", { class: "button", download: "" }, "Export as CSV");
+    this.csv = h("a", { class: "button", download: "" }, t("review.csv"));
     this.update = h("button", { class: "button primary", type: "button", hidden: true, onclick: () => this.#teach() });
     this.updateNote = h("p", { class: "small muted" });
     this.reviewed = h("div", { class: "reviewed", role: "status" });
     this.empty = h("div", { class: "empty", hidden: true });
     put(document.getElementById("view-review"),
       h("header", { class: "view-head" },
-        h("div", {}, h("h1", { id: "title-review" }, "Review"),
-          h("p", { class: "muted" }, "Results that somebody has marked. They are kept with who was right, and serve the next update.")),
+        h("div", {}, h("h1", { id: "title-review" }, t("view.review")),
+          h("p", { class: "muted" }, t("review.words"))),
         h("div", { class: "buttons" }, this.csv, this.update)),
-      h("div", { class: "figures", role: "group", "aria-label": "Which to show" }, this.buttons.map(({ button }) => button)),
+      h("div", { class: "figures", role: "group", "aria-label": t("review.filter") }, this.buttons.map(({ button }) => button)),
       this.reviewed, this.updateNote, this.empty, this.grid.element);
   }
 
@@ -140,10 +141,9 @@ export class Review {
     const lessons = this.#lessons();
     const able = Boolean(state.model?.can_update);
     show(this.update, able && lessons.length > 0);
-    say(this.update, `Teach ${format.many(lessons.length, "good part")} to ${state.model?.name ?? ""}`);
+    say(this.update, t("review.teach", { n: lessons.length, model: state.model?.name ?? "" }));
     say(this.updateNote, lessons.length === 0 ? "" : able
-      ? "The parts that were good after all join the good images of the model; its calibration then includes them."
-      : `${format.many(lessons.length, "part that was", "parts that were")} good after all, but ${state.model.name} can't learn more. Their names are in the CSV, for the next training.`);
+      ? t("review.teach_note") : t("review.cannot", { n: lessons.length, model: state.model.name }));
     if (!this.empty.hidden) this.#emptiness(all.length);
   }
 
@@ -156,16 +156,16 @@ export class Review {
 
   #emptiness(marked) {
     put(this.empty, icon("corrected", "big"),
-      h("h2", {}, this.loading ? "Loading…" : marked ? "None of this kind" : "Nothing is marked yet"),
-      this.loading || marked ? null : h("p", { class: "muted" }, "Open a result and say whether the part is good or has a defect; in the grid, the keys G and D do the same. What the model got wrong is collected here."),
-      this.loading || marked ? null : h("a", { class: "button", href: "#/inspect" }, "To the results"));
+      h("h2", {}, t(this.loading ? "app.loading" : marked ? "review.none" : "review.empty")),
+      this.loading || marked ? null : h("p", { class: "muted" }, t("review.empty_words")),
+      this.loading || marked ? null : h("a", { class: "button", href: "#/inspect" }, t("review.to_results")));
   }
 
   async #teach() {
     this.update.disabled = true;
     try {
       await api.update(state.model.name, { results: this.#lessons().map(({ id }) => id) });
-      message("The update has begun. Its progress is under Train.");
+      message(t("review.begun"));
       location.hash = "#/train";
     } catch (error) {
       failed(error);

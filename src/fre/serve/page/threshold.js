@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { h, put, say, show } from "./dom.js";
 import * as format from "./format.js";
+import { t } from "./language.js";
 import { failed, message } from "./messages.js";
 import { state } from "./state.js";
 import { expectedRates } from "./statistics.js";
@@ -64,21 +65,21 @@ export class ThresholdPanel {
     this.parts = h("p", { class: "small muted rate-parts" });
     this.body = h("tbody");
     this.table = h("table", { class: "rates small" },
-      h("caption", { class: "label" }, "Threshold by false-alarm rate"),
+      h("caption", { class: "label" }, t("threshold.by_rate")),
       this.body);
     this.band = h("input", { type: "checkbox", onchange: () => { this.review = this.band.checked ? this.#begin() : null; this.onmove(); } });
     this.begin = number("review-value", (value) => { this.review = value; this.onmove(); });
-    this.bandRow = h("div", { class: "band-row" }, h("label", { for: "review-value", class: "small muted" }, "Review above a score of"), this.begin);
+    this.bandRow = h("div", { class: "band-row" }, h("label", { for: "review-value", class: "small muted" }, t("threshold.band_begin")), this.begin);
     this.bandNote = h("p", { class: "small muted" });
-    this.save = h("button", { class: "button primary", type: "button", onclick: () => this.#save() }, "Save into the model");
-    this.undo = h("button", { class: "button", type: "button", onclick: () => { this.reset(); this.onmove(); } }, "Undo");
+    this.save = h("button", { class: "button primary", type: "button", onclick: () => this.#save() }, t("threshold.save"));
+    this.undo = h("button", { class: "button", type: "button", onclick: () => { this.reset(); this.onmove(); } }, t("threshold.undo"));
     this.saveNote = h("p", { class: "small muted note", role: "status" });
     put(this.element,
       h("div", { class: "threshold-row" },
-        h("div", {}, h("label", { for: "threshold-value", class: "small muted" }, "Threshold"), this.field),
-        h("div", {}, h("p", { class: "small muted" }, "Expected false alarms"), h("p", { class: "rate-line" }, this.rate, " ", this.rateWords))),
+        h("div", {}, h("label", { for: "threshold-value", class: "small muted" }, t("threshold.label")), this.field),
+        h("div", {}, h("p", { class: "small muted" }, t("threshold.expected")), h("p", { class: "rate-line" }, this.rate, " ", this.rateWords))),
       this.parts, this.table,
-      h("div", { class: "band" }, h("label", { class: "check small" }, this.band, "A band of parts to review"), this.bandRow, this.bandNote),
+      h("div", { class: "band" }, h("label", { class: "check small" }, this.band, t("threshold.band")), this.bandRow, this.bandNote),
       h("div", { class: "buttons" }, this.save, this.undo),
       this.saveNote);
   }
@@ -95,16 +96,16 @@ export class ThresholdPanel {
     show(this.table, rows.length > 0);
     this.rates = rows.map((row) => ({ row, button: h("button", {
       class: "button quiet", type: "button", onclick: () => this.move(row.threshold, row.false_alarm_rate),
-      "aria-label": `${format.share(row.false_alarm_rate)} false alarms, threshold ${format.score(row.threshold)}`,
-      title: row.attainable ? null : `It takes ${format.count(Math.round(1 / row.false_alarm_rate) - 1)} good images to promise this rate`,
+      "aria-label": t("threshold.rate", { rate: format.share(row.false_alarm_rate), threshold: format.score(row.threshold) }),
+      title: row.attainable ? null : t("threshold.it_takes", { n: Math.round(1 / row.false_alarm_rate) - 1 }),
     }, `${format.share(row.false_alarm_rate)}${row.attainable ? "" : "*"}`) }));
     const line = (head, cell) => h("tr", {}, h("th", { scope: "row" }, head), this.rates.map((rate) => h("td", {}, cell(rate))));
     put(this.body,
-      line("Asked", ({ button }) => button),
-      line("Threshold", ({ row }) => format.score(row.threshold)),
-      line("Expected", ({ row }) => format.share(row.expected_false_alarm_rate)));
+      line(t("threshold.asked_row"), ({ button }) => button),
+      line(t("threshold.threshold_row"), ({ row }) => format.score(row.threshold)),
+      line(t("threshold.expected_row"), ({ row }) => format.share(row.expected_false_alarm_rate)));
     if (rows.some((row) => !row.attainable)) {
-      this.body.append(h("tr", {}, h("td", { colspan: String(rows.length + 1), class: "muted remark" }, "* too few good images to promise this rate")));
+      this.body.append(h("tr", {}, h("td", { colspan: String(rows.length + 1), class: "muted remark" }, t("threshold.too_few"))));
     }
   }
 
@@ -122,21 +123,21 @@ export class ThresholdPanel {
     this.band.checked = this.review !== null;
     if (this.review !== null) this.#write(this.begin, this.review);
     const expected = expectedRates(calibration, this.threshold);
-    say(this.rate, expected === null ? "unknown" : `${expected.floor ? "≤ " : ""}${format.share(expected.rate)}`);
-    say(this.rateWords, expected === null ? "the model has no calibrated images" : `${expected.floor ? "at most" : "about"} 1 in ${format.count(Math.round(1 / expected.rate))} good parts`);
+    say(this.rate, expected === null ? t("threshold.unknown") : `${expected.floor ? "≤ " : ""}${format.share(expected.rate)}`);
+    say(this.rateWords, expected === null ? t("threshold.no_calibration") : t(expected.floor ? "threshold.at_most" : "threshold.about", { n: Math.round(1 / expected.rate) }));
     say(this.parts, expected?.odd
-      ? `${format.share(expected.others)} of ordinary good parts, and ${format.share(expected.odd)} as odd as the training images that are set aside.` : "");
+      ? t("threshold.parts", { others: format.share(expected.others), odd: format.share(expected.odd) }) : "");
     for (const { row, button } of this.rates) button.setAttribute("aria-pressed", String(row.false_alarm_rate === this.asked));
     const wrong = this.review !== null && !(this.review < this.threshold);
     this.begin.setAttribute("aria-invalid", String(wrong));
-    say(this.bandNote, this.review === null ? "Off: every part passes or fails."
-      : wrong ? "The band must begin below the threshold."
-      : "Parts below both scores pass, above both they fail; a person looks at those between.");
+    say(this.bandNote, this.review === null ? t("threshold.band_off")
+      : wrong ? t("threshold.band_wrong")
+      : t("threshold.band_on"));
     this.save.disabled = !this.dirty || this.saving || wrong;
     this.undo.disabled = !this.dirty || this.saving;
     say(this.saveNote, this.dirty
-      ? `Not saved. ${state.model.name} decides by ${format.score(calibration.threshold)}.`
-      : calibration.caveat ? `${calibration.caveat[0].toUpperCase()}${calibration.caveat.slice(1)}.` : `${state.model.name} decides by this threshold.`);
+      ? t("threshold.not_saved", { model: state.model.name, threshold: format.score(calibration.threshold) })
+      : calibration.caveat ? format.sentence(calibration.caveat) : t("threshold.decides", { model: state.model.name }));
   }
 
   /** Nothing that happens meanwhile writes over what somebody is typing. */
@@ -154,7 +155,7 @@ export class ThresholdPanel {
         : this.asked === null ? { threshold: this.threshold } : { false_alarm_rate: this.asked };
       const band = this.review === null ? { no_review: true } : { review_threshold: this.review };
       state.saved(await api.setThreshold(state.model.name, { ...decided, ...band, sha256: calibration.sha256 }));
-      message(`Saved into ${state.model.name}. New images are decided by it.`);
+      message(t("threshold.saved", { model: state.model.name }));
     } catch (error) {
       failed(error);
       if (error.code === "conflict") await state.load().catch(failed);

@@ -3,9 +3,10 @@
 import * as api from "./api.js";
 import { h, icon, put, say, show } from "./dom.js";
 import { events } from "./events.js";
-import { fromInput } from "./files.js";
+import { fromInput, some } from "./files.js";
 import * as format from "./format.js";
 import { Histogram } from "./histogram.js";
+import { t } from "./language.js";
 import { announce, failed } from "./messages.js";
 import { OddImages } from "./odd.js";
 import { state } from "./state.js";
@@ -53,54 +54,53 @@ export class Train {
   }
 
   #build() {
-    this.name = h("input", { class: "field", id: "train-name", type: "text", autocomplete: "off", spellcheck: "false", maxlength: "64", placeholder: "bracket-left", "aria-describedby": "train-name-note", oninput: () => { this.replacing.checked = false; this.#check(); } });
+    this.name = h("input", { class: "field", id: "train-name", type: "text", autocomplete: "off", spellcheck: "false", maxlength: "64", placeholder: t("train.name_example"), "aria-describedby": "train-name-note", oninput: () => { this.replacing.checked = false; this.#check(); } });
     this.nameNote = h("p", { class: "small muted note", id: "train-name-note" });
     this.replacing = h("input", { type: "checkbox", onchange: () => this.#check() });
-    this.replaceLabel = h("label", { class: "check", hidden: true }, this.replacing, "Replace the model of that name");
+    this.replaceLabel = h("label", { class: "check", hidden: true }, this.replacing, t("train.replace"));
     this.images = h("input", { type: "file", multiple: true, accept: "image/*", hidden: true, onchange: () => this.add(fromInput(this.images)) });
     this.folder = h("input", { type: "file", webkitdirectory: true, hidden: true, onchange: () => this.add(fromInput(this.folder)) });
     this.total = h("p", { class: "train-total" });
-    this.clear = h("button", { class: "button quiet", type: "button", onclick: () => { this.#empty(); this.#check(); } }, "Remove all");
+    this.clear = h("button", { class: "button quiet", type: "button", onclick: () => { this.#empty(); this.#check(); } }, t("train.remove_all"));
     this.thumbs = h("div", { class: "thumbs" });
     this.samples = h("input", { type: "checkbox", onchange: () => { if (this.samples.checked) this.#empty(); this.#check(); } });
-    this.dropText = h("p", {}, "Drop images of good parts here, or a folder of them");
+    this.dropText = h("p", {}, t("train.drop"));
     const drop = h("div", { class: "drop-box" }, icon("drop", "big"), this.dropText, this.images, this.folder,
       h("div", { class: "buttons" },
-        h("button", { class: "button", type: "button", onclick: () => this.images.click() }, "Choose images…"),
-        h("button", { class: "button", type: "button", onclick: () => this.folder.click() }, "Choose a folder…")),
-      h("label", { class: "check small" }, this.samples, "None at hand: draw 60 sample plates"));
+        h("button", { class: "button", type: "button", onclick: () => this.images.click() }, t("train.choose")),
+        h("button", { class: "button", type: "button", onclick: () => this.folder.click() }, t("train.choose_folder"))),
+      h("label", { class: "check small" }, this.samples, t("train.samples")));
     const preset = (value, label, note, checked) => h("label", { class: "choice" },
       h("input", { type: "radio", name: "preset", value, checked }), h("span", {}, h("strong", {}, label), h("span", { class: "small muted" }, note)));
-    this.presets = h("fieldset", { class: "choices" }, h("legend", {}, "How"),
-      preset("default", "More accurate", "reads three layers of the network; for small and faint defects", true),
-      preset("reference", "Faster", "reads one layer; smaller file, quicker answers", false));
+    this.presets = h("fieldset", { class: "choices" }, h("legend", {}, t("train.how")),
+      preset("default", t("train.accurate"), t("train.accurate_note"), true),
+      preset("reference", t("train.faster"), t("train.faster_note"), false));
     this.rate = h("select", { id: "train-rate", onchange: () => this.#check() },
-      [["0.05", "1 in 20 good parts"], ["0.02", "1 in 50"], ["0.01", "1 in 100"], ["0.002", "1 in 500"], ["0.001", "1 in 1,000"]]
-        .map(([value, label]) => h("option", { value, selected: value === "0.01" }, label)));
-    this.start = h("button", { class: "button primary", type: "submit" }, "Train");
-    this.checkImages = h("button", { class: "button", type: "button", onclick: () => this.#checkImages() }, "Check the images");
+      [20, 50, 100, 500, 1000].map((n, i) => h("option", { value: String(1 / n), selected: n === 100 }, t(i ? "train.rate_option" : "train.rate_first", { n }))));
+    this.start = h("button", { class: "button primary", type: "submit" }, t("train.start"));
+    this.checkImages = h("button", { class: "button", type: "button", onclick: () => this.#checkImages() }, t("train.check"));
     this.checked = h("div", { class: "checked", role: "status" });
     this.startNote = h("p", { class: "small muted note", role: "status" });
     const form = h("form", { class: "panel train-form", novalidate: true, onsubmit: (event) => { event.preventDefault(); this.#start(); } },
-      h("h2", {}, "A new model"),
-      h("div", { class: "labelled" }, h("label", { for: "train-name" }, "Product or camera"), this.name, this.nameNote, this.replaceLabel),
-      h("div", { class: "labelled" }, h("p", { class: "label" }, "Good images"), drop,
+      h("h2", {}, t("train.new")),
+      h("div", { class: "labelled" }, h("label", { for: "train-name" }, t("train.name")), this.name, this.nameNote, this.replaceLabel),
+      h("div", { class: "labelled" }, h("p", { class: "label" }, t("train.good")), drop,
         h("div", { class: "train-chosen" }, this.total, this.clear), this.thumbs),
       this.presets,
-      h("div", { class: "labelled" }, h("label", { for: "train-rate" }, "False alarms to accept"), this.rate),
+      h("div", { class: "labelled" }, h("label", { for: "train-rate" }, t("train.rate")), this.rate),
       h("div", { class: "train-start" }, this.checkImages, this.start, this.startNote),
       this.checked);
     this.list = h("div", { class: "jobs" });
-    this.noJobs = h("div", { class: "empty small-empty" }, h("h3", {}, "Nothing trained yet"),
-      h("p", { class: "muted" }, "Progress and the calibration of new models appear here. Ten good images make a first model; a hundred or more can promise few false alarms."));
-    this.unable = h("p", { class: "notice", hidden: true }, "This service serves one model file, and can't train others. Start it with a folder: fre serve FOLDER");
+    this.noJobs = h("div", { class: "empty small-empty" }, h("h3", {}, t("train.no_runs")),
+      h("p", { class: "muted" }, t("train.no_runs_words")));
+    this.unable = h("p", { class: "notice", hidden: true }, t("train.unable"));
     this.form = form;
     put(document.getElementById("view-train"),
-      h("header", { class: "view-head" }, h("div", {}, h("h1", { id: "title-train" }, "Train"),
-        h("p", { class: "muted" }, "From images of good parts alone. Nothing leaves this service."))),
+      h("header", { class: "view-head" }, h("div", {}, h("h1", { id: "title-train" }, t("view.train")),
+        h("p", { class: "muted" }, t("train.words")))),
       this.unable,
       h("div", { class: "train-columns" }, h("div", { class: "train-left" }, form, this.#updater()),
-        h("section", { "aria-label": "Training runs" }, h("h2", {}, "Runs"), this.noJobs, this.list)));
+        h("section", { "aria-label": t("train.runs_label") }, h("h2", {}, t("train.runs")), this.noJobs, this.list)));
   }
 
   /** Good images for a model that exists; shown if its file holds what that needs. */
@@ -109,13 +109,13 @@ export class Train {
     this.moreFolder = h("input", { type: "file", webkitdirectory: true, hidden: true, onchange: () => this.#add(fromInput(this.moreFolder)) });
     this.accept = h("input", { type: "checkbox" });
     this.moreTitle = h("h2", {});
-    this.more = h("section", { class: "panel", hidden: true, "aria-label": "Add good images" }, this.moreTitle,
-      h("p", { class: "muted" }, "They are scored before they are learnt, so that the calibration stays honest."),
+    this.more = h("section", { class: "panel", hidden: true, "aria-label": t("train.add") }, this.moreTitle,
+      h("p", { class: "muted" }, t("train.add_words")),
       this.moreImages, this.moreFolder,
-      h("label", { class: "check small" }, this.accept, "Learn also what the model calls anomalous"),
+      h("label", { class: "check small" }, this.accept, t("train.add_anomalous")),
       h("div", { class: "buttons" },
-        h("button", { class: "button", type: "button", onclick: () => this.moreImages.click() }, icon("plus"), "Add good images…"),
-        h("button", { class: "button", type: "button", onclick: () => this.moreFolder.click() }, "Add a folder…")));
+        h("button", { class: "button", type: "button", onclick: () => this.moreImages.click() }, icon("plus"), t("train.add_images")),
+        h("button", { class: "button", type: "button", onclick: () => this.moreFolder.click() }, t("train.add_folder"))));
     return this.more;
   }
 
@@ -140,31 +140,31 @@ export class Train {
     show(this.unable, !able);
     show(this.form, able);
     show(this.more, Boolean(state.model?.can_update));
-    say(this.moreTitle, `Add good images to ${state.model?.name ?? ""}`);
+    say(this.moreTitle, t("train.add_to", { model: state.model?.name ?? "" }));
     const name = this.name.value.trim();
     const taken = state.models.some((model) => model.name === name);
     const badName = name !== "" && !NAME.test(name);
     show(this.replaceLabel, taken);
     this.name.setAttribute("aria-invalid", String(badName || (taken && !this.replacing.checked)));
-    say(this.nameNote, badName ? "Letters, digits, dot, dash and underscore, with a letter or digit first."
-      : taken ? "There is a model of that name." : "The name of the model file.");
+    say(this.nameNote, badName ? t("train.name_rule")
+      : t(taken ? "train.name_taken" : "train.name_note"));
     const n = this.files.length;
     const size = this.files.reduce((sum, { file }) => sum + file.size, 0);
     const limit = state.service?.limits.max_train_bytes ?? Infinity;
-    say(this.total, this.samples.checked ? "60 sample plates, drawn by the service" : n ? `${format.many(n, "image")}, ${format.bytes(size)}` : "No images yet");
+    say(this.total, this.samples.checked ? t("train.samples_chosen") : n ? t("train.chosen", { n, size: format.bytes(size) }) : t("train.no_images"));
     show(this.clear, n > 0);
     this.#thumbnails();
-    const wrong = name === "" ? "Name the product first."
-      : badName ? "The name has other characters than it may."
-      : taken && !this.replacing.checked ? "Choose another name, or replace the model."
+    const wrong = name === "" ? t("train.wrong_no_name")
+      : badName ? t("train.wrong_name")
+      : taken && !this.replacing.checked ? t("train.wrong_taken")
       : this.samples.checked ? null
-      : n === 0 ? "Add good images first."
-      : n < 3 ? "At least three images are needed."
-      : size > limit ? `These are ${format.bytes(size)}; the service takes ${format.bytes(limit)} at once.` : null;
+      : n === 0 ? t("train.wrong_no_images")
+      : n < 3 ? t("train.wrong_few")
+      : size > limit ? t("train.wrong_size", { size: format.bytes(size), limit: format.bytes(limit) }) : null;
     this.start.disabled = wrong !== null || this.sending;
     this.checkImages.disabled = n < 3 || size > limit || this.sending || this.checking === true;
     if (this.checkedFor !== this.#chosen()) put(this.checked);
-    say(this.startNote, this.sending ? "Sending the images…" : wrong ?? (n && n < 20 ? "That is few: twenty or more give a steadier model." : ""));
+    say(this.startNote, this.sending ? t("train.sending") : wrong ?? (n && n < 20 ? t("train.few") : ""));
   }
 
   #thumbnails() {
@@ -174,7 +174,7 @@ export class Train {
     this.shown = shown;
     for (const image of this.thumbs.querySelectorAll("img")) URL.revokeObjectURL(image.src);
     put(this.thumbs, wanted.map(({ file, name }) => h("img", { src: URL.createObjectURL(file), alt: "", title: name, decoding: "async" })),
-      this.files.length > SHOWN ? h("span", { class: "muted small" }, `and ${format.count(this.files.length - SHOWN)} more`) : null);
+      this.files.length > SHOWN ? h("span", { class: "muted small" }, t("app.others", { n: this.files.length - SHOWN })) : null);
   }
 
   /** The chosen images and the rate, which a check is of. */
@@ -186,13 +186,13 @@ export class Train {
     const chosen = this.#chosen();
     this.checking = true;
     this.checkedFor = chosen;
-    put(this.checked, h("p", { class: "small muted" }, "Checking the images…"));
+    put(this.checked, h("p", { class: "small muted" }, t("train.checking")));
     this.#check();
     try {
       const found = await api.check({ false_alarm_rate: this.rate.value }, this.files);
       // An answer about other images than those chosen by now is not shown.
       if (chosen === this.#chosen()) {
-        put(this.checked, h("h3", {}, "Check before training"),
+        put(this.checked, h("h3", {}, t("train.checked")),
           found.lines.map((line) => h("p", { class: line.startsWith("  ") ? "small muted detail" : "small" }, line.trim())));
       }
     } catch (error) {
@@ -248,8 +248,8 @@ export class Train {
     }
     this.#fill(card, job);
     show(this.noJobs, this.jobs.size === 0);
-    if (before && before.state !== job.state && job.state === "done") announce(`${job.model} is ${job.kind === "update" ? "updated" : "trained"}`);
-    if (before && before.state !== job.state && job.state === "failed") announce(`${job.kind === "update" ? "Updating" : "Training"} ${job.model} failed`);
+    if (before && before.state !== job.state && job.state === "done") announce(t(job.kind === "update" ? "job.updated" : "job.trained", { model: job.model }));
+    if (before && before.state !== job.state && job.state === "failed") announce(t(job.kind === "update" ? "job.updating_failed" : "job.training_failed", { model: job.model }));
     this.#poll();
   }
 
@@ -262,7 +262,7 @@ export class Train {
 
   #card() {
     const card = {
-      title: h("h3", {}), state: h("p", { class: "job-state small" }), bar: h("progress", { max: "1", "aria-label": "Progress" }),
+      title: h("h3", {}), state: h("p", { class: "job-state small" }), bar: h("progress", { max: "1", "aria-label": t("job.progress") }),
       task: h("p", { class: "small muted" }), body: h("div", { class: "job-body" }), buttons: h("div", { class: "buttons" }),
     };
     card.element = h("article", { class: "panel job" }, h("header", { class: "job-head" }, card.title, card.state), card.bar, card.task, card.body, card.buttons);
@@ -270,7 +270,7 @@ export class Train {
   }
 
   #fill(card, job) {
-    const words = { queued: "Waiting", running: job.kind === "update" ? "Updating" : "Training", done: "Ready", failed: "Failed", cancelled: "Cancelled" };
+    const words = { queued: t("job.queued"), running: t(job.kind === "update" ? "job.updating" : "job.training"), done: t("job.done"), failed: t("job.failed"), cancelled: t("job.cancelled") };
     say(card.title, job.model);
     say(card.state, words[job.state]);
     card.element.dataset.state = job.state;
@@ -285,13 +285,13 @@ export class Train {
       } else {
         card.bar.removeAttribute("value");
       }
-      say(card.task, progress ? `${progress.task}, ${format.count(progress.done)} of ${format.count(progress.total)}` : "Waiting for its turn");
+      say(card.task, progress ? t("job.task", { task: progress.task, done: progress.done, total: progress.total }) : t("job.turn"));
     }
     if (card.drawn === job.state) return;
     card.drawn = job.state;
     if (running) {
       put(card.body);
-      put(card.buttons, h("button", { class: "button quiet", type: "button", onclick: () => this.#cancel(job) }, "Cancel"));
+      put(card.buttons, h("button", { class: "button quiet", type: "button", onclick: () => this.#cancel(job) }, t("job.cancel")));
     } else if (job.state === "done") {
       this.#done(card, job);
     } else {
@@ -306,23 +306,24 @@ export class Train {
     const { calibration } = result;
     const skipped = result.skipped ?? [];
     const leftOut = result.left_out ?? [];
-    const chart = new Histogram({ label: `Calibration of ${job.model}` });
+    const chart = new Histogram({ label: t("job.calibration_of", { model: job.model }) });
     const facts = h("p", {}, job.kind === "update"
-      ? `${format.many(result.n_added, "good image")} more, ${format.count(result.n_images)} in all. Threshold ${format.score(result.threshold)}, before ${format.score(result.previous_threshold)}.`
-      : `${format.many(result.n_images, "good image")} in ${format.duration(result.seconds)}. Threshold ${format.score(result.threshold)}.`);
+      ? t("job.added", { n: result.n_added, images: result.n_images, threshold: format.score(result.threshold), before: format.score(result.previous_threshold) })
+      : t("job.made", { n: result.n_images, time: format.duration(result.seconds), threshold: format.score(result.threshold) }));
     const expected = calibration?.expected_false_alarm_rate;
     put(card.body, facts,
-      expected ? h("p", { class: "small" }, `False alarms to expect: ${format.share(expected)}${calibration.odd_share
-        ? `, ${format.share(calibration.rate_of_others)} of ordinary good parts and ${format.share(calibration.odd_share)} as odd as the images that are set aside` : ""}.`) : null,
-      leftOut.length ? h("p", { class: "small" }, `Left out: ${some(leftOut)}.`) : null,
-      result.note ? h("p", { class: "caveat small" }, `${result.note[0].toUpperCase()}${result.note.slice(1)}.`) : null,
-      calibration ? chart.element : h("p", { class: "small muted" }, "The calibration of this run was not kept: an earlier version of fre trained it."),
-      result.caveat ? h("p", { class: "caveat small" }, `${result.caveat[0].toUpperCase()}${result.caveat.slice(1)}.`) : null,
-      result.near_duplicates ? h("p", { class: "caveat small" }, `${format.many(result.near_duplicates, "image is", "images are")} nearly the same as another; the threshold may be too low.`) : null,
-      skipped.length ? h("details", { class: "small" }, h("summary", {}, `${format.many(skipped.length, "file")} left out`),
+      expected ? h("p", { class: "small" }, calibration.odd_share
+        ? t("job.expected_odd", { rate: format.share(expected), others: format.share(calibration.rate_of_others), odd: format.share(calibration.odd_share) })
+        : t("job.expected", { rate: format.share(expected) })) : null,
+      leftOut.length ? h("p", { class: "small" }, t("job.left_out", { names: some(leftOut) })) : null,
+      result.note ? h("p", { class: "caveat small" }, format.sentence(result.note)) : null,
+      calibration ? chart.element : h("p", { class: "small muted" }, t("job.no_calibration")),
+      result.caveat ? h("p", { class: "caveat small" }, format.sentence(result.caveat)) : null,
+      result.near_duplicates ? h("p", { class: "caveat small" }, t("job.near_duplicates", { n: result.near_duplicates })) : null,
+      skipped.length ? h("details", { class: "small" }, h("summary", {}, t("job.skipped", { n: skipped.length })),
         h("ul", {}, skipped.map(({ name, error }) => h("li", {}, `${name}: ${error}`)))) : null,
       this.#odd(card, job));
-    put(card.buttons, h("button", { class: "button primary", type: "button", onclick: () => this.#use(job.model) }, "Use this model"));
+    put(card.buttons, h("button", { class: "button primary", type: "button", onclick: () => this.#use(job.model) }, t("job.use")));
     if (calibration) {
       chart.update({ calibration: calibration.scores, n: calibration.n_scores, scores: [], threshold: calibration.threshold });
     }
@@ -334,7 +335,7 @@ export class Train {
     card.odd = null;
     const same = [...this.jobs.values()].filter((other) => other.model === job.model && other.state === "done");
     if (same.some((other) => other.id > job.id)) {
-      return names.length ? h("p", { class: "small muted" }, `${format.many(names.length, "odd image")}: ${some(names.map(({ name }) => name))}.`) : null;
+      return names.length ? h("p", { class: "small muted" }, t("job.odd", { n: names.length, names: some(names.map(({ name }) => name)) })) : null;
     }
     for (const earlier of same) {
       const other = this.cards.get(earlier.id);
@@ -362,10 +363,6 @@ export class Train {
       failed(error);
     }
   }
-}
-
-function some(names) {
-  return names.length > 5 ? `${names.slice(0, 5).join(", ")} and ${names.length - 5} more` : names.join(", ");
 }
 
 function key({ file, name }) {

@@ -1,6 +1,7 @@
 // Many images to the service, a few at a time, waiting when it is busy.
 
 import * as api from "./api.js";
+import { t } from "./language.js";
 
 const BATCH = 8;
 const AT_ONCE = 3;
@@ -24,7 +25,7 @@ export class Upload extends EventTarget {
       if (item.file.size > limits.max_upload_bytes) {
         this.refused.push({
           name: item.name,
-          error: `the file has ${item.file.size.toLocaleString("en-GB")} bytes, more than the ${limits.max_upload_bytes.toLocaleString("en-GB")} that the service takes`,
+          error: t("files.too_large", { size: item.file.size, limit: limits.max_upload_bytes }),
         });
         continue;
       }

@@ -4,6 +4,7 @@ import { picture } from "./api.js";
 import { boxes, correction, decision, verdictMark } from "./card.js";
 import { h, icon, put, say } from "./dom.js";
 import * as format from "./format.js";
+import { t } from "./language.js";
 import { Zoom } from "./zoom.js";
 
 const OPACITY_KEY = "fre.heat-opacity";
@@ -68,14 +69,14 @@ export class Viewer {
   #build() {
     this.title = h("h2", { id: "viewer-name" });
     this.place = h("p", { class: "place muted small" });
-    this.previous = h("button", { class: "button icon-only", type: "button", "aria-label": "Previous image", onclick: () => this.#step(-1) }, icon("left"));
-    this.next = h("button", { class: "button icon-only", type: "button", "aria-label": "Next image", onclick: () => this.#step(1) }, icon("right"));
-    const close = h("button", { class: "button icon-only", type: "button", "aria-label": "Close", onclick: () => this.#close() }, icon("close"));
+    this.previous = h("button", { class: "button icon-only", type: "button", "aria-label": t("viewer.previous"), onclick: () => this.#step(-1) }, icon("left"));
+    this.next = h("button", { class: "button icon-only", type: "button", "aria-label": t("viewer.next"), onclick: () => this.#step(1) }, icon("right"));
+    const close = h("button", { class: "button icon-only", type: "button", "aria-label": t("app.close"), onclick: () => this.#close() }, icon("close"));
     this.left = h("div", { class: "pane", role: "img", tabindex: "0" }, h("div", { class: "sheet" }));
     this.right = h("div", { class: "pane", role: "img", tabindex: "0" }, h("div", { class: "sheet" }));
     this.zoom.attach(this.left);
     this.zoom.attach(this.right);
-    this.zoomLevel = h("output", { class: "zoom-level", "aria-label": "Zoom", title: "100 %: one pixel of the image on one pixel of the screen" });
+    this.zoomLevel = h("output", { class: "zoom-level", "aria-label": t("viewer.zoom"), title: t("viewer.zoom_note") });
     this.slider = h("input", {
       type: "range", id: "heat-opacity", min: "0", max: "1", step: "0.05", value: String(this.opacity),
       oninput: () => this.#setOpacity(Number(this.slider.value)),
@@ -88,33 +89,34 @@ export class Viewer {
         h("div", { class: "viewer-steps" }, this.previous, this.next, close)),
       h("div", { class: "viewer-body" },
         h("div", { class: "panes" },
-          h("figure", {}, this.left, h("figcaption", {}, "Original")),
-          h("figure", {}, this.right, h("figcaption", {}, "With its heat map"))),
-        h("div", { class: "viewer-side", role: "group", "aria-label": "Result" },
+          h("figure", {}, this.left, h("figcaption", {}, t("viewer.original"))),
+          h("figure", {}, this.right, h("figcaption", {}, t("viewer.heat")))),
+        h("div", { class: "viewer-side", role: "group", "aria-label": t("viewer.result") },
           this.facts,
           h("div", { class: "viewer-tools" },
-            h("div", { class: "labelled" }, h("label", { for: "heat-opacity" }, "Heat map"), this.slider),
-            h("label", { class: "check" }, this.withBoxes, "Boxes around the regions"),
+            h("div", { class: "labelled" }, h("label", { for: "heat-opacity" }, t("viewer.opacity")), this.slider),
+            h("label", { class: "check" }, this.withBoxes, t("viewer.boxes")),
             h("div", { class: "zoom-tools" },
-              h("button", { class: "button icon-only", type: "button", "aria-label": "Zoom out", onclick: () => this.zoom.by(1 / 1.5) }, icon("minus")),
+              h("button", { class: "button icon-only", type: "button", "aria-label": t("viewer.zoom_out"), onclick: () => this.zoom.by(1 / 1.5) }, icon("minus")),
               this.zoomLevel,
-              h("button", { class: "button icon-only", type: "button", "aria-label": "Zoom in", onclick: () => this.zoom.by(1.5) }, icon("plus")),
-              h("button", { class: "button one-to-one", type: "button", "aria-label": "100 %, one to one", onclick: () => this.zoom.oneToOne() }, "1:1"),
-              h("button", { class: "button", type: "button", onclick: () => this.zoom.reset() }, icon("fit"), "Fit"))),
-          h("details", { class: "keys small" }, h("summary", {}, "Keys"),
+              h("button", { class: "button icon-only", type: "button", "aria-label": t("viewer.zoom_in"), onclick: () => this.zoom.by(1.5) }, icon("plus")),
+              h("button", { class: "button one-to-one", type: "button", "aria-label": t("viewer.one_to_one"), onclick: () => this.zoom.oneToOne() }, "1:1"),
+              h("button", { class: "button", type: "button", onclick: () => this.zoom.reset() }, icon("fit"), t("viewer.fit")))),
+          h("details", { class: "keys small" }, h("summary", {}, t("viewer.keys")),
             h("dl", {},
-              ...[["← →", "previous, next"], ["+ − 0 1", "zoom in, out, fit, 100 %"], ["Shift + arrows", "move"], ["H", "heat map on, off"],
-                ["B", "boxes on, off"], ["G, D, U", "mark as good, as defect, unmark"], ["Esc", "close"]]
+              ...[["← →", t("viewer.key_step")], ["+ − 0 1", t("viewer.key_zoom")], [t("viewer.key_arrows"), t("viewer.key_move")], ["H", t("viewer.key_heat")],
+                ["B", t("viewer.key_boxes")], ["G, D, U", t("viewer.key_mark")], ["Esc", t("viewer.key_close")]]
                 .flatMap(([keys, what]) => [h("dt", {}, keys), h("dd", {}, what)]))))));
   }
 
   #load(result) {
     this.result = result;
     this.zoom.reset();
-    for (const [pane, what] of [[this.left, "Original"], [this.right, "Heat map over"]]) {
-      pane.setAttribute("aria-label", `${what} ${result.name}`);
+    const { name } = result;
+    for (const [pane, label] of [[this.left, t("viewer.original_of", { name })], [this.right, t("viewer.heat_of", { name })]]) {
+      pane.setAttribute("aria-label", label);
       pane.classList.remove("failed");
-      pane.dataset.reason = result.kept === false ? "The picture is no longer kept" : "The picture can't be shown";
+      pane.dataset.reason = t(result.kept === false ? "viewer.not_kept" : "viewer.not_shown");
     }
     if (result.kept === false) {
       for (const pane of [this.left, this.right]) {
@@ -174,7 +176,7 @@ export class Viewer {
     if (kind !== this.shownKind) this.#boxes();
     this.shownKind = kind;
     say(this.title, result.name);
-    say(this.place, place >= 0 ? `${format.count(place + 1)} of ${format.count(items.length)}` : "");
+    say(this.place, place >= 0 ? t("viewer.place", { place: place + 1, n: items.length }) : "");
     this.previous.disabled = place <= 0;
     this.next.disabled = place < 0 || place >= items.length - 1;
     // A disabled button would swallow the keys: they go to the whole view at either end.
@@ -188,22 +190,22 @@ export class Viewer {
     }, text);
     put(this.facts,
       h("p", { class: "viewer-verdict" }, verdictMark(kind), h("strong", { class: "score" }, format.score(result.score))),
-      [result.reason, result.note].filter(Boolean).map((text) => h("p", { class: "caveat small" }, `${text[0].toUpperCase()}${text.slice(1)}.`)),
+      [result.reason, result.note].filter(Boolean).map((text) => h("p", { class: "caveat small" }, format.sentence(text))),
       h("dl", { class: "facts" },
-        fact("p-value", format.pValue(result.p_value), "of good parts, about this share scores as high"),
-        fact("Threshold", format.score(this.threshold() ?? result.threshold), judgedBy(result, this.threshold())),
-        fact("Size", result.image_size ? `${result.image_size[1]} × ${result.image_size[0]} px` : "–"),
-        fact("Seen", format.time(result.created), result.source && result.source !== "page" ? result.source : null)),
+        fact(t("viewer.p_value"), format.pValue(result.p_value), t("viewer.p_value_note")),
+        fact(t("viewer.threshold"), format.score(this.threshold() ?? result.threshold), judgedBy(result, this.threshold())),
+        fact(t("viewer.size"), result.image_size ? `${result.image_size[1]} × ${result.image_size[0]} px` : "–"),
+        fact(t("viewer.seen"), format.time(result.created), result.source && result.source !== "page" ? result.source : null)),
       kind === "anomalous" && result.regions?.length ? h("div", { class: "regions" },
-        h("h3", {}, format.many(result.regions.length, "region")),
+        h("h3", {}, t("unit.regions", { n: result.regions.length })),
         h("ul", {}, result.regions.slice(0, 6).map((region, i) => h("li", {},
           h("button", { class: "button quiet", type: "button", onclick: () => this.#goTo(region) },
-            h("span", {}, `Region ${i + 1}`), h("span", { class: "muted" }, `${format.count(region.area)} px, peak ${format.score(region.peak)}`))))))
-        : kind === "anomalous" && !result.anomalous ? h("p", { class: "small muted" }, "No regions: it was not anomalous when it was judged. Inspect it again to see them.") : null,
+            h("span", {}, t("viewer.region", { n: i + 1 })), h("span", { class: "muted" }, t("viewer.region_facts", { area: region.area, peak: format.score(region.peak) })))))))
+        : kind === "anomalous" && !result.anomalous ? h("p", { class: "small muted" }, t("viewer.no_regions")) : null,
       h("fieldset", { class: "judge" },
-        h("legend", {}, "What is this part really?"),
-        h("div", { class: "judge-buttons" }, verdictButton("good", "Good part"), verdictButton("defect", "Defect")),
-        h("p", { class: "small muted", role: "status" }, corrected ? `${corrected}. Press again to take it back.` : "Not reviewed yet.")));
+        h("legend", {}, t("viewer.really")),
+        h("div", { class: "judge-buttons" }, verdictButton("good", t("viewer.good")), verdictButton("defect", t("viewer.defect"))),
+        h("p", { class: "small muted", role: "status" }, corrected ? t("viewer.take_back", { verdict: corrected }) : t("viewer.unreviewed"))));
     if (focused) this.facts.querySelector(`[data-verdict="${focused}"]`)?.focus();
   }
 
@@ -226,7 +228,7 @@ export class Viewer {
   #setOpacity(value) {
     this.opacity = value;
     this.slider.value = String(value);
-    this.slider.setAttribute("aria-valuetext", `${Math.round(100 * value)} percent`);
+    this.slider.setAttribute("aria-valuetext", t("viewer.opacity_value", { n: Math.round(100 * value) }));
     localStorage.setItem(OPACITY_KEY, String(value));
     if (this.heat) this.heat.style.opacity = String(value);
   }
@@ -277,13 +279,13 @@ export class Viewer {
 }
 
 function percent(level) {
-  return `${level < 0.1 ? (100 * level).toFixed(1) : Math.round(100 * level)} %`;
+  return `${format.decimals(100 * level, level < 0.1 ? 1 : 0)} %`;
 }
 
 /** By what a result was judged, if it is shown by another threshold now. */
 function judgedBy(result, threshold) {
   if (threshold === null || result.threshold === null || Math.abs(threshold - result.threshold) <= 1e-9 * Math.abs(threshold)) return null;
-  return `judged by ${format.score(result.threshold)}, as ${decision(result, null)}`;
+  return t("viewer.judged_by", { threshold: format.score(result.threshold), decision: t(`viewer.was.${decision(result, null)}`) });
 }
 
 function fact(name, value, note) {
