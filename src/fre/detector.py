@@ -352,19 +352,46 @@ class FRE:
             kind=settings.subspace,
             tiles=self.tile is not None,
         )
-        geometry = self._input(backbone, settings, images).geometry
-        bits = FULL_RANGE if self.bits is None else self.bits
-        roi = Roi.load(self.roi, self.ignore)
-        if roi is not None and settings.subspace != "pca":
-            raise OptionError("a region of interest needs subspaces in closed form")
+        preparation = self._preparation(backbone, settings, images)
         plan = self._plan(backbone, settings)
         return FeatureExtractor.prepared(
             backbone,
             plan.names,
             pool=plan.pool,
-            preparation=Preparation(replace(geometry, bits=bits), roi),
+            preparation=preparation,
             threads=threads,
         )
+
+    def preparation(self, images: Sequence[ImageSource]) -> tuple[Preparation, InputChoice]:
+        """Return how `fit` would prepare images, and what it would say about the input.
+
+        Args:
+            images: training images: files, or arrays, uint8 (H, W, 3), RGB.
+
+        Raises:
+            BackboneError: an unknown backbone, or unusable weights.
+            ImageError: a mask can't be read.
+            OptionError: a parameter out of range.
+        """
+        settings = self._configuration()
+        backbone = get_backbone(settings.backbone, weights=self.weights)
+        sizes = ImageSizes.of(images)
+        found = self._preparation(backbone, settings, sizes)
+        if self.bits is None:
+            bits = find_bits(images, workers=available_cores())
+            found = replace(found, geometry=replace(found.geometry, bits=bits))
+        return found, self._input(backbone, settings, sizes)
+
+    def _preparation(
+        self, backbone: Backbone, settings: Configuration, images: ImageSizes | None
+    ) -> Preparation:
+        """Return how images of some sizes are prepared; 16-bit values by ``bits``, or in full."""
+        geometry = self._input(backbone, settings, images).geometry
+        roi = Roi.load(self.roi, self.ignore)
+        if roi is not None and settings.subspace != "pca":
+            raise OptionError("a region of interest needs subspaces in closed form")
+        bits = FULL_RANGE if self.bits is None else self.bits
+        return Preparation(replace(geometry, bits=bits), roi)
 
     def _input(
         self, backbone: Backbone, settings: Configuration, images: ImageSizes | None

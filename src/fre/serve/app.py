@@ -64,14 +64,8 @@ FORM = {
         "required": ["files"],
     }
 }
-IMAGE_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": FORM,
-        "application/octet-stream": {"schema": BINARY},
-        "image/*": {"schema": BINARY},
-    },
-}
+RAW_BODY = {"application/octet-stream": {"schema": BINARY}, "image/*": {"schema": BINARY}}
+IMAGE_BODY = {"required": True, "content": {"multipart/form-data": FORM, **RAW_BODY}}
 TRAIN_BODY = {
     "required": False,
     "content": {"multipart/form-data": FORM, "application/zip": {"schema": BINARY}},
@@ -132,7 +126,8 @@ def create_app(service: Service) -> App:
         metrics=service.metrics,
         pause=settings.limits.body_seconds,
         is_upload=lambda path: (
-            path in ("/v1/check", "/v1/train") or path.endswith(("/predict", "/update"))
+            path in ("/v1/check", "/v1/input", "/v1/train")
+            or path.endswith(("/predict", "/update"))
         ),
     )
 
@@ -240,6 +235,9 @@ def _job_routes(jobs: JobRoutes) -> Iterator[Route]:
     received = (409, 415, 429, 503, 507, *SMALL_BODY)
     checked = (415, 503, 507, *SMALL_BODY)
     yield Route("POST", "/v1/check", jobs.check, job_schemas.CheckBody, checked, 200, TRAIN_BODY)
+    seen = (415, 503, *SMALL_BODY)
+    image = {"required": True, "content": RAW_BODY}
+    yield Route("POST", "/v1/input", jobs.view_input, job_schemas.InputViewBody, seen, 200, image)
     yield Route("POST", "/v1/train", jobs.train, body, received, 202, TRAIN_BODY)
     yield Route("POST", update, jobs.update, body, (404, *received), 202, TRAIN_BODY)
     refused = (404, 409, 429, 503, *SMALL_BODY)

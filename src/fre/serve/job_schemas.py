@@ -10,6 +10,23 @@ from fre.training.findings import Finding, Group, InputAdvice, Pair
 
 
 @dataclass
+class InputViewBody:
+    """Inputs of the network for one image, if all training images had its size.
+
+    ``size`` is height and width of an input in pixels; ``inputs`` are PNG files in base64, 12 tiles
+    at most of ``n_inputs``. Defects from ``visible`` image pixels on are found; ``notes`` says it
+    in words. What is not inspected has one colour.
+    """
+
+    image_size: list[int]
+    size: list[int]
+    visible: float | None
+    notes: list[str]
+    n_inputs: int
+    inputs: list[str]
+
+
+@dataclass
 class JobProgress:
     """Progress of a job in its present task."""
 

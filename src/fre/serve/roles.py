@@ -58,6 +58,7 @@ NEEDED: dict[str, Role | None] = {
     "PUT /v1/models/{model}/threshold": ENGINEER,
     "PUT /v1/models/{model}/odd": ENGINEER,
     "POST /v1/check": ENGINEER,
+    "POST /v1/input": ENGINEER,
     "POST /v1/train": ENGINEER,
     "POST /v1/models/{model}/train": ENGINEER,
     "POST /v1/models/{model}/update": ENGINEER,

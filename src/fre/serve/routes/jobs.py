@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from pydantic import Field
 
 from fre.serve.bodies import RAW_TYPES, body_of, exhaust, media_type, read_files, unsupported
+from fre.serve.input_view import InputWishes, input_wishes, view
 from fre.serve.jobs import Work
 from fre.serve.odd import KeptTraining, leave_out
 from fre.serve.parameters import JobIdentity, Model, Without
@@ -26,6 +27,14 @@ from fre.training.check import check_images
 
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
 MOST_RESULTS = 2000
+
+
+Preset = Annotated[
+    Literal["default", "fast", "accurate", "reference"] | None,
+    Query(description="Preset, as for fre train."),
+]
+Wishes = Annotated[InputWishes, Depends(input_wishes)]
+"""Input of the network, from the query parameters."""
 
 
 @dataclass
@@ -42,22 +51,12 @@ class JobRoutes:
             str,
             Query(description="Name of the new model.", pattern=NAME_PATTERN, examples=["plate-2"]),
         ],
-        preset: Annotated[
-            Literal["default", "fast", "accurate", "reference"] | None,
-            Query(description="Preset, as for fre train."),
-        ] = None,
+        wishes: Wishes,
+        preset: Preset = None,
         false_alarm_rate: Annotated[
             float,
             Query(gt=0, lt=1, description="Accepted share of false alarms among good images."),
         ] = 0.01,
-        size: Annotated[
-            int | None,
-            Query(
-                ge=32,
-                le=1024,
-                description="Side of a square input, in pixels.",
-            ),
-        ] = None,
         overwrite: Annotated[
             bool, Query(description="Replace an existing model of this name.")
         ] = False,
@@ -72,12 +71,8 @@ class JobRoutes:
     ) -> Response:
         """Train a model on good images, zip files or samples, as a job."""
         service = self.service
-        parameters: dict[str, Any] = {"preset": preset, "false_alarm_rate": false_alarm_rate}
-        # The default network of the reference preset needs PyTorch, which a service may lack.
-        if preset == "reference":
-            parameters["backbone"] = "efficientnet_lite0"
-        if size is not None:
-            parameters["size"] = size
+        parameters = {**_of_preset(preset), "false_alarm_rate": false_alarm_rate}
+        parameters |= await asyncio.to_thread(wishes.parameters)
         training = ModelTraining(name, overwrite, parameters, service.settings.threads, without_odd)
         training.check(service.registry)
         service.jobs.check_room()
@@ -161,6 +156,23 @@ class JobRoutes:
                 )
         await asyncio.to_thread(staging.remove)
         return json_response({**found.to_dict(), "lines": found.lines()})
+
+    async def view_input(self, request: Request, wishes: Wishes, preset: Preset = None) -> Response:
+        """Show what the network would see of an image that is the whole body."""
+        service = self.service
+        limits = service.settings.limits
+        kind, _ = media_type(request.headers)
+        if kind not in RAW_TYPES and not kind.startswith("image/"):
+            raise unsupported(kind, "image/* or application/octet-stream")
+        with service.budget.lease() as lease:
+            body = bytearray()
+            chunks = body_of(request, limits, max_bytes=limits.max_upload_bytes)
+            async for chunk in lease.count(chunks):
+                body += chunk
+            parameters = _of_preset(preset) | await asyncio.to_thread(wishes.parameters)
+            async with self._checking:
+                found = await asyncio.to_thread(view, parameters, bytes(body))
+        return json_response(found)
 
     async def update(
         self,
@@ -263,6 +275,13 @@ class JobRoutes:
     async def cancel_job(self, job: JobIdentity) -> Response:
         """Cancel a job; it ends a moment later."""
         return json_response({"job": await asyncio.to_thread(self.service.jobs.cancel, job)})
+
+
+def _of_preset(preset: Preset) -> dict[str, Any]:
+    """Return a preset as keyword arguments of `fre.FRE`."""
+    # The default network of the reference preset needs PyTorch, which a service may lack.
+    backbone = {"backbone": "efficientnet_lite0"} if preset == "reference" else {}
+    return {"preset": preset, **backbone}
 
 
 def _ended(kept: KeptTraining, clean_up: Callable[[], None]) -> None:
