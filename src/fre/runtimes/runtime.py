@@ -42,6 +42,10 @@ LANES = 8
 LANE_ROWS = 4
 """Largest number of images in one of these runs."""
 
+SPIN_MICROSECONDS = 200
+"""Time that an idle thread of a run polls for work before it sleeps: as fast as ONNX Runtime's own
+setting, by which it polls for tens of milliseconds after each image (`benchmarks/cadence.py`)."""
+
 
 class Runtime(Protocol):
     """A model that is ready to run, on any thread.
@@ -89,8 +93,8 @@ class _OnnxRuntime(Runtime):
         outputs: names of the outputs to return.
         name: key of `PROVIDERS`.
         threads: number of threads of one run, 0 for all cores.
-        spinning: whether idle threads poll for work: they answer sooner, but keep the cores from
-            other work.
+        spinning: whether idle threads poll for work for `SPIN_MICROSECONDS`: they answer sooner,
+            but keep the cores from other work.
     """
 
     def __init__(
@@ -101,8 +105,12 @@ class _OnnxRuntime(Runtime):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        if not spinning:
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if spinning:
+            # Versions of ONNX Runtime that do not know the entry poll longer.
+            entry = "session.intra_op.spin_duration_us", str(SPIN_MICROSECONDS)
+        else:
+            entry = "session.intra_op.allow_spinning", "0"
+        options.add_session_config_entry(*entry)
         providers: list[Any] = [CPU]
         wanted = PROVIDERS[name]
         if wanted is not None:
@@ -307,12 +315,15 @@ def _open_many(model: bytes, outputs: Sequence[str], name: str, threads: int) ->
     def quiet(count: int) -> Runtime:
         return _OnnxRuntime(model, outputs, name, threads=count, spinning=False)
 
+    def alone() -> Runtime:
+        return _OnnxRuntime(model, outputs, name, threads=threads, spinning=True)
+
     if PROVIDERS[name] is not None:
         return quiet(threads)
     if lanes == 1:
         return quiet(1)
     # Each run computes on the thread that calls it; cores beyond those help whichever asks.
-    return _Lanes(lanes, cores, quiet(1 + cores - lanes), lambda: quiet(threads))
+    return _Lanes(lanes, cores, quiet(1 + cores - lanes), alone)
 
 
 def _has_openvino() -> bool:
