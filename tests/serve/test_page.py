@@ -317,9 +317,9 @@ def test_a_model_learns_more_from_images_and_from_marked_results(
     go(page, "inspect")
     card(page, worst).focus()
     page.keyboard.press("g")
-    expect(card(page, worst).locator(".flag")).to_have_text("Good after all")
+    expect(card(page, worst).locator(".flag")).to_have_text("False alarm")
     go(page, "review")
-    teach = page.get_by_role("button", name="Teach 1 good part to grow")
+    teach = page.get_by_role("button", name="Add 1 good part to the model")
     shoot(page, "teach")
     teach.click()
     added = page.get_by_text(f"1 good image more, {N_TRAIN + 4} in all.")
@@ -329,12 +329,12 @@ def test_a_model_learns_more_from_images_and_from_marked_results(
     assert grown.calibration.scores.size == N_TRAIN + 4
 
     # What was learnt is not offered again.
-    page.get_by_role("link", name="Review").click()
+    go(page, "review")
     expect(page.locator("#view-review .card")).to_have_count(1)
-    expect(page.get_by_role("button", name=re.compile("^Teach"))).to_be_hidden()
+    expect(page.get_by_role("button", name=re.compile("^Add .* to the model$"))).to_be_hidden()
     page.reload()
     expect(page.locator("#view-review .card")).to_have_count(1)
-    expect(page.get_by_role("button", name=re.compile("^Teach"))).to_be_hidden()
+    expect(page.get_by_role("button", name=re.compile("^Add .* to the model$"))).to_be_hidden()
 
 
 def test_training_tells_why_it_failed(open_page: Opener, tmp_path: Path) -> None:
@@ -369,17 +369,17 @@ def test_wrong_results_are_marked_kept_and_exported(
     card(page, worst).click()
     viewer = page.get_by_role("dialog")
     viewer.get_by_role("button", name="Good part").click()
-    expect(viewer.get_by_text("Good after all.")).to_be_visible()
+    expect(viewer.get_by_text("False alarm.")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(card(page, worst).locator(".flag")).to_have_text("Good after all")
+    expect(card(page, worst).locator(".flag")).to_have_text("False alarm")
     expect(card(page, worst)).to_be_focused()
     card(page, best).focus()
     page.keyboard.press("d")
-    expect(card(page, best).locator(".flag")).to_have_text("Missed defect")
-    expect(page.get_by_role("button", name="Marked wrong 2")).to_be_visible()
+    expect(card(page, best).locator(".flag")).to_have_text("Missed")
+    expect(page.get_by_role("button", name="Wrong 2")).to_be_visible()
 
     page.reload()
-    expect(card(page, best).locator(".flag")).to_have_text("Missed defect", timeout=PATIENCE)
+    expect(card(page, best).locator(".flag")).to_have_text("Missed", timeout=PATIENCE)
     go(page, "review")
     expect(page.locator("#view-review .card")).to_have_count(2)
     figures = page.locator("#view-review .figure-value").all_inner_texts()
@@ -811,7 +811,7 @@ def test_a_threshold_by_rate_and_a_review_band(
     marked.focus()
     page.keyboard.press("g")
     expect(page.locator(".flag", has_text="Reviewed: good").first).to_be_visible()
-    expect(page.get_by_role("button", name=re.compile("^Marked wrong 0"))).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("^Wrong 0"))).to_be_visible()
 
     page.get_by_label("A band of parts to review").uncheck()
     page.get_by_role("button", name="Save into the model").click()
@@ -1003,8 +1003,7 @@ def test_axe_finds_nothing(
     accessible(page, "samples")
     page.keyboard.press("Escape")
     for view in VIEWS[1:]:
-        page.get_by_role("link", name=view.capitalize(), exact=True).click()
-        expect(page.locator(f"#view-{view}")).to_be_visible()
+        go(page, view)
         accessible(page, view)
         shoot(page, f"{view}-{scheme}")
 
@@ -1041,7 +1040,7 @@ def test_every_width_holds_every_view(
     shoot(page, f"viewer-{width}")
     page.keyboard.press("Escape")
     for view in VIEWS[1:]:
-        page.get_by_role("link", name=view.capitalize(), exact=True).click()
+        go(page, view)
         fits(page, view)
         shoot(page, f"{view}-{width}")
 

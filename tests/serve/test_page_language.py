@@ -18,6 +18,7 @@ from page_tools import (
     accessible,
     expect,
     fits,
+    go,
     serve,
 )
 
@@ -64,12 +65,11 @@ def test_german_fits_and_can_be_read_aloud(
     expect(page.get_by_text(f"{len(files)} Bilder geprüft.")).to_be_visible(timeout=PATIENCE)
     threshold = service.get("/v1/models")["models"][0]["threshold"]
     for view in VIEWS:
-        page.locator(f'.views a[href="#/{view}"]').click()
-        expect(page.locator(f"#view-{view}")).to_be_visible()
+        go(page, view)
         accessible(page, view)
         fits(page, view)
         shoot(page, f"{view}-{width}-de")
-    page.locator('.views a[href="#/inspect"]').click()
+    go(page, "inspect")
     page.locator("#view-inspect .card").first.click()
     fits(page, "viewer")
     comma = f"{threshold:.{3 if threshold < 10 else 2}f}".replace(".", ",")

@@ -86,9 +86,8 @@ export function makeCard(result, look) {
     say(score, item.error ? "" : format.score(item.score));
     say(name, short);
     if (name.title !== item.name) name.title = item.name;
-    // A score that does not decide needs no p-value beside it.
     const why = inShort(item.reason);
-    say(detail, item.error ? "" : why ?? (time ? format.time(item.created) : `p ${format.pValue(item.p_value)}`));
+    say(detail, item.error ? "" : why ?? (time ? format.time(item.created) : ""));
     detail.classList.toggle("why", why !== null);
     if (why !== null && detail.title !== item.reason) detail.title = item.reason;
     say(flag, corrected ?? "");
@@ -97,7 +96,7 @@ export function makeCard(result, look) {
     const label = item.error
       ? `${item.name}: ${item.error}`
       : [item.name, word(kind).toLocaleLowerCase(locale), item.reason, t("card.score", { score: format.score(item.score) }),
-        t("card.p_value", { p: format.pValue(item.p_value) }), t("unit.regions", { n: item.regions.length }), corrected]
+        t("unit.regions", { n: item.regions.length }), corrected]
         .filter(Boolean).join(", ");
     if (button.getAttribute("aria-label") !== label) button.setAttribute("aria-label", label);
     shown = wanted;

@@ -10,6 +10,7 @@ import { choose, language, LANGUAGES, t, translate } from "./language.js";
 import { Live } from "./live.js";
 import { failed, message } from "./messages.js";
 import { Review } from "./review.js";
+import { Start } from "./start.js";
 import { state } from "./state.js";
 import { Train } from "./train.js";
 import { Viewer } from "./viewer.js";
@@ -17,7 +18,7 @@ import { Viewer } from "./viewer.js";
 translate(document);
 
 const viewer = new Viewer(document.getElementById("viewer"), judge);
-const views = { inspect: new Inspect(viewer, judge), live: new Live(viewer, judge), review: new Review(viewer, judge), train: new Train() };
+const views = { start: new Start(), inspect: new Inspect(viewer, judge), live: new Live(viewer, judge), review: new Review(viewer, judge), train: new Train() };
 let current = null;
 
 /** A reviewer's word: shown at once, taken back if the service refuses it. */
@@ -34,10 +35,16 @@ async function judge(result, verdict) {
   }
 }
 
+/** Where a visit begins: at the steps, until there is a model and a result. Null while nothing is known. */
+function landing() {
+  if (!state.service) return null;
+  return state.models.length > 0 && state.service.n_results > 0 ? "inspect" : "start";
+}
+
 function route() {
   const name = location.hash.replace(/^#\//, "");
-  const next = name in views ? name : "inspect";
-  if (next === current) return;
+  const next = name in views ? name : landing();
+  if (next === null || next === current) return;
   if (current) views[current].leave?.();
   current = next;
   for (const view of Object.keys(views)) show(document.getElementById(`view-${view}`), view === current);
@@ -168,12 +175,14 @@ async function begin() {
     retry = 1000;
   } catch (error) {
     connection(false);
+    if (current === null) location.hash = "#/inspect";
     views.inspect.unreachable(error.message);
     setTimeout(begin, retry);
     retry = Math.min(10000, 2 * retry);
     return;
   }
   if (state.service.note) message(sentence(state.service.note), { kind: "error" });
+  route();
   if (!state.model) views.inspect.load();
   connection(true);
   events.start();

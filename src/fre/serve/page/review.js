@@ -141,9 +141,9 @@ export class Review {
     const lessons = this.#lessons();
     const able = Boolean(state.model?.can_update);
     show(this.update, able && lessons.length > 0);
-    say(this.update, t("review.teach", { n: lessons.length, model: state.model?.name ?? "" }));
+    say(this.update, t("review.teach", { n: lessons.length }));
     say(this.updateNote, lessons.length === 0 ? "" : able
-      ? t("review.teach_note") : t("review.cannot", { n: lessons.length, model: state.model.name }));
+      ? t("review.teach_note", { model: state.model.name }) : t("review.cannot", { n: lessons.length, model: state.model.name }));
     if (!this.empty.hidden) this.#emptiness(all.length);
   }
 

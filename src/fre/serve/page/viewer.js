@@ -192,7 +192,7 @@ export class Viewer {
       h("p", { class: "viewer-verdict" }, verdictMark(kind), h("strong", { class: "score" }, format.score(result.score))),
       [result.reason, result.note].filter(Boolean).map((text) => h("p", { class: "caveat small" }, format.sentence(text))),
       h("dl", { class: "facts" },
-        fact(t("viewer.p_value"), format.pValue(result.p_value), t("viewer.p_value_note")),
+        fact(t("viewer.p_value"), format.pValue(result.p_value), result.p_value === null ? null : t("viewer.p_value_note", { share: format.share(result.p_value) })),
         fact(t("viewer.threshold"), format.score(this.threshold() ?? result.threshold), judgedBy(result, this.threshold())),
         fact(t("viewer.size"), result.image_size ? `${result.image_size[1]} × ${result.image_size[0]} px` : "–"),
         fact(t("viewer.seen"), format.time(result.created), result.source && result.source !== "page" ? result.source : null)),
