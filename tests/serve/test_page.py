@@ -308,7 +308,7 @@ def test_a_model_learns_more_from_images_and_from_marked_results(
     refused = page.locator(".job[data-state=failed]")
     expect(refused).to_contain_text(f"1 of 1 images are anomalous to the model: {worst}")
     new = [write_plate(tmp_path / f"new-{seed}.png", 400 + seed) for seed in range(3)]
-    more.get_by_label("Learn also what the model calls anomalous").check()
+    more.get_by_label("Also add what the model calls anomalous").check()
     more.locator("input[type=file]").first.set_input_files(new)
     added = page.get_by_text(f"3 good images more, {N_TRAIN + 3} in all.")
     expect(added).to_be_visible(timeout=PATIENCE)
@@ -358,7 +358,7 @@ def test_wrong_results_are_marked_kept_and_exported(
     service: Service, plates: Path, open_page: Opener, shoot: Callable[[Any, str], Path]
 ) -> None:
     page = open_page(service, "review", view="review")
-    expect(page.get_by_text("Nothing is marked yet")).to_be_visible()
+    expect(page.get_by_text("Nothing is reviewed yet")).to_be_visible()
     go(page, "inspect")
     choose(page, sorted((plates / "test").glob("*.png")))
     inspected(page, 4 + len(KINDS))
@@ -671,10 +671,15 @@ def test_a_result_says_by_what_it_was_judged(
     expect(page.get_by_text("Saved into judged.")).to_be_visible()
     page.reload()
     shoot(page, "judged")
-    page.locator("#view-inspect .card.anomalous").click()
+    anomalous = page.locator("#view-inspect .card.anomalous")
+    expect(anomalous.locator(".detail")).to_have_text("was good")
+    anomalous.click()
     facts = page.get_by_role("dialog").locator(".facts")
-    expect(facts).to_contain_text("judged by")
-    expect(facts).to_contain_text("as good")
+    expect(facts).to_contain_text("at the time: good")
+    page.keyboard.press("Escape")
+    # Another threshold repaints nothing that was decided before.
+    go(page, "live")
+    expect(page.locator("#view-live .card.good")).to_have_count(1)
     assert service.get("/v1/results?model=judged")["results"][0] == result
 
 

@@ -50,6 +50,7 @@ def test_a_visit_begins_at_the_steps_until_there_is_a_result(
         expect(steps.nth(2)).to_contain_text("1 result")
         page.goto(service.url)
         expect(page.locator("#view-inspect .card")).to_have_count(1)
+        page.close()
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,4 @@ def test_the_steps_fit(
         fits(page, "start")
         accessible(page, "start")
         shoot(page, f"start-{width}-{language}")
+        page.close()

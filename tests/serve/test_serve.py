@@ -288,6 +288,14 @@ def test_pictures_of_results(server: Server, weave: Path, images: list[Path]) ->
         np.testing.assert_allclose(raw, expected, rtol=1e-3, atol=1e-2)
         tiff = Image.open(io.BytesIO(server.client.get(f"{base}/map?format=tiff").content))
         np.testing.assert_array_equal(np.asarray(tiff), raw)
+        digest = item["image_sha256"][:16]
+        mine = server.client.get(f"{base}/overlay?size=64&sha256={digest}")
+        assert mine.status_code == 200
+        assert "immutable" in mine.headers["cache-control"]
+        # After the history was deleted, ids begin anew: the browser must not show old pictures.
+        other = server.client.get(f"{base}/overlay?size=64&sha256={'0' * 16}")
+        problem(other, 404, "not_found")
+        assert "immutable" not in other.headers.get("cache-control", "")
     problem(server.client.get("/v1/results/999999/heat"), 404, "not_found")
 
 

@@ -18,5 +18,6 @@ Work:
 
 Storage:
 - ``database``: SQLite with one writer; ``results``: the history of results.
-- ``pictures``: images and maps on disk, and how they are drawn; ``gallery``: responses with them.
+- ``pictures``: images and maps on disk, and how they are drawn; ``gallery``: responses with them;
+  ``drawing_process``: pictures of huge images, drawn outside the service.
 """

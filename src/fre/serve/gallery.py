@@ -1,8 +1,8 @@
 """Respond with pictures, without delaying anything else.
 
-Pictures are drawn on threads of their own. Pictures of large images are drawn one at a time, in a
-process of their own, which bounds the memory to one image. Pictures that may be large go through an
-unnamed file to the client, never through memory as a whole.
+Pictures are drawn on threads of their own. Pictures of large images are drawn one at a time,
+outside the service (`drawing_process`), which bounds the memory to one image. Pictures that may be
+large go through an unnamed file to the client, never through memory as a whole.
 """
 
 from __future__ import annotations
@@ -20,6 +20,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from fre.parallel import available_cores
+from fre.serve.drawing_process import (
+    DRAW_SECONDS,
+    Painter,
+    command,
+    died,
+    order,
+    told_problem,
+    too_slow,
+)
 from fre.serve.pictures import (
     BROWSER_TYPES,
     IMAGE,
@@ -29,7 +38,6 @@ from fre.serve.pictures import (
     PictureRequest,
     Pictures,
     StoredImage,
-    command,
     draw,
     media_type,
     not_kept,
@@ -45,8 +53,6 @@ FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 LIMITS = {"ordinary": 256, "large": 64, "whole": 8}
 """Number of pictures that wait, are drawn or are sent: of ordinary images, small pictures of large
 images, and full-size pictures of large images."""
-DRAW_SECONDS = 120.0
-"""Time after which a drawing process is killed, in seconds."""
 STALL_SECONDS = 60.0
 """Time after which a client that reads nothing is disconnected, in seconds."""
 CHUNK = 256 * 1024
@@ -70,10 +76,12 @@ class Gallery:
         self._threads = ThreadPoolExecutor(available_cores(), thread_name_prefix="fre-draw")
         self._busy = dict.fromkeys(LIMITS, 0)
         self._one: asyncio.Lock | None = None
+        self._painter = Painter()
         self._drawing: dict[tuple[StoredImage, PictureRequest], _Drawing] = {}
 
     def close(self) -> None:
         """Stop drawing; callable from any thread."""
+        self._painter.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, stored: StoredImage, wanted: PictureRequest, gone: Gone) -> Response:
@@ -94,7 +102,7 @@ class Gallery:
             if lane == "large":
                 file: IO[bytes] = io.BytesIO(await self._shared(stored, wanted, gone))
             else:
-                file = await self._file(stored, wanted, lane, gone)
+                file = await self._file(stored, wanted, gone, whole=lane == "whole")
             size = await asyncio.to_thread(file.seek, 0, io.SEEK_END)
             return _FileAnswer(file, size, media_type(stored, wanted), release)
         except BaseException:
@@ -110,9 +118,7 @@ class Gallery:
 
             async def draw_it() -> bytes:
                 try:
-                    with await self._file(stored, wanted, "large", drawing.is_deserted) as file:
-                        await asyncio.to_thread(file.seek, 0)
-                        return await asyncio.to_thread(file.read)
+                    return await self._paint(stored, wanted, drawing.is_deserted)
                 finally:
                     del self._drawing[key]
 
@@ -165,8 +171,19 @@ class Gallery:
             return self.pictures.path(stored.identity, MAP_PREVIEW).exists()
         return self.pictures.path(stored.identity, PREVIEW).exists()
 
+    async def _paint(self, stored: StoredImage, wanted: PictureRequest, gone: Gone) -> bytes:
+        """Draw a small picture of a large image outside the service, after earlier ones."""
+        known = self._has_preview(stored, wanted)
+        async with self._turn():
+            await _still_wanted(gone)
+            picture = order(self.pictures, stored, wanted)
+            data: bytes = await self._run(self._painter.draw, picture)
+        if wants_preview(stored, wanted) and not known:
+            self.grown(stored.identity)
+        return data
+
     async def _file(
-        self, stored: StoredImage, wanted: PictureRequest, lane: str, gone: Gone
+        self, stored: StoredImage, wanted: PictureRequest, gone: Gone, *, whole: bool
     ) -> IO[bytes]:
         if _as_sent(stored, wanted):
             try:
@@ -178,14 +195,13 @@ class Gallery:
                 raise not_kept(stored.identity) from error
         seen = wants_preview(stored, wanted)
         known = self._has_preview(stored, wanted)
-        whole = wanted.size is None and wanted.kind != "heat"
         # An unnamed file, closed by the response: the picture may be too large for memory.
         file: IO[bytes] = io.BytesIO()
-        if whole or lane != "ordinary":
+        if whole or (wanted.size is None and wanted.kind != "heat"):
             folder = self.pictures.folder
             file = await self._run(lambda: tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
         try:
-            if lane != "ordinary":
+            if whole:
                 await self._draw_alone(stored, wanted, file, gone)
             else:
                 await self._run(draw, self.pictures, stored, wanted, file)
@@ -196,18 +212,21 @@ class Gallery:
             self.grown(stored.identity)
         return file
 
+    def _turn(self) -> asyncio.Lock:
+        """Return the lock of the picture that is drawn outside the service."""
+        if self._one is None:
+            self._one = asyncio.Lock()
+        return self._one
+
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def _draw_alone(
         self, stored: StoredImage, wanted: PictureRequest, file: IO[bytes], gone: Gone
     ) -> None:
-        """Draw in a process of its own, after earlier processes have ended."""
-        if self._one is None:
-            self._one = asyncio.Lock()
-        async with self._one:
-            if await gone():
-                raise Problem(503, "shutting_down", "the client has left", retry_after=1)
+        """Draw in a process of its own, after earlier pictures are done."""
+        async with self._turn():
+            await _still_wanted(gone)
             process = await asyncio.create_subprocess_exec(
                 *command(self.pictures, stored, wanted),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -217,9 +236,7 @@ class Gallery:
             try:
                 _, told = await asyncio.wait_for(process.communicate(), DRAW_SECONDS)
             except asyncio.TimeoutError:
-                raise Problem(
-                    422, "unreadable", f"the picture takes more than {DRAW_SECONDS:.0f} s to draw"
-                ) from None
+                raise too_slow() from None
             finally:
                 if process.returncode is None:
                     process.kill()
@@ -248,20 +265,18 @@ def _as_sent(stored: StoredImage, wanted: PictureRequest) -> bool:
     return wanted.kind == "image" and wanted.size is None and stored.form in BROWSER_TYPES
 
 
+async def _still_wanted(gone: Gone) -> None:
+    if await gone():
+        raise Problem(503, "shutting_down", "the client has left", retry_after=1)
+
+
 def _told(text: str, code: int | None) -> Problem:
     """Return the error that a drawing process printed."""
     lines = text.strip().splitlines() or [""]
     try:
-        values = json.loads(lines[-1])
-        return Problem(
-            values["status"],
-            values["code"],
-            values["message"],
-            retry_after=values["retry_after"],
-        )
+        return told_problem(json.loads(lines[-1]))
     except (ValueError, KeyError, TypeError):
-        log.error("a picture could not be drawn (exit code %s): %s", code, text.strip())
-        return Problem(500, "internal", "the picture could not be drawn; the log has more")
+        return died(code, text)
 
 
 class _FileAnswer(Response):

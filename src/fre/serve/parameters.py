@@ -24,6 +24,15 @@ Source = Annotated[
 Side = Annotated[
     int | None, Query(ge=32, le=2048, description="Longest side of the picture, in pixels.")
 ]
+OfImage = Annotated[
+    str | None,
+    Query(
+        description="First digits of 'image_sha256'. If the result is of another image, the answer "
+        "is 404: the address is then that of one picture for ever, and browsers may keep it.",
+        pattern="^[0-9a-f]{8,64}$",
+        examples=["0123456789abcdef"],
+    ),
+]
 Anomalous = Annotated[bool | None, Query(description="Only anomalous results, or only others.")]
 Decided = Annotated[
     Literal["pass", "review", "fail"] | None,

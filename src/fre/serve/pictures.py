@@ -1,31 +1,27 @@
 """Images and anomaly maps of results: stored within a bound, and drawn as pictures.
 
 `Pictures` stores files by the id of their result. `draw` makes small images, overlays, heat layers
-and full maps of them. Pictures of huge images are drawn in a process of their own (`command`),
-because decoders hold Python's global lock for seconds and a process returns all of its memory.
+and full maps of them. `drawing_process` draws those of huge images outside the service.
 """
 
 from __future__ import annotations
 
 import io
-import json
-import sys
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from fre.drawing.heatmaps import heat_layer, overlay, thumbnail
-from fre.errors import FREError, ImageError
+from fre.errors import ImageError
 from fre.images.decode import decode_resized
-from fre.images.formats import pixel_limit, set_pixel_limit
 from fre.images.geometry import FULL_RANGE, Decoding
 from fre.images.resize import resize_map
 from fre.report.prediction_files import write_map
-from fre.serve.responses import Problem, problem_from
+from fre.serve.responses import Problem
 from fre.types import FloatArray, ImageArray
 
 IMAGE, MAP = ".image", ".npy"
@@ -344,52 +340,3 @@ def decode_small(data: bytes, longest: int, bits: int | None) -> ImageArray:
 def _encode(image: ImageArray, form: str, file: IO[bytes]) -> None:
     options = {"quality": 88} if form == "JPEG" else {"compress_level": 1}
     Image.fromarray(np.ascontiguousarray(image)).save(file, form, **options)
-
-
-# A picture in a process of its own ------------------------------------------------------------
-
-# Without the working folder, which could contain modules of the same names.
-PROGRAM = (
-    "import sys; sys.path = [folder for folder in sys.path if folder]; "
-    "from fre.serve.pictures import main; sys.exit(main(sys.argv[1]))"
-)
-
-
-def command(pictures: Pictures, stored: StoredImage, wanted: PictureRequest) -> list[str]:
-    """Return the command that draws a picture to standard output, which must be a file.
-
-    It exits with 0; or with 1 and an error as a line of JSON on standard error.
-    """
-    order = {
-        "folder": str(pictures.folder.absolute()),
-        "max_pixels": pixel_limit(),
-        "stored": asdict(stored),
-        "wanted": asdict(wanted),
-    }
-    return [sys.executable, "-c", PROGRAM, json.dumps(order)]
-
-
-def main(text: str) -> int:
-    """Draw the picture of a `command`; return the exit code."""
-    order: dict[str, Any] = json.loads(text)
-    set_pixel_limit(order["max_pixels"])
-    stored = StoredImage(
-        order["stored"]["identity"],
-        order["stored"]["form"],
-        tuple(order["stored"]["size"]),
-        tuple(order["stored"]["scale"]),
-    )
-    try:
-        pictures = Pictures(Path(order["folder"]), bound=0)
-        draw(pictures, stored, PictureRequest(**order["wanted"]), sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return 0
-    except Problem as error:
-        problem = error
-    except FREError as error:
-        problem = problem_from(error)
-    except OSError as error:
-        reason = f"the picture can't be written: {error.strerror or error}"
-        problem = Problem(503, "busy", reason, retry_after=10)
-    print(json.dumps(vars(problem)), file=sys.stderr)
-    return 1

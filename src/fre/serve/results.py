@@ -163,13 +163,19 @@ class Results:
             raise not_found(f"no result has the id {identity}")
         return row
 
-    def stored(self, identity: int) -> StoredImage:
+    def stored(self, identity: int, sha256: str | None = None) -> StoredImage:
         """Return the data that pictures of a result are drawn from.
 
+        Args:
+            identity: id of the result.
+            sha256: first digits of the image's digest; ``None`` for whatever image it is.
+
         Raises:
-            Problem: no result has this id.
+            Problem: no result has this id, or it is of another image.
         """
         row = self._row(identity)
+        if sha256 is not None and not row["image_sha256"].startswith(sha256):
+            raise not_found(f"result {identity} is of another image than {sha256}")
         size, scale = (row["height"], row["width"]), (row["map_low"], row["map_high"])
         return StoredImage(identity, row["form"], size, scale)
 

@@ -143,11 +143,10 @@ export async function openSession(token) {
   if (!response.ok) throw await failure(response);
 }
 
-export const picture = {
-  image: (id, size) => `/v1/results/${id}/image${search({ size })}`,
-  overlay: (id, size) => `/v1/results/${id}/overlay${search({ size })}`,
-  heat: (id) => `/v1/results/${id}/heat`,
-};
+// With the digest of the image, an address is never that of another one, whatever becomes of the
+// history: the browser keeps what it got.
+const pictureOf = (kind) => (id, size, digest) => `/v1/results/${id}/${kind}${search({ size, sha256: digest?.slice(0, 16) })}`;
+export const picture = { image: pictureOf("image"), overlay: pictureOf("overlay"), heat: pictureOf("heat") };
 
 export const csv = (query) => `/v1/results.csv${search(query)}`;
 

@@ -87,15 +87,19 @@ export function makeCard(result, look) {
     say(name, short);
     if (name.title !== item.name) name.title = item.name;
     const why = inShort(item.reason);
-    say(detail, item.error ? "" : why ?? (time ? format.time(item.created) : ""));
+    // Another threshold than that of its time may decide otherwise: then the card says so.
+    const then = decision(item, null);
+    const was = why === null && then !== kind ? t(`card.was.${then}`) : null;
+    say(detail, item.error ? "" : why ?? was ?? (time ? format.time(item.created) : ""));
     detail.classList.toggle("why", why !== null);
-    if (why !== null && detail.title !== item.reason) detail.title = item.reason;
+    const title = why !== null ? item.reason : was ? t("card.was_note", { threshold: format.score(item.threshold) }) : "";
+    if (detail.title !== title) detail.title = title;
     say(flag, corrected ?? "");
     flag.hidden = !corrected;
     flag.classList.toggle("wrong", isWrong(item, kind));
     const label = item.error
       ? `${item.name}: ${item.error}`
-      : [item.name, word(kind).toLocaleLowerCase(locale), item.reason, t("card.score", { score: format.score(item.score) }),
+      : [item.name, word(kind).toLocaleLowerCase(locale), item.reason, was, t("card.score", { score: format.score(item.score) }),
         t("unit.regions", { n: item.regions.length }), corrected]
         .filter(Boolean).join(", ");
     if (button.getAttribute("aria-label") !== label) button.setAttribute("aria-label", label);
@@ -113,7 +117,7 @@ export function makeCard(result, look) {
       return;
     }
     const old = frame.querySelector("img");
-    const source = heat ? picture.overlay(item.id, 320) : picture.image(item.id, 320);
+    const source = picture[heat ? "overlay" : "image"](item.id, 320, item.image_sha256);
     const image = h("img", { alt: "", decoding: "async", draggable: "false" });
     image.addEventListener("load", () => frame.classList.add("loaded"));
     image.addEventListener("error", () => put(frame, h("span", { class: "absent" }, t("card.not_loaded"))));

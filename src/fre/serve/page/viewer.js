@@ -124,12 +124,12 @@ export class Viewer {
         pane.classList.add("failed");
       }
     } else {
-      const small = picture.image(result.id, 320);
+      const small = picture.image(result.id, 320, result.image_sha256);
       const sheet = () => [
         h("img", { class: "preview", alt: "", src: small, draggable: "false" }),
-        h("img", { class: "full", alt: "", src: picture.image(result.id), draggable: "false", decoding: "async" }),
+        h("img", { class: "full", alt: "", src: picture.image(result.id, null, result.image_sha256), draggable: "false", decoding: "async" }),
       ];
-      this.heat = h("img", { class: "heat", alt: "", src: picture.heat(result.id), draggable: "false" });
+      this.heat = h("img", { class: "heat", alt: "", src: picture.heat(result.id, null, result.image_sha256), draggable: "false" });
       put(this.left.firstElementChild, sheet());
       put(this.right.firstElementChild, sheet(), this.heat);
       for (const pane of [this.left, this.right]) {
@@ -250,7 +250,7 @@ export class Viewer {
     const items = this.items();
     const place = items.findIndex(({ id }) => id === this.result.id);
     for (const item of [items[place + 1], items[place - 1]]) {
-      if (item && item.kept !== false) new Image().src = picture.image(item.id);
+      if (item && item.kept !== false) new Image().src = picture.image(item.id, null, item.image_sha256);
     }
   }
 

@@ -17,6 +17,7 @@ from fre.serve.parameters import (
     Decided,
     Identity,
     Named,
+    OfImage,
     OneModel,
     OneSource,
     Side,
@@ -116,17 +117,23 @@ class ResultRoutes:
         self.service.events.publish("verdict", found)
         return json_response({"result": found})
 
-    async def get_image(self, request: Request, result: Identity, size: Side = None) -> Response:
+    async def get_image(
+        self, request: Request, result: Identity, size: Side = None, sha256: OfImage = None
+    ) -> Response:
         """Return the image as sent if browsers show its format, or a smaller JPEG."""
-        return await self._picture(request, result, PictureRequest("image", size))
+        return await self._picture(request, result, PictureRequest("image", size), sha256)
 
-    async def get_overlay(self, request: Request, result: Identity, size: Side = 1024) -> Response:
+    async def get_overlay(
+        self, request: Request, result: Identity, size: Side = 1024, sha256: OfImage = None
+    ) -> Response:
         """Return the image under its heat map."""
-        return await self._picture(request, result, PictureRequest("overlay", size))
+        return await self._picture(request, result, PictureRequest("overlay", size), sha256)
 
-    async def get_heat(self, request: Request, result: Identity) -> Response:
+    async def get_heat(
+        self, request: Request, result: Identity, sha256: OfImage = None
+    ) -> Response:
         """Return the heat colours with their opacity, at the size of the model's input."""
-        return await self._picture(request, result, PictureRequest("heat"))
+        return await self._picture(request, result, PictureRequest("heat"), sha256)
 
     async def get_map(
         self,
@@ -143,11 +150,13 @@ class ResultRoutes:
         """Return the anomaly map at the size of the image."""
         return await self._picture(request, result, PictureRequest("map", map_format=map_format))
 
-    async def _picture(self, request: Request, result: int, wanted: PictureRequest) -> Response:
+    async def _picture(
+        self, request: Request, result: int, wanted: PictureRequest, sha256: str | None = None
+    ) -> Response:
         async def gone() -> bool:
             # The first call consumes the end of the request, the second a disconnect.
             ended = await request.is_disconnected() or await request.is_disconnected()
             return bool(ended)
 
-        stored = await asyncio.to_thread(self.service.results.stored, result)
+        stored = await asyncio.to_thread(self.service.results.stored, result, sha256)
         return await self.service.gallery.answer(stored, wanted, gone)
