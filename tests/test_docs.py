@@ -198,6 +198,16 @@ def test_the_python_examples_run(block: str, examples: Path) -> None:
     assert (examples / "part.onnx").exists()
 
 
+@pytest.mark.slow
+def test_the_notebook_page_runs(examples: Path) -> None:
+    for package in ("IPython", "pandas"):
+        pytest.importorskip(package, reason="needs fre-vision[test]")
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "notebook.md").read_text(), re.S)
+    exec(compile(block, "notebook.md", "exec"), {})
+    for name in ("part.onnx", "overlay.png", "report.html"):
+        assert (examples / name).exists()
+
+
 RECIPES = (ROOT / "docs" / "recipes.md").read_text().split("\n## ")[2:]
 CHECKS = {
     "A table of scores": "assert set(frame['kind']) == {'good', 'scratch'}",

@@ -19,7 +19,7 @@ from fre.features.table import Features
 from fre.images.appearance import AppearanceLimits
 from fre.images.arrays import check_several
 from fre.images.augmentation import Augmentation
-from fre.images.decode import ImageSource, find_bits
+from fre.images.decode import ImageSource, find_bits, read_image
 from fre.images.geometry import FULL_RANGE, Fit, Geometry, Size
 from fre.images.input_size import ImageSizes, InputChoice, InputOptions, choose_input, shape_note
 from fre.images.near_duplicates import equal_images, near_duplicates
@@ -41,7 +41,7 @@ from fre.training.config import (
     refuse_without_effect,
     resolve,
 )
-from fre.training.describe import provenance
+from fre.training.describe import provenance, with_thumbnail
 from fre.training.fitted import LEAST_IMAGES, FittedDetector, check_enough
 from fre.training.folds import deal_folds, deal_streamed
 from fre.training.grouping import group_labels
@@ -319,6 +319,8 @@ class FRE:
             shapes = list(zip(features.names or (), features.sizes or (), strict=True))
             names = features.names or ("",) * features.n
             self.notes_ = _notes(shapes, extractor.geometry, names, features.sha256)
+        shown = read_image(self._first_read(sources), extractor.geometry.bits)
+        model = model.with_data(with_thumbnail(model.data, model.document, shown))
         self.seconds_ = {
             "total": time.perf_counter() - began,
             "features": extracted - began,
@@ -644,6 +646,10 @@ class FRE:
         labels = group_labels(paths, self.group_by)
         check_groups(labels)
         return labels
+
+    def _first_read(self, sources: Sequence[ImageSource]) -> ImageSource:
+        unread = {error.path for error in self.skipped_}
+        return next(s for s in sources if not isinstance(s, (str, Path)) or Path(s) not in unread)
 
     def _relations(self, features: Features, groups: Sequence[str] | None) -> dict[str, Any]:
         """For the provenance: the groups, or else what looks as if there should be some."""

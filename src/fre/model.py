@@ -31,14 +31,14 @@ class Model(Predictor):
             ("threshold", f"{self.threshold:.4g}"),
             ("false alarms", calibration.rate_in_words()),
             ("odd images, set aside", str(calibration.n_odd)),
-            ("layers", ", ".join(part.layer for part in document.subspaces)),
+            ("layers", ", ".join(dict.fromkeys(part.layer for part in document.subspaces))),
             ("file", f"{len(self.data) / 1e6:.1f} MB, sha256 {self.sha256[:12]}"),
         ]
 
     def _repr_html_(self) -> str:
         # Imported where they draw, as prediction needs neither.
         from fre.drawing.charts import Caption, good_histogram
-        from fre.drawing.notebook import Chart, table
+        from fre.drawing.notebook import Chart, jpeg_picture, table
 
         scores = self.calibration.others
         caption = Caption(
@@ -47,7 +47,9 @@ class Model(Predictor):
             f"{len(scores)} good images; the threshold is {self.threshold:.4g}.",
         )
         chart = Chart.of(good_histogram(caption, scores, self.threshold))
-        return f"<strong>fre model</strong>{table(self._facts())}{chart._repr_html_()}"
+        shown = self.document.provenance.thumbnail
+        part = "" if shown is None else jpeg_picture(shown, "a training image")
+        return f"<div><strong>fre model</strong></div>{part}{table(self._facts())}{chart._repr_html_()}"
 
     def update(
         self,

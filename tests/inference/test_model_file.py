@@ -121,6 +121,8 @@ BAD: list[tuple[Change, str]] = [
     (put("provenance", value=[1]), r"bad provenance"),
     (put("provenance", "n_images", value=NAN), r"provenance\.n_images"),
     (put("provenance", "n_images", value=2**70), r"provenance\.n_images"),
+    (put("provenance", "thumbnail", value='"><script>'), r"provenance\.thumbnail: .*a JPEG"),
+    (put("provenance", "thumbnail", value="aGVsbG8="), r"provenance\.thumbnail: .*a JPEG"),
     (put("provenance", "history", value=[{"n_added": "x"}]), r"provenance\.history\[0\]\.n_added"),
     (put("learning", value=[1]), r"bad learning"),
     (put("learning", "layers", 0, "pool", value=0), r"learning\.layers\[0\]\.pool"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import builtins
+import io
 import pickle
 import re
 from dataclasses import replace
@@ -138,6 +140,9 @@ def test_a_notebook_shows_a_model(model: fre.Model) -> None:
         f"threshold {model.threshold:.4g})"
     )
     html = model._repr_html_()
+    [picture] = re.findall(r"image/jpeg;base64,([^\"]+)", html)
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as shown:
+        assert max(shown.size) <= 96
     assert "12 good images" in html
     assert model.sha256[:12] in html
     assert "data:image/svg+xml;base64," in html

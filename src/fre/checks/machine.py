@@ -44,9 +44,9 @@ class Fact(NamedTuple):
     """One line of the report.
 
     Attributes:
-        name: what it is about.
-        value: what was found.
-        problem: what is wrong with it, and what to do; ``None`` if it is well.
+        name: subject, such as ``"cores"``.
+        value: finding, in words.
+        problem: fault and remedy, in one sentence; ``None`` where all is well.
     """
 
     name: str

@@ -52,8 +52,8 @@ class ModelCheck:
     Attributes:
         megabytes: size of the file.
         runtimes: figures of each runtime, ONNX Runtime first.
-        remarks: what was not checked, and why.
-        problems: what is wrong; empty if the model is sound.
+        remarks: checks that were left out, each with the reason.
+        problems: faults, one sentence each; empty if the model is sound.
     """
 
     megabytes: float

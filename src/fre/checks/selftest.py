@@ -40,7 +40,7 @@ class Step(NamedTuple):
     """Outcome of one step.
 
     Attributes:
-        name: what the step did.
+        name: action of the step, in words.
         outcome: ``"passed"``, ``"failed"`` or ``"skipped"``.
         detail: figures; or why the step failed or was skipped.
         seconds: time that it took.

@@ -97,7 +97,7 @@ class Listing:
         write_text(str(file), self._text())
 
     def finish(self) -> None:
-        """Write the files, and print what was not printed as it came."""
+        """Write the files, and print the lines that wait for an order."""
         if self._json is not None:
             write_text(self._json, self._text())
         if self._csv is not None:

@@ -25,6 +25,8 @@ HISTOGRAM_TOP = 30.0
 ROW_HEIGHT = 116.0
 ROW_GAP = 14.0
 BINS = 44
+LETTER = 8.0
+"""Width of a letter of a label, at most."""
 STYLE = """
 text { font: 12.5px system-ui, sans-serif; fill: #5a636c; }
 .mark { fill: #1b1f23; font-weight: 600; }
@@ -169,13 +171,16 @@ def _histogram(
         x = axis.at(tick)
         _line(svg, (x, HISTOGRAM_TOP), (x, bottom), "grid")
         _text(svg, (x, bottom + 18), number(tick), "tick", "middle")
+    x = axis.at(threshold)
     for index, (label, scores, style) in enumerate(rows):
         base = HISTOGRAM_TOP + ROW_HEIGHT + index * (ROW_HEIGHT + ROW_GAP)
         _bars(svg, axis, behind, base, "calibration", gap=0)
         _bars(svg, axis, scores, base, style, gap=2.5)
         _line(svg, (axis.start, base), (axis.end, base), "axis")
-        _text(svg, (WIDTH - RIGHT, base - ROW_HEIGHT + 14), label, style, "end")
-    x = axis.at(threshold)
+        # Left of the threshold's line where that would cross it.
+        crossed = x > WIDTH - RIGHT - LETTER * len(label)
+        end = x - 8 if crossed else WIDTH - RIGHT
+        _text(svg, (end, base - ROW_HEIGHT + 14), label, style, "end")
     _line(svg, (x, HISTOGRAM_TOP - 6), (x, bottom), "threshold")
     anchor, x = _beside(x)
     _text(svg, (x, HISTOGRAM_TOP - 12), f"threshold {number(threshold)}", "mark", anchor)

@@ -36,7 +36,18 @@ def picture(image: ImageArray, name: str) -> str:
         image: uint8 (H, W, 3), RGB.
         name: text for screen readers.
     """
-    source = data_uri(encode(thumbnail(image, PICTURE_SIDE), "JPEG", quality=85), "jpeg")
+    jpeg = encode(thumbnail(image, PICTURE_SIDE), "JPEG", quality=85)
+    return jpeg_picture(base64.b64encode(jpeg).decode("ascii"), name)
+
+
+def jpeg_picture(content: str, name: str) -> str:
+    """Return an HTML image of a JPEG file.
+
+    Args:
+        content: the file in base64.
+        name: text for screen readers.
+    """
+    source = f"data:image/jpeg;base64,{content}"
     return f'<img src="{source}" alt="{escape(name)}" style="{PICTURE_STYLE}">'
 
 

@@ -86,7 +86,7 @@ class Evaluation:
     Attributes:
         image_auroc: area under the ROC curve of the image scores.
         image_aupr: average precision of the image scores.
-        image_f1: the largest F1 over all thresholds on the image scores: ``f1`` is that of the
+        image_f1: the largest F1 over all thresholds on the image scores. ``f1`` belongs to the
             model's threshold.
         pixel_auroc: area under the ROC curve of the anomaly maps' pixels.
         pixel_f1: the largest F1 over all thresholds on the pixels.

@@ -1,6 +1,6 @@
 """Images in memory: arrays of the usual types become uint8 RGB, and others are refused.
 
-The rules are those of image files: 16-bit values are read by the model's range. Floats have one
+Image files follow the same rules: 16-bit values are read by the model's range. Floats have one
 range, 0 to 1, and nothing is guessed from the values of one image.
 """
 

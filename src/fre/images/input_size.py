@@ -136,10 +136,10 @@ def choose_size(aspect: float, budget: float, pixels: float = math.inf) -> Size:
 
 @dataclass(frozen=True)
 class InputOptions:
-    """What a training asks of the input; ``None`` leaves it to the images.
+    """Wishes of the user about the input; ``None`` leaves a choice to the images.
 
     Attributes:
-        size: height and width of the input; with tiles, that of the image before it is cut.
+        size: height and width of the input; with tiles, of the whole image before it is cut.
         fit: how images meet the input.
         tile: height and width of the tiles that images are cut into.
         overlap: number of pixels that neighbouring tiles share.

@@ -389,6 +389,7 @@ class Provenance:
         history: updates and merges, oldest first.
         calibration_images: number of images with held-out scores, if not all.
         threshold: how the threshold was chosen, in words, if not by a false-alarm rate.
+        thumbnail: JPEG of a training image, in base64, so that people recognise the part.
     """
 
     n_images: int
@@ -402,6 +403,7 @@ class Provenance:
     history: list[Step] | None = None
     calibration_images: int | None = None
     threshold: str | None = None
+    thumbnail: str | None = None
 
     @classmethod
     def from_json(cls, values: JsonObject) -> Provenance:
@@ -417,6 +419,7 @@ class Provenance:
             history=_read_history(values, 0),
             calibration_images=values.maybe(values.whole, "calibration_images"),
             threshold=values.maybe(values.text, "threshold"),
+            thumbnail=values.maybe(values.jpeg, "thumbnail"),
         )
 
 

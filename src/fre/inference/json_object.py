@@ -5,6 +5,7 @@ The error of a bad value names the key, the expected range, and the value that w
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -135,6 +136,17 @@ class JsonObject:
         if not isinstance(found, str) or (choices and found not in choices):
             raise self.bad(key, "one of " + ", ".join(choices) if choices else "a text")
         return found
+
+    def jpeg(self, key: str) -> str:
+        """Return a JPEG file in base64, as text that is safe in a page."""
+        text = self.text(key)
+        try:
+            data = base64.b64decode(text, validate=True)
+        except ValueError:
+            data = b""
+        if not data.startswith(b"\xff\xd8\xff"):
+            raise self.bad(key, "a JPEG in base64", f"{len(text)} characters")
+        return text
 
     def texts(self, key: str) -> list[str]:
         """Return a list of texts."""

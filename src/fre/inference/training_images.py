@@ -72,7 +72,7 @@ class TrainingImages:
         return len(self.names)
 
     def beside(self, other: TrainingImages) -> TrainingImages:
-        """Return the images of both, those of the other one last."""
+        """Return the images of both, the other's last."""
         return TrainingImages(
             self.names + other.names,
             self.digests + other.digests,

@@ -85,7 +85,7 @@ class Delivery:
         self._wake.set()
 
     def close(self, seconds: float) -> int:
-        """Deliver what is left, and disconnect.
+        """Deliver the remaining messages, and disconnect.
 
         Args:
             seconds: longest time for it.

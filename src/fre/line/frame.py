@@ -80,8 +80,8 @@ class SourceOptions:
         rate: number of frames per second, at most; ``None`` sets no bound.
         buffer: number of frames that wait for scoring. If a live source gives more, the oldest is
             dropped. A video file waits instead.
-        trigger: what starts an inspection, as for `fre.line.trigger.open_trigger`; ``None``
-            inspects without a trigger.
+        trigger: signal that starts an inspection, as for `fre.line.trigger.open_trigger`; ``None``
+            inspects without one.
 
     Raises:
         OptionError: a number is out of range.

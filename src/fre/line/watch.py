@@ -119,7 +119,7 @@ class Inspection:
         )
 
     def close(self, seconds: float) -> list[tuple[str, int]]:
-        """Stop the source, and deliver what is left.
+        """Stop the source, and deliver the remaining messages.
 
         Args:
             seconds: longest time for the deliveries.

@@ -17,7 +17,7 @@ from fre.report.wording import percent
 
 @dataclass(frozen=True)
 class TradeOff:
-    """What the threshold of a false-alarm rate gives on the test images.
+    """Defects found and false alarms on the test images at the threshold of one rate.
 
     Attributes:
         rate: false-alarm rate, in (0, 1).

@@ -1,4 +1,4 @@
-"""What the report says in words and numbers: verdict, figures, facts about model and test."""
+"""The report's words and numbers: verdict, figures, facts about model and test."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def identity_of(
 
     Args:
         settings: settings of the training.
-        sources: images; their names, sizes and times count. Those of arrays are not known.
+        sources: images. The names, sizes and times of files count; arrays have none.
         fold_of: the fold of each image.
         augmentation: augmentation of the images, if any.
         skip_unreadable: whether unreadable images are left out.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
 
 from fre.backbones import Backbone
+from fre.drawing.heatmaps import encode, thumbnail
 from fre.features.layout import FeatureLayout, combined_digest
 from fre.images.appearance import AppearanceLimits
 from fre.images.geometry import Geometry
@@ -27,7 +30,11 @@ from fre.scoring.calibration import Calibration
 from fre.scoring.graph import layer_map
 from fre.subspaces.protocols import Subspace
 from fre.training.plan import DetectorPlan
+from fre.types import ImageArray
 from fre.version import __version__
+
+THUMBNAIL_SIDE = 96
+"""Longest side of the training image in a model file, in pixels: about 2 kB."""
 
 
 def describe(
@@ -129,3 +136,17 @@ def attach(
     """
     data: bytes = model.SerializeToString()
     return with_document(with_arrays(data, arrays) if arrays else data, document.to_json())
+
+
+def with_thumbnail(data: bytes, document: Document, image: ImageArray) -> bytes:
+    """Return a model file that shows one of its training images to people.
+
+    Args:
+        data: the serialised model.
+        document: its document.
+        image: uint8 (H, W, 3), RGB.
+    """
+    jpeg = encode(thumbnail(image, THUMBNAIL_SIDE), "JPEG", quality=80)
+    text = base64.b64encode(jpeg).decode("ascii")
+    origin = replace(document.provenance, thumbnail=text)
+    return with_document(data, replace(document, provenance=origin).to_json())

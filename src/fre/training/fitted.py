@@ -174,7 +174,7 @@ class FittedDetector:
         """Return a detector of the images of both.
 
         Args:
-            other: whose images follow those of this one.
+            other: detector whose images come last.
             parts: with the residuals of both.
         """
         return FittedDetector(

@@ -47,7 +47,7 @@ def open_sinks(
     """Return receivers of messages, and folders for pictures.
 
     Args:
-        texts: what ``--to`` was given: ``mqtt://``, ``mqtts://``, ``http://``, ``https://`` and
+        texts: values of ``--to``: ``mqtt://``, ``mqtts://``, ``http://``, ``https://`` and
             ``opcua://`` URLs, ``pictures:DIR``, and files that end in ``.csv`` or ``.jsonl``.
         warn: called with one line of text for each thing to know.
 
