@@ -480,6 +480,7 @@ def test_a_model_learns_more_from_uploads_and_from_marked_results(
 def test_an_update_does_not_undo_what_happened_meanwhile(models: Path) -> None:
     from fre.serve.registry import ModelRegistry
     from fre.serve.responses import Problem
+    from fre.serve.versions import Save
 
     registry = ModelRegistry(models)
     before = registry.get("weave").model
@@ -487,9 +488,9 @@ def test_an_update_does_not_undo_what_happened_meanwhile(models: Path) -> None:
         "weave", lambda model: (model.calibration.at_threshold(9.0), "by hand")
     )
     with pytest.raises(Problem, match="changed meanwhile"):
-        registry.replace("weave", before, before=before.sha256)
+        registry.replace("weave", before, Save("taught", None), before=before.sha256)
     assert fre.load(models / "weave.onnx").threshold == 9.0
-    registry.replace("weave", before, before=entry.model.sha256)
+    registry.replace("weave", before, Save("taught", None), before=entry.model.sha256)
     assert registry.get("weave").model.sha256 == before.sha256
 
 

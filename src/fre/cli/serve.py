@@ -30,7 +30,7 @@ SOURCE_FIELDS = ("every", "rate", "buffer", "trigger")
     cls=LongCommand,
     groups={
         "Limits": "--max-upload --max-train-upload --max-train-disk --max-pixels --max-batch "
-        "--max-queue --keep",
+        "--max-queue --keep --keep-versions",
         "Frames": "--every --rate --buffer --trigger",
         "Speed and end": "--batch-size --shutdown-seconds --runtime --threads",
     },
@@ -128,6 +128,12 @@ SOURCE_FIELDS = ("every", "rate", "buffer", "trigger")
     default=2048,
     least=0,
     help="Pictures to keep on disk, in MiB; the oldest are deleted first, results never.",
+)
+@count_option(
+    "--keep-versions",
+    default=10,
+    least=0,
+    help="Earlier files of each model to keep, to undo a change; 0 keeps none.",
 )
 @count_option(
     "--batch-size", default=8, help="Images of concurrent requests that the network takes at once."

@@ -17,7 +17,7 @@ from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 
 from fre.errors import FREError
-from fre.serve import job_schemas, schemas, source_schemas
+from fre.serve import job_schemas, schemas, source_schemas, version_schemas
 from fre.serve.access import AccessControl, AccessMiddleware, App
 from fre.serve.responses import (
     Problem,
@@ -34,6 +34,7 @@ from fre.serve.routes.predict import PredictRoutes
 from fre.serve.routes.results import ResultRoutes
 from fre.serve.routes.site import PAGE, SiteRoutes
 from fre.serve.routes.source import SourceRoutes
+from fre.serve.routes.versions import VersionRoutes
 from fre.serve.service import Service
 from fre.version import __version__
 
@@ -177,6 +178,7 @@ def _routes(service: Service, access: AccessControl) -> Iterator[Route]:
     yield from _site_routes(SiteRoutes(service, access))
     yield from _model_routes(ModelRoutes(service), PredictRoutes(service))
     yield from _source_routes(SourceRoutes(service))
+    yield from _version_routes(VersionRoutes(service))
     yield from _job_routes(JobRoutes(service))
     yield from _result_routes(ResultRoutes(service))
 
@@ -227,6 +229,22 @@ def _source_routes(source: SourceRoutes) -> Iterator[Route]:
     yield Route("GET", path, source.get_source, body)
     yield Route("POST", path, source.start_source, body, changed)
     yield Route("DELETE", path, source.stop_source, body, changed)
+
+
+def _version_routes(versions: VersionRoutes) -> Iterator[Route]:
+    path, body = "/v1/models/{model}/versions", version_schemas.VersionsBody
+    version, preview = f"{path}/{{version}}", "/v1/models/{model}/preview"
+    changed, shown = (404, 409, *SMALL_BODY), version_schemas.PreviewBody
+    file, picture = _content("application/octet-stream"), _content("image/jpeg")
+    yield Route("GET", path, versions.list_versions, body, (404,))
+    yield Route("GET", f"{version}/file", versions.get_version, file, (404,))
+    yield Route("POST", f"{version}/restore", versions.restore_version, body, changed)
+    yield Route("DELETE", version, versions.delete_version, None, changed, 204)
+    yield Route("GET", preview, versions.get_preview, shown, (404,))
+    image = f"{preview}/{{digest}}/image"
+    yield Route("GET", image, versions.get_preview_image, picture, (404,))
+    yield Route("POST", f"{preview}/apply", versions.apply_preview, body, changed)
+    yield Route("DELETE", preview, versions.discard_preview, None, (404, *SMALL_BODY), 204)
 
 
 def _job_routes(jobs: JobRoutes) -> Iterator[Route]:

@@ -21,7 +21,7 @@ from fre.images.decode import probe
 from fre.images.loading import LoadedImage
 from fre.inference.prediction import Prediction
 from fre.parallel import available_cores
-from fre.serve.registry import LoadedModel
+from fre.serve.loaded import LoadedModel
 from fre.serve.responses import Problem, shutting_down
 from fre.serve.result_rows import NewResult
 from fre.serve.results import Results

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fre.serve.schemas import ErrorDetail
+from fre.serve.version_schemas import PreviewBody
 from fre.training.findings import Finding, Group, InputAdvice, Pair
 
 
@@ -112,8 +113,9 @@ class OddScore:
 
 @dataclass
 class JobResult:
-    """Result of a training or an update; only updates have the last three fields.
+    """Result of a training, an update, or the preview of one.
 
+    Updates and previews have ``n_added``, ``n_accepted_anomalous`` and ``previous_threshold``.
     ``left_out`` names images that were left out on request. Jobs of earlier versions of fre lack
     ``review_threshold``, ``odd``, ``left_out`` and ``note``.
     """
@@ -133,6 +135,7 @@ class JobResult:
     n_added: int | None = None
     n_accepted_anomalous: int | None = None
     previous_threshold: float | None = None
+    preview: PreviewBody | None = None
 
 
 @dataclass

@@ -110,6 +110,18 @@ class JobQueue:
         self._waiting.put((identity, work))
         return self._announce(identity)
 
+    def check_idle(self, model: str) -> None:
+        """Refuse to change a model while a job waits or runs whose work would be lost.
+
+        Raises:
+            Problem: such a job waits or runs.
+        """
+        for identity, (kind, name) in self._live.copy().items():
+            if name == model and self.get(identity)["state"] in ("queued", "running"):
+                raise conflict(
+                    f"job {identity} ({kind} of {model}) has not ended: wait for it or cancel it"
+                )
+
     def get(self, identity: int) -> dict[str, Any]:
         """Return one job.
 

@@ -26,7 +26,7 @@ from fre.types import Progress
 SIDE = 320
 """Longest side of the picture of an odd image, in pixels."""
 MOST_PICTURES = 50
-"""Number of odd images, the oddest first, that get a picture."""
+"""Number of images that get a picture."""
 
 Images = list[tuple[Path, str]]
 """Path and client's name of each image."""
@@ -168,25 +168,28 @@ def leave_out(images: Images, names: Collection[str]) -> tuple[Images, list[str]
     return [(path, name) for path, name in images if name not in out], out
 
 
-def draw_odd(odd: Mapping[str, Path], bits: int | None, progress: Progress) -> dict[str, bytes]:
-    """Draw odd images small, the oddest first.
+def draw_small(
+    files: Mapping[str, Path], bits: int | None, progress: Progress, task: str
+) -> dict[str, bytes]:
+    """Draw training images small.
 
-    They have no heat maps: the model was fitted to them, too, and explains what is odd.
+    They have no heat maps: a model that was fitted to an image explains what is odd about it.
 
     Args:
-        odd: file of each odd image, by its digest, the oddest first.
+        files: file of each image, by its digest.
         bits: range of 16-bit values of the model.
         progress: called after each image.
+        task: name of the work, for ``progress``.
 
     Returns:
-        A JPEG file by digest, of at most 50 images.
+        A JPEG file by digest, of the first 50 images.
     """
     found: dict[str, bytes] = {}
-    wanted = list(odd.items())[:MOST_PICTURES]
+    wanted = list(files.items())[:MOST_PICTURES]
     for digest, path in wanted:
         image = thumbnail(decode_small(read_regular(path), SIDE, bits), SIDE)
         found[digest] = encode(image, "JPEG", quality=88)
-        progress("Drawing odd images", len(found), len(wanted))
+        progress(task, len(found), len(wanted))
     return found
 
 

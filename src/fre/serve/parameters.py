@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated, Literal
 
-from fastapi import Path, Query
+from fastapi import Depends, Path, Query, Request
 from pydantic import Field
 
 TIME_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3}|\.\d{6})?(Z|[+-]\d\d:\d\d)$"
@@ -50,6 +51,14 @@ ModelDigest = Annotated[
     str | None,
     Query(description="SHA-256 of the file that is meant.", pattern=r"^[0-9a-f]{64}$"),
 ]
+Version = Annotated[
+    str,
+    Path(
+        description="SHA-256 of the version's file.",
+        pattern=r"^[0-9a-f]{64}$",
+        examples=["0123456789abcdef" * 4],
+    ),
+]
 Without = Annotated[
     list[Annotated[str, Field(max_length=LONGEST_NAME)]] | None,
     Query(description="Names of images to leave out.", max_length=MOST_NAMES),
@@ -87,3 +96,19 @@ Until = Annotated[
     ),
 ]
 After = Annotated[int | None, Query(description="Only results with a higher id.", ge=0, lt=2**63)]
+
+
+async def _caller(request: Request) -> str | None:
+    """Return the address of the client, ``"local"`` for this machine."""
+    if request.client is None:
+        return None
+    try:
+        address = ip_address(request.client.host)
+    except ValueError:
+        return request.client.host
+    mapped = getattr(address, "ipv4_mapped", None)
+    return "local" if (mapped or address).is_loopback else str(mapped or address)
+
+
+Caller = Annotated[str | None, Depends(_caller)]
+"""Name or address of the client."""

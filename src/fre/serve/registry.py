@@ -9,25 +9,22 @@ unavailable, as a network share may be for a while, the loaded models stay in us
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import stat
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from fre.errors import FREError, ModelFileError, OutputError
 from fre.model import Model, load
-from fre.scoring.calibration import Calibration
 from fre.serve.database import now
+from fre.serve.loaded import LoadedModel, calibration_digest
 from fre.serve.responses import Problem, conflict, not_found, to_json
-from fre.serve.thresholds import Change, calibration_body
+from fre.serve.thresholds import Change
+from fre.serve.versions import Save, Versions
 
 log = logging.getLogger("fre.serve")
 
@@ -39,58 +36,6 @@ LONGEST_REASON = 500
 Identity = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A loaded model.
-
-    Attributes:
-        name: stem of the file.
-        path: model file.
-        model: model, ready to run.
-        calibration_sha256: digest of the calibration scores.
-        loaded_at: time of loading.
-        error: reason why the present file can't be loaded, if ``model`` is its earlier version.
-    """
-
-    name: str
-    path: Path
-    model: Model
-    calibration_sha256: str
-    loaded_at: str
-    error: str | None = None
-
-    @property
-    def can_update(self) -> bool:
-        """Whether the file contains the statistics that an update needs."""
-        return self.model.document.can_update
-
-    def summary(self) -> dict[str, Any]:
-        """Return the model as lists of models show it."""
-        document, calibration = self.model.document, self.model.calibration
-        return {
-            "name": self.name,
-            "sha256": self.model.sha256,
-            "bytes": len(self.model.data),
-            "preset": document.preset,
-            "backbone": document.backbone.name,
-            "size": list(self.model.size),
-            "n_images": document.provenance.n_images,
-            "created": document.provenance.created,
-            "threshold": calibration.threshold,
-            "review_threshold": calibration.review_threshold,
-            "n_odd": calibration.n_odd,
-            "false_alarm_rate": calibration.false_alarm_rate,
-            "expected_false_alarm_rate": calibration.expected_rate,
-            "can_update": self.can_update,
-            "loaded_at": self.loaded_at,
-            "error": self.error,
-        }
-
-    def calibration(self) -> dict[str, Any]:
-        """Return the complete calibration."""
-        return calibration_body(self.name, self.model)
-
-
 class ModelRegistry:
     """All loaded models.
 
@@ -98,8 +43,10 @@ class ModelRegistry:
         source: a model file, or a folder of model files.
         runtime: name of the runtime.
         threads: number of threads per run, 0 for all cores.
+        keep_versions: number of earlier files of each model to keep.
 
     Attributes:
+        versions: files that are kept.
         is_folder: whether models can be added.
         away: reason why the files are unavailable at present, or ``None``.
         changed: called without arguments when a model appeared, changed or disappeared, on the
@@ -109,7 +56,14 @@ class ModelRegistry:
         ModelFileError: ``source`` does not exist, or the one file is not a model.
     """
 
-    def __init__(self, source: Path, *, runtime: str = "onnxruntime", threads: int = 0) -> None:
+    def __init__(
+        self,
+        source: Path,
+        *,
+        runtime: str = "onnxruntime",
+        threads: int = 0,
+        keep_versions: int = 0,
+    ) -> None:
         self.source = source
         self.runtime = runtime
         self.threads = threads
@@ -121,6 +75,7 @@ class ModelRegistry:
         self.away: str | None = None
         # Decided once, because the folder may be unavailable later.
         self.is_folder = source.is_dir()
+        self.versions = Versions(self.folder, keep_versions)
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -148,13 +103,17 @@ class ModelRegistry:
         """Return the reasons why files can't be loaded, by model name."""
         return {name: self._broken[name] for name in sorted(self._broken)}
 
+    def find(self, name: str) -> LoadedModel | None:
+        """Return one model, or ``None`` if none of this name is loaded."""
+        return self._entries.get(name)
+
     def get(self, name: str) -> LoadedModel:
         """Return one model.
 
         Raises:
             Problem: no model has this name.
         """
-        entry = self._entries.get(name)
+        entry = self.find(name)
         if entry is None:
             reason = self._broken.get(name)
             known = ", ".join(self.names()) or "none yet"
@@ -270,6 +229,10 @@ class ModelRegistry:
         entry = LoadedModel(name, path, model, calibration_digest(model.calibration), now())
         # Fail here, not in a list of all models.
         to_json([entry.summary(), entry.calibration(), model.metadata])
+        try:
+            self.versions.add_found(name, model)
+        except OutputError as error:
+            log.warning("versions: %s; %s serves, but is not kept", error, name)
         return entry
 
     def _put(self, entry: LoadedModel) -> None:
@@ -277,12 +240,15 @@ class ModelRegistry:
         # A new dictionary, so that readers need no lock.
         self._entries = {**self._entries, entry.name: entry}
 
-    def recalibrate(self, name: str, change: Change, *, sha256: str | None = None) -> LoadedModel:
+    def recalibrate(
+        self, name: str, change: Change, *, by: str | None = None, sha256: str | None = None
+    ) -> LoadedModel:
         """Write another calibration into a model file, and use it.
 
         Args:
             name: name of the model.
             change: returns the new calibration.
+            by: name or address of the client.
             sha256: digest of the file that the choice was made for; ``None`` accepts any.
 
         Raises:
@@ -298,16 +264,17 @@ class ModelRegistry:
             if entry.error is not None:
                 raise conflict(f"the file of {name} can't be read: {entry.error}")
             after, chosen = change(entry.model)
-            entry.model.with_calibration(after, chosen=chosen).save(entry.path)
-            self.refresh()
+            model = entry.model.with_calibration(after, chosen=chosen)
+            self.save(name, model, Save("threshold", by))
             return self.get(name)
 
-    def replace(self, name: str, model: Model, *, before: str) -> None:
+    def replace(self, name: str, model: Model, save: Save, *, before: str) -> None:
         """Write an updated model into its file, and use it.
 
         Args:
             name: name of the model.
             model: updated model.
+            save: by whom and why.
             before: digest of the model that was updated.
 
         Raises:
@@ -319,7 +286,30 @@ class ModelRegistry:
             entry = self.get(name)
             if entry.error is not None or entry.model.sha256 != before:
                 raise changed_meanwhile(name)
-            model.save(entry.path)
+            self.save(name, model, save)
+
+    def save(self, name: str, model: Model, save: Save) -> None:
+        """Write a model file, keep the versions before and after, and use it.
+
+        Args:
+            name: name of the model.
+            model: the new or changed model.
+            save: by whom and why.
+
+        Raises:
+            OutputError: the file, or the version before, can't be written; nothing is changed.
+        """
+        with self._lock:
+            self.refresh()
+            before = self._entries.get(name)
+            if before is not None:
+                self.versions.add_found(name, before.model)
+            model.save(self.path(name) if before is None else before.path)
+            try:
+                self.versions.add(name, model, save)
+            except OutputError as error:
+                # It is in place; the next change keeps it, or is refused.
+                log.warning("versions: %s; the new file of %s is not kept yet", error, name)
             self.refresh()
 
     def delete(self, name: str, *, sha256: str | None = None) -> None:
@@ -381,12 +371,6 @@ class ModelRegistry:
 def changed_meanwhile(name: str) -> Problem:
     """Return the error for an update of a model file that has changed since."""
     return conflict(f"the model {name} has changed meanwhile; update it again")
-
-
-def calibration_digest(calibration: Calibration) -> str:
-    """Return the SHA-256 of the calibration scores, hexadecimal."""
-    scores = np.ascontiguousarray(calibration.scores, np.float64)
-    return hashlib.sha256(scores.tobytes()).hexdigest()
 
 
 def _identity(status: os.stat_result) -> Identity:

@@ -33,6 +33,9 @@ NEEDED: dict[str, Role | None] = {
     "GET /v1/models/{model}/calibration": OPERATOR,
     "GET /v1/models/{model}/odd": OPERATOR,
     "GET /v1/models/{model}/odd/{digest}/image": OPERATOR,
+    "GET /v1/models/{model}/versions": OPERATOR,
+    "GET /v1/models/{model}/preview": OPERATOR,
+    "GET /v1/models/{model}/preview/{digest}/image": OPERATOR,
     "GET /v1/models/{model}/reviewed": OPERATOR,
     "GET /v1/models/{model}/rate": OPERATOR,
     "GET /v1/models/{model}/drift": OPERATOR,
@@ -62,6 +65,11 @@ NEEDED: dict[str, Role | None] = {
     "POST /v1/train": ENGINEER,
     "POST /v1/models/{model}/train": ENGINEER,
     "POST /v1/models/{model}/update": ENGINEER,
+    "POST /v1/models/{model}/preview/apply": ENGINEER,
+    "DELETE /v1/models/{model}/preview": ENGINEER,
+    "GET /v1/models/{model}/versions/{version}/file": ENGINEER,
+    "POST /v1/models/{model}/versions/{version}/restore": ENGINEER,
+    "DELETE /v1/models/{model}/versions/{version}": ENGINEER,
     "DELETE /v1/jobs/{job}": ENGINEER,
 }
 """Role that each route needs at least; ``None`` needs no token."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Sequence
 
 from fre.errors import OutputError
 from fre.images.formats import set_pixel_limit
@@ -16,6 +17,7 @@ from fre.serve.jobs import JobQueue
 from fre.serve.metrics import Metrics
 from fre.serve.odd import KeptTrainings
 from fre.serve.pictures import Pictures
+from fre.serve.previews import Previews
 from fre.serve.registry import ModelRegistry
 from fre.serve.results import Results
 from fre.serve.samples import Samples
@@ -47,7 +49,10 @@ class Service:
         self.draining = False
         set_pixel_limit(limits.max_pixels)
         self.registry = ModelRegistry(
-            settings.models, runtime=settings.runtime, threads=settings.threads
+            settings.models,
+            runtime=settings.runtime,
+            threads=settings.threads,
+            keep_versions=settings.keep_versions,
         )
         try:
             settings.data.mkdir(parents=True, exist_ok=True)
@@ -80,6 +85,7 @@ class Service:
         self.metrics = Metrics(self.batcher.depths, self.registry.entries)
         self.budget = Budget(limits.max_buffered_bytes)
         self.trainings = KeptTrainings()
+        self.previews = Previews()
         self.disk = DiskBudget(limits.max_staged_bytes, self.trainings.make_room)
         self.jobs = JobQueue(
             self.database,
@@ -117,6 +123,11 @@ class Service:
         images = {name: n for name, n in self.batcher.depths().items() if n}
         found = [f"{n} images of {name}" for name, n in images.items()]
         return [*found, *self.jobs.unfinished()]
+
+    def learnt(self, results: Sequence[int]) -> None:
+        """Record that a model was updated with the images of results, and tell all clients."""
+        for found in self.results.set_learnt(results):
+            self.events.publish("verdict", found)
 
     def _scored(self, model: str, outcomes: list[Outcome]) -> None:
         self.metrics.scored(model, outcomes)

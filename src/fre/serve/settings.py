@@ -85,6 +85,7 @@ class Settings:
         threads: number of threads per run of a model, 0 for all cores.
         batch_size: number of images per run of the network.
         batch_wait: time that a batch waits for images in decoding, in seconds.
+        keep_versions: number of earlier files of each model to keep; 0 keeps none.
         reload_seconds: interval between two looks at the model files, in seconds.
         shutdown_seconds: time to end in, in seconds; then the process ends by force.
     """
@@ -104,6 +105,7 @@ class Settings:
     threads: int = 0
     batch_size: int = 8
     batch_wait: float = 0.004
+    keep_versions: int = 10
     reload_seconds: float = 0.5
     shutdown_seconds: float = 20.0
 

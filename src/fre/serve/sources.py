@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from fre.errors import OptionError
 from fre.line.video import without_password
 from fre.serve.batching import Batcher
-from fre.serve.registry import LoadedModel, ModelRegistry
+from fre.serve.loaded import LoadedModel
+from fre.serve.registry import ModelRegistry
 from fre.serve.responses import conflict, not_found
 from fre.serve.settings import LineSettings, Settings
 from fre.serve.watch import SourceWatch

@@ -17,12 +17,14 @@ from fre.model import Model
 from fre.onnx_tools.side_arrays import read_arrays, with_arrays, without_arrays
 from fre.scoring.calibration import LOST_BAND, Calibration
 from fre.serve.jobs import Work
-from fre.serve.odd import Images, KeptTraining, KeptTrainings, draw_odd
-from fre.serve.registry import ModelRegistry, calibration_digest
+from fre.serve.loaded import calibration_digest
+from fre.serve.odd import Images, KeptTraining, KeptTrainings, draw_small
+from fre.serve.registry import ModelRegistry
 from fre.serve.responses import conflict, invalid
 from fre.serve.samples import draw_good
 from fre.serve.staging import Staging, unusable
 from fre.serve.thresholds import rates
+from fre.serve.versions import Save
 from fre.training.odd import odd_files
 from fre.types import Progress
 
@@ -41,6 +43,7 @@ class ModelTraining:
         without_odd: whether to train a second time, without the odd images of the first.
         before: calibration of the model that is trained again; the new one decides like it.
         chosen: how the threshold of ``before`` was chosen, in words.
+        by: name or address of the client.
     """
 
     name: str
@@ -50,6 +53,7 @@ class ModelTraining:
     without_odd: bool = False
     before: Calibration | None = None
     chosen: str | None = None
+    by: str | None = None
 
     def check(self, registry: ModelRegistry) -> None:
         """Refuse a training that can't succeed.
@@ -137,12 +141,11 @@ class ModelTraining:
         if self.before is not None:
             model, note = _decides_like(model, self.before, self.chosen)
         model = with_names(model, {path.name: name for path, name in images})
-        pictures = draw_odd(odd, model.geometry.bits, progress)
+        pictures = draw_small(odd, model.geometry.bits, progress, "Drawing odd images")
         # Last chance to cancel; and another job may have taken the name.
         progress("Saving", 0, 1)
         self.check(registry)
-        model.save(registry.path(self.name))
-        registry.refresh()
+        registry.save(self.name, model, Save("trained", self.by))
         kept = [(path, names[path]) for path in usable]
         digest = calibration_digest(model.calibration)
         trainings.keep(

@@ -16,11 +16,14 @@ from fre.inference.document import Step
 from fre.inference.training_images import TrainingImages
 from fre.model import Model, load
 from fre.serve.jobs import Work
+from fre.serve.loaded import LoadedModel
 from fre.serve.odd import Images
-from fre.serve.registry import LoadedModel, ModelRegistry, changed_meanwhile
+from fre.serve.previews import Preview, Update
+from fre.serve.registry import ModelRegistry, changed_meanwhile
 from fre.serve.responses import Problem, conflict
 from fre.serve.staging import Staging, unusable
 from fre.serve.training import job_result, lost_band, with_names
+from fre.serve.versions import Save
 from fre.types import Progress
 
 
@@ -33,12 +36,14 @@ class ModelUpdate:
         accept_anomalous: whether to fit uploads that the model calls anomalous, too.
         results: ids of results that a reviewer called good. Their images are always accepted.
         threads: number of threads of the network, 0 for all cores.
+        by: name or address of the client.
     """
 
     name: str
     accept_anomalous: bool
     results: tuple[int, ...]
     threads: int
+    by: str | None
 
     def check(self, registry: ModelRegistry) -> LoadedModel:
         """Refuse an update that can't succeed.
@@ -67,7 +72,7 @@ class ModelUpdate:
         marked: Images,
         learnt: Callable[[Sequence[int]], None],
     ) -> Work:
-        """Return the work of the job.
+        """Return the work of a job that updates the model.
 
         Args:
             registry: models, with the one to update.
@@ -78,43 +83,71 @@ class ModelUpdate:
         """
 
         def run(progress: Progress) -> dict[str, Any]:
-            result = self._update(registry, uploads, marked, progress)
+            update, result = self._update(registry, uploads, marked, progress)
+            # Last chance to cancel; and the file may have changed.
+            progress("Saving", 0, 1)
+            save = Save("taught", self.by)
+            registry.replace(self.name, update.after, save, before=update.before.sha256)
             learnt(self.results)
             return result
 
         return Work(run, staging.remove)
 
+    def work_on_preview(
+        self,
+        registry: ModelRegistry,
+        staging: Staging,
+        uploads: Images,
+        marked: Images,
+        show: Callable[[Update, Progress], Preview],
+    ) -> Work:
+        """Return the work of a job that prepares the update, and leaves the model as it is.
+
+        Args:
+            registry: models, with the one to update.
+            staging: folder of the images; removed afterwards.
+            uploads: path and name of each uploaded image.
+            marked: path and name of each image of ``results``.
+            show: makes the preview of the update, and keeps it.
+        """
+
+        def run(progress: Progress) -> dict[str, Any]:
+            update, result = self._update(registry, uploads, marked, progress)
+            return {**result, "preview": show(update, progress).body}
+
+        return Work(run, staging.remove)
+
     def _update(
         self, registry: ModelRegistry, uploads: Images, marked: Images, progress: Progress
-    ) -> dict[str, Any]:
+    ) -> tuple[Update, dict[str, Any]]:
+        """Return the update, and the result of its job."""
         began = time.perf_counter()
-        before = self.check(registry).model.sha256
+        sha256 = self.check(registry).model.sha256
         # A copy: the loaded model stays in use.
-        model = load(registry.get(self.name).path, threads=self.threads)
-        if model.sha256 != before:
+        before = load(registry.get(self.name).path, threads=self.threads)
+        if before.sha256 != sha256:
             raise changed_meanwhile(self.name)
-        calibration, steps = model.calibration, len(_history(model))
+        model, learnt = before, list[tuple[Path, str]]()
         skipped: list[dict[str, str]] = []
         for images, accept in ((uploads, self.accept_anomalous), (marked, True)):
             readable = _readable(model, images, skipped, progress)
             if readable:
                 model = _learn(model, readable, accept, progress)
-        history = _history(model)[steps:]
+                learnt += readable
+        history = _history(model)[len(_history(before)) :]
         if not history:
             raise Problem(422, "unreadable", f"none of the {len(skipped)} files can be read")
-        # Last chance to cancel; and the file may have changed.
-        progress("Saving", 0, 1)
-        registry.replace(self.name, model, before=before)
-        return {
+        result = {
             **job_result(self.name, model, skipped),
             "n_added": sum(step.n_added or 0 for step in history),
             "n_accepted_anomalous": sum(step.n_accepted_anomalous or 0 for step in history),
             "seconds": time.perf_counter() - began,
-            "previous_threshold": calibration.threshold,
-            "note": lost_band(model.calibration, calibration),
+            "previous_threshold": before.calibration.threshold,
+            "note": lost_band(model.calibration, before.calibration),
             "near_duplicates": 0,
             "left_out": [],
         }
+        return Update(self.name, before, model, learnt, self.results), result
 
 
 def _history(model: Model) -> list[Step]:

@@ -26,7 +26,7 @@ from fre.line.video import without_password
 from fre.line.watch import Inspection
 from fre.serve.batching import Batcher, Outcome, UnjudgedError
 from fre.serve.database import now
-from fre.serve.registry import LoadedModel
+from fre.serve.loaded import LoadedModel
 from fre.serve.responses import Problem
 from fre.serve.settings import LineSettings
 

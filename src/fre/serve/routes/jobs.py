@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,14 +16,17 @@ from pydantic import Field
 from fre.serve.bodies import RAW_TYPES, body_of, exhaust, media_type, read_files, unsupported
 from fre.serve.input_view import InputWishes, input_wishes, view
 from fre.serve.jobs import Work
+from fre.serve.lessons import reviewed_images
 from fre.serve.odd import KeptTraining, leave_out
-from fre.serve.parameters import JobIdentity, Model, Without
+from fre.serve.parameters import Caller, JobIdentity, Model, Without
+from fre.serve.previews import Preview, Update
 from fre.serve.responses import Problem, invalid, json_response
 from fre.serve.service import Service
 from fre.serve.staging import Staging
 from fre.serve.training import NAME_PATTERN, ModelTraining
 from fre.serve.updating import ModelUpdate
 from fre.training.check import check_images
+from fre.types import Progress
 
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
 MOST_RESULTS = 2000
@@ -51,6 +54,7 @@ class JobRoutes:
             str,
             Query(description="Name of the new model.", pattern=NAME_PATTERN, examples=["plate-2"]),
         ],
+        by: Caller,
         wishes: Wishes,
         preset: Preset = None,
         false_alarm_rate: Annotated[
@@ -73,7 +77,8 @@ class JobRoutes:
         service = self.service
         parameters = {**_of_preset(preset), "false_alarm_rate": false_alarm_rate}
         parameters |= await asyncio.to_thread(wishes.parameters)
-        training = ModelTraining(name, overwrite, parameters, service.settings.threads, without_odd)
+        threads = service.settings.threads
+        training = ModelTraining(name, overwrite, parameters, threads, without_odd, by=by)
         training.check(service.registry)
         service.jobs.check_room()
         async with self._staged(request) as staging:
@@ -97,6 +102,7 @@ class JobRoutes:
     async def train_again(
         self,
         model: Model,
+        by: Caller,
         without: Without = None,
     ) -> Response:
         """Train a model again without its odd images, or without named ones, as a job.
@@ -122,6 +128,7 @@ class JobRoutes:
                 service.settings.threads,
                 before=before,
                 chosen=chosen,
+                by=by,
             )
             training.check(service.registry)
             work = training.work(
@@ -178,6 +185,7 @@ class JobRoutes:
         self,
         request: Request,
         model: Model,
+        by: Caller,
         results: Annotated[
             list[Annotated[int, Field(ge=1)]] | None,
             Query(
@@ -188,11 +196,15 @@ class JobRoutes:
         accept_anomalous: Annotated[
             bool, Query(description="Also add uploads that the model calls anomalous.")
         ] = False,
+        preview: Annotated[
+            bool,
+            Query(description="Prepare the update, show what changes, and leave the model as is."),
+        ] = False,
     ) -> Response:
         """Update a model with good images, zip files or marked results, as a job."""
         service = self.service
         marked = tuple(dict.fromkeys(results or ()))
-        update = ModelUpdate(model, accept_anomalous, marked, service.settings.threads)
+        update = ModelUpdate(model, accept_anomalous, marked, service.settings.threads, by)
         update.check(service.registry)
         service.jobs.check_room()
         async with self._staged(request) as staging:
@@ -200,8 +212,14 @@ class JobRoutes:
             if not uploads and not marked:
                 raise invalid("an update needs 1 good image or more, or ids of results")
             parts = await asyncio.to_thread(self._marked, model, marked, staging)
-            work = update.work(service.registry, staging, uploads, parts, self._learnt)
-            job = await asyncio.to_thread(service.jobs.add, "update", model, work)
+            if preview:
+                work = update.work_on_preview(
+                    service.registry, staging, uploads, parts, self._preview
+                )
+            else:
+                work = update.work(service.registry, staging, uploads, parts, service.learnt)
+            kind = "preview" if preview else "update"
+            job = await asyncio.to_thread(service.jobs.add, kind, model, work)
         return _accepted(job)
 
     def _marked(
@@ -217,9 +235,11 @@ class JobRoutes:
             found.append((path, name))
         return found
 
-    def _learnt(self, results: Sequence[int]) -> None:
-        for found in self.service.results.set_learnt(results):
-            self.service.events.publish("verdict", found)
+    def _preview(self, update: Update, progress: Progress) -> Preview:
+        reviewed = reviewed_images(self.service.results, update.name)
+        preview = update.preview(reviewed, progress)
+        self.service.previews.put(preview)
+        return preview
 
     @asynccontextmanager
     async def _staged(self, request: Request) -> AsyncIterator[Staging]:

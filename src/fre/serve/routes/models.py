@@ -13,7 +13,7 @@ from fastapi import Body, Query, Response
 
 from fre.serve.drift import SIGNIFICANCE, TEST, drift
 from fre.serve.odd import odd_body, picture_of
-from fre.serve.parameters import Digest, Model, ModelDigest, OneSource
+from fre.serve.parameters import Caller, Digest, Model, ModelDigest, OneSource
 from fre.serve.responses import conflict, json_response
 from fre.serve.results import PAGE_SOURCE
 from fre.serve.reviewed import reviewed_body
@@ -73,6 +73,7 @@ class ModelRoutes:
         self,
         model: Model,
         body: Annotated[ThresholdRequest, Body(examples=[{"false_alarm_rate": 0.05}])],
+        by: Caller,
     ) -> Response:
         """Set another threshold or review band, and write it into the model file."""
         self.service.registry.get(model)
@@ -84,11 +85,13 @@ class ModelRoutes:
             body.no_review,
         )
         choice.check()
-        return await self._recalibrate(model, choice.apply, body.sha256)
+        return await self._recalibrate(model, choice.apply, by, body.sha256)
 
-    async def _recalibrate(self, model: str, change: Change, sha256: str | None) -> Response:
+    async def _recalibrate(
+        self, model: str, change: Change, by: str | None, sha256: str | None
+    ) -> Response:
         entry = await asyncio.to_thread(
-            self.service.registry.recalibrate, model, change, sha256=sha256
+            self.service.registry.recalibrate, model, change, by=by, sha256=sha256
         )
         return json_response(entry.calibration())
 
@@ -99,11 +102,14 @@ class ModelRoutes:
         return json_response(await asyncio.to_thread(odd_body, model, entry.model, kept))
 
     async def keep_odd(
-        self, model: Model, body: Annotated[OddRequest, Body(examples=[{"keep": True}])]
+        self,
+        model: Model,
+        body: Annotated[OddRequest, Body(examples=[{"keep": True}])],
+        by: Caller,
     ) -> Response:
         """Keep odd training images as good ones, or set them aside again."""
         self.service.registry.get(model)
-        return await self._recalibrate(model, OddChoice(body.keep).apply, body.sha256)
+        return await self._recalibrate(model, OddChoice(body.keep).apply, by, body.sha256)
 
     async def get_odd_image(self, model: Model, digest: Digest) -> Response:
         """Return a small picture of an odd training image."""

@@ -22,8 +22,8 @@ from fre.serve.bodies import (
     read_files,
     unsupported,
 )
+from fre.serve.loaded import LoadedModel
 from fre.serve.parameters import Model, Source
-from fre.serve.registry import LoadedModel
 from fre.serve.responses import Problem, invalid, json_response
 from fre.serve.schemas import PredictionItem
 from fre.serve.service import Service
