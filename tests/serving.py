@@ -241,3 +241,40 @@ def problem(answer: Any, status: int, code: str) -> str:
     assert "\n" not in message
     assert "Traceback" not in message
     return message
+
+
+def resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+    return schema
+
+
+def fits(document: dict[str, Any], schema: dict[str, Any], value: Any) -> bool:
+    try:
+        check_shape(document, schema, value)
+    except AssertionError:
+        return False
+    return True
+
+
+def check_shape(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    """A small check of a JSON value against its schema; unknown keys are errors, too."""
+    schema = resolve(document, schema)
+    if "anyOf" in schema:
+        assert any(fits(document, option, value) for option in schema["anyOf"]), (schema, value)
+        return
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    if schema.get("type") == "null":
+        assert value is None
+    elif schema.get("type") == "number":
+        assert isinstance(value, (int, float))
+    elif "type" in schema:
+        assert isinstance(value, kinds[schema["type"]]), (schema, value)
+    if schema.get("type") == "array":
+        for item in value:
+            check_shape(document, schema.get("items", {}), item)
+    if "properties" in schema:
+        assert set(value) <= set(schema["properties"]), (schema, value)
+        assert set(schema.get("required", [])) <= set(value), (schema, value)
+        for key, item in value.items():
+            check_shape(document, schema["properties"][key], item)
