@@ -305,13 +305,17 @@ def test_a_model_learns_more_from_images_and_from_marked_results(
     more = page.get_by_role("region", name="Add good images")
     expect(more.get_by_role("heading", name="Add good images to grow")).to_be_visible()
     more.locator("input[type=file]").first.set_input_files(plates / "test" / worst)
-    refused = page.locator(".job[data-state=failed]")
-    expect(refused).to_contain_text(f"1 of 1 images are anomalous to the model: {worst}")
+    dialog = page.get_by_role("dialog")
+    refused = f"1 of 1 images are anomalous to the model: {worst}"
+    expect(dialog).to_contain_text(refused, timeout=PATIENCE)
+    dialog.get_by_role("button", name="Close").click()
+    expect(page.locator(".job[data-state=failed]")).to_contain_text(refused)
     new = [write_plate(tmp_path / f"new-{seed}.png", 400 + seed) for seed in range(3)]
     more.get_by_label("Also add what the model calls anomalous").check()
     more.locator("input[type=file]").first.set_input_files(new)
-    added = page.get_by_text(f"3 good images more, {N_TRAIN + 3} in all.")
-    expect(added).to_be_visible(timeout=PATIENCE)
+    dialog.get_by_role("button", name="Add 3 images").click(timeout=PATIENCE)
+    expect(page.get_by_text("3 images were added to grow.")).to_be_visible()
+    expect(page.get_by_text(f"3 images, {N_TRAIN + 3} then.")).to_be_visible()
     shoot(page, "updated")
 
     go(page, "inspect")
@@ -322,14 +326,13 @@ def test_a_model_learns_more_from_images_and_from_marked_results(
     teach = page.get_by_role("button", name="Add 1 good part to the model")
     shoot(page, "teach")
     teach.click()
-    added = page.get_by_text(f"1 good image more, {N_TRAIN + 4} in all.")
-    expect(added).to_be_visible(timeout=PATIENCE)
+    dialog.get_by_role("button", name="Add 1 image").click(timeout=PATIENCE)
+    expect(page.get_by_text("1 image was added to grow.")).to_be_visible()
     grown = load(service.models / "grow.onnx")
     assert grown.metadata["provenance"]["n_images"] == N_TRAIN + 4
     assert grown.calibration.scores.size == N_TRAIN + 4
 
     # What was learnt is not offered again.
-    go(page, "review")
     expect(page.locator("#view-review .card")).to_have_count(1)
     expect(page.get_by_role("button", name=re.compile("^Add .* to the model$"))).to_be_hidden()
     page.reload()

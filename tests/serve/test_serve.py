@@ -757,10 +757,11 @@ def test_a_changed_file_is_loaded_and_a_broken_one_is_not(
 
 NOT_CALLED = (
     *("events", "cancel_job", "train_again", "get_odd_image"),
+    *("delete_model", "start_source", "stop_source"),
     *("get_version", "restore_version", "delete_version"),
     *("get_preview", "get_preview_image", "apply_preview", "discard_preview"),
 )
-"""Operations that never end, or need a running job, an odd image, a version or a preview."""
+"""Operations that never end, need a camera, a job or a version, or delete what others need."""
 
 
 @pytest.mark.slow

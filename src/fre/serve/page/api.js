@@ -91,6 +91,7 @@ export const rate = (name, query) => get(`${model(name)}/rate`, query);
 export const drift = (name, query) => get(`${model(name)}/drift`, query);
 export const samples = async () => (await get("/v1/samples")).samples;
 export const results = (query) => get("/v1/results", query);
+export const job = async (id) => (await get(`/v1/jobs/${id}`)).job;
 export const jobs = async () => (await get("/v1/jobs")).jobs;
 export const cancelJob = async (id) => (await send("DELETE", `/v1/jobs/${id}`)).job;
 
@@ -102,6 +103,15 @@ export async function setThreshold(name, choice) {
 export const odd = (name) => get(`${model(name)}/odd`);
 export const keepOdd = (name, keep, sha256) => send("PUT", `${model(name)}/odd`, { keep, sha256 });
 export const reviewed = (name) => get(`${model(name)}/reviewed`);
+
+export const preview = (name) => get(`${model(name)}/preview`);
+export const applyPreview = (name, sha256) => send("POST", `${model(name)}/preview/apply`, { sha256 });
+export const discardPreview = (name) => send("DELETE", `${model(name)}/preview`);
+
+export const versions = (name) => get(`${model(name)}/versions`);
+export const restoreVersion = (name, id) => send("POST", `${model(name)}/versions/${id}/restore`);
+export const deleteVersion = (name, id) => send("DELETE", `${model(name)}/versions/${id}`);
+export const versionFile = (name, id) => `${model(name)}/versions/${id}/file`;
 
 /** Trains a model again on the kept images, without the odd ones. */
 export async function trainAgain(name) {
@@ -128,9 +138,9 @@ export async function check(query, files) {
 }
 
 /** Good images, and results that were good after all, for an existing model. */
-export async function update(name, { files = [], results: ids = [], acceptAnomalous = false }) {
+export async function update(name, { files = [], results: ids = [], acceptAnomalous = false, preview = false }) {
   const body = files.length ? form(files) : undefined;
-  const query = { results: ids, accept_anomalous: acceptAnomalous || null };
+  const query = { results: ids, accept_anomalous: acceptAnomalous || null, preview: preview || null };
   return (await request("POST", `${model(name)}/update`, { query, body })).job;
 }
 

@@ -17,6 +17,7 @@ import { state } from "./state.js";
 import { expectedRates } from "./statistics.js";
 import { ThresholdPanel } from "./threshold.js";
 import { Upload } from "./upload.js";
+import { VersionsPanel } from "./versions.js";
 
 const MOST = 2000;
 const CLEARED_KEY = "fre.batch-since";
@@ -44,6 +45,7 @@ export class Inspect {
     this.results = new Map();
     this.panel = new ThresholdPanel(() => this.#moved());
     this.odd = new OddImages(() => { location.hash = "#/train"; });
+    this.versions = new VersionsPanel();
     this.filter = "all";
     this.order = "worst";
     this.heat = true;
@@ -218,11 +220,13 @@ export class Inspect {
     put(document.getElementById("inspect-histogram"), h("h2", { class: "panel-title" }, t("inspect.scores")), this.histogram.element);
     put(document.getElementById("inspect-threshold"), this.panel.element);
     put(document.getElementById("inspect-odd"), this.odd.element);
+    put(document.getElementById("inspect-versions"), this.versions.element);
   }
 
   #calibrated() {
     this.panel.reset();
     this.odd.load(state.model?.n_odd || state.calibration?.keep_odd ? state.model.name : null);
+    this.versions.load(state.model?.name ?? null);
     this.#update();
   }
 

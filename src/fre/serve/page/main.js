@@ -12,13 +12,15 @@ import { failed, message } from "./messages.js";
 import { Review } from "./review.js";
 import { Start } from "./start.js";
 import { state } from "./state.js";
+import { TeachDialog } from "./teach.js";
 import { Train } from "./train.js";
 import { Viewer } from "./viewer.js";
 
 translate(document);
 
+const teach = new TeachDialog();
 const viewer = new Viewer(document.getElementById("viewer"), judge);
-const views = { start: new Start(), inspect: new Inspect(viewer, judge), live: new Live(viewer, judge), review: new Review(viewer, judge), train: new Train() };
+const views = { start: new Start(), inspect: new Inspect(viewer, judge), live: new Live(viewer, judge), review: new Review(viewer, judge, teach), train: new Train(teach) };
 let current = null;
 
 /** A reviewer's word: shown at once, taken back if the service refuses it. */

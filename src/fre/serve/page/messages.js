@@ -3,7 +3,7 @@
 import { h, icon, say } from "./dom.js";
 import { t } from "./language.js";
 
-/** An error stays until it is closed; a note goes by itself. */
+/** An error, and a note with something to do, stay until they are closed; other notes go by themselves. */
 export function message(text, { kind = "note", action = null } = {}) {
   const list = document.getElementById("messages");
   for (const old of list.children) if (old.dataset.text === text) old.remove();
@@ -14,7 +14,7 @@ export function message(text, { kind = "note", action = null } = {}) {
     h("button", { class: "button quiet icon-only", type: "button", "aria-label": t("app.close_message"), onclick: close }, icon("close")));
   list.append(item);
   while (list.children.length > 4) list.firstElementChild.remove();
-  if (kind !== "error") setTimeout(close, 6000);
+  if (kind !== "error" && !action) setTimeout(close, 6000);
 }
 
 export function failed(error) {

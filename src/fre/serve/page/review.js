@@ -7,7 +7,7 @@ import { events } from "./events.js";
 import * as format from "./format.js";
 import { historyGrid } from "./judging.js";
 import { t } from "./language.js";
-import { failed, message } from "./messages.js";
+import { failed } from "./messages.js";
 import { state } from "./state.js";
 
 const MOST = 2000;
@@ -21,8 +21,9 @@ const GROUPS = {
 };
 
 export class Review {
-  constructor(viewer, judge) {
+  constructor(viewer, judge, teach) {
     this.viewer = viewer;
+    this.teach = teach;
     this.results = new Map();
     this.group = null;
     this.stale = true;
@@ -164,9 +165,7 @@ export class Review {
   async #teach() {
     this.update.disabled = true;
     try {
-      await api.update(state.model.name, { results: this.#lessons().map(({ id }) => id) });
-      message(t("review.begun"));
-      location.hash = "#/train";
+      await this.teach.ask(state.model.name, { results: this.#lessons().map(({ id }) => id) });
     } catch (error) {
       failed(error);
     } finally {

@@ -14,9 +14,15 @@ import { state } from "./state.js";
 const SHOWN = 24;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const ENDED = ["done", "failed", "cancelled"];
+const WORDS = {
+  train: { running: "job.training", done: "job.trained", failed: "job.training_failed" },
+  update: { running: "job.updating", done: "job.updated", failed: "job.updating_failed" },
+  preview: { running: "job.preparing", done: "job.preview_done", failed: "job.preview_failed" },
+};
 
 export class Train {
-  constructor() {
+  constructor(teach) {
+    this.teach = teach;
     this.files = [];
     this.jobs = new Map();
     this.cards = new Map();
@@ -122,7 +128,7 @@ export class Train {
   async #add(files) {
     if (files.length === 0) return;
     try {
-      const job = await api.update(state.model.name, { files, acceptAnomalous: this.accept.checked });
+      const job = await this.teach.ask(state.model.name, { files, acceptAnomalous: this.accept.checked });
       this.accept.checked = false;
       this.#job(job);
       this.cards.get(job.id)?.element.scrollIntoView({ block: "nearest" });
@@ -248,8 +254,8 @@ export class Train {
     }
     this.#fill(card, job);
     show(this.noJobs, this.jobs.size === 0);
-    if (before && before.state !== job.state && job.state === "done") announce(t(job.kind === "update" ? "job.updated" : "job.trained", { model: job.model }));
-    if (before && before.state !== job.state && job.state === "failed") announce(t(job.kind === "update" ? "job.updating_failed" : "job.training_failed", { model: job.model }));
+    if (before && before.state !== job.state && job.state === "done") announce(t(WORDS[job.kind].done, { model: job.model }));
+    if (before && before.state !== job.state && job.state === "failed") announce(t(WORDS[job.kind].failed, { model: job.model }));
     this.#poll();
   }
 
@@ -270,7 +276,7 @@ export class Train {
   }
 
   #fill(card, job) {
-    const words = { queued: t("job.queued"), running: t(job.kind === "update" ? "job.updating" : "job.training"), done: t("job.done"), failed: t("job.failed"), cancelled: t("job.cancelled") };
+    const words = { queued: t("job.queued"), running: t(WORDS[job.kind].running), done: t(job.kind === "preview" ? "job.prepared" : "job.done"), failed: t("job.failed"), cancelled: t("job.cancelled") };
     say(card.title, job.model);
     say(card.state, words[job.state]);
     card.element.dataset.state = job.state;
@@ -293,11 +299,19 @@ export class Train {
       put(card.body);
       put(card.buttons, h("button", { class: "button quiet", type: "button", onclick: () => this.#cancel(job) }, t("job.cancel")));
     } else if (job.state === "done") {
-      this.#done(card, job);
+      if (job.kind === "preview") this.#prepared(card, job);
+      else this.#done(card, job);
     } else {
       put(card.body, job.error ? h("p", {}, job.error.message) : null);
       put(card.buttons);
     }
+  }
+
+  /** An update that is not in place yet, or was applied or discarded. */
+  #prepared(card, job) {
+    const { result } = job;
+    put(card.body, h("p", {}, t("job.preview", { n: result.n_added, images: result.n_images, threshold: format.score(result.threshold), before: format.score(result.previous_threshold) })));
+    put(card.buttons, h("button", { class: "button", type: "button", onclick: () => this.teach.show(job).catch(failed) }, t("job.look")));
   }
 
   #done(card, job) {
@@ -333,7 +347,7 @@ export class Train {
   #odd(card, job) {
     const names = job.result.odd ?? [];
     card.odd = null;
-    const same = [...this.jobs.values()].filter((other) => other.model === job.model && other.state === "done");
+    const same = [...this.jobs.values()].filter((other) => other.model === job.model && other.state === "done" && other.kind !== "preview");
     if (same.some((other) => other.id > job.id)) {
       return names.length ? h("p", { class: "small muted" }, t("job.odd", { n: names.length, names: some(names.map(({ name }) => name)) })) : null;
     }
