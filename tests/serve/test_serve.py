@@ -796,6 +796,9 @@ def test_the_documentation_is_complete_and_its_examples_run(
                     options["files"] = [
                         ("files", (image.name, image.read_bytes())) for image in images
                     ]
+                elif "application/octet-stream" in content:
+                    options["content"] = images[0].read_bytes()
+                    options["headers"] = {"Content-Type": "application/octet-stream"}
                 elif content:
                     schema = content["application/json"]["schema"]
                     options["json"] = schema["examples"][0]

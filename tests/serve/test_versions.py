@@ -168,6 +168,9 @@ def test_a_deleted_or_damaged_model_comes_back(models: Path, weave: Path) -> Non
         assert versions(server) == [{**version, "current": False}]
         assert restore(server, version["id"]).status_code == 200
         assert server.client.get(URL).json()["model"]["sha256"] == version["id"]
+        assert server.client.delete(URL).status_code == 204
+        assert restore(server, version["id"]).status_code == 200
+        assert server.client.get(URL).json()["model"]["sha256"] == version["id"]
     assert (models / "weave.onnx").read_bytes() == weave.read_bytes()
 
 
