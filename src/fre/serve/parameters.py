@@ -31,7 +31,6 @@ OfImage = Annotated[
         description="First digits of 'image_sha256'. If the result is of another image, the answer "
         "is 404: the address is then that of one picture for ever, and browsers may keep it.",
         pattern="^[0-9a-f]{8,64}$",
-        examples=["0123456789abcdef"],
     ),
 ]
 Anomalous = Annotated[bool | None, Query(description="Only anomalous results, or only others.")]
