@@ -195,14 +195,18 @@ def test_an_update_that_can_not_be_made_says_why_and_a_prepared_one_waits(
     upload.set_input_files([write_plate(tmp_path / f"new-{seed}.png", seed) for seed in (500, 501)])
     expect(asked(page)).to_contain_text("Nothing is reviewed yet")
     # Whoever leaves the page finds it again under the runs.
+    page.evaluate('localStorage.setItem("fre.language", "de")')
     page.reload()
-    page.locator(".job").first.get_by_role("button", name="Look at it").click()
-    expect(asked(page).get_by_role("heading", level=2)).to_have_text("Add 2 good images to left?")
+    page.locator(".job").first.get_by_role("button", name="Ansehen").click()
+    expect(dialog.get_by_role("heading", level=2)).to_have_text("2 Gutbilder in left aufnehmen?")
+    on_a_phone(page)
+    fits(page, "in German, on a phone")
+    shoot(page, "teach-de-390")
     # Another threshold meanwhile: the update was not prepared for it.
     changed = page.request.put(f"{service.url}/v1/models/left/threshold", data={"threshold": 9.5})
     assert changed.ok
-    dialog.get_by_role("button", name="Add 2 images").click()
+    dialog.get_by_role("button", name="2 Bilder aufnehmen").click()
     expect(dialog.get_by_role("alert")).to_contain_text("has changed meanwhile")
-    dialog.get_by_role("button", name="Discard").click()
+    dialog.get_by_role("button", name="Verwerfen").click()
     expect(dialog).to_be_hidden()
     assert load(service.models / "left.onnx").threshold == 9.5

@@ -138,10 +138,10 @@ export async function check(query, files) {
 }
 
 /** Good images, and results that were good after all, for an existing model. */
-export async function update(name, { files = [], results: ids = [], acceptAnomalous = false, preview = false }) {
+export async function update(name, { files = [], results: ids = [], acceptAnomalous = false, preview = false, signal }) {
   const body = files.length ? form(files) : undefined;
   const query = { results: ids, accept_anomalous: acceptAnomalous || null, preview: preview || null };
-  return (await request("POST", `${model(name)}/update`, { query, body })).job;
+  return (await request("POST", `${model(name)}/update`, { query, body, signal })).job;
 }
 
 export async function openSession(token) {

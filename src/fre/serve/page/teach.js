@@ -29,11 +29,22 @@ export class TeachDialog {
 
   /** Prepares an update of a model with good images or marked results, and asks. */
   async ask(name, lessons) {
-    const job = await api.update(name, { ...lessons, preview: true });
-    this.#open(job);
-    this.#follow(job);
-    this.#poll();
-    return job;
+    this.#open(name);
+    say(this.task, t("train.sending"));
+    const sending = new AbortController();
+    this.sending = sending;
+    try {
+      const job = await api.update(name, { ...lessons, preview: true, signal: sending.signal });
+      if (this.sending === sending) {
+        this.job = job;
+        this.#follow(job);
+        this.#poll();
+      }
+      return job;
+    } catch (error) {
+      if (this.sending === sending) this.#close();
+      throw error;
+    }
   }
 
   /** Shows an update that a job has prepared, if it still waits. */
@@ -43,17 +54,28 @@ export class TeachDialog {
       message(t("teach.other", { model: job.model }), { kind: "error" });
       return;
     }
-    this.#open(job);
+    this.#open(job.model);
+    this.job = job;
     this.#follow(job);
   }
 
-  #open(job) {
-    this.job = job;
+  #open(name) {
+    this.job = null;
+    this.sending = null;
     this.preview = null;
-    say(this.title, t("teach.preparing", { model: job.model }));
+    say(this.title, t("teach.preparing", { model: name }));
     put(this.body);
+    this.#running(true);
+    this.bar.removeAttribute("value");
     if (!this.element.open) this.element.showModal();
     this.title.focus();
+  }
+
+  #running(running) {
+    show(this.task, running);
+    show(this.bar, running);
+    show(this.apply, false);
+    say(this.leave, t(running ? "job.cancel" : "app.close"));
   }
 
   #follow(job) {
@@ -61,10 +83,7 @@ export class TeachDialog {
     if (this.preview || (ENDED.includes(this.job.state) && !ENDED.includes(job.state))) return;
     this.job = job;
     const running = !ENDED.includes(job.state);
-    show(this.task, running);
-    show(this.bar, running);
-    show(this.apply, job.state === "done");
-    say(this.leave, t(running ? "job.cancel" : job.state === "done" ? "teach.discard" : "app.close"));
+    this.#running(running);
     if (running) {
       const { progress } = job;
       this.bar.max = progress?.total || 1;
@@ -103,6 +122,8 @@ export class TeachDialog {
     const { before, after } = preview;
     say(this.title, t("teach.title", { n: preview.n_images, model: preview.model }));
     say(this.apply, t("teach.apply", { n: preview.n_images }));
+    show(this.apply, true);
+    say(this.leave, t("teach.discard"));
     const skipped = result.skipped ?? [];
     const row = (key, value) => h("tr", {}, h("th", { scope: "row" }, t(key)), h("td", {}, value(before)), h("td", {}, value(after)));
     put(this.body,
@@ -176,10 +197,11 @@ export class TeachDialog {
 
   /** Nothing is learnt: a running job is cancelled, a prepared update discarded. */
   async #leave() {
-    const { job, preview } = this;
+    const { job, preview, sending } = this;
     this.#close();
     try {
       if (preview) await api.discardPreview(preview.model);
+      else if (!job) sending.abort();
       else if (!ENDED.includes(job.state)) await api.cancelJob(job.id);
     } catch (error) {
       // It may have ended, or been discarded, a moment before.
@@ -189,6 +211,7 @@ export class TeachDialog {
 
   #close() {
     this.job = null;
+    this.sending = null;
     this.preview = null;
     this.element.close();
   }
