@@ -241,6 +241,32 @@ def test_the_history_is_paged_filtered_and_exported(models: Path, images: list[P
         problem(server.client.get("/v1/results/99"), 404, "not_found")
 
 
+def test_a_shift_is_counted(models: Path, images: list[Path]) -> None:
+    with LocalServer(models) as server:
+        before = server.predict(*images[:4], source="line")
+        counted = server.client.get("/v1/models/weave/shift").json()
+        assert (counted["n"], counted["last"]) == (4, max(item["id"] for item in before))
+        server.predict(*images[:2], source="page")
+        items = server.predict(*images[4:16], source="line")
+        anomalous = [item["id"] for item in items if item["anomalous"]]
+        good = [item["id"] for item in items if not item["anomalous"]]
+        for identity, verdict in ((anomalous[0], "good"), (good[0], "defect"), (good[1], "good")):
+            url = f"/v1/results/{identity}/verdict"
+            server.client.put(url, json={"verdict": verdict})
+        shift = {"after": counted["last"]}
+        assert server.client.get("/v1/models/weave/shift", params=shift).json() == {
+            "model": "weave",
+            "after": counted["last"],
+            "last": max(item["id"] for item in items),
+            "n": 12,
+            "n_anomalous": len(anomalous),
+            "n_review": 0,
+            "n_false_alarm": 1,
+            "n_missed": 1,
+        }
+        problem(server.client.get("/v1/models/none/shift"), 404, "not_found")
+
+
 def test_verdicts_are_kept(models: Path, images: list[Path]) -> None:
     with LocalServer(models) as server:
         results = server.predict(*images)

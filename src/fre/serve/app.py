@@ -221,6 +221,7 @@ def _model_routes(models: ModelRoutes, predict: PredictRoutes) -> Iterator[Route
     yield Route("GET", f"{path}/odd/{{digest}}/image", models.get_odd_image, picture, (404,))
     yield Route("GET", f"{path}/reviewed", models.get_reviewed, schemas.ReviewedBody, (404,))
     yield Route("GET", f"{path}/rate", models.get_rate, schemas.RateBody, (404,))
+    yield Route("GET", f"{path}/shift", models.get_shift, schemas.ShiftBody, (404,))
     yield Route("GET", f"{path}/drift", models.get_drift, schemas.DriftBody, (404,))
 
 

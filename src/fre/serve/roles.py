@@ -38,6 +38,7 @@ NEEDED: dict[str, Role | None] = {
     "GET /v1/models/{model}/preview/{digest}/image": OPERATOR,
     "GET /v1/models/{model}/reviewed": OPERATOR,
     "GET /v1/models/{model}/rate": OPERATOR,
+    "GET /v1/models/{model}/shift": OPERATOR,
     "GET /v1/models/{model}/drift": OPERATOR,
     "GET /v1/jobs": OPERATOR,
     "GET /v1/jobs/{job}": OPERATOR,

@@ -149,6 +149,17 @@ class ModelRoutes:
         )
         return json_response({"model": entry.name, "bucket_seconds": span, "buckets": found})
 
+    async def get_shift(
+        self,
+        model: Model,
+        after: Annotated[
+            int, Query(ge=0, lt=2**63, description="Id of the last result before the shift.")
+        ] = 0,
+    ) -> Response:
+        """Count the parts of a shift."""
+        name = self.service.registry.get(model).name
+        return json_response(await asyncio.to_thread(self.service.results.shift, name, after))
+
     async def get_drift(
         self,
         model: Model,
