@@ -65,6 +65,7 @@ class ServiceBody:
 
     version: str
     role: Literal["operator", "engineer"]
+    token_needed: bool
     models_folder: bool
     can_train: bool
     limits: LimitsBody

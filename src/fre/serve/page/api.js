@@ -87,8 +87,14 @@ const model = (name) => `/v1/models/${encodeURIComponent(name)}`;
 export const service = () => get("/v1/service");
 export const models = () => get("/v1/models");
 export const calibration = (name) => get(`${model(name)}/calibration`);
+export const shift = (name, query) => get(`${model(name)}/shift`, query);
 export const rate = (name, query) => get(`${model(name)}/rate`, query);
 export const drift = (name, query) => get(`${model(name)}/drift`, query);
+export const source = (options) => get("/v1/source", undefined, options);
+export const startSource = (choice) => send("POST", "/v1/source", choice);
+export const stopSource = () => send("DELETE", "/v1/source");
+export const modelFile = (name) => `${model(name)}/file`;
+export const deleteModel = (name, sha256) => request("DELETE", model(name), { query: { sha256 } });
 export const samples = async () => (await get("/v1/samples")).samples;
 export const results = (query) => get("/v1/results", query);
 export const job = async (id) => (await get(`/v1/jobs/${id}`)).job;
@@ -152,6 +158,8 @@ export async function openSession(token) {
   });
   if (!response.ok) throw await failure(response);
 }
+
+export const closeSession = () => send("DELETE", "/v1/session");
 
 // With the digest of the image, an address is never that of another one, whatever becomes of the
 // history: the browser keeps what it got.

@@ -7,6 +7,7 @@ import * as format from "./format.js";
 import { historyGrid } from "./judging.js";
 import { t } from "./language.js";
 import { failed } from "./messages.js";
+import { SourcePanel } from "./source_panel.js";
 import { state } from "./state.js";
 
 const MOST = 300;
@@ -24,7 +25,9 @@ export class Live {
     this.fresh = 0;
     this.visible = false;
     this.grid = historyGrid(t("live.newest"), viewer, judge, (id) => this.results.get(id));
+    this.followed = new SourcePanel();
     this.#build();
+    state.addEventListener("models", () => this.#follow());
     state.addEventListener("model", () => { this.stale = true; if (this.visible) this.load(); });
     events.addEventListener("result", ({ detail }) => this.#arrive(detail));
     events.addEventListener("verdict", ({ detail }) => this.changed(detail));
@@ -34,6 +37,7 @@ export class Live {
 
   enter() {
     this.visible = true;
+    this.followed.enter();
     if (this.stale) {
       this.load();
     } else {
@@ -47,6 +51,7 @@ export class Live {
 
   leave() {
     this.visible = false;
+    this.followed.leave();
     clearInterval(this.clock);
   }
 
@@ -113,7 +118,9 @@ export class Live {
       h("header", { class: "view-head" },
         h("div", {}, h("h1", { id: "title-live" }, t("view.live")), this.follows),
         h("div", { class: "looks" },
+          h("a", { class: "button", href: "#/operate" }, icon("fit"), t("view.operate")),
           h("label", { class: "inline-label" }, h("span", { class: "visually-hidden" }, t("live.source")), this.sourceSelect), this.pause)),
+      this.followed.element,
       h("div", { class: "live-figures" },
         h("section", { class: "panel", "aria-label": t("live.rate") },
           h("div", { class: "panel-head" }, h("h2", { class: "panel-title" }, t("live.rate")), h("label", { class: "inline-label" }, h("span", { class: "visually-hidden" }, t("live.span")), span)),

@@ -9,7 +9,9 @@ import { Inspect } from "./inspect.js";
 import { choose, language, LANGUAGES, t, translate } from "./language.js";
 import { Live } from "./live.js";
 import { failed, message } from "./messages.js";
+import { Operate } from "./operate.js";
 import { Review } from "./review.js";
+import { homeOfRole, mayOpen } from "./role.js";
 import { Start } from "./start.js";
 import { state } from "./state.js";
 import { TeachDialog } from "./teach.js";
@@ -20,13 +22,16 @@ translate(document);
 
 const teach = new TeachDialog();
 const viewer = new Viewer(document.getElementById("viewer"), judge);
-const views = { start: new Start(), inspect: new Inspect(viewer, judge), live: new Live(viewer, judge), review: new Review(viewer, judge, teach), train: new Train(teach) };
+const views = {
+  start: new Start(), inspect: new Inspect(viewer, judge), live: new Live(viewer, judge), operate: new Operate(judge),
+  review: new Review(viewer, judge, teach), train: new Train(teach),
+};
 let current = null;
 
 /** A reviewer's word: shown at once, taken back if the service refuses it. */
 async function judge(result, verdict) {
   const told = (changed) => {
-    for (const view of [views.inspect, views.live, views.review]) view.changed(changed);
+    for (const view of [views.inspect, views.live, views.operate, views.review]) view.changed(changed);
   };
   told({ ...result, verdict });
   try {
@@ -45,7 +50,7 @@ function landing() {
 
 function route() {
   const name = location.hash.replace(/^#\//, "");
-  const next = name in views ? name : landing();
+  const next = name in views && mayOpen(name) ? name : homeOfRole() ?? landing();
   if (next === null || next === current) return;
   if (current) views[current].leave?.();
   current = next;

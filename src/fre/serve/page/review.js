@@ -113,7 +113,7 @@ export class Review {
       return { name, value, button };
     });
     this.csv = h("a", { class: "button", download: "" }, t("review.csv"));
-    this.update = h("button", { class: "button primary", type: "button", hidden: true, onclick: () => this.#teach() });
+    this.update = h("button", { class: "button primary for-engineers", type: "button", hidden: true, onclick: () => this.#teach() });
     this.updateNote = h("p", { class: "small muted" });
     this.reviewed = h("div", { class: "reviewed", role: "status" });
     this.empty = h("div", { class: "empty", hidden: true });

@@ -8,6 +8,7 @@ import * as format from "./format.js";
 import { Histogram } from "./histogram.js";
 import { t } from "./language.js";
 import { announce, failed } from "./messages.js";
+import { Models } from "./models.js";
 import { OddImages } from "./odd.js";
 import { state } from "./state.js";
 
@@ -105,7 +106,7 @@ export class Train {
       h("header", { class: "view-head" }, h("div", {}, h("h1", { id: "title-train" }, t("view.train")),
         h("p", { class: "muted" }, t("train.words")))),
       this.unable,
-      h("div", { class: "train-columns" }, h("div", { class: "train-left" }, form, this.#updater()),
+      h("div", { class: "train-columns" }, h("div", { class: "train-left" }, form, this.#updater(), new Models().element),
         h("section", { "aria-label": t("train.runs_label") }, h("h2", {}, t("train.runs")), this.noJobs, this.list)));
   }
 

@@ -78,6 +78,7 @@ class SiteRoutes:
             {
                 "version": __version__,
                 "role": request.state.role,
+                "token_needed": bool(self.access.tokens),
                 "models_folder": service.registry.is_folder,
                 "can_train": service.registry.is_folder,
                 "limits": {key.name: getattr(limits, key.name) for key in fields(LimitsBody)},

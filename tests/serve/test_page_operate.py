@@ -1,0 +1,276 @@
+"""The operator's screen, roles and the source on the page, in a real browser."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fre import FRE
+from page_tools import (
+    SIZE,
+    Opener,
+    Service,
+    Shoot,
+    accessible,
+    expect,
+    fits,
+    serve,
+    write_plate,
+)
+
+pytestmark = pytest.mark.slow
+ENGINEER, OPERATOR = "a-secret-of-the-engineers", "a-secret-of-operators"
+
+
+@pytest.fixture(scope="module")
+def model(plates: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return FRE(size=SIZE).fit(plates / "train").save(tmp_path_factory.mktemp("m") / "plate.onnx")
+
+
+@pytest.fixture
+def service(model: Path, tmp_path: Path) -> Iterator[Service]:
+    """A service whose page may choose what lies below the test's folder."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "plate.onnx").write_bytes(model.read_bytes())
+    with serve(tmp_path, "--source-root", str(tmp_path)) as running:
+        yield running
+
+
+def post(service: Service, file: Path, source: str = "camera-1") -> None:
+    url = f"{service.url}/v1/models/plate/predict?source={source}&name={file.name}"
+    request = urllib.request.Request(url, file.read_bytes(), {"Content-Type": "image/png"})
+    urllib.request.urlopen(request).close()
+
+
+def counts(page: Any) -> dict[str, str]:
+    pairs = page.locator(".operate-counts > div").evaluate_all(
+        "rows => rows.map((row) => [row.className, row.querySelector('dd').textContent])"
+    )
+    return dict(pairs)
+
+
+def test_an_operator_sees_judges_and_counts(
+    service: Service, plates: Path, open_page: Opener, shoot: Shoot
+) -> None:
+    page = open_page(service, "plate", view="operate", width=1280, height=800)
+    verdict = page.locator(".operate-verdict")
+    expect(verdict).to_have_text("No part yet")
+    expect(page.locator(".bar")).to_be_hidden()
+    parts = page.locator(".operate-counts .parts dd")
+    expect(parts).to_have_text("0")
+    page.evaluate(
+        """() => {
+            window.tones = [];
+            const start = OscillatorNode.prototype.start;
+            OscillatorNode.prototype.start = function (when) {
+                window.tones.push(Math.round(this.frequency.value));
+                start.call(this, when);
+            };
+        }"""
+    )
+    post(service, plates / "test" / "good-0.png")
+    expect(verdict).to_have_text("GOOD")
+    expect(page.locator(".operate-picture img")).to_be_visible()
+    assert page.evaluate("window.tones") == [], "silent until somebody asks for sound"
+    page.get_by_role("button", name="Sound off").click()
+    expect(page.get_by_role("button", name="Sound on")).to_have_attribute("aria-pressed", "true")
+    assert page.evaluate("window.tones") == [1320]
+
+    post(service, plates / "test" / "scratch.png")
+    expect(verdict).to_have_text("ANOMALOUS")
+    expect(verdict.locator("use")).to_have_attribute("href", "#icon-anomalous")
+    assert page.evaluate("window.tones") == [1320, 220, 165, 220]
+    # What people try on the page is no part of the line.
+    post(service, plates / "test" / "good-1.png", "page")
+    expect(page.locator(".operate-strip li")).to_have_count(2)
+    expect(page.locator(".operate-picture .boxes")).to_be_attached()
+    shown = page.locator(".operate-word > span").evaluate(
+        "span => span.getBoundingClientRect().height"
+    )
+    assert shown >= 100, f"{shown} px can't be read from 3 m"
+    accessible(page, "operate")
+    fits(page, "operate")
+    shoot(page, "operate-1280")
+
+    with page.expect_response("**/verdict"):
+        page.get_by_role("button", name="False alarm").click()
+    expect(page.locator(".operate-judged")).to_have_text(re.compile("False alarm|Good after all"))
+    results = service.get("/v1/results?source=camera-1")["results"]
+    assert [(r["name"], r["verdict"]) for r in results] == [
+        ("scratch.png", "good"),
+        ("good-0.png", None),
+    ]
+    page.get_by_role("button", name="good-0.png, GOOD").click()
+    expect(verdict).to_have_text("GOOD")
+    page.get_by_role("button", name="Confirm").click()
+    expect(page.locator(".operate-judged")).to_have_text("Confirmed good")
+    page.get_by_role("button", name="Back to the newest").click()
+    expect(verdict).to_have_text("ANOMALOUS")
+    page.get_by_role("button", name="Confirm", exact=True).click()
+    expect(page.locator(".operate-judged")).to_have_text("Confirmed defect")
+
+    expect(parts).to_have_text("2")
+    page.get_by_role("button", name="New shift").click()
+    expect(parts).to_have_text("0")
+    page.get_by_role("button", name="Bring it back").click()
+    expect(parts).to_have_text("2")
+    post(service, plates / "test" / "stain.png")
+    expect(parts).to_have_text("3")
+    page.reload()
+    expect(parts).to_have_text("3")
+    assert counts(page)["anomalous_parts"] == "2"
+
+
+@pytest.mark.parametrize("locale", ["en-US", "de-DE"])
+def test_the_screen_fits_a_phone(
+    service: Service, plates: Path, open_page: Opener, shoot: Shoot, locale: str
+) -> None:
+    for name in ("good-0", "good-1", "stain", "scratch"):
+        post(service, plates / "test" / f"{name}.png")
+    page = open_page(service, "plate", view="operate", width=390, height=844, locale=locale)
+    expect(page.locator(".operate-strip li")).to_have_count(4)
+    expect(page.locator(".operate-picture img")).to_be_visible()
+    fits(page, "operate")
+    accessible(page, "operate")
+    shoot(page, f"operate-390-{locale[:2]}")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    fits(page, "operate")
+    shoot(page, f"operate-1280-{locale[:2]}")
+
+
+def test_a_lost_connection_is_loud(
+    model: Path, plates: Path, tmp_path: Path, open_page: Opener, shoot: Shoot
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "plate.onnx").write_bytes(model.read_bytes())
+    with serve(tmp_path) as service:
+        page = open_page(service, "plate", view="operate", forgive="ERR_|Failed to load")
+        post(service, plates / "test" / "good-0.png")
+        verdict = page.locator(".operate-verdict")
+        expect(verdict).to_have_text("GOOD")
+    expect(verdict).to_have_text("NO CONNECTION")
+    expect(page.get_by_role("alert")).to_contain_text("What is shown is old")
+    shoot(page, "operate-lost")
+
+
+def sign_in(page: Any, token: str) -> None:
+    field = page.get_by_label("Token", exact=True)
+    field.fill(token)
+    page.keyboard.press("Enter")
+    expect(field).to_be_hidden()
+
+
+def test_the_page_hides_what_an_operator_may_not(
+    model: Path, plates: Path, tmp_path: Path, open_page: Opener, shoot: Shoot
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "plate.onnx").write_bytes(model.read_bytes())
+    tokens = ("--token", ENGINEER, "--operator-token", OPERATOR)
+    with serve(tmp_path, *tokens) as service:
+        page = open_page(service, view="", forgive="401|403|/v1/events")
+        sign_in(page, OPERATOR)
+        expect(page.locator("#view-operate")).to_be_visible()
+        page.get_by_role("link", name="Leave").click()
+        expect(page.locator("#view-live")).to_be_visible()
+        expect(page.get_by_role("link", name="Train", exact=True)).to_be_hidden()
+        page.locator(".source-panel summary").click()
+        expect(page.locator(".source-form")).to_be_hidden()
+        page.get_by_role("link", name="Inspect", exact=True).click()
+        expect(page.locator("#inspect-histogram")).to_be_visible()
+        expect(page.locator("#inspect-threshold")).to_be_hidden()
+        page.evaluate("location.hash = '#/train'")
+        expect(page.locator("#view-operate")).to_be_visible()
+        # What is hidden is refused by the service, too.
+        status = page.evaluate("() => fetch('/v1/check', {method: 'POST'}).then((r) => r.status)")
+        assert status == 403
+        page.get_by_role("link", name="Leave").click()
+        accessible(page, "live of an operator")
+        shoot(page, "live-operator")
+        page.get_by_role("button", name="Operator: sign out").click()
+        sign_in(page, ENGINEER)
+        page.get_by_role("link", name="Train", exact=True).click()
+        expect(page.locator("#view-train")).to_be_visible()
+        page.close()
+
+
+def test_a_source_is_started_and_stopped_on_the_page(
+    service: Service, plates: Path, open_page: Opener, shoot: Shoot, tmp_path: Path
+) -> None:
+    page = open_page(service, "plate", view="live", width=1280, forgive="422")
+    panel = page.locator(".source-panel")
+    expect(panel.locator("summary")).to_contain_text("None: only images that are posted")
+    panel.locator("summary").click()
+    expect(panel.get_by_text(f"Below {tmp_path}")).to_be_visible()
+    panel.get_by_label("Folder on the service").fill("/etc")
+    panel.get_by_role("button", name="Start").click()
+    expect(page.get_by_text("/etc: is not below a folder of --source-root")).to_be_visible()
+    accessible(page, "source settings")
+    shoot(page, "source-1280")
+
+    panel.get_by_label("Folder on the service").fill("watched")
+    panel.get_by_role("button", name="Start").click()
+    expect(panel.locator("summary")).to_contain_text(f"{service.watched}: running, 0 images scored")
+    for seed in range(3):
+        write_plate(tmp_path / "new.png", 400 + seed).rename(service.watched / f"{seed}.png")
+    expect(panel.locator("summary")).to_contain_text("running, 3 images scored")
+    expect(page.locator("#view-live .card")).to_have_count(3)
+    accessible(page, "source that runs")
+    shoot(page, "source-running-1280")
+    phone = open_page(service, "plate", view="live", width=390, height=844, locale="de-DE")
+    phone.locator(".source-panel summary").click()
+    expect(phone.locator("#view-live .card")).to_have_count(3)
+    fits(phone, "source that runs")
+    shoot(phone, "source-running-390-de")
+    panel.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("is stopped: 3 taken, 3 scored.")).to_be_visible()
+    expect(panel.get_by_label("Folder on the service")).to_be_visible()
+    expect(phone.locator(".source-form")).to_be_visible()
+    fits(phone, "source settings")
+    accessible(phone, "source settings on a phone")
+    shoot(phone, "source-390-de")
+    assert service.get("/v1/source")["source"] is None
+
+
+def test_a_video_that_can_not_be_read_is_said(
+    service: Service, open_page: Opener, tmp_path: Path
+) -> None:
+    pytest.importorskip("av")
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    page = open_page(service, "plate", view="live")
+    panel = page.locator(".source-panel")
+    panel.locator("summary").click()
+    panel.get_by_label("Kind").select_option("video")
+    panel.get_by_label("File on the service").fill("bad.mp4")
+    panel.get_by_role("button", name="Start").click()
+    expect(panel.locator("summary")).to_contain_text("failed")
+    expect(panel.locator(".caveat")).to_contain_text("bad.mp4")
+    page.get_by_role("link", name="Operator screen").click()
+    expect(page.get_by_role("alert")).to_contain_text("No images from")
+
+
+def test_a_model_is_deleted_once_its_name_was_read(
+    service: Service, open_page: Opener, shoot: Shoot
+) -> None:
+    page = open_page(service, "plate", view="train", width=1280)
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="Download plate").click()
+    file = service.models / "plate.onnx"
+    assert Path(waiting.value.path()).read_bytes() == file.read_bytes()
+    assert waiting.value.suggested_filename == "plate.onnx"
+    page.get_by_role("button", name="Delete plate").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading")).to_have_text("Delete the model plate?")
+    expect(dialog.get_by_role("button", name="Keep it")).to_be_focused()
+    accessible(page, "question before a model is deleted")
+    shoot(page, "delete-1280")
+    page.keyboard.press("Enter")
+    assert file.exists()
+    page.get_by_role("button", name="Delete plate").click()
+    dialog.get_by_role("button", name="Delete plate").click()
+    expect(page.get_by_text("plate is deleted.")).to_be_visible()
+    assert not file.exists()
