@@ -143,6 +143,11 @@ export async function check(query, files) {
   return request("POST", "/v1/check", { query, body: form(files) });
 }
 
+/** What the network would see of an image in a training. */
+export async function inputView(query, file, { signal } = {}) {
+  return request("POST", "/v1/input", { query, body: file, headers: { "Content-Type": "application/octet-stream" }, signal });
+}
+
 /** Good images, and results that were good after all, for an existing model. */
 export async function update(name, { files = [], results: ids = [], acceptAnomalous = false, preview = false, signal }) {
   const body = files.length ? form(files) : undefined;

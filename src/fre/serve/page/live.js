@@ -21,6 +21,7 @@ export class Live {
     this.results = new Map();
     this.span = 3600;
     this.source = "";
+    this.search = "";
     this.paused = false;
     this.fresh = 0;
     this.visible = false;
@@ -64,12 +65,13 @@ export class Live {
       return;
     }
     const { name } = state.model;
+    const asked = this.asked = Symbol("load");
     this.loading = true;
     this.#update();
     try {
       const found = [];
-      await api.allResults({ model: name, source: this.source }, { most: MOST, onpage: (results) => found.push(...results) });
-      if (state.model?.name !== name) return;
+      await api.allResults({ model: name, source: this.source, name: this.search }, { most: MOST, onpage: (results) => found.push(...results) });
+      if (state.model?.name !== name || asked !== this.asked) return;
       this.results = new Map(found.map((result) => [result.id, result]));
       this.fresh = 0;
     } catch (error) {
@@ -95,6 +97,10 @@ export class Live {
       h("option", { value: "" }, t("live.all_sources")));
     const span = h("select", { id: "live-span", onchange: () => { this.span = Number(span.value); this.#figures(); } },
       Object.keys(SPANS).map((seconds) => h("option", { value: seconds, selected: Number(seconds) === this.span }, t(`live.span.${seconds}`))));
+    this.searchField = h("input", { class: "field", id: "live-search", type: "search", maxlength: "255", placeholder: t("live.search"), "aria-label": t("live.search"), oninput: () => {
+      clearTimeout(this.searching);
+      this.searching = setTimeout(() => { this.search = this.searchField.value.trim(); this.load(); }, 300);
+    } });
     this.pause = h("button", { class: "button", type: "button", "aria-pressed": "false", onclick: () => this.#setPaused(!this.paused) }, t("live.pause"));
     this.offer = h("button", { class: "button quiet offer", type: "button", hidden: true, onclick: () => {
       if (this.paused) this.#setPaused(false);
@@ -118,6 +124,7 @@ export class Live {
       h("header", { class: "view-head" },
         h("div", {}, h("h1", { id: "title-live" }, t("view.live")), this.follows),
         h("div", { class: "looks" },
+          this.searchField,
           h("a", { class: "button", href: "#/operate" }, icon("fit"), t("view.operate")),
           h("label", { class: "inline-label" }, h("span", { class: "visually-hidden" }, t("live.source")), this.sourceSelect), this.pause)),
       this.followed.element,
@@ -139,6 +146,7 @@ export class Live {
     if (result.model !== state.model?.name) return;
     this.#offerSource(result.source);
     if (this.source && result.source !== this.source) return;
+    if (!result.name.toLowerCase().includes(this.search.toLowerCase())) return;
     if (!this.results.has(result.id)) this.fresh += 1;
     this.results.set(result.id, result);
     if (this.results.size > 2 * MOST) {
@@ -176,6 +184,10 @@ export class Live {
   }
 
   #emptiness() {
+    if (this.search && !this.loading) {
+      put(this.empty, h("h2", {}, t("live.not_found", { text: this.search })));
+      return;
+    }
     put(this.empty, icon("drop", "big"),
       h("h2", {}, t(this.loading ? "app.loading" : "live.empty")),
       this.loading ? null : h("p", { class: "muted" }, t("live.empty_words")),

@@ -6,6 +6,7 @@ import { events } from "./events.js";
 import { fromInput, some } from "./files.js";
 import * as format from "./format.js";
 import { Histogram } from "./histogram.js";
+import { InputChoice } from "./input_choice.js";
 import { t } from "./language.js";
 import { announce, failed } from "./messages.js";
 import { Models } from "./models.js";
@@ -82,6 +83,8 @@ export class Train {
     this.presets = h("fieldset", { class: "choices" }, h("legend", {}, t("train.how")),
       preset("default", t("train.accurate"), t("train.accurate_note"), true),
       preset("reference", t("train.faster"), t("train.faster_note"), false));
+    this.presets.addEventListener("change", () => this.input.look());
+    this.input = new InputChoice(() => this.presets.querySelector("input:checked").value, () => this.#check());
     this.rate = h("select", { id: "train-rate", onchange: () => this.#check() },
       [20, 50, 100, 500, 1000].map((n, i) => h("option", { value: String(1 / n), selected: n === 100 }, t(i ? "train.rate_option" : "train.rate_first", { n }))));
     this.start = h("button", { class: "button primary", type: "submit" }, t("train.start"));
@@ -94,6 +97,7 @@ export class Train {
       h("div", { class: "labelled" }, h("p", { class: "label" }, t("train.good")), drop,
         h("div", { class: "train-chosen" }, this.total, this.clear), this.thumbs),
       this.presets,
+      this.input.element,
       h("div", { class: "labelled" }, h("label", { for: "train-rate" }, t("train.rate")), this.rate),
       h("div", { class: "train-start" }, this.checkImages, this.start, this.startNote),
       this.checked);
@@ -143,6 +147,7 @@ export class Train {
   }
 
   #check() {
+    if (!this.list) return; // it is being built
     const able = state.service?.can_train !== false;
     show(this.unable, !able);
     show(this.form, able);
@@ -161,13 +166,14 @@ export class Train {
     say(this.total, this.samples.checked ? t("train.samples_chosen") : n ? t("train.chosen", { n, size: format.bytes(size) }) : t("train.no_images"));
     show(this.clear, n > 0);
     this.#thumbnails();
+    this.input.images(this.files);
     const wrong = name === "" ? t("train.wrong_no_name")
       : badName ? t("train.wrong_name")
       : taken && !this.replacing.checked ? t("train.wrong_taken")
       : this.samples.checked ? null
       : n === 0 ? t("train.wrong_no_images")
       : n < 3 ? t("train.wrong_few")
-      : size > limit ? t("train.wrong_size", { size: format.bytes(size), limit: format.bytes(limit) }) : null;
+      : size > limit ? t("train.wrong_size", { size: format.bytes(size), limit: format.bytes(limit) }) : this.input.wrong;
     this.start.disabled = wrong !== null || this.sending;
     this.checkImages.disabled = n < 3 || size > limit || this.sending || this.checking === true;
     if (this.checkedFor !== this.#chosen()) put(this.checked);
@@ -223,10 +229,12 @@ export class Train {
         false_alarm_rate: this.rate.value,
         overwrite: this.replacing.checked || null,
         samples: this.samples.checked ? 60 : null,
+        ...this.input.parameters(),
       }, this.files);
       this.name.value = "";
       this.replacing.checked = false;
       this.samples.checked = false;
+      this.input.reset();
       this.#empty();
       this.#job(job);
       this.cards.get(job.id)?.element.scrollIntoView({ block: "nearest" });
