@@ -178,7 +178,7 @@ export class Operate {
       put(this.picture, part ? h("p", { class: "muted" }, t("card.not_kept")) : h("p", { class: "muted" }, t("operate.empty")));
       return;
     }
-    const image = h("img", { alt: t("viewer.heat_of", { name: part.name }), src: api.picture.overlay(part.id, 1024) });
+    const image = h("img", { alt: t("viewer.heat_of", { name: part.name }), src: api.picture.overlay(part.id, 1024, part.image_sha256) });
     image.addEventListener("error", () => { if (this.shown?.id === part.id) put(this.picture, h("p", { class: "muted" }, t("card.not_loaded"))); });
     // The picture before stays until this one is there, so that nothing flashes.
     image.decode().catch(() => {}).then(() => {
@@ -223,7 +223,7 @@ export class Operate {
       const corrected = correction(part, kind);
       const words = [part.name, t(`operate.${kind}`), corrected].filter(Boolean).join(", ");
       return h("li", {}, h("button", { type: "button", class: `operate-past ${kind}`, "aria-label": words, "aria-current": part.id === current?.id ? "true" : null, onclick: () => { this.pinned = part.id; this.#update(); } },
-        part.kept === false ? null : h("img", { src: api.picture.image(part.id, 160), alt: "", decoding: "async" }),
+        part.kept === false ? null : h("img", { src: api.picture.image(part.id, 160, part.image_sha256), alt: "", decoding: "async" }),
         h("span", { class: "operate-mark" }, icon(kind), corrected ? icon("corrected") : null)));
     }));
   }

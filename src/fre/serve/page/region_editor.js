@@ -71,7 +71,7 @@ export class RegionEditor {
     new ResizeObserver(() => this.#draw()).observe(this.stage);
     const field = (name) => h("input", { class: "field", id: `region-${name}`, type: "number", min: "0", step: "1", oninput: () => this.#typed() });
     this.fields = { x: field("x"), y: field("y"), width: field("width"), height: field("height") };
-    this.numbers = h("div", { class: "region-numbers" }, Object.entries(this.fields).map(([name, input]) =>
+    this.numbers = h("div", { class: "region-numbers", role: "group", "aria-label": t("input.region_rectangle") }, Object.entries(this.fields).map(([name, input]) =>
       h("div", { class: "labelled" }, h("label", { for: `region-${name}` }, t(`input.${name}`)), input)));
     this.more = h("button", { class: "button", type: "button", onclick: () => this.#addPoint() }, t("input.add_corner"));
     this.clear = h("button", { class: "button quiet", type: "button", onclick: () => { this.points = []; this.#changed(); } }, t("input.clear"));
