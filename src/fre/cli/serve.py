@@ -154,10 +154,6 @@ def serve(
     max_batch: int,
     max_queue: int,
     keep: int,
-    source: str | None,
-    source_model: str | None,
-    source_roots: tuple[Path, ...],
-    targets: tuple[str, ...],
     **settings: Any,
 ) -> None:
     """Serve models over HTTP, with a web page.
@@ -174,20 +170,10 @@ def serve(
         raise OptionError(
             f"--max-train-disk must be at least --max-train-upload, {max_train_upload}"
         )
-    from fre.line.frame import SourceOptions
     from fre.serve.server import serve as run
-    from fre.serve.settings import Limits, LineSettings, Settings
+    from fre.serve.settings import Limits, Settings
 
-    frames = SourceOptions(*(settings.pop(name) for name in SOURCE_FIELDS))
-    if source is None and (source_model or frames != SourceOptions()):
-        raise OptionError("--source-model, --every, --rate, --buffer and --trigger need a --source")
-    for root in source_roots:
-        if not root.is_dir():
-            raise OptionError(f"--source-root {root}: expected a folder")
-    if targets and source is None and not source_roots:
-        raise OptionError("--to needs a --source, or a --source-root from which the page takes one")
-    line = source and LineSettings(source, frames, targets, source_model)
-
+    _take_source(settings)
     limits = Limits(
         max_upload_bytes=max_upload * MIB,
         max_train_bytes=max_train_upload * MIB,
@@ -203,14 +189,29 @@ def serve(
             models=models,
             data=data or folder / ".fre-serve",
             limits=limits,
-            line=line or None,
-            targets=targets,
-            source_roots=source_roots,
             **settings,
         ),
         _say,
     )
     note("ended; all acknowledged results are kept")
+
+
+def _take_source(settings: dict[str, Any]) -> None:
+    """Turn the options of the source into ``line`` of `Settings`; refuse those without effect."""
+    from fre.line.frame import SourceOptions
+    from fre.serve.settings import LineSettings
+
+    frames = SourceOptions(*(settings.pop(name) for name in SOURCE_FIELDS))
+    source, model = settings.pop("source"), settings.pop("source_model")
+    targets, roots = settings["targets"], settings["source_roots"]
+    if source is None and (model or frames != SourceOptions()):
+        raise OptionError("--source-model, --every, --rate, --buffer and --trigger need a --source")
+    for root in roots:
+        if not root.is_dir():
+            raise OptionError(f"--source-root {root}: expected a folder")
+    if targets and source is None and not roots:
+        raise OptionError("--to needs a --source, or a --source-root from which the page takes one")
+    settings["line"] = source and LineSettings(source, frames, targets, model)
 
 
 def _check_extra() -> None:

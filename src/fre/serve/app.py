@@ -36,6 +36,7 @@ from fre.serve.routes.site import PAGE, SiteRoutes
 from fre.serve.routes.source import SourceRoutes
 from fre.serve.routes.versions import VersionRoutes
 from fre.serve.service import Service
+from fre.serve.shifts import ShiftBody
 from fre.version import __version__
 
 CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
@@ -221,7 +222,7 @@ def _model_routes(models: ModelRoutes, predict: PredictRoutes) -> Iterator[Route
     yield Route("GET", f"{path}/odd/{{digest}}/image", models.get_odd_image, picture, (404,))
     yield Route("GET", f"{path}/reviewed", models.get_reviewed, schemas.ReviewedBody, (404,))
     yield Route("GET", f"{path}/rate", models.get_rate, schemas.RateBody, (404,))
-    yield Route("GET", f"{path}/shift", models.get_shift, schemas.ShiftBody, (404,))
+    yield Route("GET", f"{path}/shift", models.get_shift, ShiftBody, (404,))
     yield Route("GET", f"{path}/drift", models.get_drift, schemas.DriftBody, (404,))
 
 

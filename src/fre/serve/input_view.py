@@ -32,7 +32,7 @@ MOST_SHOWN = 12
 
 @dataclass(frozen=True)
 class InputWishes:
-    """What a client asks of the input; ``None`` or empty leaves it to the images.
+    """Wishes of a client for the input; ``None`` or empty leaves it to the images.
 
     Attributes:
         size: height and width of the input, ``256`` or ``320x256``.

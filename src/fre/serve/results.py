@@ -296,36 +296,6 @@ class Results:
         (total,) = self.database.read().execute("SELECT COUNT(*) FROM results").fetchone()
         return int(total)
 
-    def shift(self, model: str, after: int) -> dict[str, Any]:
-        """Count the parts of a shift, without images uploaded on the page.
-
-        Args:
-            model: name of the model.
-            after: id of the last result before the shift.
-
-        Returns:
-            Counts, as `fre.serve.schemas.ShiftBody`.
-        """
-        where, values = Filters(model=model, after=after).where()
-        counts = {
-            "n": "1",
-            "n_anomalous": "anomalous",
-            "n_review": "decision IS 'review'",
-            "n_false_alarm": "anomalous AND verdict IS 'good'",
-            "n_missed": "NOT anomalous AND decision IS NOT 'review' AND verdict IS 'defect'",
-        }
-        columns = ", ".join(f"TOTAL({text}) AS {name}" for name, text in counts.items())
-        row = (
-            self.database.read()
-            .execute(
-                f"SELECT {columns}, (SELECT COALESCE(MAX(id), 0) FROM results) AS last "
-                f"FROM results WHERE {where} AND source != ?",
-                [*values, PAGE_SOURCE],
-            )
-            .fetchone()
-        )
-        return {"model": model, "after": after} | {name: int(row[name]) for name in row.keys()}  # noqa: SIM118
-
     def rate(
         self, model: str, source: str | None, *, end: float, seconds: int, buckets: int
     ) -> list[dict[str, Any]]:

@@ -392,24 +392,6 @@ class RateBody:
     buckets: list[Bucket]
 
 
-@dataclass
-class ShiftBody:
-    """Counts of a shift: all results after the id ``after``, without images uploaded on the page.
-
-    ``last`` is the highest id so far: the ``after`` of a shift that begins now. ``n_review`` counts
-    parts in the review band; ``n_false_alarm`` and ``n_missed`` count verdicts of reviewers.
-    """
-
-    model: str
-    after: int
-    last: int
-    n: int
-    n_anomalous: int
-    n_review: int
-    n_false_alarm: int
-    n_missed: int
-
-
 @dataclass(frozen=True)
 class DriftBody(Drift):
     """Result of the test whether recent parts still look like the good images."""

@@ -19,6 +19,7 @@ from fre.serve.results import PAGE_SOURCE
 from fre.serve.reviewed import reviewed_body
 from fre.serve.schemas import OddRequest, ThresholdRequest
 from fre.serve.service import Service
+from fre.serve.shifts import count_shift
 from fre.serve.thresholds import Change, OddChoice, ThresholdChoice
 
 
@@ -158,7 +159,8 @@ class ModelRoutes:
     ) -> Response:
         """Count the parts of a shift."""
         name = self.service.registry.get(model).name
-        return json_response(await asyncio.to_thread(self.service.results.shift, name, after))
+        counts = await asyncio.to_thread(count_shift, self.service.database, name, after)
+        return json_response(asdict(counts))
 
     async def get_drift(
         self,
