@@ -138,8 +138,7 @@ export class Live {
   }
 
   #follow() {
-    const watch = state.service?.watch;
-    say(this.follows, watch ? t("live.follows", { folder: watch.folder, model: watch.model }) : t("live.follows_posts"));
+    say(this.follows, t(state.service?.watch ? "live.follows" : "live.follows_posts"));
   }
 
   #arrive(result) {
