@@ -41,7 +41,8 @@ def used_in(code: str, groups: set[str]) -> tuple[set[str], set[str]]:
     keys = {
         key for key in re.findall(r'"([a-z_]+(?:\.\w+)+)"', code) if key.split(".")[0] in groups
     }
-    return keys, set(re.findall(r"\bt\(`([a-z_.]+\.(?:\w+_)?)\$\{", code))
+    begun = re.findall(r"`(([a-z_]+)\.(?:[\w.]*[._])?)\$\{", code)
+    return keys, {start for start, group in begun if group in groups}
 
 
 def test_every_key_of_the_source_has_a_message_and_every_message_is_used() -> None:

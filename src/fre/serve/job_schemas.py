@@ -98,6 +98,8 @@ class RunCalibration:
     pixel_threshold: float
     map_range: list[float]
     review_threshold: float | None = None
+    false_alarm_rate: float | None = None
+    attainable_false_alarm_rate: float | None = None
     expected_false_alarm_rate: float | None = None
     rate_of_others: float | None = None
     odd_share: float | None = None

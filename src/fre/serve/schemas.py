@@ -399,6 +399,8 @@ class DriftBody(Drift):
     model: str
     test: str
     significance: float
+    min_parts: int
+    min_calibration: int
 
 
 @dataclass

@@ -257,6 +257,8 @@ def run_calibration(model: Model) -> dict[str, Any]:
         "threshold": calibration.threshold,
         "review_threshold": calibration.review_threshold,
         "pixel_threshold": calibration.pixel_threshold,
+        "false_alarm_rate": calibration.false_alarm_rate,
+        "attainable_false_alarm_rate": calibration.attainable_rate,
         **rates(calibration),
         "map_range": list(calibration.map_range),
     }

@@ -17,6 +17,9 @@ const messages = await response.json();
 const plurals = new Intl.PluralRules(language);
 const numbers = new Intl.NumberFormat(locale);
 
+/** Whether there is a message of a key that the service made up, such as the name of a task. */
+export const has = (key) => key in messages;
+
 /**
  * The message of a key, with its `{name}` placeholders filled in.
  * Numbers are written as the reader's country does. A message with plural forms is chosen by `n`.

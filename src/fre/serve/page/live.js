@@ -243,10 +243,10 @@ export class Live {
     this.drift.dataset.state = drift.warning ? "warning" : drift.enough ? "fine" : "waiting";
     put(this.driftTitle, icon(drift.warning ? "anomalous" : "good"),
       t(drift.warning ? "live.drifted" : drift.enough ? "live.no_drift" : "live.too_few"));
-    say(this.driftText, drift.message ?? "");
+    say(this.driftText, this.source === "page" ? t("live.drift_page") : driftWords(drift));
     say(this.driftTest, drift.enough
-      ? t("live.drift_test", { test: drift.test, statistic: format.decimals(drift.statistic, 3), p: format.pValue(drift.p_value), n: drift.n, significance: drift.significance })
-      : drift.test);
+      ? t("live.drift_test", { method: t("live.drift_method"), statistic: format.decimals(drift.statistic, 3), p: format.pValue(drift.p_value), significance: drift.significance })
+      : t("live.drift_method"));
   }
 
   #draw() {
@@ -295,4 +295,10 @@ export class Live {
     this.chart.setAttribute("width", width);
     this.chart.setAttribute("aria-label", t("live.rate_summary", { span: t(`live.span.${this.span}`), rate: this.rateValue.textContent, note: this.rateNote.textContent }));
   }
+}
+
+/** The result of the test, and what to do. */
+function driftWords({ enough, direction, n, n_calibration: images, min_parts: parts, min_calibration: least }) {
+  if (!enough) return n < parts ? t("live.drift_parts", { n, least: parts }) : t("live.drift_images", { n: images, least });
+  return t(direction ? `live.drift_${direction}` : "live.drift_like", { n });
 }

@@ -8,6 +8,7 @@ import * as format from "./format.js";
 import { historyGrid } from "./judging.js";
 import { t } from "./language.js";
 import { failed } from "./messages.js";
+import { reviewedLines } from "./reviewed.js";
 import { state } from "./state.js";
 
 const MOST = 2000;
@@ -77,9 +78,9 @@ export class Review {
       return;
     }
     try {
-      const { lines } = await api.reviewed(name);
+      const counts = await api.reviewed(name);
       if (state.model?.name !== name) return;
-      put(this.reviewed, lines.map((line, place) => h("p", { class: place ? "small muted" : null }, format.sentence(line))));
+      put(this.reviewed, reviewedLines(counts).map((line, place) => h("p", { class: place ? "small muted" : null }, line)));
     } catch (error) {
       put(this.reviewed);
       failed(error);

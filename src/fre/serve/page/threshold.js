@@ -1,6 +1,7 @@
 // The threshold: by its value, by a false-alarm rate, and with a band of parts to review.
 
 import * as api from "./api.js";
+import { caveat } from "./caveat.js";
 import { h, put, say, show } from "./dom.js";
 import * as format from "./format.js";
 import { t } from "./language.js";
@@ -137,7 +138,7 @@ export class ThresholdPanel {
     this.undo.disabled = !this.dirty || this.saving;
     say(this.saveNote, this.dirty
       ? t("threshold.not_saved", { model: state.model.name, threshold: format.score(calibration.threshold) })
-      : calibration.caveat ? format.sentence(calibration.caveat) : t("threshold.decides", { model: state.model.name }));
+      : caveat(calibration, calibration.caveat) ?? t("threshold.decides", { model: state.model.name }));
   }
 
   /** Nothing that happens meanwhile writes over what somebody is typing. */

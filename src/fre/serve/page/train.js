@@ -1,6 +1,7 @@
 // A new model from good images, watched until it can be used.
 
 import * as api from "./api.js";
+import { caveat, taskName } from "./caveat.js";
 import { h, icon, put, say, show } from "./dom.js";
 import { events } from "./events.js";
 import { fromInput, some } from "./files.js";
@@ -300,7 +301,7 @@ export class Train {
       } else {
         card.bar.removeAttribute("value");
       }
-      say(card.task, progress ? t("job.task", { task: progress.task, done: progress.done, total: progress.total }) : t("job.turn"));
+      say(card.task, progress ? t("job.task", { task: taskName(progress.task), done: progress.done, total: progress.total }) : t("job.turn"));
     }
     if (card.drawn === job.state) return;
     card.drawn = job.state;
@@ -341,7 +342,7 @@ export class Train {
       leftOut.length ? h("p", { class: "small" }, t("job.left_out", { names: some(leftOut) })) : null,
       result.note ? h("p", { class: "caveat small" }, format.sentence(result.note)) : null,
       calibration ? chart.element : h("p", { class: "small muted" }, t("job.no_calibration")),
-      result.caveat ? h("p", { class: "caveat small" }, format.sentence(result.caveat)) : null,
+      result.caveat ? h("p", { class: "caveat small" }, caveat(calibration, result.caveat)) : null,
       result.near_duplicates ? h("p", { class: "caveat small" }, t("job.near_duplicates", { n: result.near_duplicates })) : null,
       skipped.length ? h("details", { class: "small" }, h("summary", {}, t("job.skipped", { n: skipped.length })),
         h("ul", {}, skipped.map(({ name, error }) => h("li", {}, `${name}: ${error}`)))) : null,

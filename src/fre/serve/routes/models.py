@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from fastapi import Body, Query, Response
 
-from fre.serve.drift import SIGNIFICANCE, TEST, drift
+from fre.serve.drift import MIN_CALIBRATION, MIN_RESULTS, SIGNIFICANCE, TEST, drift
 from fre.serve.odd import odd_body, picture_of
 from fre.serve.parameters import Caller, Digest, Model, ModelDigest, OneSource
 from fre.serve.responses import conflict, json_response
@@ -183,5 +183,12 @@ class ModelRoutes:
         if source == PAGE_SOURCE:
             found = replace(found, message="Images uploaded on the page do not count.")
         return json_response(
-            {"model": entry.name, "test": TEST, "significance": SIGNIFICANCE, **asdict(found)}
+            {
+                "model": entry.name,
+                "test": TEST,
+                "significance": SIGNIFICANCE,
+                "min_parts": MIN_RESULTS,
+                "min_calibration": MIN_CALIBRATION,
+                **asdict(found),
+            }
         )
