@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from fre import FRE
+from line_peers import Rtsp, needs_camera, needs_rtsp_server, write_video
 from page_tools import (
+    PATIENCE,
     SIZE,
     Opener,
     Service,
@@ -218,6 +220,12 @@ def test_a_source_is_started_and_stopped_on_the_page(
         write_plate(tmp_path / "new.png", 400 + seed).rename(service.watched / f"{seed}.png")
     expect(panel.locator("summary")).to_contain_text("running, 3 images scored")
     expect(page.locator("#view-live .card")).to_have_count(3)
+    page.get_by_label("File name").fill("1.PNG")
+    expect(page.locator("#view-live .card .name")).to_have_text(["1.png"])
+    page.get_by_label("File name").fill("100%")
+    expect(page.get_by_text("No result has “100%” in its file name")).to_be_visible()
+    page.get_by_label("File name").fill("")
+    expect(page.locator("#view-live .card")).to_have_count(3)
     accessible(page, "source that runs")
     shoot(page, "source-running-1280")
     phone = open_page(service, "plate", view="live", width=390, height=844, locale="de-DE")
@@ -250,6 +258,38 @@ def test_a_video_that_can_not_be_read_is_said(
     expect(panel.locator(".caveat")).to_contain_text("bad.mp4")
     page.get_by_role("link", name="Operator screen").click()
     expect(page.get_by_role("alert")).to_contain_text("No images from")
+
+
+@needs_camera
+@needs_rtsp_server
+def test_a_camera_that_goes_away_is_said_to_the_operator(
+    model: Path, tmp_path: Path, open_page: Opener, shoot: Shoot
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "plate.onnx").write_bytes(model.read_bytes())
+    video = write_video(tmp_path / "part.mp4", 500)
+    with Rtsp(video) as stream, serve(tmp_path) as service:
+        page = open_page(service, "plate", view="live")
+        panel = page.locator(".source-panel")
+        panel.locator("summary").click()
+        panel.get_by_label("Kind").select_option("stream")
+        panel.get_by_label("Address").fill(stream.url.replace("rtsp://", "rtsp://user:secret@"))
+        panel.get_by_label("Most frames per second").fill("2")
+        panel.get_by_role("button", name="Start").click()
+        expect(panel.locator("summary")).to_contain_text(f"{stream.url}: running", timeout=PATIENCE)
+        assert "secret" not in page.content()
+        page.get_by_role("link", name="Operator screen").click()
+        expect(page.locator(".operate-strip li")).to_have_count(10, timeout=PATIENCE)
+        expect(page.get_by_role("alert")).to_be_hidden()
+        stream.stop()
+        alert = page.get_by_role("alert")
+        expect(alert).to_contain_text(f"No images from {stream.url}", timeout=PATIENCE)
+        fits(page, "operate without images")
+        accessible(page, "operate without images")
+        shoot(page, "operate-away")
+        stream.start()
+        expect(alert).to_be_hidden(timeout=PATIENCE)
+        page.close()
 
 
 def test_a_model_is_deleted_once_its_name_was_read(

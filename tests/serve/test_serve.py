@@ -159,7 +159,8 @@ def test_a_model_is_downloaded_and_deleted(
         problem(delete("/v1/models/weave"), 404, "not_found")
         assert delete("/v1/models/b \u00e4").status_code == 204
         assert get("/v1/models").json() == {"models": [], "errors": []}
-        assert not list(models.glob("*.onnx"))
+        # Not even as a version.
+        assert not list(models.rglob("*.onnx"))
         assert get("/v1/results").json()["total"] == 2
         assert server.client.get("/readyz").status_code == 200
 

@@ -313,7 +313,7 @@ class ModelRegistry:
             self.refresh()
 
     def delete(self, name: str, *, sha256: str | None = None) -> None:
-        """Delete a model file; its results stay in the history.
+        """Delete a model file and its versions; its results stay in the history.
 
         Args:
             name: name of the model.
@@ -322,7 +322,7 @@ class ModelRegistry:
         Raises:
             Problem: no model has this name, the file has changed since ``sha256``, or the service
                 serves one file only.
-            OutputError: the file can't be deleted.
+            OutputError: a file can't be deleted.
         """
         if not self.is_folder:
             raise conflict(f"the service serves {self.source} only, and does not delete it")
@@ -331,6 +331,7 @@ class ModelRegistry:
             entry = self.get(name)
             if sha256 is not None and sha256 != entry.model.sha256:
                 raise conflict(f"the model {name} has changed since; look at it again")
+            self.versions.delete_all(name)
             try:
                 entry.path.unlink()
             except OSError as error:

@@ -151,6 +151,18 @@ class Versions:
         with self._lock:
             self._delete(self.file(name, version))
 
+    def delete_all(self, name: str) -> None:
+        """Delete all versions of a model.
+
+        Raises:
+            OutputError: a file can't be deleted.
+        """
+        with self._lock:
+            # Records first: a version without one does not count.
+            for suffix in (RECORD, FILE):
+                for file in self._files(name, suffix):
+                    self._delete(file)
+
     def _delete(self, file: Path) -> None:
         try:
             file.with_suffix(RECORD).unlink(missing_ok=True)

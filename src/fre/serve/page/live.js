@@ -190,8 +190,6 @@ export class Live {
     put(this.empty, icon("drop", "big"),
       h("h2", {}, t(this.loading ? "app.loading" : "live.empty")),
       this.loading ? null : h("p", { class: "muted" }, t("live.empty_words")),
-      this.loading ? null : h("pre", {}, `fre serve MODELS --watch FOLDER`),
-      this.loading || !state.model ? null : h("p", { class: "muted" }, t("live.empty_post")),
       this.loading || !state.model ? null : h("pre", {}, `curl --data-binary @frame.jpg -H 'Content-Type: image/jpeg' \\\n  '${location.origin}/v1/models/${state.model.name}/predict?source=camera-1'`));
   }
 

@@ -58,7 +58,7 @@ class ModelRoutes:
         )
 
     async def delete_model(self, model: Model, sha256: ModelDigest = None) -> Response:
-        """Delete a model file; its results stay in the history."""
+        """Delete a model file and its versions; its results stay in the history."""
         service = self.service
         service.registry.get(model)
         if service.source.judges(model):
