@@ -1,6 +1,7 @@
 // What an update would change, before it is made: the new images, the decision, reviewed results.
 
 import * as api from "./api.js";
+import { caveat, taskName } from "./caveat.js";
 import { h, icon, put, say, show } from "./dom.js";
 import { events } from "./events.js";
 import * as format from "./format.js";
@@ -89,7 +90,7 @@ export class TeachDialog {
       this.bar.max = progress?.total || 1;
       if (progress?.total) this.bar.value = progress.done;
       else this.bar.removeAttribute("value");
-      say(this.task, progress ? t("job.task", { task: progress.task, done: progress.done, total: progress.total }) : t("job.turn"));
+      say(this.task, progress ? t("job.task", { task: taskName(progress.task), done: progress.done, total: progress.total }) : t("job.turn"));
     } else if (job.state === "done") {
       this.preview = job.result.preview;
       this.#draw(job.result);
@@ -142,7 +143,7 @@ export class TeachDialog {
             row("teach.n_images", ({ n_images }) => format.count(n_images)),
             this.#tally(preview.reviewed))),
         result.note ? h("p", { class: "caveat small" }, format.sentence(result.note)) : null,
-        result.caveat ? h("p", { class: "caveat small" }, format.sentence(result.caveat)) : null),
+        result.caveat ? h("p", { class: "caveat small" }, caveat(result.calibration, result.caveat)) : null),
       this.#reviewed(preview.reviewed));
     this.title.focus();
     announce(this.title.textContent);

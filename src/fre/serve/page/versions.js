@@ -54,7 +54,7 @@ export class VersionsPanel {
   #item(version) {
     const when = format.time(version.at);
     const button = (text, label, run) => h("button", {
-      class: "button quiet for-engineers", type: "button", "aria-label": label,
+      class: "button quiet", type: "button", "aria-label": label,
       onclick: async (event) => {
         const { currentTarget } = event;
         currentTarget.disabled = true;
@@ -68,7 +68,7 @@ export class VersionsPanel {
       h("p", { class: "small muted" }, [t("versions.facts", { n: version.n_images, threshold: format.score(version.threshold) }), who].filter(Boolean).join(" ")),
       h("div", { class: "buttons" },
         version.current ? h("span", { class: "badge" }, t("versions.current")) : button(t("versions.restore"), t("versions.restore_of", { time: when }), () => restore(this.name, version.id)),
-        h("a", { class: "button quiet for-engineers", download: "", href: api.versionFile(this.name, version.id), "aria-label": t("versions.download_of", { time: when }) }, t("versions.download")),
+        h("a", { class: "button quiet", download: "", href: api.versionFile(this.name, version.id), "aria-label": t("versions.download_of", { time: when }) }, t("versions.download")),
         version.current ? null : button(t("versions.delete"), t("versions.delete_of", { time: when }), () => this.#delete(version, when))));
   }
 
