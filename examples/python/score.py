@@ -4,9 +4,12 @@ python score.py part.onnx IMAGE...
 """
 
 import json
+import os
 import sys
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import, which reads it
 import onnxruntime
 from PIL import Image, ImageOps
 

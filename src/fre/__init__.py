@@ -26,6 +26,7 @@ Every public name is loaded when it is first used: ``import fre`` itself imports
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from fre.version import __version__
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from fre.scoring.regions import Region
     from fre.training.config import Autoencoder, Method
     from fre.training.merge import merge_models
+
+# ONNX Runtime reads it when it is imported. It would otherwise write an identifier of the device to
+# the user's cache, and send figures of use to its makers: nothing leaves a machine through fre.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "FRE",

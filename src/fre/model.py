@@ -49,7 +49,8 @@ class Model(Predictor):
         chart = Chart.of(good_histogram(caption, scores, self.threshold))
         shown = self.document.provenance.thumbnail
         part = "" if shown is None else jpeg_picture(shown, "a training image")
-        return f"<div><strong>fre model</strong></div>{part}{table(self._facts())}{chart._repr_html_()}"
+        head = f"<div><strong>fre model</strong></div>{part}{table(self._facts())}"
+        return head + chart._repr_html_()
 
     def update(
         self,

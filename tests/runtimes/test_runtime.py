@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,24 @@ from conftest import shared
 from fre import FRE, load
 from fre.errors import MissingDependencyError
 from fre.images.decode import find_images
+
+
+def test_onnx_runtime_reports_to_nobody(good_folder: Path, tmp_path: Path) -> None:
+    model = FRE(size=64).fit(good_folder).save(tmp_path / "m.onnx")
+    image = find_images(good_folder)[0]
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "FRE_CACHE")}
+    places = {"HOME": str(home), "USERPROFILE": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+    subprocess.run(
+        [sys.executable, "-m", "fre", "predict", str(model), str(image)],
+        env={**kept, **places},
+        check=True,
+        capture_output=True,
+    )
+    # Its client keeps an identifier of the device and a database of events.
+    written = {path.name for path in home.rglob("*")}
+    assert not {name for name in written if "onnxruntime" in name or name == "deviceid"}
 
 
 def test_openvino_is_named_where_it_is_missing(good_folder: Path) -> None:

@@ -115,6 +115,8 @@ def _join(ray: Any, address: str | None) -> None:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
         options["include_dashboard"] = False
+        # A cluster of our own reports no use to Ray's makers.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         _knock(address)
         with _silent():
