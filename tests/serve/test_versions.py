@@ -160,6 +160,7 @@ def test_a_file_that_somebody_overwrites_is_kept(models: Path, weave: Path) -> N
     assert fre.load(models / "weave.onnx").sha256 == first
 
 
+@pytest.mark.slow
 def test_a_damaged_or_removed_file_comes_back(models: Path, weave: Path) -> None:
     with LocalServer(models) as server:
         (version,) = versions(server)
