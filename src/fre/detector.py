@@ -468,6 +468,7 @@ class FRE:
             coarse=self._method.folds,
             seed=self.seed,
             groups=groups,
+            single=self._single(extractor),
         )
         held = HeldRows(features, extractor.layouts)
         fitted = [
@@ -579,6 +580,7 @@ class FRE:
             coarse=self._method.folds,
             seed=self.seed,
             groups=labels,
+            single=self._single(extractor),
         )
         fitted = fit_detector(rows, plan, folds, extractor.inspected, progress)
         read = time.perf_counter()
@@ -597,6 +599,10 @@ class FRE:
         limits = AppearanceLimits.of([np.array(image.appearance) for image in images])
         model = self._model(extractor, plan, [fitted], settings, origin, limits, threads)
         return model, read
+
+    def _single(self, extractor: FeatureExtractor) -> bool:
+        """Return whether each image makes one row of features: no tiles, no augmented copies."""
+        return extractor.geometry.tiling is None and self._augmentation() is None
 
     def _refitting(self, plan: DetectorPlan, settings: Configuration) -> dict[str, Any]:
         """Return the flat parameters that fit the same again, as plain JSON values."""

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
@@ -32,6 +33,11 @@ def on_all_cores(tasks: Iterable[Callable[[], T]]) -> list[T]:
         ThreadPoolExecutor(available_cores(), thread_name_prefix="fre-fit") as pool,
     ):
         return list(pool.map(lambda task: task(), tasks))
+
+
+def on_slices(work: Callable[[slice], None], length: int, step: int) -> None:
+    """Call ``work`` with slices of ``step`` of so many items, several at a time: `on_all_cores`."""
+    on_all_cores(partial(work, slice(start, start + step)) for start in range(0, length, step))
 
 
 class Forgetful(Protocol):

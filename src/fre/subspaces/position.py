@@ -7,7 +7,7 @@ means and scatter matrices are exact sufficient statistics: they add up, in fixe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
@@ -16,15 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import OptionError
-from fre.parallel import on_all_cores
+from fre.parallel import on_all_cores, on_slices
 from fre.subspaces.arrays import take
+from fre.subspaces.position_left_out import LeftOut
 from fre.subspaces.protocols import FitOptions, Scope
 from fre.types import FloatArray
 
 Float64: TypeAlias = NDArray[np.float64]
 
-BLOCK_BYTES = 16 * 2**20
-"""Working memory for float64 copies of parts of the features, on each core."""
+BLOCK_BYTES = 2**19
+"""Working memory for copies of features, on each core: it stays in the core's cache."""
+
+LEAST_POSITIONS = 16
+"""Positions that are taken at a time: so many float32 lie in one line of a cache."""
+
+MOST_BYTES = 16 * 2**20
+"""Working memory that is not exceeded for their sake."""
 
 EIGH_BYTES = 2**20
 """Covariances that are decomposed in one call: small parts keep all cores busy to the end."""
@@ -102,7 +109,7 @@ class PositionSubspace:
             outside = centred @ self.complement[part].astype(np.float32)
             energies[:, part] = np.square(outside).sum(axis=2).T
 
-        _in_parts(work, positions, BLOCK_BYTES // (4 * n * self.channels))
+        on_slices(work, positions, _width(4 * n * self.channels))
         return energies
 
 
@@ -143,7 +150,7 @@ class PositionStatistics:
             centred = vectors[:, :, part].transpose(2, 0, 1) - mean[part, None, :]
             np.matmul(centred.transpose(0, 2, 1), centred, out=scatter[part])
 
-        _in_parts(work, positions, BLOCK_BYTES // (8 * n * channels))
+        on_slices(work, positions, _width(8 * n * channels))
         return cls(n, grid, mean, scatter)
 
     def update(self, X: FloatArray) -> PositionStatistics:
@@ -173,7 +180,7 @@ class PositionStatistics:
             scatter[part] += weighted[part, :, None] * weighted[part, None, :]
 
         positions, channels = self.mean.shape
-        _in_parts(work, positions, BLOCK_BYTES // (8 * channels**2))
+        on_slices(work, positions, _width(8 * channels**2))
         return PositionStatistics(n, self.grid, self.mean + gap * (block.n / n), scatter)
 
     def merge(self, *others: PositionStatistics) -> PositionStatistics:
@@ -202,7 +209,7 @@ class PositionStatistics:
                 scatter[part] += one.scatter[part]
 
         positions, channels = self.mean.shape
-        _in_parts(work, positions, BLOCK_BYTES // (8 * channels**2))
+        on_slices(work, positions, _width(8 * channels**2))
         return PositionStatistics(n, self.grid, mean, scatter)
 
     def mean_squared_residuals(
@@ -231,22 +238,46 @@ class PositionStatistics:
         Args:
             options: variance and prior; a rank and its limit have no effect.
         """
-        variance, prior = options.variance, options.prior
+        energies, ranks, columns, _ = self._decomposed(options, keep=False)
+        return self._subspace(energies, ranks, columns)
+
+    def fit_left_out(self, options: FitOptions = DEFAULTS) -> tuple[PositionSubspace, LeftOut]:
+        """Return `fit`, and the subspaces of all images but one, from the same decompositions."""
+        energies, ranks, columns, vectors = self._decomposed(options, keep=True)
+        # Number of locations around each, itself included, that its covariance is blended with.
+        height, width = (
+            np.minimum(np.arange(length) + 2, length) - np.maximum(np.arange(length) - 1, 0)
+            for length in self.grid
+        )
+        share = options.prior / self.n / np.ravel(np.outer(height, width))
+        weights = (1 + share) / (self.n + options.prior) * (self.n / (self.n - 1))
+        left_out = LeftOut.of(self.n, self.mean, energies, np.concatenate(vectors), ranks, weights)
+        return self._subspace(energies, ranks, columns), left_out
+
+    def _decomposed(
+        self, options: FitOptions, *, keep: bool
+    ) -> tuple[Float64, NDArray[np.intp], list[NDArray[np.float16]], list[FloatArray]]:
+        """Return `_fit_part` of all locations; complements and vectors are of parts of them."""
         height, width = self.grid
-        channels = self.mean.shape[1]
-        step = max(1, EIGH_BYTES // (8 * channels**2))
+        step = max(1, EIGH_BYTES // (8 * self.mean.shape[1] ** 2))
         parts = [
             (row, slice(start, min(start + step, width)))
             for row in range(height)
             for start in range(0, width, step)
         ]
-        found = on_all_cores(partial(self._fit_part, *part, variance, prior) for part in parts)
-        energies, ranks = (np.concatenate(column) for column in list(zip(*found, strict=True))[:2])
+        found = on_all_cores(partial(self._fit_part, *part, options, keep) for part in parts)
+        energies, ranks, columns, vectors = zip(*found, strict=True)
+        return np.concatenate(energies), np.concatenate(ranks), [*columns], [*vectors]
+
+    def _subspace(
+        self, energies: Float64, ranks: NDArray[np.intp], found: list[NDArray[np.float16]]
+    ) -> PositionSubspace:
         # At least one column, if only of zeros: not every runtime takes an empty matrix.
+        channels = energies.shape[1]
         most = max(1, channels - int(ranks.min()))
         complement = np.zeros((len(ranks), channels, most), np.float16)
         start = 0
-        for _, _, columns in found:
+        for columns in found:
             complement[start : start + len(columns), :, : columns.shape[2]] = columns
             start += len(columns)
         total = float(energies.sum())
@@ -255,27 +286,30 @@ class PositionStatistics:
         return PositionSubspace(self.n, self.grid, self.mean, complement, ranks, share)
 
     def _fit_part(
-        self, row: int, columns: slice, variance: float, prior: float
-    ) -> tuple[Float64, NDArray[np.intp], NDArray[np.float16]]:
-        """Return eigenvalues, ranks and complements of some neighbours in a row.
+        self, row: int, columns: slice, options: FitOptions, keep: bool
+    ) -> tuple[Float64, NDArray[np.intp], NDArray[np.float16], FloatArray]:
+        """Decompose the covariances of some neighbours in a row.
 
         Returns:
-            Float64 (w, C), strongest first; (w,); and float16 (w, C, r), weakest first.
+            Eigenvalues, float64 (w, C), strongest first; ranks, (w,); complements, float16
+            (w, C, r), weakest first; and, if ``keep``, eigenvectors, float32 (w, C, C), strongest
+            first.
         """
         first = row * self.grid[1]
         mean = self.mean[first + columns.start : first + columns.stop]
-        energies, vectors = np.linalg.eigh(self._blended(row, columns, prior))
+        energies, vectors = np.linalg.eigh(self._blended(row, columns, options.prior))
         energies = np.maximum(energies[:, ::-1], 0)
         channels = energies.shape[1]
         tolerance = energies[:, :1] * channels * 4 * np.finfo(np.float64).eps
         tolerance = tolerance + np.square(mean).sum(axis=1)[:, None] * 1e-28
         available = np.count_nonzero(energies > tolerance, axis=1)
-        short = np.cumsum(energies, axis=1) < variance * energies.sum(axis=1)[:, None]
+        short = np.cumsum(energies, axis=1) < options.variance * energies.sum(axis=1)[:, None]
         ranks = np.minimum(np.count_nonzero(short, axis=1) + 1, available)
         most = channels - int(ranks.min())
         outside = np.arange(most) < channels - ranks[:, None]
         complement = np.where(outside[:, None, :], vectors[:, :, :most], 0.0)
-        return energies, ranks, complement.astype(np.float16)
+        kept = vectors[:, :, ::-1] if keep else vectors[:0]
+        return energies, ranks, complement.astype(np.float16), kept.astype(np.float32)
 
     def _blended(self, row: int, columns: slice, prior: float) -> Float64:
         """Return covariances of neighbours in a row, blended with those around them: (w, C, C)."""
@@ -328,7 +362,6 @@ class PositionStatistics:
         return cls(int(take(arrays, "n", (), what)), (height, width), mean, scatter)
 
 
-def _in_parts(work: Callable[[slice], None], positions: int, width: int) -> None:
-    """Call ``work`` with slices of at most ``width`` positions, several at a time."""
-    step = max(1, width)
-    on_all_cores(partial(work, slice(start, start + step)) for start in range(0, positions, step))
+def _width(each: int) -> int:
+    """Return how many positions of so many bytes each are best worked on at a time."""
+    return max(1, BLOCK_BYTES // each, min(LEAST_POSITIONS, MOST_BYTES // each))

@@ -8,8 +8,9 @@ or before an interruption, add up to the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class FoldStatistics:
         layouts: layouts of the added features: without pooling, or pooled as the parts are.
         folds: number of folds.
         coarse: number of folds of parts with statistics of a fixed size; ``folds``, if ``None``.
+        single: names of parts whose images are left out one by one; they need no folds.
         capacity: directions that image-wide statistics keep.
 
     Attributes:
@@ -46,11 +48,13 @@ class FoldStatistics:
         folds: int,
         capacity: int,
         coarse: int | None = None,
+        single: Collection[str] = (),
     ) -> None:
         self.parts = tuple(parts)
         self.layouts = tuple(layouts)
         self.capacity = capacity
         self.coarse = folds if coarse is None else coarse
+        self.single = frozenset(single)
         self.rows = np.zeros(folds, np.intp)
         self._folds = [
             [self._accumulator(part) for _ in range(self.folds_of(part))] for part in self.parts
@@ -58,6 +62,8 @@ class FoldStatistics:
 
     def folds_of(self, part: Part) -> int:
         """Return the number of a part's folds; fold k is in the one of number k modulo it."""
+        if part.name in self.single:
+            return 1
         return self.coarse if part.fixed_size else len(self.rows)
 
     def _accumulator(self, part: Part, **restored: Any) -> Accumulator[Any]:
@@ -72,6 +78,7 @@ class FoldStatistics:
             folds=len(self.rows),
             capacity=self.capacity,
             coarse=self.coarse,
+            single=self.single,
         )
 
     def add(self, X: FloatArray, fold: NDArray[np.intp]) -> None:
@@ -178,7 +185,8 @@ class FoldStatistics:
         fewer folds are fitted once for each of theirs.
 
         Args:
-            own: the subspace of all features, for each part.
+            own: the subspace of all features, for each part; of the parts in ``single``, those of
+                all features but one.
             options: options of the fit; a fixed rank is cut to what all but a fold allow.
 
         Raises:
@@ -187,8 +195,11 @@ class FoldStatistics:
         lenient = replace(options, exact_rank=False)
         present = np.flatnonzero(self.rows)
         order = present[np.lexsort((present, present % self.coarse))]
-        apart = []
+        apart: list[Iterator[tuple[int, Subspace] | None]] = []
         for part, by_fold in zip(self.parts, self.statistics(), strict=True):
+            if part.name in self.single:
+                apart.append(repeat(None))
+                continue
             own_folds = [int(fold) % self.folds_of(part) for fold in order]
             distinct = list(dict.fromkeys(own_folds))
             others = leave_one_out([by_fold[number] for number in distinct])
@@ -219,15 +230,16 @@ class HeldOutSubspaces:
     Attributes:
         parts: parts of the detector.
         layouts: layouts of the features that are given, as for `FoldStatistics`.
-        own: the subspace of all images, for each part.
-        others: for each part the subspace of all folds but one, and its number of features.
+        own: the subspace of all images, for each part; or the subspaces of all images but one.
+        others: for each part the subspace of all folds but one, and its number of features; or
+            ``None``, if ``own`` leaves each image out.
         total: number of features of all images.
     """
 
     parts: tuple[Part, ...]
     layouts: tuple[FeatureLayout, ...]
     own: list[Subspace]
-    others: list[tuple[int, Subspace]]
+    others: list[tuple[int, Subspace] | None]
     total: int
 
     def residuals(self, X: FloatArray) -> list[FloatArray]:
@@ -240,10 +252,12 @@ class HeldOutSubspaces:
             float32 (b, P) for each part.
         """
         found = []
-        for part, own, (n, others) in zip(self.parts, self.own, self.others, strict=True):
+        for part, own, others in zip(self.parts, self.own, self.others, strict=True):
             features, channels = part.features(X, self.layouts), part.layout.channels
-            apart, seen = (
-                subspace.squared_residuals(features, channels) for subspace in (others, own)
-            )
-            found.append(extrapolate(apart, seen, fitted_on=n, of=self.total))
+            residuals = own.squared_residuals(features, channels)
+            if others is not None:
+                n, subspace = others
+                apart = subspace.squared_residuals(features, channels)
+                residuals = extrapolate(apart, residuals, fitted_on=n, of=self.total)
+            found.append(residuals)
         return found

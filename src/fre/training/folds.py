@@ -13,6 +13,7 @@ from fre.images.decode import ImageSource
 from fre.images.loading import source_digest
 from fre.parallel import available_cores
 from fre.subspaces.cross_fit import cheap_folds, folds_of, make_folds
+from fre.subspaces.protocols import FitOptions
 from fre.training.fitted import LEAST_IMAGES
 from fre.training.parts import Part
 
@@ -30,20 +31,30 @@ class Folds:
     Attributes:
         of_image: (n,), number of each image's fold, from 0.
         coarse: number of folds of parts with a subspace per position or patch.
+        single: whether each image has one row, and shows another part than all others: it may be
+            left out by itself.
     """
 
     of_image: NDArray[np.intp]
     coarse: int
+    single: bool = False
 
     @classmethod
-    def of(cls, folds: Sequence[NDArray[np.intp]], at_most: int | None = None) -> Folds:
+    def of(
+        cls, folds: Sequence[NDArray[np.intp]], at_most: int | None = None, *, single: bool = False
+    ) -> Folds:
         """Return folds given as lists of images, at most so many for costly parts."""
-        return cls(folds_of(sum(map(len, folds)), folds), min(at_most or len(folds), len(folds)))
+        of_image = folds_of(sum(map(len, folds)), folds)
+        return cls(of_image, min(at_most or len(folds), len(folds)), single)
 
     @property
     def count(self) -> int:
         """The number of folds."""
         return int(self.of_image.max(initial=0)) + 1
+
+    def leaves_one_out(self, part: Part, options: FitOptions) -> bool:
+        """Return whether each image is left out by itself, at no more than the cost of one fit."""
+        return self.single and part.leaves_one_out(len(self.of_image), options)
 
     def rows(self, image: NDArray[np.intp], part: Part) -> list[NDArray[np.intp]]:
         """Return the rows of each fold of a part.
@@ -65,6 +76,7 @@ def deal_folds(
     coarse: int,
     seed: int,
     groups: Sequence[str] | None = None,
+    single: bool = False,
 ) -> Folds:
     """Deal images into folds by their keys, whatever their order.
 
@@ -75,6 +87,7 @@ def deal_folds(
         seed: random seed of the deal.
         groups: (n,), label of each image; the images of one group share a fold. ``None``: if many
             images are copies, those of one image share a fold.
+        single: whether each image has one row.
 
     Raises:
         OptionError: all images are of one group.
@@ -82,9 +95,11 @@ def deal_folds(
     order = np.argsort(np.array(keys), kind="stable")
     labels = None if groups is None else [groups[row] for row in order]
     folds = make_folds(len(order), folds=count, seed=seed, groups=labels)
+    dealt = folds
     if labels is None:
         folds = _with_copies([keys[row] for row in order], folds, seed)
-    return Folds.of([order[fold] for fold in folds], coarse)
+    single = single and labels is None and folds is dealt
+    return Folds.of([order[fold] for fold in folds], coarse, single=single)
 
 
 def deal_streamed(
@@ -94,6 +109,7 @@ def deal_streamed(
     coarse: int,
     seed: int,
     groups: Sequence[str] | None = None,
+    single: bool = False,
 ) -> Folds:
     """Deal images into folds before any of them is decoded.
 
@@ -107,13 +123,15 @@ def deal_streamed(
         coarse: number of folds of parts whose fits cost more.
         seed: random seed of the deal.
         groups: (n,), label of each image, as for `deal_folds`.
+        single: whether each image has one row.
 
     Raises:
         OptionError: all images are of one group.
     """
     n = len(sources)
     if not few:
-        return Folds.of(make_folds(n, folds=coarse, seed=seed, groups=groups))
+        folds = make_folds(n, folds=coarse, seed=seed, groups=groups)
+        return Folds.of(folds, single=single and groups is None)
     with ThreadPoolExecutor(available_cores(), "fre-digests") as threads:
         keys = [*threads.map(source_digest, sources)]
     # A file that can't be read is in no fold's statistics.
@@ -127,10 +145,11 @@ def deal_streamed(
         coarse=coarse,
         seed=seed,
         groups=None if groups is None else [groups[row] for row in read],
+        single=single,
     )
     of_image = np.zeros(n, np.intp)
     of_image[read] = dealt.of_image
-    return Folds(of_image, dealt.coarse)
+    return Folds(of_image, dealt.coarse, dealt.single)
 
 
 def _with_copies(

@@ -12,6 +12,7 @@ from fre.parallel import on_all_cores
 from fre.subspaces.autoencoder import cross_fit_autoencoder
 from fre.subspaces.cross_fit import CrossFit, cross_fit
 from fre.subspaces.image import fit_image_wide
+from fre.subspaces.position import PositionStatistics
 from fre.training.fitted import FittedDetector, FittedPart
 from fre.training.folds import Folds
 from fre.training.parts import Part
@@ -77,6 +78,10 @@ class HeldRows:
             coarse = Folds(folds.of_image % folds.coarse, folds.coarse)
             rows = coarse.rows(self.features.images_of_rows, part)
             return cross_fit_autoencoder(X, channels, rows, plan.autoencoder, progress)
+        if folds.leaves_one_out(part, options):
+            statistics = PositionStatistics.of(X, part.layout.pooled)
+            subspace, left_out = statistics.fit_left_out(options)
+            return CrossFit(subspace, left_out.squared_residuals(X), statistics)
         rows = folds.rows(self.features.images_of_rows, part)
         if part.scope == "image":
             return fit_image_wide(X, channels, rows, options, plan.capacity)

@@ -12,7 +12,8 @@ from fre.features.layout import FeatureLayout, pool_features
 from fre.subspaces.image_statistics import ImageStatistics, block_rows
 from fre.subspaces.patch import PatchStatistics
 from fre.subspaces.position import PositionStatistics
-from fre.subspaces.protocols import Scope, Statistics
+from fre.subspaces.position_left_out import leaves_one_out
+from fre.subspaces.protocols import FitOptions, Scope, Statistics
 from fre.types import FloatArray, MaskArray
 
 BLOCK_ROWS = 128
@@ -50,6 +51,10 @@ class Part:
     def fixed_size(self) -> bool:
         """Whether its statistics take the same memory for any number of images."""
         return KINDS[self.scope].fixed_size
+
+    def leaves_one_out(self, n: int, options: FitOptions) -> bool:
+        """Return whether n images, of one row each, are left out one by one."""
+        return self.scope == "position" and leaves_one_out(n, self.layout.channels, options)
 
     def features(self, X: FloatArray, layouts: Sequence[FeatureLayout]) -> FloatArray:
         """Return the part's features: float32 (n, D_part), contiguous.

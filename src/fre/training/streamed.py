@@ -26,6 +26,8 @@ from fre.images.augmentation import Augmentation
 from fre.images.decode import ImageSource
 from fre.inference.training_images import TrainingImages
 from fre.subspaces.cross_fit import merged
+from fre.subspaces.position import PositionStatistics
+from fre.subspaces.protocols import Subspace
 from fre.training.checkpoint import CHECKPOINT_SECONDS, FirstPass, identity_of
 from fre.training.fitted import FittedDetector, FittedPart, check_enough
 from fre.training.fold_statistics import FoldStatistics, HeldOutSubspaces
@@ -179,19 +181,27 @@ class StreamedRows:
             folds=folds.count,
             coarse=folds.coarse,
             capacity=plan.capacity,
+            single=[part.name for part in parts if folds.leaves_one_out(part, plan.fit)],
         )
         statistics, self.images, self.skipped = self._passes.accumulate(job, nothing, progress)
         sha256 = [image.sha256 for image in self.images]
         check_enough(sha256, len(sources))
         totals = [merged([*by_fold.values()]) for by_fold in statistics.statistics()]
-        own = []
-        for done, total in enumerate(totals, start=1):
-            own.append(total.fit(plan.fit))
+        own: list[Subspace] = []
+        left_out: list[Subspace] = []
+        for done, (part, total) in enumerate(zip(parts, totals, strict=True), start=1):
+            if part.name in statistics.single:
+                assert isinstance(total, PositionStatistics)
+                subspaces: tuple[Subspace, Subspace] = total.fit_left_out(plan.fit)
+            else:
+                subspaces = (total.fit(plan.fit),) * 2
+            own.append(subspaces[0])
+            left_out.append(subspaces[1])
             if progress:
                 progress("Fitting", done, len(totals))
         found = self._passes.hold_out(
             job,
-            statistics.held_out(own, plan.fit),
+            statistics.held_out(left_out, plan.fit),
             calibration_images(self.images, self._extractor),
             progress,
         ).in_order()
