@@ -110,12 +110,23 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def isolated(script: Path, task: dict[str, Any], *, name: str) -> dict[str, Any]:
+def isolated(
+    script: Path, task: dict[str, Any], *, name: str, source: Path | None = None
+) -> dict[str, Any]:
     """Run ``script`` on a task in a process of its own and read its result.
+
+    Args:
+        script: calls `child`.
+        task: plain JSON values.
+        name: what is measured, for errors.
+        source: folder of packages that take precedence over the installed ones.
 
     Raises:
         MeasurementError: the process failed; the message has the end of what it printed.
     """
+    search_path = _absolute(os.environ.get("PYTHONPATH", ""))
+    if source is not None:
+        search_path = os.pathsep.join([str(source.resolve()), search_path])
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         question, answer, log = place / "task.json", place / "result.json", place / "log.txt"
@@ -126,7 +137,7 @@ def isolated(script: Path, task: dict[str, Any], *, name: str) -> dict[str, Any]
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=place,
-                env=os.environ | {"PYTHONPATH": _absolute(os.environ.get("PYTHONPATH", ""))},
+                env=os.environ | {"PYTHONPATH": search_path},
                 check=False,
             )
         if done.returncode or not answer.exists():

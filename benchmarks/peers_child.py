@@ -81,7 +81,7 @@ def fre_estimator(task: Task) -> Any:
             "backbone": task["backbone"],
             "preset": task["system"]["preset"],
             "weights": task["weights"],
-            "size": tuple(task["size"]),
+            "size": None if task["size"] is None else tuple(task["size"]),
             **task.get("parameters", {}),
         }
     )
@@ -95,11 +95,12 @@ def fre_train(task: Task) -> Figures:
         from fre import FRE
 
     imported = seconds_of(imports)
-    began = time.perf_counter()
+    began, processor = time.perf_counter(), time.process_time()
     estimator = fre_estimator(task)
     estimator.fit(paths(task), threads=task.get("threads", 0)).save(task["model"])
     return {
         "train_seconds": time.perf_counter() - began,
+        "train_processor_seconds": time.process_time() - processor,
         "train_peak_bytes": peak_bytes(),
         "train_import_seconds": imported,
         "model_bytes": Path(task["model"]).stat().st_size,

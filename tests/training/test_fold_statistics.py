@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from fre.errors import OptionError
 from fre.features.layout import FeatureLayout
+from fre.subspaces.cross_fit import merged
 from fre.subspaces.image_statistics import ImageStatistics
+from fre.subspaces.position import PositionStatistics
+from fre.subspaces.protocols import FitOptions
 from fre.training.fold_statistics import FoldStatistics
 from fre.training.parts import Part
 
@@ -30,6 +33,24 @@ def filled(X: np.ndarray, fold: np.ndarray) -> FoldStatistics:
     found = empty()
     found.add(X, fold)
     return found
+
+
+def test_parts_that_leave_images_out_one_by_one_need_no_folds() -> None:
+    X = np.random.default_rng(0).normal(size=(30, D)).astype(np.float32)
+    part = PARTS[0]
+    found = FoldStatistics(PARTS, LAYOUTS, folds=3, capacity=64, single=[part.name])
+    found.add(X, np.arange(30) % 3)
+    assert [found.folds_of(one) for one in PARTS] == [1, 3, 3]
+    assert [found.empty().folds_of(one) for one in PARTS] == [1, 3, 3]
+    whole = PositionStatistics.of(part.features(X, LAYOUTS), part.layout.pooled)
+    _, left_out = whole.fit_left_out()
+    own = [left_out, *(merged([*one.values()]).fit() for one in found.statistics()[1:])]
+    for fold, subspaces in found.held_out(own, FitOptions()):
+        rows = X[fold::3]
+        residuals = subspaces.residuals(rows)
+        expected = left_out.squared_residuals(part.features(rows, LAYOUTS))
+        np.testing.assert_array_equal(residuals[0], expected)
+        assert [others is None for others in subspaces.others] == [True, False, False]
 
 
 def scatter(kept: ImageStatistics) -> np.ndarray:

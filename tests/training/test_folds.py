@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fre.errors import OptionError
 from fre.features.layout import FeatureLayout
 from fre.subspaces.cross_fit import make_folds
+from fre.subspaces.protocols import FitOptions
 from fre.training.folds import Folds, deal_folds, deal_streamed
 from fre.training.parts import Part
 
@@ -65,6 +66,27 @@ def test_files_have_the_folds_of_their_digests(tmp_path: Path) -> None:
     assert streamed.coarse == held.coarse == 5
     many = deal_streamed(paths, few=False, coarse=5, seed=3)
     assert many.count == many.coarse == 5
+
+
+def test_images_are_left_out_one_by_one_unless_others_show_their_part() -> None:
+    keys = [hashlib.sha256(bytes([i])).hexdigest() for i in range(30)]
+    few = Part(FeatureLayout("a", 20, (2, 2), 1), "position")
+    many = Part(FeatureLayout("a", 21, (2, 2), 1), "position")
+    patch = Part(few.layout, "patch")
+
+    def one_by_one(names: list[str], groups: list[str] | None = None, **given: bool) -> list[bool]:
+        folds = deal_folds(names, count=20, coarse=5, seed=3, groups=groups, **given)
+        return [folds.leaves_one_out(part, FitOptions()) for part in (few, many, patch)]
+
+    assert one_by_one(keys, single=True) == [True, False, False]
+    assert one_by_one(keys) == [False] * 3
+    assert one_by_one(keys, [str(i // 2) for i in range(30)], single=True) == [False] * 3
+    assert one_by_one([*keys[:20], *keys[:10]], single=True) == [False] * 3
+    assert one_by_one([*keys[:28], *keys[:2]], single=True) == [True, False, False]
+    images = [np.full((2, 2, 3), i, np.uint8) for i in range(30)]
+    for enough in (True, False):
+        streamed = deal_streamed(images, few=enough, coarse=5, seed=3, single=True)
+        assert streamed.leaves_one_out(few, FitOptions())
 
 
 def test_one_group_can_not_be_dealt() -> None:

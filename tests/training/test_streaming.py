@@ -85,6 +85,16 @@ def test_the_default_preset_tells_apart_the_same() -> None:
     assert np.corrcoef(scores)[0, 1] > 0.99
 
 
+def test_images_that_are_left_out_one_by_one_score_the_same() -> None:
+    parameters = {"size": 32, "layers": ["blocks.2"]}
+    held, streamed = (model.calibration.scores for model in both(parameters, 60))
+    folds = FRE(**parameters, method=Method(prior=33)).fit(images(60)).calibration.scores
+    apart = np.abs(streamed - held).max()
+    assert apart < 0.02 * held.std()
+    # Another prior has folds, and scores that differ by far more than rounding.
+    assert np.abs(folds - held).max() > 5 * apart
+
+
 def test_what_was_looked_at_fold_by_fold_is_put_in_order() -> None:
     seen = [ImageRecord(place, "", (8, 8), NO_THUMBNAIL) for place in (4, 1, 0)]
     found = HeldOutResiduals(

@@ -37,7 +37,7 @@ ROWS_A_CHANNEL = 1.5
 STEP = 0.8
 """Distance of the nodes in the logarithm of t."""
 
-LOWEST = 0.05
+LOWEST = 0.005
 """First node, as a share of the distance that one image of average size moves an eigenvalue by."""
 
 HIGHEST = 1e4

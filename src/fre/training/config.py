@@ -88,7 +88,9 @@ class Method:
         overall: whether the mean residual of the whole image adds to the score. ``None``: from
             100 training images on.
         folds: number of folds of the cross-fitting, 2 or more. Image-wide PCA takes up to 20
-            where the images are few; an autoencoder is trained once for each fold.
+            where the images are few; an autoencoder is trained once for each fold. A PCA per
+            position needs no folds where images are half as many again as channels, and not
+            grouped, tiled or augmented: each is left out by itself.
         flip: whether every second copy that ``augment`` makes is mirrored.
 
     Raises:
