@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from fre.errors import OptionError
 
 T = TypeVar("T")
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Processor time that Linux allows a container in each period, as `docker run --cpus` sets it."""
 
 
 def on_all_cores(tasks: Iterable[Callable[[], T]]) -> list[T]:
@@ -125,7 +130,15 @@ def _first(pending: deque[tuple[Item, Future[Result]]], process: int) -> tuple[I
 
 
 def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of cores that this process may use, by affinity and container quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cores or 1, _quota(CPU_QUOTA)))
+
+
+def _quota(file: Path) -> int:
+    """Return the cores that a control group allows, rounded up; no limit without such a file."""
+    try:
+        allowed, period = file.read_text().split()
+    except OSError:  # another system, or a container that does not see it
+        return sys.maxsize
+    return sys.maxsize if allowed == "max" else -(-int(allowed) // int(period))

@@ -16,6 +16,7 @@ from fre import FRE, load
 from fre.cli.common import RUNTIMES as CLI_RUNTIMES
 from fre.errors import InternalError, OptionError
 from fre.runtimes import fastest as choice
+from fre.runtimes.lanes import Sharing
 from fre.runtimes.runtime import RUNTIMES, _Lanes, available_runtimes, open_runtime
 
 
@@ -223,7 +224,7 @@ def test_an_error_in_one_part_of_a_batch_is_an_error() -> None:
                 raise ValueError("too bright")
             return [images]
 
-    lanes = _Lanes(2, 2, Picky(), Picky)
+    lanes = _Lanes(Sharing.of(2), Picky(), Picky)
     assert lanes.run(np.arange(6))[0].tolist() == [0, 1, 2, 3, 4, 5]
     with pytest.raises(ValueError, match="too bright"):
         lanes.run(np.arange(7))
@@ -241,7 +242,7 @@ def test_the_model_is_opened_for_single_images_once_they_recur() -> None:
         def run(self, images: Any, tiles: Any = None, out: Any = None) -> list[Any]:
             return [images]
 
-    lanes = _Lanes(2, 2, Counted(), Counted)
+    lanes = _Lanes(Sharing.of(2), Counted(), Counted)
     image = np.zeros(1)
     for images in (np.zeros(8), image, np.zeros(8), image):
         lanes.run(images)

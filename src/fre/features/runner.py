@@ -68,6 +68,11 @@ class FeatureRunner:
         """Number of threads for `run` and all other work."""
         return self._runtime.cores
 
+    @property
+    def lanes(self) -> int:
+        """Number of calls of `run` at a time."""
+        return self._runtime.lanes
+
     def release(self) -> None:
         """Free the memory of the network, until the next run."""
         self.__dict__.pop("_runtime", None)

@@ -18,7 +18,6 @@ from fre.images.decode import ImageSource
 from fre.images.near_duplicates import duplicate_thumbnail
 from fre.images.preparation import NetworkInput
 from fre.parallel import in_order
-from fre.runtimes.runtime import LANES
 from fre.storage.remote import is_url
 from fre.types import FloatArray, Progress
 
@@ -125,7 +124,7 @@ class FeatureStream:
         cores = self._extractor.cores
         threads = ThreadPoolExecutor(cores, "fre-features")
         try:
-            batches, ahead = self._batches(threads), min(LANES, cores)
+            batches, ahead = self._batches(threads), self._extractor.lanes
             for (batch, X), _ in in_order(self._run, batches, workers=threads, ahead=ahead):
                 rows = np.array([(image, one.tile, one.copy) for image, one in batch], np.intp)
                 yield FeatureBatch(X, *rows.T)

@@ -263,14 +263,14 @@ class Predictor:
         # A large image that is cut into tiles is a batch by itself.
         whole = self.geometry.tiling is None
         batch_size = batch_size if whole else 1
-        loaded = self.preparation.load_many(
-            (to_rgb(source, color) for source in sources),
-            workers=workers,
-            ahead=2 * batch_size if whole else 1,
-        )
         runtime = self._for_many
         # One large image takes memory enough, and its tiles keep all cores busy.
         at_once = runtime.at_once if whole else 1
+        loaded = self.preparation.load_many(
+            (to_rgb(source, color) for source in sources),
+            workers=workers,
+            ahead=max(2, at_once) * batch_size if whole else 1,
+        )
 
         def run(group: list[LoadedImage] | ImageError) -> list[_Outputs]:
             return [] if isinstance(group, ImageError) else self._run(group, runtime)

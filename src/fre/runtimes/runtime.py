@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fre.errors import FREError, InternalError, MissingDependencyError, OptionError
 from fre.parallel import available_cores, forget_in_children, leave_alone
+from fre.runtimes.lanes import Sharing
 
 CPU = "CPUExecutionProvider"
 PROVIDERS: dict[str, tuple[str, dict[str, str]] | None] = {
@@ -36,9 +37,6 @@ Tiles: TypeAlias = "NDArray[np.int64] | None"
 Outputs: TypeAlias = "list[NDArray[np.float32]]"
 Out: TypeAlias = "Sequence[NDArray[np.float32]] | None"
 
-LANES = 8
-"""Largest number of runs at a time."""
-
 LANE_ROWS = 4
 """Largest number of images in one of these runs."""
 
@@ -54,13 +52,15 @@ class Runtime(Protocol):
         name: one of `RUNTIMES`.
         at_once: number of batches in flight; more than 1 keeps all threads busy at the end of a
             batch.
-        lane: this model for up to `LANES` calls at a time, each computed on the thread that
+        lane: this model for up to ``lanes`` calls at a time, each computed on the thread that
             calls it: for a caller with a thread per core that also does other work.
+        lanes: number of such calls at a time.
         cores: number of threads that such a caller should have.
     """
 
     name: str
     at_once: int = 1
+    lanes: int = 1
     cores: int = 1
 
     @property
@@ -238,23 +238,21 @@ class _Lanes:
     `Runtime.lane`), because more threads than cores cost a twentieth of the time.
 
     Args:
-        lanes: number of runs at a time.
-        cores: number of cores that the runs share.
+        sharing: number of runs at a time, and of cores that they share.
         shared: a runtime that several threads may call at a time.
         opened_alone: opens a runtime for a single image on all cores.
     """
 
-    at_once = 2
-
     def __init__(
-        self, lanes: int, cores: int, shared: Runtime, opened_alone: Callable[[], Runtime]
+        self, sharing: Sharing, shared: Runtime, opened_alone: Callable[[], Runtime]
     ) -> None:
         self.name = shared.name
+        self.at_once = sharing.batches
         self.lane = shared
-        self.cores = cores
-        self._lanes = lanes
+        self.lanes = sharing.lanes
+        self.cores = sharing.cores
         self._opened_alone = opened_alone
-        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="fre-run")
+        self._pool = ThreadPoolExecutor(self.lanes, thread_name_prefix="fre-run")
         self._alone_before = False
         forget_in_children(self)
 
@@ -273,7 +271,7 @@ class _Lanes:
             self._alone_before = True
             return runtime.run(images, tiles, out)
         self._alone_before = False
-        step = min(LANE_ROWS, -(-n // self._lanes))
+        step = min(LANE_ROWS, -(-n // self.lanes))
         found = self._pool.map(
             lambda part: self.lane.run(
                 images[part],
@@ -304,13 +302,13 @@ def _open_one(model: bytes, outputs: Sequence[str], name: str, threads: int) -> 
 
 def _open_many(model: bytes, outputs: Sequence[str], name: str, threads: int) -> Runtime:
     """Open a model for the most images per second, while other images are decoded."""
-    cores = threads or available_cores()
-    lanes = min(LANES, cores)
+    sharing = Sharing.of(threads or available_cores())
+    cores, lanes = sharing.cores, sharing.lanes
     if name == "openvino":
         if lanes == 1:
             return _OpenVINO(model, outputs, threads=threads)
         shared = _OpenVINO(model, outputs, threads=cores, streams=lanes)
-        return _Lanes(lanes, cores, shared, lambda: _OpenVINO(model, outputs, threads=threads))
+        return _Lanes(sharing, shared, lambda: _OpenVINO(model, outputs, threads=threads))
 
     def quiet(count: int) -> Runtime:
         return _OnnxRuntime(model, outputs, name, threads=count, spinning=False)
@@ -323,7 +321,7 @@ def _open_many(model: bytes, outputs: Sequence[str], name: str, threads: int) ->
     if lanes == 1:
         return quiet(1)
     # Each run computes on the thread that calls it; cores beyond those help whichever asks.
-    return _Lanes(lanes, cores, quiet(1 + cores - lanes), alone)
+    return _Lanes(sharing, quiet(sharing.threads), alone)
 
 
 def _has_openvino() -> bool:

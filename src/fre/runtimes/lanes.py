@@ -1,0 +1,68 @@
+"""How runs of a network share the cores: a small model of the work, for any number of cores.
+
+A lane is a run at a time, on the thread that calls it. Threads that share a run wait for one
+another after each operation, lanes do not: so there is a lane for each core. Two things limit
+lanes. Each holds feature maps, 15 MB at 320 x 320 pixels. And each image needs the interpreter,
+which runs one thread at a time. With `MOST_LANES` it is about to be the limit. Cores beyond those
+help whichever run asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MOST_LANES = 32
+"""Largest number of runs at a time (`benchmarks/cores.py`)."""
+
+BATCH = 8
+"""Images of a batch, unless a caller asks for other batches."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How runs share the cores.
+
+    Attributes:
+        cores: number of cores.
+        lanes: number of runs at a time.
+        threads: threads of a session: the one that calls it, and those that help all lanes.
+        batches: number of batches in flight, so that no lane waits at the end of a batch.
+    """
+
+    cores: int
+    lanes: int
+    threads: int
+    batches: int
+
+    @classmethod
+    def of(cls, cores: int) -> Sharing:
+        """Return how so many cores are shared."""
+        lanes = min(MOST_LANES, cores)
+        return cls(cores, lanes, 1 + cores - lanes, 1 + -(-lanes // BATCH))
+
+
+@dataclass(frozen=True)
+class Work:
+    """Seconds that an image takes on one core.
+
+    Attributes:
+        run: run of the network.
+        decode: reading, decoding and resizing.
+        interpreter: seconds that hold the interpreter, while no other thread's Python runs.
+        parallel: share of a run that its threads can divide, in [0, 1].
+    """
+
+    run: float
+    decode: float
+    interpreter: float
+    parallel: float
+
+    def images_per_second(self, sharing: Sharing) -> float:
+        """Return the rate that lanes, cores and the interpreter allow, whichever is the lowest."""
+        threads = sharing.cores / sharing.lanes
+        run = self.run * (1 - self.parallel + self.parallel / threads)
+        return min(
+            sharing.lanes / run,
+            sharing.cores / (threads * run + self.decode + self.interpreter),
+            1 / self.interpreter,
+        )
