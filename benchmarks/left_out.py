@@ -1,6 +1,6 @@
 """How close held-out residuals per position come to those of subspaces fitted again.
 
-    python benchmarks/left_out.py DATASET [--images 200,100,60] [--write docs/thresholds.md]
+    python benchmarks/left_out.py DATASET [--images 200,100,60] [--write docs/calibration.md]
 
 Of the default preset's layers with a subspace per position, a square of positions is taken. For
 some images, subspaces are fitted again to all other images, as the truth. Beside it: five and
