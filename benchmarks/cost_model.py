@@ -31,7 +31,6 @@ from fre.features.runner import FeatureRunner
 from fre.features.stream import ImageRecord
 from fre.model import Model
 from fre.storage.remote import Folder
-from fre.subspaces.cross_fit import merged as merged_statistics
 from fre.training.fold_statistics import FoldStatistics
 from fre.training.plan import plan_detector
 from fre.training.streamed import CALIBRATION_ROWS, StreamOptions, accumulate, held_out_residuals
@@ -69,7 +68,10 @@ def measure(folder: Path, images: int, size: int | None) -> Measured:
     )
 
     def empty() -> FoldStatistics:
-        return FoldStatistics(parts, extractor.layouts, folds=FOLDS, capacity=plan.capacity)
+        single = [part.name for part in parts if part.leaves_one_out(len(files), plan.fit)]
+        return FoldStatistics(
+            parts, extractor.layouts, folds=FOLDS, capacity=plan.capacity, single=single
+        )
 
     fold = np.arange(len(files)) % FOLDS
     accumulate(runner, files[:32], fold[:32], empty(), options)  # the first run is slower
@@ -96,8 +98,7 @@ def measure(folder: Path, images: int, size: int | None) -> Measured:
     all_folds = empty()
     accumulate(runner, files, fold, all_folds, options)
     began = time.perf_counter()
-    totals = [merged_statistics([*found.values()]) for found in all_folds.statistics()]
-    own = [total.fit(plan.fit) for total in totals]
+    _, _, own = all_folds.fit(plan.fit)
     of_folds = dict(all_folds.held_out(own, plan.fit))
     judges_seconds = time.perf_counter() - began
     began = time.perf_counter()
@@ -106,7 +107,7 @@ def measure(folder: Path, images: int, size: int | None) -> Measured:
     judge_rate = len(chosen) / (time.perf_counter() - began)
     bases = [
         value.nbytes
-        for subspace in [*own, *(subspace for _, subspace in of_folds[0].others)]
+        for subspace in [*own, *(others[1] for others in of_folds[0].others if others is not None)]
         for value in vars(subspace).values()
         if isinstance(value, np.ndarray)
     ]

@@ -20,9 +20,10 @@ from fre.errors import ModelFileError, OptionError
 from fre.features.layout import FeatureLayout
 from fre.subspaces.accumulator import Accumulator
 from fre.subspaces.cross_fit import extrapolate, leave_one_out, merged
+from fre.subspaces.position import PositionStatistics
 from fre.subspaces.protocols import FitOptions, Statistics, Subspace
 from fre.training.parts import KINDS, Part
-from fre.types import FloatArray
+from fre.types import FloatArray, Progress
 
 
 class FoldStatistics:
@@ -176,6 +177,34 @@ class FoldStatistics:
             raise ModelFileError(f"{prefix} holds statistics of {found} rows, not of {rows}")
         return self._accumulator(part, absorbed=absorbed, pending=pending)
 
+    def fit(
+        self, options: FitOptions, progress: Progress | None = None
+    ) -> tuple[list[Statistics], list[Subspace], list[Subspace]]:
+        """Fit each part to all features.
+
+        Args:
+            options: options of the fit.
+            progress: called after each part.
+
+        Returns:
+            For each part: the statistics of all features; their subspace; and what `held_out`
+            takes, the same or the subspaces of all features but one.
+        """
+        totals = [merged([*by_fold.values()]) for by_fold in self.statistics()]
+        own: list[Subspace] = []
+        left_out: list[Subspace] = []
+        for part, total in zip(self.parts, totals, strict=True):
+            if part.name in self.single:
+                assert isinstance(total, PositionStatistics)
+                subspaces: tuple[Subspace, Subspace] = total.fit_left_out(options)
+            else:
+                subspaces = (total.fit(options),) * 2
+            own.append(subspaces[0])
+            left_out.append(subspaces[1])
+            if progress:
+                progress("Fitting", len(own), len(totals))
+        return totals, own, left_out
+
     def held_out(
         self, own: Sequence[Subspace], options: FitOptions
     ) -> Iterator[tuple[int, HeldOutSubspaces]]:
@@ -185,8 +214,7 @@ class FoldStatistics:
         fewer folds are fitted once for each of theirs.
 
         Args:
-            own: the subspace of all features, for each part; of the parts in ``single``, those of
-                all features but one.
+            own: the third of `fit`.
             options: options of the fit; a fixed rank is cut to what all but a fold allow.
 
         Raises:

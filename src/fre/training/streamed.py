@@ -25,9 +25,6 @@ from fre.features.table import RowIndex
 from fre.images.augmentation import Augmentation
 from fre.images.decode import ImageSource
 from fre.inference.training_images import TrainingImages
-from fre.subspaces.cross_fit import merged
-from fre.subspaces.position import PositionStatistics
-from fre.subspaces.protocols import Subspace
 from fre.training.checkpoint import CHECKPOINT_SECONDS, FirstPass, identity_of
 from fre.training.fitted import FittedDetector, FittedPart, check_enough
 from fre.training.fold_statistics import FoldStatistics, HeldOutSubspaces
@@ -186,19 +183,7 @@ class StreamedRows:
         statistics, self.images, self.skipped = self._passes.accumulate(job, nothing, progress)
         sha256 = [image.sha256 for image in self.images]
         check_enough(sha256, len(sources))
-        totals = [merged([*by_fold.values()]) for by_fold in statistics.statistics()]
-        own: list[Subspace] = []
-        left_out: list[Subspace] = []
-        for done, (part, total) in enumerate(zip(parts, totals, strict=True), start=1):
-            if part.name in statistics.single:
-                assert isinstance(total, PositionStatistics)
-                subspaces: tuple[Subspace, Subspace] = total.fit_left_out(plan.fit)
-            else:
-                subspaces = (total.fit(plan.fit),) * 2
-            own.append(subspaces[0])
-            left_out.append(subspaces[1])
-            if progress:
-                progress("Fitting", done, len(totals))
+        totals, own, left_out = statistics.fit(plan.fit, progress)
         found = self._passes.hold_out(
             job,
             statistics.held_out(left_out, plan.fit),
