@@ -86,6 +86,7 @@ def test_the_default_preset_tells_apart_the_same() -> None:
     assert np.corrcoef(scores)[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_images_that_are_left_out_one_by_one_score_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
