@@ -1,6 +1,6 @@
 """How close held-out residuals per position come to those of subspaces fitted again.
 
-    python benchmarks/left_out.py DATASET [--images 200,100,60] [--write docs/calibration.md]
+    python benchmarks/left_out.py DATASET [--images 300,200,100] [--write docs/calibration.md]
 
 Of the default preset's layers with a subspace per position, a square of positions is taken. For
 some images, subspaces are fitted again to all other images, as the truth. Beside it: five and
@@ -88,7 +88,7 @@ class Counts(click.ParamType):
 
 @click.command()
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--images", type=Counts(), default="300,200,100,60", show_default=True)
+@click.option("--images", type=Counts(), default="300,200,100", show_default=True)
 @click.option("--write", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def main(data: Path, images: list[int], write: Path | None) -> None:
     """Compare on a dataset that fre can read."""

@@ -9,10 +9,9 @@ A' = A - w y y^T is known in closed form (Sherman and Morrison, 1950):
 The squared residual is the part of |y|^2 in the directions of A' whose eigenvalues are below a
 cut. It is half of |y|^2 minus 1 / pi times the integral of the real part of the resolvent along
 s = cut + i t, t from 0 to infinity. Substituting t = e^u, the trapezoidal rule is off by about
-2 exp(-pi^2 / `STEP`) of |y|^2. The cut is the strongest eigenvalue l_c that the subspace of all
-images leaves out: eigenvalues of A' interlace with those of A, so that l_c separates as many
-directions of A' as of A. All images of a location share the nodes, so f is two products of
-matrices.
+2 exp(-pi^2 / `STEP`) of |y|^2. The cut is the strongest eigenvalue outside the subspace of all
+images. Eigenvalues of A' interlace with those of A, so this one separates as many directions of
+A' as of A. All images of a location share the nodes, so f is two products of matrices.
 
 The covariance of a location has a share of the covariances around it, where the image stays in.
 That share is small where there are more images than channels (`ROWS_A_CHANNEL`): with 1.8 times as
