@@ -410,7 +410,7 @@ export class Inspect {
     } else if (kind === "model") {
       put(this.empty, icon("drop", "big"), h("h2", {}, t("inspect.bare")),
         h("p", { class: "muted" }, t("inspect.bare_words")),
-        h("div", { class: "buttons" }, h("a", { class: "button primary", href: "#/train" }, t("inspect.train")),
+        h("div", { class: "buttons for-engineers" }, h("a", { class: "button primary", href: "#/train" }, t("inspect.train")),
           h("a", { class: "button", href: "#/start" }, t("inspect.start"))));
     } else {
       put(this.empty, icon("drop", "big"), h("h2", {}, t("inspect.drop")),

@@ -268,6 +268,7 @@ export class Operate {
   }
 
   async #newShift() {
+    if (!state.model) return;
     const key = this.#shiftKey;
     const before = localStorage.getItem(key);
     try {

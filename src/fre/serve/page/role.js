@@ -6,7 +6,7 @@ import { t } from "./language.js";
 import { failed } from "./messages.js";
 import { state } from "./state.js";
 
-const FOR_ENGINEERS = ["train"];
+const FOR_ENGINEERS = ["start", "train"];
 
 const isOperator = () => state.service?.role === "operator";
 
