@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +252,31 @@ def test_the_model_is_opened_for_single_images_once_they_recur() -> None:
     for _ in range(3):
         lanes.run(image)
     assert Counted.opened == 2
+
+
+def test_a_single_image_beside_another_run_takes_one_core() -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    class Slow:
+        name, lane, at_once, cores = "onnxruntime", None, 1, 1
+
+        def run(self, images: Any, tiles: Any = None, out: Any = None) -> list[Any]:
+            begun.set()
+            assert len(images) == 1 or release.wait(30)
+            return [images]
+
+    class Alone(Slow):
+        def run(self, images: Any, tiles: Any = None, out: Any = None) -> list[Any]:
+            return ["on all cores"]
+
+    lanes, image = _Lanes(3, 3, Slow(), Alone), np.zeros(1)
+    lanes.run(image)
+    assert lanes.run(image) == ["on all cores"]
+    with ThreadPoolExecutor(1) as other:
+        batch = other.submit(lanes.run, np.zeros(4))  # on two of the three cores
+        assert begun.wait(30)
+        assert lanes.run(image)[0] == image
+        release.set()
+        batch.result(30)
+    lanes.run(image)
+    assert lanes.run(image) == ["on all cores"]

@@ -39,9 +39,10 @@ for name in NEEDED:
 from fre.errors import ImageError, InternalError  # noqa: E402
 from fre.serve import server  # noqa: E402
 from fre.serve.access import AccessControl  # noqa: E402
-from fre.serve.batching import Batcher, UnjudgedError  # noqa: E402
+from fre.serve.batching import Batcher  # noqa: E402
 from fre.serve.database import Database  # noqa: E402
 from fre.serve.events import EventBroadcaster  # noqa: E402
+from fre.serve.outcomes import UnjudgedError  # noqa: E402
 from fre.serve.pictures import Pictures  # noqa: E402
 from fre.serve.registry import ModelRegistry  # noqa: E402
 from fre.serve.responses import (  # noqa: E402
@@ -135,10 +136,10 @@ def test_a_score_that_is_not_finite_fails_alone_and_is_no_row(
     digests = {hashlib.sha256(data).hexdigest(): x for data, x in poisoned.items()}
 
     def predict_loaded(batch: Any) -> Any:
-        if len(batch) == 1 and batch[0].sha256 == refused:
-            return [ImageError(None, "the model refuses it")]
         return [
-            dataclasses.replace(prediction, score=digests.get(image.sha256, prediction.score))
+            ImageError(None, "the model refuses it")
+            if image.sha256 == refused
+            else dataclasses.replace(prediction, score=digests.get(image.sha256, prediction.score))
             for image, prediction in zip(batch, judge(batch), strict=True)
         ]
 

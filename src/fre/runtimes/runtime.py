@@ -9,6 +9,7 @@ import importlib.util
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeAlias
@@ -83,6 +84,17 @@ def _onnxruntime() -> Any:
     # Users can't act upon its warnings about graph optimisation.
     onnxruntime.set_default_logger_severity(3)
     return onnxruntime
+
+
+def import_runtime(name: str) -> None:
+    """Import the package of a runtime ahead of its use, except OpenVINO's.
+
+    Args:
+        name: as for `open_runtime`, which reports a package that can't be imported.
+    """
+    if name != "openvino":
+        with suppress(ImportError):
+            _onnxruntime()
 
 
 class _OnnxRuntime(Runtime):
@@ -254,22 +266,37 @@ class _Lanes:
         self._opened_alone = opened_alone
         self._pool = ThreadPoolExecutor(self.lanes, thread_name_prefix="fre-run")
         self._alone_before = False
+        self._under_way = 0
+        self._count = threading.Lock()
         forget_in_children(self)
 
     def forget(self) -> None:
         leave_alone(self._pool)
+        self._count = threading.Lock()
 
     @cached_property
     def _alone(self) -> Runtime:
         return self._opened_alone()
 
     def run(self, images: NDArray[Any], tiles: Tiles = None, out: Out = None) -> Outputs:
+        with self._count:
+            self._under_way += 1
+            # Beside other runs, an image on all cores would only wait for them.
+            alone = len(images) == 1 and self._under_way == 1
+        try:
+            return (self._run_alone if alone else self._run_divided)(images, tiles, out)
+        finally:
+            with self._count:
+                self._under_way -= 1
+
+    def _run_alone(self, image: NDArray[Any], tiles: Tiles, out: Out) -> Outputs:
+        # The last image of many is no reason to open the model a second time.
+        runtime = self._alone if self._alone_before else self.lane
+        self._alone_before = True
+        return runtime.run(image, tiles, out)
+
+    def _run_divided(self, images: NDArray[Any], tiles: Tiles, out: Out) -> Outputs:
         n = len(images)
-        if n == 1:
-            # The last image of many is no reason to open the model a second time.
-            runtime = self._alone if self._alone_before else self.lane
-            self._alone_before = True
-            return runtime.run(images, tiles, out)
         self._alone_before = False
         step = min(LANE_ROWS, -(-n // self.lanes))
         found = self._pool.map(

@@ -13,77 +13,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
-from fre.errors import FREError, ImageError, InternalError
+from fre.errors import FREError
 from fre.images.decode import probe
-from fre.images.loading import LoadedImage
-from fre.inference.prediction import Prediction
 from fre.parallel import available_cores
 from fre.serve.loaded import LoadedModel
+from fre.serve.outcomes import Outcome, PendingImage, failure_of, score
 from fre.serve.responses import Problem, shutting_down
 from fre.serve.result_rows import NewResult
 from fre.serve.results import Results
 
 log = logging.getLogger("fre.serve")
 
-Observer = Callable[[str, list["Outcome"]], None]
+SCORERS = 2
+"""Number of scoring threads of a model: one runs the network, while the other makes results of its
+outputs or waits for images."""
+
+Observer = Callable[[str, list[Outcome]], None]
 """Called with the name of a model and the outcomes of one batch."""
-
-
-class UnjudgedError(InternalError):
-    """The image can be read but has no result: fre or the model file is at fault.
-
-    Attributes:
-        reason: description of the fault, without the name of the image.
-    """
-
-    def __init__(self, name: str, reason: str) -> None:
-        self.reason = f"not judged: {reason}"
-        super().__init__(f"{name}: {self.reason}")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A result that is stored on the disk.
-
-    Attributes:
-        result: stored row, as the API shows it.
-        prediction: prediction with its map.
-        seconds: time from admission to the disk.
-    """
-
-    result: dict[str, Any]
-    prediction: Prediction
-    seconds: float
-
-
-@dataclass
-class PendingImage:
-    """An admitted image without a result yet.
-
-    Attributes:
-        entry: model that was current at the admission.
-        name: name of the image.
-        source: source of the image, such as a camera.
-        data: content of the image file.
-        watch_key: key of a file in the watched folder, or ``None``.
-        future: gets the outcome, or an `ImageError` or `UnjudgedError`.
-        began: time of the admission, by ``time.perf_counter``.
-        image: decoded image, once decoded.
-        form: format of the image file, once known.
-    """
-
-    entry: LoadedModel
-    name: str
-    source: str
-    data: bytes
-    watch_key: str | None
-    future: Future[Outcome]
-    began: float
-    image: LoadedImage | None = None
-    form: str = ""
 
 
 class Batcher:
@@ -95,7 +43,7 @@ class Batcher:
         batch_wait: time that a batch waits for images in decoding, in seconds.
         max_queue: number of pending images of one model.
         large_pixels: number of pixels above which an image uses the thread for large images.
-        observer: called with scored images, before clients get their results.
+        observer: called with scored images of one batch, before clients get their results.
     """
 
     def __init__(
@@ -177,7 +125,7 @@ class Batcher:
             bits = job.entry.model.geometry.bits
             job.form, (height, width) = probe(job.data, name=job.name, bits=bits)
         except Exception as error:
-            lane.give_up(job, _failure(job, error))
+            lane.give_up(job, failure_of(job, error))
             return
         if height * width > self.large_pixels:
             with self._lock:
@@ -201,7 +149,7 @@ class Batcher:
             # Checked before batching: an unfit image must not fail the batch of others.
             job.image = job.entry.model.preparation.decode(job.data, job.name)
         except Exception as error:
-            lane.give_up(job, _failure(job, error))
+            lane.give_up(job, failure_of(job, error))
         else:
             lane.put(job)
 
@@ -218,19 +166,8 @@ class Batcher:
             lane.close()
 
 
-def _failure(job: PendingImage, error: Exception) -> FREError:
-    """Return the error of one image for its client; log what is not the image's fault."""
-    if isinstance(error, ImageError):
-        return error
-    if isinstance(error, FREError):
-        log.warning("the model %s: %s: %s", job.entry.name, job.name, error)
-        return UnjudgedError(job.name, str(error))
-    log.error("the model %s: %s", job.entry.name, job.name, exc_info=error)
-    return UnjudgedError(job.name, f"{type(error).__name__}: {error}")
-
-
 class _Lane:
-    """The images of one model: decoding threads, a queue, and a scoring thread."""
+    """The images of one model: decoding threads, a queue, and scoring threads."""
 
     def __init__(self, batcher: Batcher, name: str) -> None:
         self.batcher = batcher
@@ -240,10 +177,17 @@ class _Lane:
             available_cores(), thread_name_prefix=f"fre-decode-{name}"
         )
         self._waiting: queue.SimpleQueue[PendingImage | None] = queue.SimpleQueue()
+        self._left: PendingImage | None = None
         self._undecoded = 0
+        self._scoring = 0
         self._count = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name=f"fre-score-{name}", daemon=True)
-        self._thread.start()
+        self._gathering = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"fre-score-{name}-{number}", daemon=True)
+            for number in range(SCORERS)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def reserve(self, n: int) -> None:
         with self._count:
@@ -272,46 +216,67 @@ class _Lane:
 
     def close(self) -> None:
         self._waiting.put(None)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _run(self) -> None:
-        left: PendingImage | None = None
         while True:
-            first = left if left is not None else self._waiting.get()
-            if first is None:
-                return
-            batch, left, ended = self._gather(first)
-            self._score(batch)
-            if ended:
-                return
+            with self._gathering:
+                batch = self._gather()
+                if not batch:
+                    return
+                in_tiles = batch[0].entry.model.geometry.tiling is not None
+                if in_tiles:
+                    # One large image takes memory enough, and its tiles keep all cores busy.
+                    self._score(batch)
+            if not in_tiles:
+                self._score(batch)
 
-    def _gather(self, first: PendingImage) -> tuple[list[PendingImage], PendingImage | None, bool]:
-        """Return a batch for one version of the model.
-
-        Returns:
-            The batch; the next image if it is for another version; and whether the lane ends.
-        """
+    def _gather(self) -> list[PendingImage]:
+        """Wait for a batch for one version of the model; it is empty once the lane ends."""
+        first = self._left if self._left is not None else self._waiting.get()
+        self._left = None
+        if first is None:
+            self._waiting.put(None)  # for the other threads
+            return []
         batch = [first]
         deadline = time.perf_counter() + self.batcher.batch_wait
-        while len(batch) < self.batcher.batch_size:
+        while len(batch) < self._largest_batch():
             remaining = deadline - time.perf_counter()
             try:
-                if remaining > 0 and self._undecoded > 0:
+                if remaining > 0 and (self._undecoded > 0 or self._scoring > 0):
                     job = self._waiting.get(timeout=remaining)
                 else:
                     job = self._waiting.get_nowait()
             except queue.Empty:
                 break
             if job is None:
-                return batch, None, True
+                self._waiting.put(None)  # for the next call
+                break
             if job.entry.model is not first.entry.model:
-                return batch, job, False
+                self._left = job
+                break
             batch.append(job)
-        return batch, None, False
+        return batch
+
+    def _largest_batch(self) -> int:
+        """Return the number of images that leaves as many to each other scoring thread."""
+        # Two images in one run take one core each; in runs of their own each takes all.
+        share = max(2, -(-self.admitted // SCORERS))
+        return min(self.batcher.batch_size, share)
 
     def _score(self, batch: list[PendingImage]) -> None:
+        with self._count:
+            self._scoring += 1
+        try:
+            self._store(batch)
+        finally:
+            with self._count:
+                self._scoring -= 1
+
+    def _store(self, batch: list[PendingImage]) -> None:
         done: list[tuple[PendingImage, NewResult]] = []
-        for job, result in zip(batch, _results(batch), strict=True):
+        for job, result in zip(batch, score(batch), strict=True):
             if isinstance(result, NewResult):
                 done.append((job, result))
             else:
@@ -348,43 +313,3 @@ class _Lane:
     def _release(self, n: int) -> None:
         with self._count:
             self.admitted -= n
-
-
-def _results(batch: list[PendingImage]) -> list[NewResult | FREError]:
-    """Score images of one model together, or one by one if that fails.
-
-    Returns:
-        For each image its result or its error: one image's failure affects no other image.
-    """
-    entry = batch[0].entry
-    try:
-        images = [job.image for job in batch if job.image is not None]
-        predictions: Sequence[Prediction | ImageError] = entry.model.predict_loaded(images)
-        return [
-            UnjudgedError(job.name, prediction.reason)
-            if isinstance(prediction, ImageError)
-            else _new_result(job, image, prediction)
-            for job, image, prediction in zip(batch, images, predictions, strict=True)
-        ]
-    except Exception as error:  # the client must get it, and the thread must live
-        if len(batch) == 1:
-            return [_failure(batch[0], error)]
-    return [result for job in batch for result in _results([job])]
-
-
-def _new_result(job: PendingImage, image: LoadedImage, prediction: Prediction) -> NewResult:
-    entry = job.entry
-    return NewResult(
-        model=entry.name,
-        model_sha256=entry.model.sha256,
-        calibration_sha256=entry.calibration_sha256,
-        threshold=entry.model.threshold,
-        map_range=entry.model.map_range,
-        name=job.name,
-        source=job.source,
-        image_sha256=image.sha256,
-        form=job.form,
-        prediction=prediction,
-        data=job.data,
-        watch_key=job.watch_key,
-    )

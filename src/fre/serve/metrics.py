@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fre.scoring.calibration import Calibration
-from fre.serve.batching import Outcome
 from fre.serve.loaded import LoadedModel
+from fre.serve.outcomes import Outcome
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 P_VALUES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)

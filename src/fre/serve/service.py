@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from fre.errors import OutputError
 from fre.images.formats import set_pixel_limit
-from fre.serve.batching import Batcher, Outcome
+from fre.serve.batching import Batcher
 from fre.serve.bodies import Budget
 from fre.serve.database import open_history
 from fre.serve.events import EventBroadcaster
@@ -16,6 +16,7 @@ from fre.serve.gallery import Gallery
 from fre.serve.jobs import JobQueue
 from fre.serve.metrics import Metrics
 from fre.serve.odd import KeptTrainings
+from fre.serve.outcomes import Outcome
 from fre.serve.pictures import Pictures
 from fre.serve.previews import Previews
 from fre.serve.registry import ModelRegistry

@@ -24,9 +24,10 @@ from fre.line.sinks import open_sinks
 from fre.line.sources import open_source
 from fre.line.video import without_password
 from fre.line.watch import Inspection
-from fre.serve.batching import Batcher, Outcome, UnjudgedError
+from fre.serve.batching import Batcher
 from fre.serve.database import now
 from fre.serve.loaded import LoadedModel
+from fre.serve.outcomes import Outcome, UnjudgedError
 from fre.serve.responses import Problem
 from fre.serve.settings import LineSettings
 

@@ -11,7 +11,6 @@ from fastapi import Query, Request, Response
 
 from fre.errors import ImageError
 from fre.report.prediction_files import encode_map
-from fre.serve.batching import Outcome, UnjudgedError
 from fre.serve.bodies import (
     RAW_TYPES,
     Lease,
@@ -23,6 +22,7 @@ from fre.serve.bodies import (
     unsupported,
 )
 from fre.serve.loaded import LoadedModel
+from fre.serve.outcomes import Outcome, UnjudgedError
 from fre.serve.parameters import Model, Source
 from fre.serve.responses import Problem, invalid, json_response
 from fre.serve.schemas import PredictionItem
