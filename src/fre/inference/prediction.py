@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +173,8 @@ class Prediction:
         return self.map_range
 
     def _repr_html_(self) -> str:
+        from html import escape
+
         from fre.drawing.notebook import picture, table
 
         facts = [

@@ -31,7 +31,7 @@ from fre.onnx_tools.protobuf import with_outputs
 from fre.onnx_tools.side_arrays import read_arrays, without_arrays
 from fre.parallel import available_cores, forget_in_children, in_order
 from fre.runtimes.fastest import AUTO, fastest_runtime
-from fre.runtimes.runtime import RUNTIMES, Runtime, open_runtime
+from fre.runtimes.runtime import RUNTIMES, Runtime, import_runtime, open_runtime
 from fre.scoring.calibration import Calibration
 from fre.scoring.regions import Region, find_regions, region_threshold
 from fre.storage.files import read_regular, write_atomic
@@ -531,15 +531,17 @@ def load_predictor(
             format.
         MissingDependencyError: the runtime is not installed.
     """
-    try:
-        data = read_regular(path)
-    except IsADirectoryError:
-        raise ModelFileError(f"{path}: a folder, where a model file was expected") from None
-    except OSError as error:
-        raise ModelFileError(f"{path}: can't read the model: {error.strerror}") from error
-    model = kind(data, runtime=runtime, threads=threads, many=many, origin=str(path))
-    # Another core computes the digest while the runtime opens the model.
-    with ThreadPoolExecutor(1, thread_name_prefix="fre-digest") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="fre-load") as pool:
+        # Another core imports the runtime while the file is read, and computes the digest while
+        # the runtime opens the model.
+        pool.submit(import_runtime, runtime)
+        try:
+            data = read_regular(path)
+        except IsADirectoryError:
+            raise ModelFileError(f"{path}: a folder, where a model file was expected") from None
+        except OSError as error:
+            raise ModelFileError(f"{path}: can't read the model: {error.strerror}") from error
+        model = kind(data, runtime=runtime, threads=threads, many=many, origin=str(path))
         intact = pool.submit(model.check_digest)
         try:
             model.open()
