@@ -269,7 +269,7 @@ def test_a_single_image_beside_another_run_takes_one_core() -> None:
         def run(self, images: Any, tiles: Any = None, out: Any = None) -> list[Any]:
             return ["on all cores"]
 
-    lanes, image = _Lanes(3, 3, Slow(), Alone), np.zeros(1)
+    lanes, image = _Lanes(Sharing.of(3), Slow(), Alone), np.zeros(1)
     lanes.run(image)
     assert lanes.run(image) == ["on all cores"]
     with ThreadPoolExecutor(1) as other:

@@ -53,7 +53,7 @@ def test_pending_images_are_shared_by_two_runs_that_overlap(
     import fre
     from conftest import texture
     from fre.inference.predictor import Predictor
-    from fre.serve.batching import SCORERS, Batcher
+    from fre.serve.batching import Batcher
     from fre.serve.database import Database
     from fre.serve.pictures import Pictures
     from fre.serve.registry import ModelRegistry
@@ -65,15 +65,16 @@ def test_pending_images_are_shared_by_two_runs_that_overlap(
     images = [(path.name, path.read_bytes()) for path in write_images(tmp_path / "images", 8)]
     expected = [p.score for p in registry.get("weave").model.predict_many(tmp_path / "images")]
     # Each of the first runs waits for another one to begin: one alone would fail.
-    together, sizes, score = threading.Barrier(SCORERS), [], Predictor.predict_loaded
+    together, sizes, score = threading.Barrier(2), [], Predictor.predict_loaded
 
     def overlapping(model: Predictor, batch: list[Any]) -> Any:
         sizes.append(len(batch))
-        if len(sizes) <= SCORERS:
+        if len(sizes) <= 2:
             together.wait(30)
         return score(model, batch)
 
     monkeypatch.setattr(Predictor, "predict_loaded", overlapping)
+    monkeypatch.setattr("fre.serve.batching.available_cores", lambda: 2)
     database = Database(tmp_path / "results.sqlite3")
     batcher = Batcher(
         Results(database, Pictures(tmp_path / "pictures", 0)),

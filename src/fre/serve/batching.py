@@ -18,6 +18,7 @@ from typing import Any
 from fre.errors import FREError
 from fre.images.decode import probe
 from fre.parallel import available_cores
+from fre.runtimes.lanes import Sharing
 from fre.serve.loaded import LoadedModel
 from fre.serve.outcomes import Outcome, PendingImage, failure_of, score
 from fre.serve.responses import Problem, shutting_down
@@ -25,10 +26,6 @@ from fre.serve.result_rows import NewResult
 from fre.serve.results import Results
 
 log = logging.getLogger("fre.serve")
-
-SCORERS = 2
-"""Number of scoring threads of a model: one runs the network, while the other makes results of its
-outputs or waits for images."""
 
 Observer = Callable[[str, list[Outcome]], None]
 """Called with the name of a model and the outcomes of one batch."""
@@ -167,7 +164,10 @@ class Batcher:
 
 
 class _Lane:
-    """The images of one model: decoding threads, a queue, and scoring threads."""
+    """The images of one model: decoding threads, a queue, and scoring threads.
+
+    One scoring thread runs the network while another makes results of its outputs.
+    """
 
     def __init__(self, batcher: Batcher, name: str) -> None:
         self.batcher = batcher
@@ -184,7 +184,7 @@ class _Lane:
         self._gathering = threading.Lock()
         self._threads = [
             threading.Thread(target=self._run, name=f"fre-score-{name}-{number}", daemon=True)
-            for number in range(SCORERS)
+            for number in range(Sharing.of(available_cores()).batches)
         ]
         for thread in self._threads:
             thread.start()
@@ -262,7 +262,7 @@ class _Lane:
     def _largest_batch(self) -> int:
         """Return the number of images that leaves as many to each other scoring thread."""
         # Two images in one run take one core each; in runs of their own each takes all.
-        share = max(2, -(-self.admitted // SCORERS))
+        share = max(2, -(-self.admitted // len(self._threads)))
         return min(self.batcher.batch_size, share)
 
     def _score(self, batch: list[PendingImage]) -> None:
