@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, nargs="+", default=[0.01, 0.05])
     parser.add_argument("--mixed", type=float, nargs="+", default=[0.0], help="shares of defects")
     parser.add_argument("--folds", type=int, default=5, help="of the cross-fitting")
-    parser.add_argument("--images", type=int, nargs="+", help="to fit on; 70 % of the good ones")
+    parser.add_argument("--images", type=int, nargs="+", help="to fit on; 70 %% of the good ones")
     parser.add_argument(
         "--group-by", help="as of fre train: split by parts, and calibrate both ways"
     )

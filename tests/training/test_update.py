@@ -43,7 +43,6 @@ from fre.subspaces.gram import Gram
 from fre.subspaces.image import coordinates_of, fit_image_wide
 from fre.subspaces.image_statistics import ImageStatistics
 from fre.subspaces.protocols import FitOptions
-from fre.training.growth import image_shrinkage, scaled
 
 
 @pytest.mark.slow
@@ -100,46 +99,6 @@ def test_residuals_shrink_towards_those_of_a_training_on_all(model: Model, whole
     for old, new, goal in zip(before, after, wanted, strict=True):
         assert goal < old
         assert abs(new - goal) < abs(old - goal)
-
-
-def test_images_that_new_ones_are_akin_to_shrink_most(model: Model) -> None:
-    rng = np.random.default_rng(0)
-    shifts = [rng.normal(0, 2, image.shape) for image in IMAGES[:3]]
-    close = [
-        np.clip(image + shift, 0, 255).astype(np.uint8)
-        for image, shift in zip(IMAGES, shifts, strict=False)
-    ]
-    before, after = fitted(model), fitted(model.update(close, accept_anomalous=True))
-    by_position = [i for i, part in enumerate(before.parts) if part.part.scope == "position"]
-    assert by_position
-    for index in by_position:
-        old, new = (each.parts[index].residuals[:12].mean(axis=1) for each in (before, after))
-        shares = new / old
-        assert shares[:3].mean() < shares[3:].min()
-
-
-def test_image_shrinkage_is_the_root_of_what_others_shrink_by_beyond_the_mean() -> None:
-    before = np.ones((2, 4), np.float32)
-    after = before * np.array([[1], [4]], np.float32)
-    np.testing.assert_allclose(image_shrinkage([(before, after)]), [2**-0.5, 2**0.5])
-    # Of two, the mean of the logarithms.
-    np.testing.assert_allclose(
-        image_shrinkage([(before, after), (before, before)]), [2**-0.25, 2**0.25]
-    )
-    assert image_shrinkage([]) is None
-
-
-@given(st.integers(0, 10**6))
-def test_image_shrinkage_leaves_the_mean_of_each_location(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    energies = rng.gamma(2.0, size=(7, 5)).astype(np.float32)
-    energies[:, 4] = 0
-    factors = rng.gamma(3.0, size=7)
-    shares = rng.uniform(0.1, 1.0, 5)
-    alike, akin = scaled(energies, shares), scaled(energies, shares, factors)
-    np.testing.assert_allclose(akin.mean(axis=0), alike.mean(axis=0), rtol=1e-5)
-    ratios = akin[:, :4] / energies[:, :4]
-    np.testing.assert_allclose(ratios / ratios[0], np.tile(factors[:, None] / factors[0], 4), 1e-4)
 
 
 def test_the_old_model_stays_as_it_is(model: Model) -> None:

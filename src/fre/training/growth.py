@@ -9,18 +9,16 @@ smaller, and the old images are gone. Three cases:
   `fre.subspaces.cross_fit`): the residual under a subspace that has not seen them, which is the
   held-out residual, or the mean residual under the N - n other images, whichever is larger; and
   the mean residual under the subspace of all N. The held-out residual with N images lies on the
-  line between the two. The parts of the first case show which images shrink more than others
-  (`image_shrinkage`); spread is what thresholds are made of.
-- New images are held out of the fit that has them: from the subspace before. Where they are many,
-  they are cross-fitted in two halves. If the residuals of new images under an image-wide subspace
-  fall more slowly than by that line, as while its rank still grows, so do those of the old ones.
+  line between the two.
+- New images are held out of the fit that has them: from the subspace before. If their residuals
+  under an image-wide subspace fall more slowly than by that line, as while its rank still grows, so
+  do those of the old ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +33,6 @@ from fre.training.fitted import FittedDetector, FittedPart
 from fre.training.parts import Part
 from fre.training.plan import DetectorPlan
 from fre.types import FloatArray
-
-HALVED = 8
-"""New images that are more than this part of the old ones are cross-fitted in two halves."""
-
-SHRINKAGE_POWER = 0.5
-"""Power of the shrinkage under image-wide parts that other parts follow: see `image_shrinkage`."""
 
 
 def with_features(
@@ -60,16 +52,11 @@ def with_features(
     added = _without_residuals(fitted, features)
     folds = fitted.beside(added, ()).folds_of_rows
     blocks = [one.part.features(features.X, layouts) for one in fitted.parts]
-    # First the parts that are fitted again: the others follow their shrinkage.
-    again = {
-        index: _fitted_again(one.part, [known, X], folds, plan)
-        for index, (one, X) in enumerate(zip(fitted.parts, blocks, strict=True))
-        if (known := one.features(len(X))) is not None
-    }
-    shrinkage = image_shrinkage(_before_and_after(fitted, again, 0))
     parts = [
-        again.get(index) or _with_rows(one, X, plan, shrinkage)
-        for index, (one, X) in enumerate(zip(fitted.parts, blocks, strict=True))
+        _with_rows(one, X, plan)
+        if (known := one.features(len(X))) is None
+        else _fitted_again(one.part, [known, X], folds, plan)
+        for one, X in zip(fitted.parts, blocks, strict=True)
     ]
     return fitted.beside(added, parts).limited()
 
@@ -87,38 +74,14 @@ def merge_detectors(fitted: Sequence[FittedDetector], plan: DetectorPlan) -> Fit
     folds = joined.folds_of_rows
     total = sum(one.parts[0].known.n for one in fitted)
     by_part = [*zip(*(one.parts for one in fitted), strict=True)]
-    again: dict[int, FittedPart] = {}
-    for index, of_each in enumerate(by_part):
+    parts = []
+    for of_each in by_part:
         known = [X for one in of_each if (X := one.features(total - one.known.n)) is not None]
         if len(known) == len(of_each):
-            again[index] = _fitted_again(of_each[0].part, known, folds, plan)
-    starts = accumulate((len(one.image) for one in fitted), initial=0)
-    shrinkage = [
-        image_shrinkage(_before_and_after(one, again, start))
-        for one, start in zip(fitted, starts, strict=False)
-    ]
-    parts = [
-        again.get(index) or _merged_part(of_each, plan, shrinkage)
-        for index, of_each in enumerate(by_part)
-    ]
+            parts.append(_fitted_again(of_each[0].part, known, folds, plan))
+        else:
+            parts.append(_merged_part(of_each, plan))
     return replace(joined, parts=tuple(parts)).limited()
-
-
-def _before_and_after(
-    fitted: FittedDetector, again: dict[int, FittedPart], start: int
-) -> list[tuple[FloatArray, FloatArray]]:
-    """Residuals of a detector's rows, before and after parts were fitted again.
-
-    Args:
-        fitted: the detector.
-        again: parts that were fitted again, by number.
-        start: the detector's first row in the parts of ``again``.
-    """
-    found = []
-    for index, part in again.items():
-        before = fitted.parts[index].residuals
-        found.append((before, part.residuals[start : start + len(before)]))
-    return found
 
 
 def _without_residuals(fitted: FittedDetector, features: Features) -> FittedDetector:
@@ -150,58 +113,38 @@ def _fit(statistics: Statistics, plan: DetectorPlan) -> Subspace:
     return subspace.stored() if plan.half else subspace
 
 
-def _with_rows(
-    old: FittedPart,
-    X: FloatArray,
-    plan: DetectorPlan,
-    shrinkage: NDArray[np.float64] | None,
-) -> FittedPart:
+def _with_rows(old: FittedPart, X: FloatArray, plan: DetectorPlan) -> FittedPart:
     """Add new features to a part whose old features are not known."""
     statistics = old.known.update(X)
     after = _fit(statistics, plan)
-    new = _residuals(old, X, after, plan)
+    new = _residuals(old, X, after)
     shares = _shares(old, after, after.n)
     if old.part.scope == "image":
         held_out = old.subspace.squared_residuals(X, old.part.layout.channels)
         shown = float(new.sum()) / max(float(held_out.sum()), 1e-12)
         shares = np.maximum(shares, min(shown, 1.0))
-    residuals = np.concatenate([scaled(old.residuals, shares, shrinkage), new])
+    residuals = np.concatenate([_scaled(old.residuals, shares), new])
     return FittedPart(old.part, after, statistics, residuals)
 
 
-def _residuals(old: FittedPart, X: FloatArray, after: Subspace, plan: DetectorPlan) -> FloatArray:
+def _residuals(old: FittedPart, X: FloatArray, after: Subspace) -> FloatArray:
     """Return held-out residuals of new features, under the fit that has them: float32 (b, P)."""
     before, channels = old.subspace, old.part.layout.channels
-
-    def held_out(X: FloatArray, apart: Subspace) -> FloatArray:
-        held, own = (subspace.squared_residuals(X, channels) for subspace in (apart, after))
-        return extrapolate(held, own, fitted_on=apart.n, of=after.n)
-
-    if old.part.scope != "image" or len(X) < 2 or len(X) * HALVED < before.n:
-        return held_out(X, before)
-    # So many that a subspace without any of them says little of one that has nearly all.
-    residuals = np.empty((len(X), old.residuals.shape[1]), np.float32)
-    for half in range(2):
-        others = _fit(old.known.update(X[1 - half :: 2]), plan)
-        residuals[half::2] = held_out(X[half::2], others)
-    return residuals
+    held, own = (subspace.squared_residuals(X, channels) for subspace in (before, after))
+    return extrapolate(held, own, fitted_on=before.n, of=after.n)
 
 
-def _merged_part(
-    of_each: Sequence[FittedPart],
-    plan: DetectorPlan,
-    shrinkage: Sequence[NDArray[np.float64] | None],
-) -> FittedPart:
+def _merged_part(of_each: Sequence[FittedPart], plan: DetectorPlan) -> FittedPart:
     """Merge a part of several detectors, where the features of their images are not known."""
     total = merged([one.known for one in of_each])
     subspace = _fit(total, plan)
     residuals = []
-    for one, factors in zip(of_each, shrinkage, strict=True):
+    for one in of_each:
         others: Subspace | None = None
         if total.n > 2 * one.known.n:
             others = _fit(merged([other.known for other in of_each if other is not one]), plan)
         shares = _shares(one, subspace, total.n, others)
-        residuals.append(scaled(one.residuals, shares, factors))
+        residuals.append(_scaled(one.residuals, shares))
     return FittedPart(of_each[0].part, subspace, total, np.concatenate(residuals))
 
 
@@ -234,50 +177,11 @@ def _shares(
     return np.asarray(np.minimum(shares, np.maximum(most, 1.0)))
 
 
-def scaled(
-    residuals: FloatArray,
-    shares: NDArray[np.float64],
-    shrinkage: NDArray[np.float64] | None = None,
-) -> FloatArray:
+def _scaled(residuals: FloatArray, shares: NDArray[np.float64]) -> FloatArray:
     """Return residuals times a factor for each location.
 
     Args:
         residuals: float32 (r, P).
         shares: float64 (P,), or (1,).
-        shrinkage: float64 (r,), from `image_shrinkage`, by which rows then differ; the mean at
-            each location is the same with it and without.
     """
-    if shrinkage is None:
-        return np.asarray(residuals * shares, np.float32)
-    weighted = residuals * shrinkage[:, None]
-    mean, of_weighted = (x.mean(axis=0, dtype=np.float64) for x in (residuals, weighted))
-    factors = shares * np.divide(mean, of_weighted, out=np.ones_like(mean), where=of_weighted > 0)
-    return np.asarray(weighted * factors, np.float32)
-
-
-def image_shrinkage(
-    pairs: Sequence[tuple[FloatArray, FloatArray]],
-) -> NDArray[np.float64] | None:
-    """Return how images differ in what their residuals shrink by, when more images are fitted.
-
-    Images that resemble new ones shrink most, those that resemble none least. Residuals under
-    image-wide subspaces show it, where they are computed anew. The logarithm of the shrinkage
-    under other parts follows that under these with correlations of 0.12 to 0.98, 0.70 in the
-    median, and slopes of 0.09 to 0.80, 0.43 in the median (`benchmarks/kinship.py`, tiles and
-    screw).
-
-    Args:
-        pairs: float32 (r, P) each, the residuals of the same rows under image-wide subspaces,
-            before and after.
-
-    Returns:
-        float64 (r,), factors whose geometric mean is 1; ``None`` without any pair.
-    """
-    if not pairs:
-        return None
-    logs = []
-    for before, after in pairs:
-        sums = [np.maximum(x.sum(axis=1, dtype=np.float64), 1e-12) for x in (before, after)]
-        logs.append(np.log(sums[1] / sums[0]))
-    log = np.mean(logs, axis=0)
-    return np.asarray(np.exp(SHRINKAGE_POWER * (log - log.mean())))
+    return np.asarray(residuals * shares, np.float32)
