@@ -123,7 +123,8 @@ class Study(NamedTuple):
         names = [self.parts[row] if row < len(self.parts) else f"defect {row}" for row in rows]
         groups = names if self.grouped else None
         dealt = make_folds(n, folds=cheap_folds(n, self.folds), groups=groups)
-        return fit(self.extractor, self.X, rows, Folds.of(dealt, self.folds), self.preset)
+        folds = Folds.of(dealt, self.folds, single=not self.grouped)
+        return fit(self.extractor, self.X, rows, folds, self.preset)
 
 
 class Observed(NamedTuple):
