@@ -101,10 +101,11 @@ async def _caller(request: Request) -> str | None:
     """Return the address of the client, ``"local"`` for this machine."""
     if request.client is None:
         return None
+    host = str(request.client.host)
     try:
-        address = ip_address(request.client.host)
+        address = ip_address(host)
     except ValueError:
-        return request.client.host
+        return host
     mapped = getattr(address, "ipv4_mapped", None)
     return "local" if (mapped or address).is_loopback else str(mapped or address)
 
