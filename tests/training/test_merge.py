@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
-from fitted_models import IMAGES, NEW, assert_same_subspaces, defective, detector, fitted, scores
+from fitted_models import IMAGES, NEW, assert_same_subspaces, defective, detector, scores
 from fre import Method, Model, merge_models
 from fre.errors import (
     OptionError,
 )
-
-
-@pytest.mark.slow
-def test_a_merge_knows_what_is_akin_to_what() -> None:
-    again = [np.minimum(image, 254) + np.uint8(1) for image in IMAGES[:3]]
-    halves = [detector().fit(images) for images in (IMAGES[:12], [*again, *IMAGES[12:18]])]
-    merged = fitted(merge_models(*halves))
-    for index, part in enumerate(merged.parts):
-        if part.part.scope == "position":
-            old = fitted(halves[0]).parts[index].residuals.mean(axis=1)
-            shares = part.residuals[:12].mean(axis=1) / old
-            assert shares[:3].mean() < shares[3:].min()
 
 
 @pytest.mark.slow
