@@ -41,7 +41,7 @@ from fre.training.config import (
     refuse_without_effect,
     resolve,
 )
-from fre.training.describe import provenance, with_thumbnail
+from fre.training.describe import provenance, shown
 from fre.training.fitted import LEAST_IMAGES, FittedDetector, check_enough
 from fre.training.folds import deal_folds, deal_streamed
 from fre.training.grouping import group_labels
@@ -312,15 +312,18 @@ class FRE:
             if labels is not None:
                 kept = range(len(labels)) if features.kept is None else features.kept
                 groups = [labels[place] for place in kept]
-            model = self._fit_features(
-                extractor, features, groups=groups, threads=threads, progress=progress
-            )
             self.skipped_ = list(features.skipped)
+            model = self._fit_features(
+                extractor,
+                features,
+                groups=groups,
+                thumbnail=self._thumbnail(extractor, sources),
+                threads=threads,
+                progress=progress,
+            )
             shapes = list(zip(features.names or (), features.sizes or (), strict=True))
             names = features.names or ("",) * features.n
             self.notes_ = _notes(shapes, extractor.geometry, names, features.sha256)
-        shown = read_image(self._first_read(sources), extractor.geometry.bits)
-        model = model.with_data(with_thumbnail(model.data, model.document, shown))
         self.seconds_ = {
             "total": time.perf_counter() - began,
             "features": extracted - began,
@@ -445,6 +448,7 @@ class FRE:
         features: Features,
         *,
         groups: Sequence[str] | None = None,
+        thumbnail: str | None = None,
         threads: int = 0,
         progress: Progress | None = None,
     ) -> Model:
@@ -455,6 +459,7 @@ class FRE:
                 layers, pooling and size.
             features: features of good images.
             groups: (n,), the part that each image shows; ``None``: each shows another one.
+            thumbnail: one of the images, as the model shows it; ``None``: it shows none.
             threads: number of threads of an autoencoder's training and of the model, 0 for all
                 cores.
             progress: called as the work advances.
@@ -480,7 +485,8 @@ class FRE:
         limits = None
         if features.appearance is not None:
             limits = AppearanceLimits.of(features.appearance)
-        origin = replace(self._origin(features.sha256), **self._relations(features, groups))
+        origin = self._origin(features.sha256, thumbnail)
+        origin = replace(origin, **self._relations(features, groups))
         return self._model(extractor, plan, fitted, settings, origin, limits, threads)
 
     def _model(
@@ -521,8 +527,9 @@ class FRE:
         check_false_alarm_rate(self.false_alarm_rate)
         return settings
 
-    def _origin(self, sha256: Sequence[str]) -> Provenance:
-        return replace(provenance(sha256, seed=self.seed), augmented=self.augment or None)
+    def _origin(self, sha256: Sequence[str], thumbnail: str | None) -> Provenance:
+        origin = provenance(sha256, seed=self.seed)
+        return replace(origin, augmented=self.augment or None, thumbnail=thumbnail)
 
     def _streams(
         self,
@@ -592,7 +599,8 @@ class FRE:
         names = [source_name(sources[image.place]) for image in images]
         shapes = [(name, image.size) for name, image in zip(names, images, strict=True)]
         self.notes_ = _notes(shapes, extractor.geometry, names, sha256)
-        origin = replace(self._origin(sha256), calibration_images=fitted.n)
+        origin = self._origin(sha256, self._thumbnail(extractor, sources))
+        origin = replace(origin, calibration_images=fitted.n)
         if labels is not None:
             of_kept = {labels[image.place] for image in images}
             origin = replace(origin, group_by=self.group_by, n_groups=len(of_kept))
@@ -653,9 +661,11 @@ class FRE:
         check_groups(labels)
         return labels
 
-    def _first_read(self, sources: Sequence[ImageSource]) -> ImageSource:
+    def _thumbnail(self, extractor: FeatureExtractor, sources: Sequence[ImageSource]) -> str:
+        """Return the first image that could be read, as the model shows it."""
         unread = {error.path for error in self.skipped_}
-        return next(s for s in sources if not isinstance(s, (str, Path)) or Path(s) not in unread)
+        read = (s for s in sources if not isinstance(s, (str, Path)) or Path(s) not in unread)
+        return shown(read_image(next(read), extractor.geometry.bits))
 
     def _relations(self, features: Features, groups: Sequence[str] | None) -> dict[str, Any]:
         """For the provenance: the groups, or else what looks as if there should be some."""

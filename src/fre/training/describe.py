@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -124,6 +123,16 @@ def provenance(sha256: Sequence[str], *, seed: int) -> Provenance:
     return Provenance(len(sha256), combined_digest(sha256), now(), seed)
 
 
+def shown(image: ImageArray) -> str:
+    """Return a training image as `Provenance` shows it to people: a small JPEG, in base64.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+    """
+    jpeg = encode(thumbnail(image, THUMBNAIL_SIDE), "JPEG", quality=80)
+    return base64.b64encode(jpeg).decode("ascii")
+
+
 def attach(
     model: onnx.ModelProto, document: Document, arrays: Mapping[str, NDArray[Any]] | None = None
 ) -> bytes:
@@ -136,17 +145,3 @@ def attach(
     """
     data: bytes = model.SerializeToString()
     return with_document(with_arrays(data, arrays) if arrays else data, document.to_json())
-
-
-def with_thumbnail(data: bytes, document: Document, image: ImageArray) -> bytes:
-    """Return a model file that shows one of its training images to people.
-
-    Args:
-        data: the serialised model.
-        document: its document.
-        image: uint8 (H, W, 3), RGB.
-    """
-    jpeg = encode(thumbnail(image, THUMBNAIL_SIDE), "JPEG", quality=80)
-    text = base64.b64encode(jpeg).decode("ascii")
-    origin = replace(document.provenance, thumbnail=text)
-    return with_document(data, replace(document, provenance=origin).to_json())
