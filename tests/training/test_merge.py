@@ -8,9 +8,7 @@ import pytest
 
 from fitted_models import IMAGES, NEW, assert_same_subspaces, defective, detector, scores
 from fre import Method, Model, merge_models
-from fre.errors import (
-    OptionError,
-)
+from fre.errors import OptionError
 
 
 @pytest.mark.slow

@@ -117,21 +117,17 @@ def _with_rows(old: FittedPart, X: FloatArray, plan: DetectorPlan) -> FittedPart
     """Add new features to a part whose old features are not known."""
     statistics = old.known.update(X)
     after = _fit(statistics, plan)
-    new = _residuals(old, X, after)
+    held_out, own = (
+        subspace.squared_residuals(X, old.part.layout.channels)
+        for subspace in (old.subspace, after)
+    )
+    new = extrapolate(held_out, own, fitted_on=old.subspace.n, of=after.n)
     shares = _shares(old, after, after.n)
     if old.part.scope == "image":
-        held_out = old.subspace.squared_residuals(X, old.part.layout.channels)
         shown = float(new.sum()) / max(float(held_out.sum()), 1e-12)
         shares = np.maximum(shares, min(shown, 1.0))
     residuals = np.concatenate([_scaled(old.residuals, shares), new])
     return FittedPart(old.part, after, statistics, residuals)
-
-
-def _residuals(old: FittedPart, X: FloatArray, after: Subspace) -> FloatArray:
-    """Return held-out residuals of new features, under the fit that has them: float32 (b, P)."""
-    before, channels = old.subspace, old.part.layout.channels
-    held, own = (subspace.squared_residuals(X, channels) for subspace in (before, after))
-    return extrapolate(held, own, fitted_on=before.n, of=after.n)
 
 
 def _merged_part(of_each: Sequence[FittedPart], plan: DetectorPlan) -> FittedPart:
