@@ -89,6 +89,15 @@ def test_channels_that_never_vary_change_nothing() -> None:
     np.testing.assert_allclose(*residuals, rtol=1e-3, atol=1e-5)
 
 
+def test_the_only_image_that_varies_is_all_residual() -> None:
+    X = np.full((IMAGES, CHANNELS * GRID[0] * GRID[1]), 5, np.float32)
+    X[3] += 1
+    _, left_out = PositionStatistics.of(X, GRID).fit_left_out(FitOptions(prior=0))
+    expected = np.zeros((IMAGES, GRID[0] * GRID[1]))
+    expected[3] = CHANNELS
+    np.testing.assert_allclose(left_out.squared_residuals(X), expected, atol=0.02 * CHANNELS)
+
+
 def test_few_images_and_heavy_priors_take_folds() -> None:
     enough = int(np.ceil(ROWS_A_CHANNEL * CHANNELS))
     assert leaves_one_out(enough, CHANNELS, FitOptions())

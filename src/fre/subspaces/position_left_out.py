@@ -1,4 +1,4 @@
-"""Residuals of training images at each location, each under the subspace of all other images.
+"""Leave-one-out residuals at each location: of each image under the subspace of all others.
 
 Leaving one image out takes a multiple of y y^T from a location's scatter A, y its vector there. No
 further decomposition is needed. With A = V diag(l) V^T and z = V^T y, the resolvent of
@@ -42,8 +42,8 @@ LOWEST = 0.005
 HIGHEST = 1e4
 """Last node, as a multiple of the largest eigenvalue."""
 
-ROUNDING = 1e-7
-"""Eigenvalues below this share of the largest are rounding."""
+ROUNDING = 1e-6
+"""Eigenvalues below this share of the largest are rounding: eight times that of one float32."""
 
 ROWS = 256
 """Images at a time, so that working memory stays in the core's cache."""
