@@ -68,9 +68,12 @@ def measure(folder: Path, images: int, size: int | None) -> Measured:
     )
 
     def empty() -> FoldStatistics:
-        single = [part.name for part in parts if part.leaves_one_out(len(files), plan.fit)]
         return FoldStatistics(
-            parts, extractor.layouts, folds=FOLDS, capacity=plan.capacity, single=single
+            parts,
+            extractor.layouts,
+            folds=FOLDS,
+            capacity=plan.capacity,
+            leave_one_out=[p.name for p in parts if p.leaves_one_out(len(files), plan.fit)],
         )
 
     fold = np.arange(len(files)) % FOLDS

@@ -37,7 +37,7 @@ def filled(X: np.ndarray, fold: np.ndarray) -> FoldStatistics:
 def test_parts_that_leave_images_out_one_by_one_need_no_folds() -> None:
     X = np.random.default_rng(0).normal(size=(30, D)).astype(np.float32)
     part = PARTS[0]
-    found = FoldStatistics(PARTS, LAYOUTS, folds=3, capacity=64, single=[part.name])
+    found = FoldStatistics(PARTS, LAYOUTS, folds=3, capacity=64, leave_one_out=[part.name])
     found.add(X, np.arange(30) % 3)
     assert [found.folds_of(one) for one in PARTS] == [1, 3, 3]
     assert [found.empty().folds_of(one) for one in PARTS] == [1, 3, 3]

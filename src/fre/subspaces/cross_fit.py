@@ -83,7 +83,7 @@ def merged(statistics: Sequence[AnyStatistics]) -> AnyStatistics:
     return first.merge(*rest) if rest else first
 
 
-def leave_one_out(folds: Sequence[AnyStatistics]) -> Iterator[AnyStatistics]:
+def leave_one_fold_out(folds: Sequence[AnyStatistics]) -> Iterator[AnyStatistics]:
     """Yield, for each fold, the statistics of all other folds.
 
     Raises:
@@ -137,7 +137,7 @@ def cross_fit(
     lenient = replace(options, exact_rank=False)
     held_out = (
         (rows, others.fit(lenient).squared_residuals(X[rows], channels))
-        for rows, others in zip(folds, leave_one_out(by_fold), strict=True)
+        for rows, others in zip(folds, leave_one_fold_out(by_fold), strict=True)
     )
     total = merged(by_fold)
     subspace = total.fit(options)

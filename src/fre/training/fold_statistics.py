@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fre.errors import ModelFileError, OptionError
 from fre.features.layout import FeatureLayout
 from fre.subspaces.accumulator import Accumulator
-from fre.subspaces.cross_fit import extrapolate, leave_one_out, merged
+from fre.subspaces.cross_fit import extrapolate, leave_one_fold_out, merged
 from fre.subspaces.position import PositionStatistics
 from fre.subspaces.protocols import FitOptions, Statistics, Subspace
 from fre.training.parts import KINDS, Part
@@ -34,7 +34,7 @@ class FoldStatistics:
         layouts: layouts of the added features: without pooling, or pooled as the parts are.
         folds: number of folds.
         coarse: number of folds of parts with statistics of a fixed size; ``folds``, if ``None``.
-        single: names of parts whose images are left out one by one; they need no folds.
+        leave_one_out: names of parts whose images are left out one by one; they need no folds.
         capacity: directions that image-wide statistics keep.
 
     Attributes:
@@ -49,13 +49,13 @@ class FoldStatistics:
         folds: int,
         capacity: int,
         coarse: int | None = None,
-        single: Collection[str] = (),
+        leave_one_out: Collection[str] = (),
     ) -> None:
         self.parts = tuple(parts)
         self.layouts = tuple(layouts)
         self.capacity = capacity
         self.coarse = folds if coarse is None else coarse
-        self.single = frozenset(single)
+        self.leave_one_out = frozenset(leave_one_out)
         self.rows = np.zeros(folds, np.intp)
         self._folds = [
             [self._accumulator(part) for _ in range(self.folds_of(part))] for part in self.parts
@@ -63,7 +63,7 @@ class FoldStatistics:
 
     def folds_of(self, part: Part) -> int:
         """Return the number of a part's folds; fold k is in the one of number k modulo it."""
-        if part.name in self.single:
+        if part.name in self.leave_one_out:
             return 1
         return self.coarse if part.fixed_size else len(self.rows)
 
@@ -79,7 +79,7 @@ class FoldStatistics:
             folds=len(self.rows),
             capacity=self.capacity,
             coarse=self.coarse,
-            single=self.single,
+            leave_one_out=self.leave_one_out,
         )
 
     def add(self, X: FloatArray, fold: NDArray[np.intp]) -> None:
@@ -194,7 +194,7 @@ class FoldStatistics:
         own: list[Subspace] = []
         left_out: list[Subspace] = []
         for part, total in zip(self.parts, totals, strict=True):
-            if part.name in self.single:
+            if part.name in self.leave_one_out:
                 assert isinstance(total, PositionStatistics)
                 subspaces: tuple[Subspace, Subspace] = total.fit_left_out(options)
             else:
@@ -225,12 +225,12 @@ class FoldStatistics:
         order = present[np.lexsort((present, present % self.coarse))]
         apart: list[Iterator[tuple[int, Subspace] | None]] = []
         for part, by_fold in zip(self.parts, self.statistics(), strict=True):
-            if part.name in self.single:
+            if part.name in self.leave_one_out:
                 apart.append(repeat(None))
                 continue
             own_folds = [int(fold) % self.folds_of(part) for fold in order]
             distinct = list(dict.fromkeys(own_folds))
-            others = leave_one_out([by_fold[number] for number in distinct])
+            others = leave_one_fold_out([by_fold[number] for number in distinct])
             apart.append(_repeated(own_folds, others, lenient))
         total = int(self.rows.sum())
         for fold in order:

@@ -178,7 +178,7 @@ class StreamedRows:
             folds=folds.count,
             coarse=folds.coarse,
             capacity=plan.capacity,
-            single=[part.name for part in parts if folds.leaves_one_out(part, plan.fit)],
+            leave_one_out=[part.name for part in parts if folds.leaves_one_out(part, plan.fit)],
         )
         statistics, self.images, self.skipped = self._passes.accumulate(job, nothing, progress)
         sha256 = [image.sha256 for image in self.images]
