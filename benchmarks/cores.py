@@ -22,7 +22,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from measuring import child, evenly, isolated, machine, machine_text, table, write_between
+from measuring import child, evenly, isolated, machine, machine_text, publish, table
 
 CORES = (1, 2, 4, 8, 16, 32, 64)
 PACKAGES = ("onnxruntime", "numpy", "pillow")
@@ -153,9 +153,7 @@ def main(data: Path, images: int, rounds: int, processor: bool, write: Path | No
         f"{machine_text(machine(PACKAGES))}.\n\n"
         f"{table_of(work, {cores: one['rate'] for cores, one in found.items()})}"
     )
-    print(text)
-    if write is not None and not write_between(write, "cores", text):
-        raise click.ClickException(f"{write} has no comments <!-- cores: begin --> and end")
+    publish(text, write, "cores")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ is the limit.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 import tracemalloc
@@ -34,7 +33,7 @@ from fre.storage.remote import Folder
 from fre.training.fold_statistics import FoldStatistics
 from fre.training.plan import plan_detector
 from fre.training.streamed import CALIBRATION_ROWS, StreamOptions, accumulate, held_out_residuals
-from measuring import write_between
+from measuring import publish
 
 FOLDS = 5
 
@@ -289,12 +288,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="a page, between its two markers")
     asked = parser.parse_args()
     lines = table(measure(asked.dataset, asked.images, asked.size), asked)
-    text = "\n".join(lines)
-    print(text)
-    if asked.write:
-        if not write_between(asked.write, "cost model", text):
-            sys.exit(f"{asked.write} has no room: <!-- cost model: begin --> to its end")
-        print(f"written to {asked.write}", file=sys.stderr)
+    publish("\n".join(lines), asked.write, "cost model")
 
 
 if __name__ == "__main__":

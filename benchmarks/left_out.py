@@ -26,7 +26,7 @@ from fre.subspaces.position import PositionStatistics
 from fre.subspaces.position_left_out import leaves_one_out
 from fre.subspaces.protocols import FitOptions
 from fre.training.plan import plan_detector
-from measuring import evenly, table, write_between
+from measuring import evenly, publish, table
 
 SIDE = 6
 """Side of the square of positions."""
@@ -110,9 +110,7 @@ def main(data: Path, images: list[int], write: Path | None) -> None:
             rows.append([*label, *cells, "one by one" if used else "five folds"])
     head = ["layer, channels", "images", "seen", "5 folds", "20 folds", "one by one", "fre takes"]
     text = f"{data.name}:\n\n{table(head, rows)}"
-    print(text)
-    if write is not None and not write_between(write, "left out", text):
-        raise click.ClickException(f"{write} has no comments <!-- left out: begin --> and end")
+    publish(text, write, "left out")
 
 
 if __name__ == "__main__":

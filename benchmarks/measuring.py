@@ -292,6 +292,20 @@ def write_between(page: Path, name: str, text: str) -> bool:
     return True
 
 
+def publish(text: str, page: Path | None, name: str) -> None:
+    """Print text, and put it between a page's comments, if there is a page.
+
+    Raises:
+        SystemExit: the page has no such comments.
+    """
+    print(text)
+    if page is None:
+        return
+    if not write_between(page, name, text):
+        sys.exit(f"{page} has no room: <!-- {name}: begin --> to <!-- {name}: end -->")
+    print(f"written to {page}", file=sys.stderr)
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

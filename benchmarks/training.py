@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -22,8 +21,8 @@ from measuring import (
     isolated,
     machine,
     machine_text,
+    publish,
     table,
-    write_between,
 )
 
 CHILD = Path(__file__).resolve().parent / "peers_child.py"
@@ -37,17 +36,17 @@ FIGURES = {
 }
 
 
-def train(source: Path, files: list[str], parameters: dict[str, Any]) -> dict[str, float]:
+def train(source: Path, files: list[str], preset: str, size: list[int] | None) -> dict[str, float]:
     """Train with the fre of a source folder, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         task = {
-            "system": {"family": "fre", "preset": parameters.pop("preset")},
+            "system": {"family": "fre", "preset": preset},
             "stage": "train",
             "backbone": "efficientnet_lite0",
             "weights": None,
             "model": str(Path(folder) / "training.onnx"),
             "files": files,
-            **parameters,
+            "size": size,
         }
         raw = isolated(CHILD, task, name=f"training with {source}", source=source)
     return {
@@ -90,8 +89,8 @@ def main(
             Path(file).read_bytes()
         found: dict[str, list[dict[str, float]]] = {name: [] for name in sources}
         for turn, name in interleaved(dict.fromkeys(sources, rounds)):
-            parameters = {"preset": preset, "size": None if size is None else [size, size]}
-            found[name].append(train(sources[name], files, parameters))
+            square = None if size is None else [size, size]
+            found[name].append(train(sources[name], files, preset, square))
             click.echo(f"{folder.name}, round {turn + 1} of {rounds}: {name}", err=True)
         rows += [
             [f"{folder.name}, {len(files)} images, {name}"]
@@ -104,9 +103,7 @@ def main(
         f"and most.\n\n"
         f"{machine_text(machine(PACKAGES))}.\n\n{table(['', *FIGURES.values()], rows)}"
     )
-    print(text)
-    if write is not None and not write_between(write, "training", text):
-        raise click.ClickException(f"{write} has no comments <!-- training: begin --> and end")
+    publish(text, write, "training")
 
 
 if __name__ == "__main__":

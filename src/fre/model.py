@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class Model(Predictor):
         )
         chart = Chart.of(good_histogram(caption, scores, self.threshold))
         shown = self.document.provenance.thumbnail
-        part = "" if shown is None else jpeg_picture(shown, "a training image")
+        part = "" if shown is None else jpeg_picture(b64decode(shown), "a training image")
         head = f"<div><strong>fre model</strong></div>{part}{table(self._facts())}"
         return head + chart._repr_html_()
 

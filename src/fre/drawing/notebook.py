@@ -36,19 +36,17 @@ def picture(image: ImageArray, name: str) -> str:
         image: uint8 (H, W, 3), RGB.
         name: text for screen readers.
     """
-    jpeg = encode(thumbnail(image, PICTURE_SIDE), "JPEG", quality=85)
-    return jpeg_picture(base64.b64encode(jpeg).decode("ascii"), name)
+    return jpeg_picture(encode(thumbnail(image, PICTURE_SIDE), "JPEG", quality=85), name)
 
 
-def jpeg_picture(content: str, name: str) -> str:
+def jpeg_picture(content: bytes, name: str) -> str:
     """Return an HTML image of a JPEG file.
 
     Args:
-        content: the file in base64.
+        content: content of the file.
         name: text for screen readers.
     """
-    source = f"data:image/jpeg;base64,{content}"
-    return f'<img src="{source}" alt="{escape(name)}" style="{PICTURE_STYLE}">'
+    return f'<img src="{data_uri(content, "jpeg")}" alt="{escape(name)}" style="{PICTURE_STYLE}">'
 
 
 def table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:

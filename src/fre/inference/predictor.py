@@ -31,6 +31,7 @@ from fre.onnx_tools.protobuf import with_outputs
 from fre.onnx_tools.side_arrays import read_arrays, without_arrays
 from fre.parallel import available_cores, forget_in_children, in_order
 from fre.runtimes.fastest import AUTO, fastest_runtime
+from fre.runtimes.lanes import BATCH
 from fre.runtimes.runtime import RUNTIMES, Runtime, import_runtime, open_runtime
 from fre.scoring.calibration import Calibration
 from fre.scoring.regions import Region, find_regions, region_threshold
@@ -38,8 +39,6 @@ from fre.storage.files import read_regular, write_atomic
 from fre.types import FloatArray
 
 OUTPUTS = ("score", "anomaly_map")
-BATCH = 8
-"""Number of images, or of tiles of one image, in a run of the network."""
 
 P = TypeVar("P", bound="Predictor")
 

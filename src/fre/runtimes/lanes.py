@@ -15,7 +15,7 @@ MOST_LANES = 32
 """Largest number of runs at a time (`benchmarks/cores.py`)."""
 
 BATCH = 8
-"""Images of a batch, unless a caller asks for other batches."""
+"""Images, or tiles of one image, of a batch, unless a caller asks for other batches."""
 
 
 @dataclass(frozen=True)
