@@ -135,7 +135,7 @@ def create_app(service: Service) -> App:
 
 
 class _GuardedRoute(APIRoute):
-    """Refuses a role that is too low, before the parameters and the body are looked at."""
+    """Refuses a role that is too low, before it reads the parameters and the body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

@@ -1,4 +1,4 @@
-"""Reviewed results and what a model learns: what an update changes, and what was learnt already."""
+"""Reviewed results: their decisions before and after an update, and which of them are learnt."""
 
 from __future__ import annotations
 

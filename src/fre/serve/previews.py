@@ -1,4 +1,4 @@
-"""Previews: updated models that are not in place yet, and what would change with them."""
+"""Previews: updated models that are not in place yet, and the changes that they would bring."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Preview:
         before: digest of the model that was updated.
         model: the updated model.
         results: ids of results whose images it learns.
-        body: what would change, as the API shows it.
+        body: facts of both models and their differences, as the API shows them.
         pictures: small JPEG file of each new image, by its digest.
     """
 

@@ -107,9 +107,10 @@ class JobRoutes:
     ) -> Response:
         """Train a model again without its odd images, or without named ones, as a job.
 
-        The images are those of its last training by this service. Names or digests of odd images,
-        or names of others, are left out; all odd images if none is given. The new model decides
-        like the one before: by the same false-alarm rate, or a threshold of the same rate.
+        It is fitted to the images of its last training by this service, without the named ones:
+        names or digests of odd images, or names of other images. If none is named, all odd images
+        are left out. The new model decides like the model before: by the same false-alarm rate,
+        or a threshold of the same rate.
         """
         service = self.service
         entry = service.registry.get(model)
