@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -69,21 +70,20 @@ class SourceWatch:
         chunk: int,
         max_bytes: int,
     ) -> None:
-        folder = FolderOptions(SETTLE, PATIENCE, INTERVAL, batch_bytes=max_bytes)
-        self.source = open_source(settings.source, settings.frames, folder, warn=self._warn)
         self.name = without_password(settings.source)
         self.settings = settings
         self.since = now()
         self.message: str | None = None
         self.error: str | None = None
         self.is_over = False
-        self.journal = Journal(data / JOURNAL)
-        try:
+        folder = FolderOptions(SETTLE, PATIENCE, INTERVAL, batch_bytes=max_bytes)
+        with contextlib.ExitStack() as opened:
+            self.source = open_source(settings.source, settings.frames, folder, warn=self._warn)
+            opened.callback(self.source.close)
+            self.journal = Journal(data / JOURNAL)
+            opened.callback(self.journal.close)
             sinks, pictures = open_sinks(settings.targets, warn=self._warn)
-        except BaseException:
-            self.source.close()
-            self.journal.close()
-            raise
+            opened.pop_all()
         self.inspection = Inspection(
             self.source,
             self._score,
