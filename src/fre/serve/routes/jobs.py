@@ -19,7 +19,7 @@ from fre.serve.jobs import Work
 from fre.serve.lessons import reviewed_images
 from fre.serve.odd import KeptTraining, leave_out
 from fre.serve.parameters import Caller, JobIdentity, Model, Without
-from fre.serve.previews import Preview, Update
+from fre.serve.previews import Update
 from fre.serve.responses import Problem, invalid, json_response
 from fre.serve.service import Service
 from fre.serve.staging import Staging
@@ -205,7 +205,7 @@ class JobRoutes:
         """Update a model with good images, zip files or marked results, as a job."""
         service = self.service
         marked = tuple(dict.fromkeys(results or ()))
-        update = ModelUpdate(model, accept_anomalous, marked, service.settings.threads, by)
+        update = ModelUpdate(model, accept_anomalous, marked, service.settings.threads)
         update.check(service.registry)
         service.jobs.check_room()
         async with self._staged(request) as staging:
@@ -213,12 +213,8 @@ class JobRoutes:
             if not uploads and not marked:
                 raise invalid("an update needs 1 good image or more, or ids of results")
             parts = await asyncio.to_thread(self._marked, model, marked, staging)
-            if preview:
-                work = update.work_on_preview(
-                    service.registry, staging, uploads, parts, self._preview
-                )
-            else:
-                work = update.work(service.registry, staging, uploads, parts, service.learnt)
+            finish = self._preview if preview else partial(self._apply, by)
+            work = update.work(service.registry, staging, uploads, parts, finish)
             kind = "preview" if preview else "update"
             job = await asyncio.to_thread(service.jobs.add, kind, model, work)
         return _accepted(job)
@@ -236,11 +232,19 @@ class JobRoutes:
             found.append((path, name))
         return found
 
-    def _preview(self, update: Update, progress: Progress) -> Preview:
+    def _apply(self, by: str | None, update: Update, progress: Progress) -> dict[str, Any]:
+        # Last chance to cancel; and the file may have changed.
+        progress("Saving", 0, 1)
+        self.service.teach(
+            update.name, update.after, update.results, before=update.before.sha256, by=by
+        )
+        return {}
+
+    def _preview(self, update: Update, progress: Progress) -> dict[str, Any]:
         reviewed = reviewed_images(self.service.results, update.name)
         preview = update.preview(reviewed, progress)
         self.service.previews.put(preview)
-        return preview
+        return {"preview": preview.body}
 
     @asynccontextmanager
     async def _staged(self, request: Request) -> AsyncIterator[Staging]:
