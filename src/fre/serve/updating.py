@@ -23,6 +23,7 @@ from fre.serve.registry import ModelRegistry, changed_meanwhile
 from fre.serve.responses import Problem, conflict
 from fre.serve.staging import Staging, unusable
 from fre.serve.training import job_result, lost_band, with_names
+from fre.training.update import some_names
 from fre.types import Progress
 
 
@@ -52,8 +53,7 @@ class ModelUpdate:
             Problem: no model has this name, or the model can't be updated.
         """
         entry = registry.get(self.name)
-        if entry.error is not None:
-            raise conflict(f"the file of {self.name} can't be read: {entry.error}")
+        entry.check_file()
         if not entry.can_update:
             raise conflict(
                 f"the model {self.name} can't be updated: its file lacks the statistics for that; "
@@ -156,12 +156,11 @@ def _learn(model: Model, images: Images, accept: bool, progress: Progress) -> Mo
         )
     known = model.training_images
     if again := known.shared(TrainingImages.of(list(names.values()), digests)):
-        more = f" and {len(again) - 3} more" if len(again) > 3 else ""
         raise Problem(
             422,
             "invalid",
             f"the model was trained on {len(again)} of these images already: "
-            f"{', '.join(again[:3])}{more}; to count them twice would make the threshold too low: "
+            f"{some_names(again)}; to count them twice would make the threshold too low: "
             "leave them out",
         )
     try:
@@ -171,11 +170,10 @@ def _learn(model: Model, images: Images, accept: bool, progress: Progress) -> Mo
         found = [
             names[source] if isinstance(source, Path) else str(source) for source, _ in error.found
         ]
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise Problem(
             422,
             "anomalous",
             f"{len(found)} of {error.of} images are anomalous to the model: "
-            f"{', '.join(found[:3])}{more}; look at them, and leave out what is not good, or "
+            f"{some_names(found)}; look at them, and leave out what is not good, or "
             "accept all (accept_anomalous)",
         ) from error

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request, Response
@@ -17,7 +16,7 @@ from fre.serve.bodies import RAW_TYPES, body_of, exhaust, media_type, read_files
 from fre.serve.input_view import InputWishes, input_wishes, view
 from fre.serve.jobs import Work
 from fre.serve.lessons import reviewed_images
-from fre.serve.odd import KeptTraining, leave_out
+from fre.serve.odd import Images, KeptTraining, leave_out
 from fre.serve.parameters import Caller, JobIdentity, Model, Without
 from fre.serve.previews import Update
 from fre.serve.responses import Problem, invalid, json_response
@@ -219,9 +218,7 @@ class JobRoutes:
             job = await asyncio.to_thread(service.jobs.add, kind, model, work)
         return _accepted(job)
 
-    def _marked(
-        self, model: str, results: tuple[int, ...], staging: Staging
-    ) -> list[tuple[Path, str]]:
+    def _marked(self, model: str, results: tuple[int, ...], staging: Staging) -> Images:
         """Copy the images of results, as the stored ones may be deleted meanwhile."""
         found = []
         for identity in results:
