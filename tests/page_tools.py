@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fre import FRE
 from fre.datasets.plates import draw_plate
 
 for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
@@ -85,6 +86,19 @@ def serve(folder: Path, *options: str) -> Iterator[Service]:
             process.kill()
             process.wait()
     assert "Traceback" not in log.read_text()
+
+
+@contextmanager
+def serve_copies(
+    plates: Path, folder: Path, *names: str, options: Sequence[str] = ()
+) -> Iterator[Service]:
+    """A service on copies of one model, so that no test sees what another did."""
+    (folder / "models").mkdir(exist_ok=True)
+    model = FRE(size=SIZE).fit(plates / "train")
+    for name in names:
+        model.save(folder / "models" / f"{name}.onnx")
+    with serve(folder, *options) as running:
+        yield running
 
 
 def write_plate(file: Path, seed: int, kind: str = "good", size: int = SIZE) -> Path:

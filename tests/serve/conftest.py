@@ -1,4 +1,4 @@
-"""The browser and the images that the tests of the page share.
+"""The models, images and browser that the tests of the service share.
 
 Screenshots go to the folder that ``FRE_SCREENSHOTS`` names, if it is set.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,26 @@ from fre.datasets.plates import KINDS
 
 if TYPE_CHECKING:
     from page_tools import Opener, Service, Shoot
+
+
+@pytest.fixture(scope="session")
+def weave(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of a weave, small and quick."""
+    import fre
+    from conftest import texture
+
+    good = [texture(seed) for seed in range(40)]
+    model = fre.FRE(size=64, false_alarm_rate=0.05).fit(good)
+    return model.save(tmp_path_factory.mktemp("weave") / "weave.onnx")
+
+
+@pytest.fixture
+def models(weave: Path, tmp_path: Path) -> Path:
+    """A folder with the model of the weave."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    shutil.copy(weave, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")

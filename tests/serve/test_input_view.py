@@ -14,6 +14,7 @@ from PIL import Image
 
 import fre
 from conftest import texture
+from fre.drawing.heatmaps import encode
 from fre.errors import OptionError
 from serving import LocalServer, needs_serve, problem
 
@@ -29,9 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 
 
 def png(seed: int, size: tuple[int, int] = SIZE) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(texture(seed, size)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode(texture(seed, size), "PNG")
 
 
 def ask(server: LocalServer, **query: Any) -> Any:

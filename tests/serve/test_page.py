@@ -38,6 +38,7 @@ from page_tools import (
     go,
     inspected,
     serve,
+    serve_copies,
     write_plate,
 )
 
@@ -46,34 +47,16 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def service(plates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Copies of one model, so that no test sees what another did."""
     folder = tmp_path_factory.mktemp("service")
-    model = FRE(size=SIZE).fit(plates / "train")
     (folder / "models").mkdir()
-    for name in [
-        "drop",
-        "drag",
-        "review",
-        "look",
-        "live",
-        "axe",
-        "shown",
-        "keys",
-        "grow",
-        "busy",
-        "late",
-        "types",
-        "zoomed",
-        "judged",
-        "band",
-        "counted",
-    ]:
-        model.save(folder / "models" / f"{name}.onnx")
     # A quick one, for a thousand images.
     quick = FRE("efficientnet_lite0", preset="reference", size=64).fit(plates / "train")
     quick.save(folder / "models" / "many.onnx")
-    watched = folder / "watched"
-    with serve(folder, "--watch", str(watched), "--watch-model", "live") as running:
+    names = (
+        "drop drag review look live axe shown keys grow busy late types zoomed judged band counted"
+    )
+    watched = ("--watch", str(folder / "watched"), "--watch-model", "live")
+    with serve_copies(plates, folder, *names.split(), options=watched) as running:
         yield running
 
 

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fre import FRE
 from page_tools import (
     PATIENCE,
-    SIZE,
     VIEWS,
     Opener,
     Service,
@@ -19,7 +17,7 @@ from page_tools import (
     expect,
     fits,
     go,
-    serve,
+    serve_copies,
 )
 
 pytestmark = pytest.mark.slow
@@ -27,10 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def service(plates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("service")
-    (folder / "models").mkdir()
-    FRE(size=SIZE).fit(plates / "train").save(folder / "models" / "platte.onnx")
-    with serve(folder) as running:
+    with serve_copies(plates, tmp_path_factory.mktemp("service"), "platte") as running:
         yield running
 
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from fre import FRE, load
+from fre import load
 from page_tools import (
     N_TRAIN,
     PATIENCE,
-    SIZE,
     Opener,
     Service,
     Shoot,
@@ -25,7 +24,7 @@ from page_tools import (
     fits,
     go,
     inspected,
-    serve,
+    serve_copies,
     write_plate,
 )
 
@@ -36,13 +35,8 @@ PHONE = {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def service(plates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Copies of one model, so that no test sees what another did."""
     folder = tmp_path_factory.mktemp("service")
-    model = FRE(size=SIZE).fit(plates / "train")
-    (folder / "models").mkdir()
-    for name in ("taught", "kept", "left"):
-        model.save(folder / "models" / f"{name}.onnx")
-    with serve(folder) as running:
+    with serve_copies(plates, folder, "taught", "kept", "left") as running:
         yield running
 
 

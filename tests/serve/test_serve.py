@@ -26,23 +26,6 @@ pytestmark = needs_serve
 TOKEN = "a-token-for-the-tests-0123456789"
 
 
-@pytest.fixture(scope="session")
-def weave(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of a weave, small and quick."""
-    good = [texture(seed) for seed in range(40)]
-    model = fre.FRE(size=64, false_alarm_rate=0.05).fit(good)
-    return model.save(tmp_path_factory.mktemp("weave") / "weave.onnx")
-
-
-@pytest.fixture
-def models(weave: Path, tmp_path: Path) -> Path:
-    """A folder with that model."""
-    folder = tmp_path / "models"
-    folder.mkdir()
-    shutil.copy(weave, folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def server(weave: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One service for the tests that leave the model as it is."""

@@ -46,10 +46,8 @@ def weave(parts: list[tuple[str, Path]], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def server(weave: Path, tmp_path: Path) -> Iterator[LocalServer]:
-    (tmp_path / "models").mkdir()
-    shutil.copy(weave, tmp_path / "models")
-    with LocalServer(tmp_path / "models") as running:
+def server(models: Path) -> Iterator[LocalServer]:
+    with LocalServer(models) as running:
         yield running
 
 

@@ -9,19 +9,11 @@ from typing import Any
 
 import pytest
 
-import fre
 from commands import refused
-from conftest import texture
 from line_peers import Receiver, Rtsp, needs_camera, needs_rtsp_server, wait_for, write_video
 from serving import LocalServer, needs_serve, problem, write_images
 
 pytestmark = needs_serve
-
-
-@pytest.fixture(scope="module")
-def weave(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = fre.FRE(size=64, false_alarm_rate=0.05).fit([texture(seed) for seed in range(40)])
-    return model.save(tmp_path_factory.mktemp("weave") / "weave.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +181,29 @@ def test_a_stream_goes_away_and_comes_back(weave: Path, tmp_path: Path) -> None:
         assert ended["taken"] == ended["scored"] + ended["unreadable"] + left_out
         total = server.client.get("/v1/results").json()["total"]
         assert total == ended["scored"] == len(receiver.got)
+
+
+def test_a_source_that_fails_to_open_is_let_go(weave: Path, tmp_path: Path) -> None:
+    from fre.errors import OutputError
+    from fre.serve.responses import Problem
+    from fre.serve.settings import LineSettings
+
+    line = LineSettings(str(tmp_path / "incoming"))
+    (tmp_path / "incoming").mkdir()
+    with LocalServer(weave, data=tmp_path / "data") as server:
+        journal = tmp_path / "data" / "line.sqlite3"
+        journal.mkdir()
+        source = server._server.service.source
+        # The error holds the frames of the failed call, so no garbage collection helps.
+        with pytest.raises(OutputError, match=r"line\.sqlite3") as held:
+            source.follow(line)
+        assert source.state() is None
+        journal.rmdir()
+        assert source.follow(line)["state"] == "running"
+        del held
+        source.close()
+        with pytest.raises(Problem, match="the service is ending"):
+            source.follow(line)
 
 
 def test_mistakes(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 import fre
 from conftest import texture
+from fre.drawing.heatmaps import encode
 from serving import LocalServer, check_shape, needs_serve, problem, scratched
 
 pytestmark = needs_serve
@@ -31,14 +32,6 @@ def weave(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of a weave, small and quick."""
     model = fre.FRE(size=64, false_alarm_rate=0.05).fit([texture(seed) for seed in range(24)])
     return model.save(tmp_path_factory.mktemp("weave") / "weave.onnx")
-
-
-@pytest.fixture
-def models(weave: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "models"
-    folder.mkdir()
-    shutil.copy(weave, folder)
-    return folder
 
 
 @pytest.fixture
@@ -268,18 +261,12 @@ def test_the_client_of_a_change_is_named() -> None:
 # Updates that are looked at first ---------------------------------------------------------------
 
 
-def png(image: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def inspect(server: LocalServer, folder: Path, images: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Predictions of images, by their name."""
     folder.mkdir(exist_ok=True)
     paths = [folder / name for name in images]
     for path, image in zip(paths, images.values(), strict=True):
-        path.write_bytes(png(image))
+        path.write_bytes(encode(image, "PNG"))
     return {item["name"]: item for item in server.predict(*paths)}
 
 
@@ -314,7 +301,7 @@ def test_a_prepared_update_says_what_changes_and_is_applied_as_it_was_seen(
         review(server, item, "defect" if name in list(images)[1:4] else "good")
     taught = found["scratch-5.png"]
     assert taught["anomalous"]
-    new = [(f"new-{seed}.png", png(texture(seed))) for seed in range(400, 404)]
+    new = [(f"new-{seed}.png", encode(texture(seed), "PNG")) for seed in range(400, 404)]
     body = prepare(server, taught["id"], files=[("files", one) for one in new])
 
     before = fre.load(weave)
@@ -390,7 +377,7 @@ def test_a_prepared_update_says_what_changes_and_is_applied_as_it_was_seen(
 def test_a_prepared_update_is_refused_after_a_change_and_can_be_discarded(
     server: LocalServer, tmp_path: Path
 ) -> None:
-    upload = {"files": ("new.png", png(texture(400)))}
+    upload = {"files": ("new.png", encode(texture(400), "PNG"))}
     body = prepare(server, files=upload)
     second = set_threshold(server, 7.5)
     message = problem(

@@ -135,7 +135,7 @@ def create_app(service: Service) -> App:
 
 
 class _GuardedRoute(APIRoute):
-    """Refuses a role that is too low, before the parameters and the body are looked at."""
+    """Refuses a role that is too low, before it reads the parameters and the body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -229,7 +229,7 @@ def _model_routes(models: ModelRoutes, predict: PredictRoutes) -> Iterator[Route
 def _source_routes(source: SourceRoutes) -> Iterator[Route]:
     path, body, changed = "/v1/source", source_schemas.SourceBody, (404, 409, *SMALL_BODY)
     yield Route("GET", path, source.get_source, body)
-    yield Route("POST", path, source.start_source, body, changed)
+    yield Route("POST", path, source.start_source, body, (503, *changed))
     yield Route("DELETE", path, source.stop_source, body, changed)
 
 

@@ -12,8 +12,9 @@ import io
 import json
 import logging
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import IO, Any, TypeAlias
 
 from starlette.responses import Response
@@ -173,13 +174,11 @@ class Gallery:
 
     async def _paint(self, stored: StoredImage, wanted: PictureRequest, gone: Gone) -> bytes:
         """Draw a small picture of a large image outside the service, after earlier ones."""
-        known = self._has_preview(stored, wanted)
         async with self._turn():
             await _still_wanted(gone)
             picture = order(self.pictures, stored, wanted)
-            data: bytes = await self._run(self._painter.draw, picture)
-        if wants_preview(stored, wanted) and not known:
-            self.grown(stored.identity)
+            with self._recounted(stored, wanted):
+                data: bytes = await self._run(self._painter.draw, picture)
         return data
 
     async def _file(
@@ -193,8 +192,6 @@ class Gallery:
                 return sent
             except OSError as error:
                 raise not_kept(stored.identity) from error
-        seen = wants_preview(stored, wanted)
-        known = self._has_preview(stored, wanted)
         # An unnamed file, closed by the response: the picture may be too large for memory.
         file: IO[bytes] = io.BytesIO()
         if whole or (wanted.size is None and wanted.kind != "heat"):
@@ -204,13 +201,20 @@ class Gallery:
             if whole:
                 await self._draw_alone(stored, wanted, file, gone)
             else:
-                await self._run(draw, self.pictures, stored, wanted, file)
+                with self._recounted(stored, wanted):
+                    await self._run(draw, self.pictures, stored, wanted, file)
         except BaseException:
             file.close()
             raise
-        if seen and not known:
-            self.grown(stored.identity)
         return file
+
+    @contextmanager
+    def _recounted(self, stored: StoredImage, wanted: PictureRequest) -> Iterator[None]:
+        """Report that the stored pictures have grown if a drawing leaves a preview."""
+        known = self._has_preview(stored, wanted)
+        yield
+        if wants_preview(stored, wanted) and not known:
+            self.grown(stored.identity)
 
     def _turn(self) -> asyncio.Lock:
         """Return the lock of the picture that is drawn outside the service."""

@@ -1,9 +1,8 @@
-"""The input of a training as clients choose it, and a view of what the network sees."""
+"""The input of a training as clients choose it, and a view of the network's input."""
 
 from __future__ import annotations
 
 import base64
-import io
 import math
 import tempfile
 from collections.abc import Sequence
@@ -13,14 +12,14 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import Query
-from PIL import Image
 
 from fre.detector import FRE
+from fre.drawing.heatmaps import encode
 from fre.errors import ImageError, OptionError
 from fre.images.formats import pixel_limit
 from fre.images.geometry import PADDING
 from fre.images.input_size import InputOptions
-from fre.types import ImageArray, MaskArray
+from fre.types import MaskArray
 
 SIZE_PATTERN = r"^\d{2,4}(x\d{2,4})?$"
 POLYGON_PATTERN = r"^\d{1,5}x\d{1,5}:\d{1,5},\d{1,5}( \d{1,5},\d{1,5}){2,99}$"
@@ -95,7 +94,7 @@ async def input_wishes(
         ),
     ] = None,
 ) -> InputWishes:
-    """Return what the query parameters ask of the input."""
+    """Return the wishes that the query parameters express."""
     return InputWishes(size, defect_size, tuple(roi or ()))
 
 
@@ -144,7 +143,7 @@ def _fill(mask: MaskArray, points: Sequence[tuple[int, int]]) -> None:
 
 
 def view(parameters: dict[str, Any], data: bytes) -> dict[str, Any]:
-    """Return what the network sees of one image, if all training images have its size.
+    """Return the inputs of the network for one image, if all training images have its size.
 
     Args:
         parameters: keyword arguments of `fre.FRE`.
@@ -177,12 +176,8 @@ def view(parameters: dict[str, Any], data: bytes) -> dict[str, Any]:
         "visible": choice.visible,
         "notes": list(choice.notes),
         "n_inputs": len(seen),
-        "inputs": [_png(pixels) for pixels in seen[:MOST_SHOWN]],
+        "inputs": [
+            base64.b64encode(encode(pixels, "PNG", compress_level=1)).decode()
+            for pixels in seen[:MOST_SHOWN]
+        ],
     }
-
-
-def _png(pixels: ImageArray) -> str:
-    """Return an image as a PNG in base64."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return base64.b64encode(buffer.getvalue()).decode()

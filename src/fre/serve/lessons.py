@@ -1,4 +1,4 @@
-"""Reviewed results and what a model learns: what an update changes, and what was learnt already."""
+"""Reviewed results: their decisions before and after an update, and which of them are learnt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fre.errors import ImageError
-from fre.inference.training_images import DIGEST_BYTES, TrainingImages
+from fre.inference.training_images import TrainingImages
 from fre.model import Model
 from fre.serve.database import now
 from fre.serve.pictures import IMAGE
@@ -86,8 +86,8 @@ def compare(
     Returns:
         Counts, and the results with another decision, as the API shows them.
     """
-    known = {digest.hex() for digest in after.training_images.digests}
     images = [image for image in reviewed[:MOST_CHECKED] if image.file is not None]
+    learnt = _learnt(after.training_images, [image.sha256 for image in images])
     pairs = zip(
         images,
         _judge(before, images, "Checking reviewed results, before", progress),
@@ -101,7 +101,7 @@ def compare(
         if first is None or second is None:
             continue
         n_checked += 1
-        taught = _short(image.sha256) in known
+        taught = image.sha256 in learnt
         n_taught += taught
         if not taught:
             counts["before"][_kind(image, first)] += 1
@@ -162,8 +162,9 @@ def _change(image: Reviewed, first: Judged, second: Judged, taught: bool) -> dic
     }
 
 
-def _short(sha256: str) -> str:
-    return sha256[: 2 * DIGEST_BYTES]
+def _learnt(images: TrainingImages, sha256: Sequence[str]) -> set[str]:
+    """Return the digests, among some, of images that a model was fitted to."""
+    return set(images.shared(TrainingImages.of(sha256, sha256)))
 
 
 def match_learnt(results: Results, model: str, images: TrainingImages) -> list[dict[str, Any]]:
@@ -180,7 +181,6 @@ def match_learnt(results: Results, model: str, images: TrainingImages) -> list[d
     Returns:
         The changed results.
     """
-    known = {digest.hex() for digest in images.digests}
     moment = now()
 
     def change(connection: sqlite3.Connection) -> list[int]:
@@ -189,10 +189,11 @@ def match_learnt(results: Results, model: str, images: TrainingImages) -> list[d
             "AND (learnt_at IS NOT NULL OR verdict = 'good')",
             [model],
         ).fetchall()
+        learnt = _learnt(images, [row["image_sha256"] for row in rows])
         changed = [
             (None if row["learnt_at"] else moment, row["id"])
             for row in rows
-            if (row["learnt_at"] is not None) != (_short(row["image_sha256"]) in known)
+            if (row["learnt_at"] is not None) != (row["image_sha256"] in learnt)
         ]
         connection.executemany("UPDATE results SET learnt_at = ? WHERE id = ?", changed)
         return [identity for _, identity in changed]

@@ -11,6 +11,7 @@ import numpy as np
 
 from fre.model import Model
 from fre.scoring.calibration import Calibration
+from fre.serve.responses import conflict
 from fre.serve.thresholds import calibration_body
 
 
@@ -38,6 +39,15 @@ class LoadedModel:
     def can_update(self) -> bool:
         """Whether the file contains the statistics that an update needs."""
         return self.model.document.can_update
+
+    def check_file(self) -> None:
+        """Refuse to change the model while its present file can't be loaded.
+
+        Raises:
+            Problem: the file can't be loaded; an earlier version serves.
+        """
+        if self.error is not None:
+            raise conflict(f"the file of {self.name} can't be read: {self.error}")
 
     def summary(self) -> dict[str, Any]:
         """Return the model as lists of models show it."""

@@ -114,7 +114,7 @@ class KeptTrainings:
                 staging.remove()
 
     def prune(self, calibrations: Mapping[str, str]) -> None:
-        """Forget trainings of models that are gone, or were updated or trained elsewhere.
+        """Forget trainings of models that were deleted, updated, or trained elsewhere.
 
         Args:
             calibrations: digest of the calibration scores of each model.

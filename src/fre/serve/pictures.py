@@ -1,7 +1,7 @@
 """Images and anomaly maps of results: stored within a bound, and drawn as pictures.
 
 `Pictures` stores files by the id of their result. `draw` makes small images, overlays, heat layers
-and full maps of them. `drawing_process` draws those of huge images outside the service.
+and full maps of them. `drawing_process` draws pictures of huge images outside the service.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Previews: updated models that are not in place yet, and what would change with them."""
+"""Previews: updated models that are not in place yet, and the changes that they would bring."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from fre.inference.training_images import DIGEST_BYTES
 from fre.model import Model
 from fre.serve.lessons import Reviewed, compare
 from fre.serve.odd import Images, draw_small
-from fre.serve.registry import ModelRegistry
 from fre.serve.responses import conflict, not_found
 from fre.serve.thresholds import rates
-from fre.serve.versions import Save
 from fre.types import Progress
 
 MOST_PREVIEWS = 4
@@ -33,7 +31,7 @@ class Preview:
         before: digest of the model that was updated.
         model: the updated model.
         results: ids of results whose images it learns.
-        body: what would change, as the API shows it.
+        body: facts of both models and their differences, as the API shows them.
         pictures: small JPEG file of each new image, by its digest.
     """
 
@@ -43,15 +41,6 @@ class Preview:
     results: tuple[int, ...]
     body: dict[str, Any]
     pictures: dict[str, bytes]
-
-    def apply(self, registry: ModelRegistry, by: str | None) -> None:
-        """Put the model in place.
-
-        Raises:
-            Problem: the model in use has changed since the preview was made.
-            OutputError: the file can't be written.
-        """
-        registry.replace(self.name, self.model, Save("taught", by), before=self.before)
 
 
 class Previews:

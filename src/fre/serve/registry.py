@@ -257,16 +257,20 @@ class ModelRegistry:
             OutputError: the file can't be written.
         """
         with self._lock:
-            self.refresh()
-            entry = self.get(name)
-            if sha256 is not None and sha256 != entry.model.sha256:
-                raise conflict(f"the model {name} has changed since; look at its calibration again")
-            if entry.error is not None:
-                raise conflict(f"the file of {name} can't be read: {entry.error}")
+            entry = self._expected(name, sha256)
+            entry.check_file()
             after, chosen = change(entry.model)
             model = entry.model.with_calibration(after, chosen=chosen)
             self.save(name, model, Save("threshold", by))
             return self.get(name)
+
+    def _expected(self, name: str, sha256: str | None) -> LoadedModel:
+        """Look at the files, and return one model; refuse another digest than the client saw."""
+        self.refresh()
+        entry = self.get(name)
+        if sha256 not in (None, entry.model.sha256):
+            raise conflict(f"the model {name} has changed since; look at it again")
+        return entry
 
     def replace(self, name: str, model: Model, save: Save, *, before: str) -> None:
         """Write an updated model into its file, and use it.
@@ -327,10 +331,7 @@ class ModelRegistry:
         if not self.is_folder:
             raise conflict(f"the service serves {self.source} only, and does not delete it")
         with self._lock:
-            self.refresh()
-            entry = self.get(name)
-            if sha256 is not None and sha256 != entry.model.sha256:
-                raise conflict(f"the model {name} has changed since; look at it again")
+            entry = self._expected(name, sha256)
             self.versions.delete_all(name)
             try:
                 entry.path.unlink()

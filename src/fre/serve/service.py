@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from fre.errors import OutputError
 from fre.images.formats import set_pixel_limit
+from fre.model import Model
 from fre.serve.batching import Batcher
 from fre.serve.bodies import Budget
 from fre.serve.database import open_history
@@ -25,6 +26,7 @@ from fre.serve.samples import Samples
 from fre.serve.settings import Settings
 from fre.serve.sources import SourceControl
 from fre.serve.staging import DiskBudget
+from fre.serve.versions import Save
 
 
 class Service:
@@ -125,8 +127,23 @@ class Service:
         found = [f"{n} images of {name}" for name, n in images.items()]
         return [*found, *self.jobs.unfinished()]
 
-    def learnt(self, results: Sequence[int]) -> None:
-        """Record that a model was updated with the images of results, and tell all clients."""
+    def teach(
+        self, name: str, model: Model, results: Sequence[int], *, before: str, by: str | None
+    ) -> None:
+        """Put an updated model in place, and mark the results that it learnt.
+
+        Args:
+            name: name of the model.
+            model: the updated model.
+            results: ids of results among its new images.
+            before: digest of the model that was updated.
+            by: name or address of the client.
+
+        Raises:
+            Problem: no model has this name any more, or the file has changed since ``before``.
+            OutputError: the file can't be written.
+        """
+        self.registry.replace(name, model, Save("taught", by), before=before)
         for found in self.results.set_learnt(results):
             self.events.publish("verdict", found)
 

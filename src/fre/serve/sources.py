@@ -15,7 +15,7 @@ from fre.line.video import without_password
 from fre.serve.batching import Batcher
 from fre.serve.loaded import LoadedModel
 from fre.serve.registry import ModelRegistry
-from fre.serve.responses import conflict, not_found
+from fre.serve.responses import conflict, not_found, shutting_down
 from fre.serve.settings import LineSettings, Settings
 from fre.serve.watch import SourceWatch
 
@@ -96,30 +96,40 @@ class SourceControl:
         """Open a source; nothing is scored before `start`.
 
         Raises:
-            Problem: a source is open already, the model does not exist, or the service is ending.
+            Problem: a source is open already, or the service is ending.
             InputError: the source or a receiver can't be used.
             OptionError: the model is not clear.
         """
         with self._lock:
-            if self._watch is not None and self._watch.is_over:
-                self._take().close()
-            if self._watch is not None or self._closed:
-                raise conflict(f"{self.name} is followed already; stop it first")
-            self._check(line)
-            self._watch = SourceWatch(
-                line,
-                self._settings.data,
-                self._batcher,
-                partial(self._entry, line.model),
-                chunk=min(4 * self._settings.batch_size, self._settings.limits.max_queue),
-                max_bytes=self._settings.limits.max_upload_bytes,
-            )
+            self._open(line)
 
     def start(self) -> None:
         """Start the source that is open, if there is one."""
         with self._lock:
             if self._watch is not None:
                 self._watch.start()
+
+    def follow(self, line: LineSettings) -> dict[str, Any]:
+        """Open a source and start it at once.
+
+        Returns:
+            State of the source.
+
+        Raises:
+            Problem: a source is open already, or the service is ending.
+            InputError: the source or a receiver can't be used.
+            OptionError: the model is not clear.
+            OutputError: the journal can't be written.
+        """
+        # One lock for both steps: another client's source must not be started twice.
+        with self._lock:
+            watch = self._open(line)
+            try:
+                watch.start()
+            except BaseException:
+                self._take().close()
+                raise
+            return watch.state()
 
     def stop(self) -> dict[str, Any]:
         """Stop the source; accepted frames are finished.
@@ -144,20 +154,28 @@ class SourceControl:
             if self._watch is not None:
                 self._take().close()
 
-    @property
-    def name(self) -> str:
-        """Name of the source that is open, without passwords."""
-        return "nothing" if self._watch is None else self._watch.name
-
     def state(self) -> dict[str, Any] | None:
         """Return the state of the source, or ``None`` if none is open."""
         watch = self._watch
         return None if watch is None else watch.state()
 
-    def judges(self, model: str) -> bool:
-        """Return whether the source that is open is scored by a model."""
-        state = self.state()
-        return state is not None and state["model"] == model
+    def _open(self, line: LineSettings) -> SourceWatch:
+        if self._closed:
+            raise shutting_down()
+        if self._watch is not None and self._watch.is_over:
+            self._take().close()
+        if self._watch is not None:
+            raise conflict(f"{self._watch.name} is followed already; stop it first")
+        self._check(line)
+        self._watch = SourceWatch(
+            line,
+            self._settings.data,
+            self._batcher,
+            partial(self._entry, line.model),
+            chunk=min(4 * self._settings.batch_size, self._settings.limits.max_queue),
+            max_bytes=self._settings.limits.max_upload_bytes,
+        )
+        return self._watch
 
     def _take(self) -> SourceWatch:
         watch, self._watch = self._watch, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from fre.model import Model, load
 from fre.serve.jobs import Work
 from fre.serve.loaded import LoadedModel
 from fre.serve.odd import Images
-from fre.serve.previews import Preview, Update
+from fre.serve.previews import Update
 from fre.serve.registry import ModelRegistry, changed_meanwhile
 from fre.serve.responses import Problem, conflict
 from fre.serve.staging import Staging, unusable
 from fre.serve.training import job_result, lost_band, with_names
-from fre.serve.versions import Save
+from fre.training.update import some_names
 from fre.types import Progress
 
 
@@ -36,14 +36,12 @@ class ModelUpdate:
         accept_anomalous: whether to fit uploads that the model calls anomalous, too.
         results: ids of results that a reviewer called good. Their images are always accepted.
         threads: number of threads of the network, 0 for all cores.
-        by: name or address of the client.
     """
 
     name: str
     accept_anomalous: bool
     results: tuple[int, ...]
     threads: int
-    by: str | None
 
     def check(self, registry: ModelRegistry) -> LoadedModel:
         """Refuse an update that can't succeed.
@@ -55,8 +53,7 @@ class ModelUpdate:
             Problem: no model has this name, or the model can't be updated.
         """
         entry = registry.get(self.name)
-        if entry.error is not None:
-            raise conflict(f"the file of {self.name} can't be read: {entry.error}")
+        entry.check_file()
         if not entry.can_update:
             raise conflict(
                 f"the model {self.name} can't be updated: its file lacks the statistics for that; "
@@ -70,50 +67,21 @@ class ModelUpdate:
         staging: Staging,
         uploads: Images,
         marked: Images,
-        learnt: Callable[[Sequence[int]], None],
+        finish: Callable[[Update, Progress], dict[str, Any]],
     ) -> Work:
-        """Return the work of a job that updates the model.
+        """Return the work of a job that makes the update.
 
         Args:
             registry: models, with the one to update.
             staging: folder of the images; removed afterwards.
             uploads: path and name of each uploaded image.
             marked: path and name of each image of ``results``.
-            learnt: called with ``results`` once the model is saved.
+            finish: puts the update in place or shows it; returns more of the job's result.
         """
 
         def run(progress: Progress) -> dict[str, Any]:
             update, result = self._update(registry, uploads, marked, progress)
-            # Last chance to cancel; and the file may have changed.
-            progress("Saving", 0, 1)
-            save = Save("taught", self.by)
-            registry.replace(self.name, update.after, save, before=update.before.sha256)
-            learnt(self.results)
-            return result
-
-        return Work(run, staging.remove)
-
-    def work_on_preview(
-        self,
-        registry: ModelRegistry,
-        staging: Staging,
-        uploads: Images,
-        marked: Images,
-        show: Callable[[Update, Progress], Preview],
-    ) -> Work:
-        """Return the work of a job that prepares the update, and leaves the model as it is.
-
-        Args:
-            registry: models, with the one to update.
-            staging: folder of the images; removed afterwards.
-            uploads: path and name of each uploaded image.
-            marked: path and name of each image of ``results``.
-            show: makes the preview of the update, and keeps it.
-        """
-
-        def run(progress: Progress) -> dict[str, Any]:
-            update, result = self._update(registry, uploads, marked, progress)
-            return {**result, "preview": show(update, progress).body}
+            return {**result, **finish(update, progress)}
 
         return Work(run, staging.remove)
 
@@ -188,12 +156,11 @@ def _learn(model: Model, images: Images, accept: bool, progress: Progress) -> Mo
         )
     known = model.training_images
     if again := known.shared(TrainingImages.of(list(names.values()), digests)):
-        more = f" and {len(again) - 3} more" if len(again) > 3 else ""
         raise Problem(
             422,
             "invalid",
             f"the model was trained on {len(again)} of these images already: "
-            f"{', '.join(again[:3])}{more}; to count them twice would make the threshold too low: "
+            f"{some_names(again)}; to count them twice would make the threshold too low: "
             "leave them out",
         )
     try:
@@ -203,11 +170,10 @@ def _learn(model: Model, images: Images, accept: bool, progress: Progress) -> Mo
         found = [
             names[source] if isinstance(source, Path) else str(source) for source, _ in error.found
         ]
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise Problem(
             422,
             "anomalous",
             f"{len(found)} of {error.of} images are anomalous to the model: "
-            f"{', '.join(found[:3])}{more}; look at them, and leave out what is not good, or "
+            f"{some_names(found)}; look at them, and leave out what is not good, or "
             "accept all (accept_anomalous)",
         ) from error

@@ -22,8 +22,8 @@ class SaveBody:
 class VersionInfo:
     """A file of a model that is kept; ``id`` is its SHA-256.
 
-    ``number`` counts the saves of the model; it is that of the last save of this file. ``at``,
-    ``by`` and ``why`` are those of the last of ``saves``, which come newest first.
+    The saves of a model are numbered; ``number`` belongs to the last save of this file. ``saves``
+    come newest first, and ``at``, ``by`` and ``why`` repeat the newest.
     """
 
     id: str
@@ -51,7 +51,7 @@ class VersionsBody:
 
 @dataclass
 class ApplyRequest:
-    """Digest of the previewed model, so that exactly the model that was looked at is applied."""
+    """Digest of the previewed model, so that no other model is applied."""
 
     sha256: str
 
@@ -125,10 +125,10 @@ class ReviewedChanges:
 
 @dataclass
 class PreviewBody:
-    """What would change with a prepared update.
+    """A prepared update, and the changes that it would bring.
 
-    ``sha256`` is the digest of the updated model, ``before_sha256`` that of the model that it
-    replaces. ``images`` are at most 50 of the ``n_images`` to learn.
+    ``sha256`` is the digest of the updated model, ``before_sha256`` the digest of the model before
+    it. ``images`` are at most 50 of the ``n_images`` to learn.
     """
 
     model: str

@@ -47,9 +47,6 @@ class Save:
     at: str = field(default_factory=now)
 
 
-UPLOADED: tuple[Why, None] = ("uploaded", None)
-
-
 class Versions:
     """The versions of all models in a folder.
 
@@ -105,7 +102,7 @@ class Versions:
         with self._lock:
             known = self.records(name)
             if not known or known[0]["id"] != model.sha256:
-                self.add(name, model, Save(*UPLOADED))
+                self.add(name, model, Save("uploaded", None))
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """Return the records of the versions of a model, the last saved first."""

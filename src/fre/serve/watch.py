@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from fre.drawing.heatmaps import encode
 from fre.errors import DatasetError, FREError, ImageError
 from fre.line.folder import FolderOptions, FolderSource
 from fre.line.follower import printable
@@ -70,21 +70,20 @@ class SourceWatch:
         chunk: int,
         max_bytes: int,
     ) -> None:
-        folder = FolderOptions(SETTLE, PATIENCE, INTERVAL, batch_bytes=max_bytes)
-        self.source = open_source(settings.source, settings.frames, folder, warn=self._warn)
         self.name = without_password(settings.source)
         self.settings = settings
         self.since = now()
         self.message: str | None = None
         self.error: str | None = None
         self.is_over = False
-        self.journal = Journal(data / JOURNAL)
-        try:
+        folder = FolderOptions(SETTLE, PATIENCE, INTERVAL, batch_bytes=max_bytes)
+        with contextlib.ExitStack() as opened:
+            self.source = open_source(settings.source, settings.frames, folder, warn=self._warn)
+            opened.callback(self.source.close)
+            self.journal = Journal(data / JOURNAL)
+            opened.callback(self.journal.close)
             sinks, pictures = open_sinks(settings.targets, warn=self._warn)
-        except BaseException:
-            self.source.close()
-            self.journal.close()
-            raise
+            opened.pop_all()
         self.inspection = Inspection(
             self.source,
             self._score,
@@ -109,7 +108,7 @@ class SourceWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Finish the admitted frames, deliver what is left, and stop."""
+        """Finish the admitted frames, deliver the remaining messages, and stop."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -135,9 +134,7 @@ class SourceWatch:
                 self.error = str(error)
                 self._warn(str(error))
                 self._stop.wait(1.0)
-            except (
-                Exception
-            ) as error:  # whatever is wrong with the source may pass: log it, try again
+            except Exception as error:  # it may pass: log it, try again
                 self.error = f"{type(error).__name__}: {error}"
                 log.exception("source")
                 self._stop.wait(1.0)
@@ -187,10 +184,8 @@ class SourceWatch:
         if frame.fault is not None:
             return ImageError(None, frame.fault)
         if isinstance(frame.image, np.ndarray):
-            buffer = io.BytesIO()
-            # Without loss, so that the stored picture is what was scored.
-            Image.fromarray(frame.image).save(buffer, "PNG", compress_level=1)
-            return buffer.getvalue()
+            # Without loss, so that the stored picture equals the scored one.
+            return encode(frame.image, "PNG", compress_level=1)
         assert isinstance(self.source, FolderSource)
         size = self.source.arrival(frame).size
         if size > self.max_bytes:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request, Response
@@ -17,9 +16,9 @@ from fre.serve.bodies import RAW_TYPES, body_of, exhaust, media_type, read_files
 from fre.serve.input_view import InputWishes, input_wishes, view
 from fre.serve.jobs import Work
 from fre.serve.lessons import reviewed_images
-from fre.serve.odd import KeptTraining, leave_out
+from fre.serve.odd import Images, KeptTraining, leave_out
 from fre.serve.parameters import Caller, JobIdentity, Model, Without
-from fre.serve.previews import Preview, Update
+from fre.serve.previews import Update
 from fre.serve.responses import Problem, invalid, json_response
 from fre.serve.service import Service
 from fre.serve.staging import Staging
@@ -107,9 +106,10 @@ class JobRoutes:
     ) -> Response:
         """Train a model again without its odd images, or without named ones, as a job.
 
-        The images are those of its last training by this service. Names or digests of odd images,
-        or names of others, are left out; all odd images if none is given. The new model decides
-        like the one before: by the same false-alarm rate, or a threshold of the same rate.
+        It is fitted to the images of its last training by this service, without the named ones:
+        names or digests of odd images, or names of other images. If none is named, all odd images
+        are left out. The new model decides like the model before: by the same false-alarm rate,
+        or a threshold of the same rate.
         """
         service = self.service
         entry = service.registry.get(model)
@@ -204,7 +204,7 @@ class JobRoutes:
         """Update a model with good images, zip files or marked results, as a job."""
         service = self.service
         marked = tuple(dict.fromkeys(results or ()))
-        update = ModelUpdate(model, accept_anomalous, marked, service.settings.threads, by)
+        update = ModelUpdate(model, accept_anomalous, marked, service.settings.threads)
         update.check(service.registry)
         service.jobs.check_room()
         async with self._staged(request) as staging:
@@ -212,19 +212,13 @@ class JobRoutes:
             if not uploads and not marked:
                 raise invalid("an update needs 1 good image or more, or ids of results")
             parts = await asyncio.to_thread(self._marked, model, marked, staging)
-            if preview:
-                work = update.work_on_preview(
-                    service.registry, staging, uploads, parts, self._preview
-                )
-            else:
-                work = update.work(service.registry, staging, uploads, parts, service.learnt)
+            finish = self._preview if preview else partial(self._apply, by)
+            work = update.work(service.registry, staging, uploads, parts, finish)
             kind = "preview" if preview else "update"
             job = await asyncio.to_thread(service.jobs.add, kind, model, work)
         return _accepted(job)
 
-    def _marked(
-        self, model: str, results: tuple[int, ...], staging: Staging
-    ) -> list[tuple[Path, str]]:
+    def _marked(self, model: str, results: tuple[int, ...], staging: Staging) -> Images:
         """Copy the images of results, as the stored ones may be deleted meanwhile."""
         found = []
         for identity in results:
@@ -235,11 +229,19 @@ class JobRoutes:
             found.append((path, name))
         return found
 
-    def _preview(self, update: Update, progress: Progress) -> Preview:
+    def _apply(self, by: str | None, update: Update, progress: Progress) -> dict[str, Any]:
+        # Last chance to cancel; and the file may have changed.
+        progress("Saving", 0, 1)
+        self.service.teach(
+            update.name, update.after, update.results, before=update.before.sha256, by=by
+        )
+        return {}
+
+    def _preview(self, update: Update, progress: Progress) -> dict[str, Any]:
         reviewed = reviewed_images(self.service.results, update.name)
         preview = update.preview(reviewed, progress)
         self.service.previews.put(preview)
-        return preview
+        return {"preview": preview.body}
 
     @asynccontextmanager
     async def _staged(self, request: Request) -> AsyncIterator[Staging]:

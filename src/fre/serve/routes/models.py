@@ -61,8 +61,9 @@ class ModelRoutes:
         """Delete a model file and its versions; its results stay in the history."""
         service = self.service
         service.registry.get(model)
-        if service.source.judges(model):
-            raise conflict(f"{model} scores {service.source.name}; stop that source first")
+        source = service.source.state()
+        if source is not None and source["model"] == model:
+            raise conflict(f"{model} scores {source['source']}; stop that source first")
         await asyncio.to_thread(service.registry.delete, model, sha256=sha256)
         return Response(status_code=204)
 

@@ -41,16 +41,11 @@ class SourceRoutes:
             settings.targets,
             body.model,
         )
-        return self._answer(await asyncio.to_thread(self._start, line))
-
-    def _start(self, line: LineSettings) -> dict[str, Any] | None:
-        source = self.service.source
         try:
-            source.open(line)
+            state = await asyncio.to_thread(self.service.source.follow, line)
         except OutputError as error:  # another watcher has the folder, for instance
             raise conflict(str(error)) from error
-        source.start()
-        return source.state()
+        return self._answer(state)
 
     async def stop_source(self) -> Response:
         """Follow the source no more; return its counts at the end."""

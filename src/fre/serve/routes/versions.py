@@ -97,9 +97,8 @@ class VersionRoutes:
         service = self.service
         preview = service.previews.get(name, sha256)
         service.jobs.check_idle(name)
-        preview.apply(service.registry, by)
+        service.teach(name, preview.model, preview.results, before=preview.before, by=by)
         service.previews.drop(preview)
-        service.learnt(preview.results)
         return self._list(name)
 
     async def discard_preview(self, model: Model) -> Response:
