@@ -24,13 +24,15 @@ export class RegionEditor {
   /** Shows an image to draw on; of `null`, nothing. */
   async load(file) {
     if (this.address) URL.revokeObjectURL(this.address);
-    this.address = file && URL.createObjectURL(file);
+    const address = file && URL.createObjectURL(file);
+    this.address = address;
     show(this.element, file !== null);
     if (!file) return;
-    this.image.src = this.address;
-    try {
-      await this.image.decode();
-    } catch {
+    this.image.src = address;
+    const shown = await this.image.decode().then(() => true, () => false);
+    // Another image may have been chosen meanwhile, which ends the decoding of this one.
+    if (this.address !== address) return;
+    if (!shown) {
       // Browsers show no TIFF, for instance. The service reads it.
       say(this.hint, t("input.not_shown"));
       show(this.stage, false);
