@@ -172,7 +172,7 @@ export class TeachDialog {
   #change(change) {
     const side = (decision, score) => h("span", { class: `verdict ${ICONS[decision]}` }, icon(ICONS[decision]), `${t(`decision.${ICONS[decision]}`)} ${format.score(score)}`);
     return h("li", { class: change.wrong ? "wrong" : null },
-      h("img", { src: api.picture.image(change.result, 160), alt: "", decoding: "async" }),
+      h("img", { src: api.picture.image(change.result, 160, change.image_sha256), alt: "", decoding: "async" }),
       h("div", {},
         h("p", { class: "odd-name small", title: change.name }, change.name),
         h("p", { class: "sides" }, side(change.decision_before, change.score_before), icon("right"), side(change.decision_after, change.score_after)),
@@ -185,15 +185,16 @@ export class TeachDialog {
     this.apply.disabled = true;
     try {
       await api.applyPreview(model, sha256);
-      this.#close();
-      await state.load();
-      message(t("teach.applied", { n, model }), { action: { label: t("versions.undo"), run: () => restore(model, before) } });
     } catch (error) {
       put(this.body, h("p", { role: "alert" }, error.message));
       show(this.apply, false);
+      return;
     } finally {
       this.apply.disabled = false;
     }
+    this.#close();
+    await state.load().catch(failed);
+    message(t("teach.applied", { n, model }), { action: { label: t("versions.undo"), run: () => restore(model, before) } });
   }
 
   /** Nothing is learnt: a running job is cancelled, a prepared update discarded. */
