@@ -427,6 +427,7 @@ def test_a_polygon_is_drawn_by_finger_and_by_keyboard(
     expect(page.get_by_role("button", name="Ecke 4")).to_be_focused()
     page.keyboard.press("Delete")
     expect(corners).to_have_count(3)
+    expect(page.get_by_role("button", name="Ecke 3")).to_be_focused()
     expect(page.locator(".input-seen img")).to_be_visible()
     fits(page, "region")
     accessible(page, "region on a phone")
