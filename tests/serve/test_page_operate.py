@@ -127,6 +127,36 @@ def test_an_operator_sees_judges_and_counts(
     assert counts(page)["anomalous_parts"] == "2"
 
 
+@pytest.mark.parametrize(
+    ("view", "parts"), [("operate", ".operate-past"), ("live", "#view-live .card")]
+)
+def test_a_part_that_comes_while_the_list_is_asked_for_is_shown(
+    service: Service, plates: Path, open_page: Opener, view: str, parts: str
+) -> None:
+    page = open_page(service, "plate", view=view)
+    post(service, plates / "test" / "good-0.png")
+    expect(page.locator(parts)).to_have_count(1)
+    page.evaluate(
+        """async () => {
+            const { events } = await import("/static/events.js");
+            const real = window.fetch;
+            window.fetch = async (address, ...rest) => {
+                const answer = await real(address, ...rest);
+                if (!address.startsWith("/v1/results?")) return answer;
+                window.answered = true;
+                await new Promise((done) => {
+                    events.addEventListener("result", done, { once: true });
+                });
+                return answer;
+            };
+            events.dispatchEvent(new CustomEvent("lagged"));
+        }"""
+    )
+    page.wait_for_function("window.answered")
+    post(service, plates / "test" / "good-1.png")
+    expect(page.locator(parts)).to_have_count(2)
+
+
 @pytest.mark.parametrize("locale", ["en-US", "de-DE"])
 def test_the_screen_fits_a_phone(
     service: Service, plates: Path, open_page: Opener, shoot: Shoot, locale: str
@@ -397,6 +427,7 @@ def test_a_polygon_is_drawn_by_finger_and_by_keyboard(
     expect(page.get_by_role("button", name="Ecke 4")).to_be_focused()
     page.keyboard.press("Delete")
     expect(corners).to_have_count(3)
+    expect(page.get_by_role("button", name="Ecke 3")).to_be_focused()
     expect(page.locator(".input-seen img")).to_be_visible()
     fits(page, "region")
     accessible(page, "region on a phone")

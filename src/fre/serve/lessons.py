@@ -152,6 +152,7 @@ def _change(image: Reviewed, first: Judged, second: Judged, taught: bool) -> dic
     return {
         "result": image.id,
         "name": image.name,
+        "image_sha256": image.sha256,
         "verdict": image.verdict,
         "taught": taught,
         "score_before": first.score,

@@ -93,6 +93,7 @@ class ChangedResult:
 
     result: int
     name: str
+    image_sha256: str
     verdict: Literal["good", "defect"]
     taught: bool
     score_before: float

@@ -187,6 +187,13 @@ export async function allResults(query, { most, onpage, signal }) {
   }
 }
 
+/** The newest results, `most` at most, once all are there. */
+export async function newestResults(query, most) {
+  const found = [];
+  await allResults(query, { most, onpage: (results) => found.push(...results) });
+  return found;
+}
+
 function form(files) {
   const body = new FormData();
   for (const { file, name } of files) body.append("files", file, name);

@@ -1,7 +1,7 @@
-// What training and a calibration say about themselves, in the language of the page.
+// What a calibration says about itself, in the language of the page.
 
 import { sentence, share } from "./format.js";
-import { has, t } from "./language.js";
+import { t } from "./language.js";
 
 /**
  * A warning that good images are too few for the rate that was asked for, or null.
@@ -13,10 +13,4 @@ export function caveat(calibration, words) {
   const { false_alarm_rate: rate, attainable_false_alarm_rate: least } = calibration ?? {};
   if (!rate || !least) return sentence(words);
   return t("threshold.caveat", { rate: share(rate), least: share(least), n: Math.ceil(1 / rate - 1e-9) - 1 });
-}
-
-/** What a job is doing; a task that has no message keeps the English name that the service gave it. */
-export function taskName(task) {
-  const name = task.toLowerCase().replaceAll(/\W+/g, "_");
-  return has(`task.${name}`) ? t(`task.${name}`) : task;
 }

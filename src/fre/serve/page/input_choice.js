@@ -1,7 +1,7 @@
 // What the network of a new model looks at: input size, defect size and region, and how it looks.
 
 import * as api from "./api.js";
-import { h, put, say, show } from "./dom.js";
+import { h, put, show } from "./dom.js";
 import * as format from "./format.js";
 import { t } from "./language.js";
 import { RegionEditor } from "./region_editor.js";

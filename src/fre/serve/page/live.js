@@ -6,6 +6,7 @@ import { events } from "./events.js";
 import * as format from "./format.js";
 import { historyGrid } from "./judging.js";
 import { t } from "./language.js";
+import { lastAsked } from "./latest.js";
 import { failed } from "./messages.js";
 import { SourcePanel } from "./source_panel.js";
 import { state } from "./state.js";
@@ -25,14 +26,16 @@ export class Live {
     this.paused = false;
     this.fresh = 0;
     this.visible = false;
+    this.asking = lastAsked();
+    this.measuring = lastAsked();
     this.grid = historyGrid(t("live.newest"), viewer, judge, (id) => this.results.get(id));
     this.followed = new SourcePanel();
     this.#build();
     state.addEventListener("models", () => this.#follow());
-    state.addEventListener("model", () => { this.stale = true; if (this.visible) this.load(); });
+    state.addEventListener("model", () => this.#reload());
     events.addEventListener("result", ({ detail }) => this.#arrive(detail));
     events.addEventListener("verdict", ({ detail }) => this.changed(detail));
-    for (const name of ["lagged", "open"]) events.addEventListener(name, () => { this.stale = true; if (this.visible) this.load(); });
+    for (const name of ["lagged", "open"]) events.addEventListener(name, () => this.#reload());
     this.stale = true;
   }
 
@@ -56,7 +59,14 @@ export class Live {
     clearInterval(this.clock);
   }
 
+  /** What is shown may lack something: asks again, now or once somebody looks. */
+  #reload() {
+    this.stale = true;
+    if (this.visible) this.load();
+  }
+
   async load() {
+    const isLast = this.asking();
     this.stale = false;
     this.#follow();
     if (!state.model) {
@@ -65,20 +75,22 @@ export class Live {
       return;
     }
     const { name } = state.model;
-    const asked = this.asked = Symbol("load");
+    const before = new Set(this.results.keys());
     this.loading = true;
     this.#update();
     try {
-      const found = [];
-      await api.allResults({ model: name, source: this.source, name: this.search }, { most: MOST, onpage: (results) => found.push(...results) });
-      if (state.model?.name !== name || asked !== this.asked) return;
-      this.results = new Map(found.map((result) => [result.id, result]));
+      const found = await api.newestResults({ model: name, source: this.source, name: this.search }, MOST);
+      if (!isLast() || state.model?.name !== name) return;
+      // The answer may lack what came meanwhile.
+      const came = [...this.results.values()].filter((result) => !before.has(result.id) && this.#wanted(result));
+      this.results = new Map([...came, ...found].map((result) => [result.id, result]));
       this.fresh = 0;
     } catch (error) {
+      if (!isLast()) return;
       failed(error);
       this.stale = true;
     } finally {
-      this.loading = false;
+      if (isLast()) this.loading = false;
     }
     this.#sources();
     this.#arrange();
@@ -141,11 +153,16 @@ export class Live {
     say(this.follows, t(state.service?.watch ? "live.follows" : "live.follows_posts"));
   }
 
+  /** Whether a result is of the chosen model and source, and of the name that was searched for. */
+  #wanted({ model, source, name }) {
+    return model === state.model?.name && (!this.source || source === this.source)
+      && name.toLowerCase().includes(this.search.toLowerCase());
+  }
+
   #arrive(result) {
     if (result.model !== state.model?.name) return;
     this.#offerSource(result.source);
-    if (this.source && result.source !== this.source) return;
-    if (!result.name.toLowerCase().includes(this.search.toLowerCase())) return;
+    if (!this.#wanted(result)) return;
     if (!this.results.has(result.id)) this.fresh += 1;
     this.results.set(result.id, result);
     if (this.results.size > 2 * MOST) {
@@ -222,12 +239,13 @@ export class Live {
     if (!state.model || !this.visible) return;
     const { name } = state.model;
     const buckets = SPANS[this.span];
+    const isLast = this.measuring();
     try {
       const [rate, drift] = await Promise.all([
         api.rate(name, { seconds: this.span, buckets, source: this.source }),
         api.drift(name, { n: 200, source: this.source }),
       ]);
-      if (state.model?.name !== name) return;
+      if (!isLast() || state.model?.name !== name) return;
       this.buckets = rate.buckets;
       this.#draw();
       this.#drifted(drift);

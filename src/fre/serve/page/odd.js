@@ -5,35 +5,19 @@ import { h, put, show } from "./dom.js";
 import * as format from "./format.js";
 import { t } from "./language.js";
 import { failed, message } from "./messages.js";
+import { ModelPanel } from "./model_panel.js";
 import { state } from "./state.js";
 
 const SHOWN = 12;
 
-export class OddImages {
+export class OddImages extends ModelPanel {
   /** @param {(job: object) => void} onjob gets the training that somebody began */
   constructor(onjob) {
+    super(api.odd, h("section", { class: "odd", "aria-label": t("odd.label"), hidden: true }));
     this.onjob = onjob;
-    this.element = h("section", { class: "odd", "aria-label": t("odd.label"), hidden: true });
   }
 
-  /** Shows those of a model; of none, nothing. */
-  async load(name) {
-    this.name = name;
-    if (name === null) {
-      show(this.element, false);
-      return;
-    }
-    try {
-      const found = await api.odd(name);
-      if (this.name === name) this.#draw(found);
-    } catch (error) {
-      show(this.element, false);
-      // The model may just have been removed.
-      if (error.code !== "not_found") failed(error);
-    }
-  }
-
-  #draw(odd) {
+  draw(odd) {
     const { images } = odd;
     show(this.element, images.length > 0);
     if (images.length === 0) return;

@@ -6,6 +6,7 @@ import { h, icon, put, say, show } from "./dom.js";
 import { events } from "./events.js";
 import * as format from "./format.js";
 import { t } from "./language.js";
+import { lastAsked } from "./latest.js";
 import { failed, message } from "./messages.js";
 import { Sound } from "./sound.js";
 import { sourceState } from "./source_state.js";
@@ -34,13 +35,15 @@ export class Operate {
     this.pinned = null;
     this.lost = false;
     this.sound = new Sound();
+    this.asking = lastAsked();
+    this.tallying = lastAsked();
     this.#build();
-    state.addEventListener("model", () => { this.stale = true; if (this.visible) this.load(); });
+    state.addEventListener("model", () => this.#reload());
     state.addEventListener("models", () => this.#models());
     events.addEventListener("result", ({ detail }) => this.#arrive(detail));
     events.addEventListener("verdict", ({ detail }) => this.changed(detail));
-    events.addEventListener("lagged", () => { this.stale = true; if (this.visible) this.load(); });
-    events.addEventListener("open", () => { this.#reached(true); this.stale = true; if (this.visible) this.load(); });
+    events.addEventListener("lagged", () => this.#reload());
+    events.addEventListener("open", () => { this.#reached(true); this.#reload(); });
     events.addEventListener("lost", () => this.#reached(false));
     sourceState.addEventListener("source", () => { this.#reached(events.connected !== false); this.#source(); });
     sourceState.addEventListener("lost", () => this.#reached(false));
@@ -62,8 +65,15 @@ export class Operate {
     if (document.fullscreenElement) document.exitFullscreen();
   }
 
+  /** What is shown may lack something: asks again, now or once somebody looks. */
+  #reload() {
+    this.stale = true;
+    if (this.visible) this.load();
+  }
+
   /** The last parts of the chosen model, without images uploaded on the page. */
   async load() {
+    const isLast = this.asking();
     this.stale = false;
     this.pinned = null;
     if (!state.model) {
@@ -72,13 +82,17 @@ export class Operate {
       return;
     }
     const { name } = state.model;
+    const before = new Set(this.results.keys());
     try {
       const { results } = await api.results({ model: name, limit: ASKED });
-      if (state.model?.name !== name) return;
-      this.results = new Map(results.filter(ofLine).slice(0, SHOWN).map((result) => [result.id, result]));
+      if (!isLast() || state.model?.name !== name) return;
+      // The answer may lack what came meanwhile.
+      const came = [...this.results.values()].filter((result) => !before.has(result.id) && result.model === name);
+      this.results = new Map([...came, ...results.filter(ofLine)].map((result) => [result.id, result]));
       this.#update();
       await this.#count();
     } catch (error) {
+      if (!isLast()) return;
       this.stale = true;
       if (error.status) failed(error);
     }
@@ -157,8 +171,10 @@ export class Operate {
     this.#answers(part, fresh && arrived);
     this.#strip(parts, part);
     show(this.back, this.pinned !== null);
-    if (arrived && parts[0]?.id !== this.heard) this.sound.play(decision(parts[0], null));
-    this.heard = parts[0]?.id;
+    const [newest] = parts;
+    if (!arrived || !newest || newest.id === this.heard) return;
+    this.heard = newest.id;
+    this.sound.play(decision(newest, null));
   }
 
   /** The large word, with its shape and colour. */
@@ -218,26 +234,20 @@ export class Operate {
   }
 
   #strip(parts, current) {
+    // A button that had the focus keeps it when it is made anew.
+    const focused = document.activeElement?.dataset.part;
     put(this.strip, parts.slice(0, SHOWN).map((part) => {
       const kind = decision(part, null);
       const corrected = correction(part, kind);
       const words = [part.name, t(`operate.${kind}`), corrected].filter(Boolean).join(", ");
-      return h("li", {}, h("button", { type: "button", class: `operate-past ${kind}`, "aria-label": words, "aria-current": part.id === current?.id ? "true" : null, onclick: () => { this.pinned = part.id; this.#update(); } },
+      return h("li", {}, h("button", { type: "button", class: `operate-past ${kind}`, data: { part: part.id }, "aria-label": words, "aria-current": part.id === current?.id ? "true" : null, onclick: () => { this.pinned = part.id; this.#update(); } },
         part.kept === false ? null : h("img", { src: api.picture.image(part.id, 160, part.image_sha256), alt: "", decoding: "async" }),
         h("span", { class: "operate-mark" }, icon(kind), corrected ? icon("corrected") : null)));
     }));
+    if (focused) this.strip.querySelector(`[data-part="${focused}"]`)?.focus({ preventScroll: true });
   }
 
   // The shift ---------------------------------------------------------------------------------
-
-  get #shiftKey() {
-    return `${SHIFT_KEY}.${state.model.name}`;
-  }
-
-  /** When this screen's shift began: `{after, since}`, or null before the first one. */
-  #shift() {
-    return JSON.parse(localStorage.getItem(this.#shiftKey) ?? "null");
-  }
 
   #countSoon() {
     if (this.counting || !this.visible) return;
@@ -250,10 +260,10 @@ export class Operate {
   async #count() {
     if (!state.model) return;
     const { name } = state.model;
-    if (this.#shift() === null) await this.#begin();
-    const shift = this.#shift();
+    const isLast = this.tallying();
+    const shift = shiftOf(name) ?? await this.#begin(name);
     const found = await api.shift(name, { after: shift.after });
-    if (state.model?.name !== name) return;
+    if (!isLast() || state.model?.name !== name) return;
     const figures = [["parts", found.n], ["good_parts", found.n - found.n_anomalous - found.n_review], ["anomalous_parts", found.n_anomalous],
       ["review_parts", found.n_review], ["false_alarms", found.n_false_alarm], ["missed_defects", found.n_missed]];
     const always = found.n_review || state.model.review_threshold !== null;
@@ -262,17 +272,20 @@ export class Operate {
     say(this.since, t("operate.since", { time: format.time(shift.since) }));
   }
 
-  async #begin() {
-    const { last } = await api.shift(state.model.name, {});
-    localStorage.setItem(this.#shiftKey, JSON.stringify({ after: last, since: new Date().toISOString() }));
+  async #begin(name) {
+    const { last } = await api.shift(name, {});
+    const shift = { after: last, since: new Date().toISOString() };
+    localStorage.setItem(shiftKey(name), JSON.stringify(shift));
+    return shift;
   }
 
   async #newShift() {
     if (!state.model) return;
-    const key = this.#shiftKey;
+    const { name } = state.model;
+    const key = shiftKey(name);
     const before = localStorage.getItem(key);
     try {
-      await this.#begin();
+      await this.#begin(name);
       await this.#count();
     } catch (error) {
       failed(error);
@@ -310,6 +323,11 @@ export class Operate {
     show(this.alert, lines.length > 0);
   }
 }
+
+const shiftKey = (name) => `${SHIFT_KEY}.${name}`;
+
+/** When this screen's shift of a model began: `{after, since}`, or null before the first one. */
+const shiftOf = (name) => JSON.parse(localStorage.getItem(shiftKey(name)) ?? "null");
 
 /** Whether a result is of the line: people choose what they upload on the page. */
 const ofLine = (result) => result.source !== "page";

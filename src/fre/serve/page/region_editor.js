@@ -24,13 +24,15 @@ export class RegionEditor {
   /** Shows an image to draw on; of `null`, nothing. */
   async load(file) {
     if (this.address) URL.revokeObjectURL(this.address);
-    this.address = file && URL.createObjectURL(file);
+    const address = file && URL.createObjectURL(file);
+    this.address = address;
     show(this.element, file !== null);
     if (!file) return;
-    this.image.src = this.address;
-    try {
-      await this.image.decode();
-    } catch {
+    this.image.src = address;
+    const shown = await this.image.decode().then(() => true, () => false);
+    // Another image may have been chosen meanwhile, which ends the decoding of this one.
+    if (this.address !== address) return;
+    if (!shown) {
       // Browsers show no TIFF, for instance. The service reads it.
       say(this.hint, t("input.not_shown"));
       show(this.stage, false);
@@ -101,7 +103,7 @@ export class RegionEditor {
       this.dragging = { anchor: handle >= 0 ? this.points[(handle + 2) % 4] : place };
       return;
     }
-    if (handle < 0) this.#append(place);
+    if (handle < 0 && !this.#append(place)) return;
     this.dragging = { point: handle < 0 ? this.points.length - 1 : handle };
   }
 
@@ -113,10 +115,16 @@ export class RegionEditor {
     this.#changed();
   }
 
+  get #full() {
+    return this.points.length >= MOST_POINTS;
+  }
+
+  /** Whether there was room for one more corner. */
   #append(place) {
-    if (this.points.length >= MOST_POINTS) return;
+    if (this.#full) return false;
     this.points.push(place);
     this.#changed();
+    return true;
   }
 
   /** By keyboard: the first corners around the middle, further ones on the last edge. */
@@ -142,6 +150,8 @@ export class RegionEditor {
     }
     event.preventDefault();
     this.#changed();
+    // After a deletion the handles are others, and the focus would be lost.
+    (this.handles[Math.min(index, this.handles.length - 1)] ?? this.more).focus();
   }
 
   /** Moves a corner without turning the rectangle inside out. */
@@ -165,7 +175,8 @@ export class RegionEditor {
     show(this.numbers, this.shape === "rectangle" && this.size !== null);
     show(this.more, this.shape === "polygon" && this.size !== null);
     show(this.clear, this.points.length > 0);
-    say(this.hint, t(`input.hint_${this.shape}`));
+    this.more.disabled = this.#full;
+    say(this.hint, this.#full ? t("input.full", { n: MOST_POINTS }) : t(`input.hint_${this.shape}`));
     if (!typed && this.shape === "rectangle") {
       const [[x, y], , [right, bottom]] = this.points.length ? this.points : [["", ""], null, ["", ""]];
       const values = this.points.length ? { x, y, width: right - x, height: bottom - y } : { x: "", y: "", width: "", height: "" };

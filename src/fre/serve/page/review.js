@@ -7,6 +7,7 @@ import { events } from "./events.js";
 import * as format from "./format.js";
 import { historyGrid } from "./judging.js";
 import { t } from "./language.js";
+import { lastAsked } from "./latest.js";
 import { failed } from "./messages.js";
 import { reviewedLines } from "./reviewed.js";
 import { state } from "./state.js";
@@ -28,12 +29,14 @@ export class Review {
     this.results = new Map();
     this.group = null;
     this.stale = true;
+    this.asking = lastAsked();
+    this.tallying = lastAsked();
     this.grid = historyGrid(t("review.grid"), viewer, judge, (id) => this.results.get(id));
     this.#build();
-    state.addEventListener("model", () => { this.stale = true; if (this.visible) this.load(); });
+    state.addEventListener("model", () => this.#reload());
     for (const what of ["model", "calibration"]) state.addEventListener(what, () => { if (this.visible) this.#count(); });
     events.addEventListener("verdict", ({ detail }) => this.changed(detail));
-    events.addEventListener("open", () => { this.stale = true; if (this.visible) this.load(); });
+    events.addEventListener("open", () => this.#reload());
   }
 
   enter() {
@@ -47,7 +50,14 @@ export class Review {
     this.visible = false;
   }
 
+  /** What is shown may lack something: asks again, now or once somebody looks. */
+  #reload() {
+    this.stale = true;
+    if (this.visible) this.load();
+  }
+
   async load() {
+    const isLast = this.asking();
     this.stale = false;
     this.results.clear();
     if (!state.model) {
@@ -58,20 +68,23 @@ export class Review {
     this.loading = true;
     this.#update();
     try {
-      const found = [];
-      await api.allResults({ model: name, verdict: "any" }, { most: MOST, onpage: (results) => found.push(...results) });
-      if (state.model?.name === name) this.results = new Map(found.map((result) => [result.id, result]));
+      const found = await api.newestResults({ model: name, verdict: "any" }, MOST);
+      if (!isLast() || state.model?.name !== name) return;
+      // The answer may lack what was reviewed meanwhile.
+      this.results = new Map([...found, ...this.results.values()].map((result) => [result.id, result]));
     } catch (error) {
+      if (!isLast()) return;
       this.stale = true;
       failed(error);
     } finally {
-      this.loading = false;
+      if (isLast()) this.loading = false;
     }
     this.#update();
   }
 
   /** Found defects and false alarms among the reviewed results, by the present threshold. */
   async #count() {
+    const isLast = this.tallying();
     const name = state.model?.name ?? null;
     if (name === null) {
       put(this.reviewed);
@@ -79,9 +92,10 @@ export class Review {
     }
     try {
       const counts = await api.reviewed(name);
-      if (state.model?.name !== name) return;
+      if (!isLast() || state.model?.name !== name) return;
       put(this.reviewed, reviewedLines(counts).map((line, place) => h("p", { class: place ? "small muted" : null }, line)));
     } catch (error) {
+      if (!isLast()) return;
       put(this.reviewed);
       failed(error);
     }

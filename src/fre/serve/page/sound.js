@@ -17,9 +17,11 @@ export class Sound {
   toggle() {
     this.on = !this.on;
     if (this.on) {
-      this.#context ??= new AudioContext();
-      this.#context.resume();
+      this.#context = new AudioContext();
       this.play("good");
+    } else {
+      // One that is left open keeps the sound card busy.
+      this.#context.close();
     }
   }
 

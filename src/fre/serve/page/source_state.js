@@ -36,6 +36,7 @@ class SourceState extends EventTarget {
     } catch (error) {
       this.dispatchEvent(new CustomEvent("lost", { detail: error }));
     }
+    clearTimeout(this.timer);
     if (this.#watchers > 0) this.timer = setTimeout(() => this.#ask(), 1000 * SECONDS);
   }
 }

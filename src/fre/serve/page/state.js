@@ -1,6 +1,7 @@
 // What all views share: the service, its models, and the one that is chosen.
 
 import * as api from "./api.js";
+import { lastAsked } from "./latest.js";
 
 const MODEL_KEY = "fre.model";
 
@@ -12,6 +13,7 @@ class State extends EventTarget {
   /** The summary of the chosen model, or null. */
   model = null;
   calibration = null;
+  #asking = lastAsked();
 
   /** Asks the service anew; events: `models`, and `model` if another one or another file is meant. */
   async load() {
@@ -49,7 +51,10 @@ class State extends EventTarget {
   }
 
   async #take(model) {
+    const isLast = this.#asking();
     const calibration = model && await api.calibration(model.name);
+    // Another model was chosen meanwhile.
+    if (!isLast()) return;
     const refitted = model?.name !== this.model?.name || model?.created !== this.model?.created;
     this.model = model;
     this.calibration = calibration;

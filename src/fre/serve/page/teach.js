@@ -1,10 +1,11 @@
 // What an update would change, before it is made: the new images, the decision, reviewed results.
 
 import * as api from "./api.js";
-import { caveat, taskName } from "./caveat.js";
+import { caveat } from "./caveat.js";
 import { h, icon, put, say, show } from "./dom.js";
 import { events } from "./events.js";
 import * as format from "./format.js";
+import { hasEnded, isOlder, showProgress, skippedFiles } from "./job.js";
 import { t } from "./language.js";
 import { announce, failed, message } from "./messages.js";
 import { state } from "./state.js";
@@ -12,7 +13,6 @@ import { restore } from "./versions.js";
 
 const POLL_MS = 2000;
 const ICONS = { pass: "good", review: "review", fail: "anomalous" };
-const ENDED = ["done", "failed", "cancelled"];
 
 export class TeachDialog {
   constructor() {
@@ -80,17 +80,12 @@ export class TeachDialog {
   }
 
   #follow(job) {
-    // A slow answer must not undo what an event has told already.
-    if (this.preview || (ENDED.includes(this.job.state) && !ENDED.includes(job.state))) return;
+    if (this.preview || isOlder(job, this.job)) return;
     this.job = job;
-    const running = !ENDED.includes(job.state);
+    const running = !hasEnded(job);
     this.#running(running);
     if (running) {
-      const { progress } = job;
-      this.bar.max = progress?.total || 1;
-      if (progress?.total) this.bar.value = progress.done;
-      else this.bar.removeAttribute("value");
-      say(this.task, progress ? t("job.task", { task: taskName(progress.task), done: progress.done, total: progress.total }) : t("job.turn"));
+      showProgress(this.bar, this.task, job);
     } else if (job.state === "done") {
       this.preview = job.result.preview;
       this.#draw(job.result);
@@ -106,7 +101,7 @@ export class TeachDialog {
   #poll() {
     clearTimeout(this.polling);
     this.polling = setTimeout(async () => {
-      if (!this.job || ENDED.includes(this.job.state)) return;
+      if (!this.job || hasEnded(this.job)) return;
       const { id } = this.job;
       try {
         const job = await api.job(id);
@@ -125,15 +120,13 @@ export class TeachDialog {
     say(this.apply, t("teach.apply", { n: preview.n_images }));
     show(this.apply, true);
     say(this.leave, t("teach.discard"));
-    const skipped = result.skipped ?? [];
     const row = (key, value) => h("tr", {}, h("th", { scope: "row" }, t(key)), h("td", {}, value(before)), h("td", {}, value(after)));
     put(this.body,
       h("section", {}, h("h3", {}, t("teach.images")),
         h("ul", { class: "teach-images" }, preview.images.map(({ name, picture }) => h("li", {},
           h("img", { src: picture, alt: "", decoding: "async" }), h("span", { class: "odd-name small", title: name }, name)))),
         preview.n_images > preview.images.length ? h("p", { class: "small muted" }, t("app.others", { n: preview.n_images - preview.images.length })) : null,
-        skipped.length ? h("details", { class: "small" }, h("summary", {}, t("job.skipped", { n: skipped.length })),
-          h("ul", {}, skipped.map(({ name, error }) => h("li", {}, `${name}: ${error}`)))) : null),
+        skippedFiles(result)),
       h("section", {}, h("h3", {}, t("teach.decision")),
         h("table", { class: "teach-table" },
           h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col" }, t("teach.now")), h("th", { scope: "col" }, t("teach.then")))),
@@ -172,7 +165,7 @@ export class TeachDialog {
   #change(change) {
     const side = (decision, score) => h("span", { class: `verdict ${ICONS[decision]}` }, icon(ICONS[decision]), `${t(`decision.${ICONS[decision]}`)} ${format.score(score)}`);
     return h("li", { class: change.wrong ? "wrong" : null },
-      h("img", { src: api.picture.image(change.result, 160), alt: "", decoding: "async" }),
+      h("img", { src: api.picture.image(change.result, 160, change.image_sha256), alt: "", decoding: "async" }),
       h("div", {},
         h("p", { class: "odd-name small", title: change.name }, change.name),
         h("p", { class: "sides" }, side(change.decision_before, change.score_before), icon("right"), side(change.decision_after, change.score_after)),
@@ -185,15 +178,16 @@ export class TeachDialog {
     this.apply.disabled = true;
     try {
       await api.applyPreview(model, sha256);
-      this.#close();
-      await state.load();
-      message(t("teach.applied", { n, model }), { action: { label: t("versions.undo"), run: () => restore(model, before) } });
     } catch (error) {
       put(this.body, h("p", { role: "alert" }, error.message));
       show(this.apply, false);
+      return;
     } finally {
       this.apply.disabled = false;
     }
+    this.#close();
+    await state.load().catch(failed);
+    message(t("teach.applied", { n, model }), { action: { label: t("versions.undo"), run: () => restore(model, before) } });
   }
 
   /** Nothing is learnt: a running job is cancelled, a prepared update discarded. */
@@ -203,7 +197,7 @@ export class TeachDialog {
     try {
       if (preview) await api.discardPreview(preview.model);
       else if (!job) sending.abort();
-      else if (!ENDED.includes(job.state)) await api.cancelJob(job.id);
+      else if (!hasEnded(job)) await api.cancelJob(job.id);
     } catch (error) {
       // It may have ended, or been discarded, a moment before.
       if (!["not_found", "conflict"].includes(error.code)) failed(error);

@@ -1,13 +1,14 @@
 // A new model from good images, watched until it can be used.
 
 import * as api from "./api.js";
-import { caveat, taskName } from "./caveat.js";
+import { caveat } from "./caveat.js";
 import { h, icon, put, say, show } from "./dom.js";
 import { events } from "./events.js";
 import { fromInput, some } from "./files.js";
 import * as format from "./format.js";
 import { Histogram } from "./histogram.js";
 import { InputChoice } from "./input_choice.js";
+import { hasEnded, isOlder, showProgress, skippedFiles } from "./job.js";
 import { t } from "./language.js";
 import { announce, failed } from "./messages.js";
 import { Models } from "./models.js";
@@ -16,7 +17,6 @@ import { state } from "./state.js";
 
 const SHOWN = 24;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
-const ENDED = ["done", "failed", "cancelled"];
 const WORDS = {
   train: { running: "job.training", done: "job.trained", failed: "job.training_failed" },
   update: { running: "job.updating", done: "job.updated", failed: "job.updating_failed" },
@@ -251,8 +251,7 @@ export class Train {
 
   #job(job) {
     const before = this.jobs.get(job.id);
-    // A slow answer must not undo what an event has told already.
-    if (before && ENDED.includes(before.state) && !ENDED.includes(job.state)) return;
+    if (before && isOlder(job, before)) return;
     this.jobs.set(job.id, job);
     let card = this.cards.get(job.id);
     if (!card) {
@@ -272,7 +271,7 @@ export class Train {
   /** A lost event must not leave a bar standing for ever. */
   #poll() {
     clearTimeout(this.polling);
-    if (![...this.jobs.values()].some((job) => !ENDED.includes(job.state))) return;
+    if ([...this.jobs.values()].every(hasEnded)) return;
     this.polling = setTimeout(() => this.load().then(() => this.#poll()), 2000);
   }
 
@@ -290,19 +289,10 @@ export class Train {
     say(card.title, job.model);
     say(card.state, words[job.state]);
     card.element.dataset.state = job.state;
-    const running = !ENDED.includes(job.state);
+    const running = !hasEnded(job);
     show(card.bar, running);
     show(card.task, running);
-    if (running) {
-      const { progress } = job;
-      if (progress && progress.total > 0) {
-        card.bar.max = progress.total;
-        card.bar.value = progress.done;
-      } else {
-        card.bar.removeAttribute("value");
-      }
-      say(card.task, progress ? t("job.task", { task: taskName(progress.task), done: progress.done, total: progress.total }) : t("job.turn"));
-    }
+    if (running) showProgress(card.bar, card.task, job);
     if (card.drawn === job.state) return;
     card.drawn = job.state;
     if (running) {
@@ -328,7 +318,6 @@ export class Train {
     const { result } = job;
     // The calibration that this run ended with: the model may have another one by now.
     const { calibration } = result;
-    const skipped = result.skipped ?? [];
     const leftOut = result.left_out ?? [];
     const chart = new Histogram({ label: t("job.calibration_of", { model: job.model }) });
     const facts = h("p", {}, job.kind === "update"
@@ -344,8 +333,7 @@ export class Train {
       calibration ? chart.element : h("p", { class: "small muted" }, t("job.no_calibration")),
       result.caveat ? h("p", { class: "caveat small" }, caveat(calibration, result.caveat)) : null,
       result.near_duplicates ? h("p", { class: "caveat small" }, t("job.near_duplicates", { n: result.near_duplicates })) : null,
-      skipped.length ? h("details", { class: "small" }, h("summary", {}, t("job.skipped", { n: skipped.length })),
-        h("ul", {}, skipped.map(({ name, error }) => h("li", {}, `${name}: ${error}`)))) : null,
+      skippedFiles(result),
       this.#odd(card, job));
     put(card.buttons, h("button", { class: "button primary", type: "button", onclick: () => this.#use(job.model) }, t("job.use")));
     if (calibration) {

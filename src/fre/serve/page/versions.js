@@ -5,6 +5,7 @@ import { h, put, say, show } from "./dom.js";
 import * as format from "./format.js";
 import { t } from "./language.js";
 import { failed, message } from "./messages.js";
+import { ModelPanel } from "./model_panel.js";
 import { state } from "./state.js";
 
 /** Puts a version in place, and offers to take that back. */
@@ -19,32 +20,16 @@ export async function restore(name, id) {
   }
 }
 
-export class VersionsPanel {
+export class VersionsPanel extends ModelPanel {
   constructor() {
+    super(api.versions, h("details", { hidden: true }));
     this.title = h("summary", { class: "panel-title" });
     this.list = h("ul", { class: "versions" });
     this.note = h("p", { class: "small muted" });
-    this.element = h("details", { hidden: true }, this.title, this.note, this.list);
+    put(this.element, this.title, this.note, this.list);
   }
 
-  /** Shows those of a model; of none, nothing. */
-  async load(name) {
-    this.name = name;
-    if (name === null) {
-      show(this.element, false);
-      return;
-    }
-    try {
-      const found = await api.versions(name);
-      if (this.name === name) this.#draw(found);
-    } catch (error) {
-      show(this.element, false);
-      // The model may just have been removed.
-      if (error.code !== "not_found") failed(error);
-    }
-  }
-
-  #draw({ keep, versions }) {
+  draw({ keep, versions }) {
     show(this.element, true);
     say(this.title, t("versions.title", { n: versions.length }));
     say(this.note, keep ? t("versions.words", { n: keep }) : t("versions.off"));
