@@ -52,7 +52,7 @@ MESSAGES = {
     422: "a parameter is invalid, or no image can be read",
     429: "too many jobs wait",
     503: "too many requests wait, or the service is ending",
-    507: "the disk space for uploads is exhausted",
+    507: "a file can't be written, or the disk space for uploads is exhausted",
 }
 
 SMALL_BODY = (408, 413)
@@ -207,7 +207,7 @@ def _model_routes(models: ModelRoutes, predict: PredictRoutes) -> Iterator[Route
     file = _content("application/octet-stream")
     yield Route("GET", f"{path}/file", models.get_model_file, file, (404,))
     yield Route("GET", f"{path}/calibration", models.get_calibration, calibration, (404,))
-    yield Route("PUT", f"{path}/threshold", models.set_threshold, calibration, changed)
+    yield Route("PUT", f"{path}/threshold", models.set_threshold, calibration, (507, *changed))
     yield Route(
         "POST",
         f"{path}/predict",
@@ -238,14 +238,15 @@ def _version_routes(versions: VersionRoutes) -> Iterator[Route]:
     version, preview = f"{path}/{{version}}", "/v1/models/{model}/preview"
     changed, shown = (404, 409, *SMALL_BODY), version_schemas.PreviewBody
     file, picture = _content("application/octet-stream"), _content("image/jpeg")
+    written = (507, *changed)
     yield Route("GET", path, versions.list_versions, body, (404,))
     yield Route("GET", f"{version}/file", versions.get_version, file, (404,))
-    yield Route("POST", f"{version}/restore", versions.restore_version, body, changed)
+    yield Route("POST", f"{version}/restore", versions.restore_version, body, written)
     yield Route("DELETE", version, versions.delete_version, None, changed, 204)
     yield Route("GET", preview, versions.get_preview, shown, (404,))
     image = f"{preview}/{{digest}}/image"
     yield Route("GET", image, versions.get_preview_image, picture, (404,))
-    yield Route("POST", f"{preview}/apply", versions.apply_preview, body, changed)
+    yield Route("POST", f"{preview}/apply", versions.apply_preview, body, written)
     yield Route("DELETE", preview, versions.discard_preview, None, (404, *SMALL_BODY), 204)
 
 

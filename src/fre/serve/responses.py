@@ -133,7 +133,7 @@ def problem_body(code: str, message: str) -> dict[str, Any]:
 def problem_from(error: FREError) -> Problem:
     """Return the error response for an error of the library."""
     if isinstance(error, OutputError):
-        return Problem(500, "internal", str(error))
+        return Problem(507, "not_written", str(error))
     if isinstance(error, ImageError):
         return Problem(422, "unreadable", str(error))
     if isinstance(error, (OptionError, DatasetError, InputError)):
