@@ -164,9 +164,9 @@ def write_report(
 
 
 def template(name: str) -> jinja2.Template:
-    """Return a template of ``fre/templates`` with the filters that they share."""
+    """Return a template of ``fre/report/templates`` with the filters that they share."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fre"),
+        loader=jinja2.PackageLoader("fre.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
