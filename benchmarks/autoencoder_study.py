@@ -34,7 +34,7 @@ from fre.datasets import open_dataset, require_test, require_train
 from fre.errors import FREError
 from fre.evaluation.metrics import auroc
 from fre.features.extractor import FeatureExtractor
-from fre.subspaces.autoencoder import LinearAutoencoder, train_autoencoder
+from fre.subspaces.autoencoder import AutoencoderOptions, LinearAutoencoder, train_autoencoder
 from fre.subspaces.gram import Gram
 from fre.subspaces.protocols import FitOptions
 from fre.subspaces.subspace import ImageSubspace
@@ -155,17 +155,10 @@ def study(
             rows.append(describe(snapshot(), optimum, test, defective, paused - began))
         began += time.perf_counter() - paused
 
-    train_autoencoder(
-        train,
-        rank=rank,
-        kind=kind,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        seed=seed,
-        threads=threads,
-        progress=progress,
-        on_epoch=look,
+    options = AutoencoderOptions(
+        rank, kind, epochs, learning_rate=learning_rate, seed=seed, threads=threads
     )
+    train_autoencoder(train, options, progress=progress, on_epoch=look)
     return [*rows, closed_form]
 
 

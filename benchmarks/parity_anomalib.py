@@ -27,7 +27,7 @@ from fre.features.extractor import FeatureExtractor
 from fre.images.decode import find_images, read_resized
 from fre.runtimes.runtime import open_runtime
 from fre.scoring.graph import MAP, SCORE, detector_model
-from fre.subspaces.autoencoder import LinearAutoencoder, train_autoencoder
+from fre.subspaces.autoencoder import AutoencoderOptions, LinearAutoencoder, train_autoencoder
 
 TOLERANCE = 1e-4
 BATCH = 16
@@ -109,7 +109,7 @@ def main(
     network = get_backbone(backbone, weights=weights)
     extractor = FeatureExtractor(network, layer, pool=pool, size=(size, size))
     features = np.concatenate([extractor.run(batch) for batch in batches(pixels)])
-    autoencoder = train_autoencoder(features, rank=rank, epochs=epochs)
+    autoencoder = train_autoencoder(features, AutoencoderOptions(rank, epochs=epochs))
     ours = detector_model(
         extractor.network, network.normalisation, extractor.layout, (size, size), autoencoder
     )

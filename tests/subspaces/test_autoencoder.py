@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fre.errors import MissingDependencyError, OptionError
-from fre.subspaces.autoencoder import LinearAutoencoder, train_autoencoder
+from fre.subspaces.autoencoder import AutoencoderOptions, LinearAutoencoder, train_autoencoder
 from fre.subspaces.gram import Gram
 from fre.subspaces.protocols import FitOptions
 
@@ -40,6 +40,10 @@ def by_hand(**changes: Any) -> LinearAutoencoder:
         "losses": (3.0, 2.5),
     }
     return LinearAutoencoder(**values | changes)
+
+
+def train(X: np.ndarray, **options: Any) -> LinearAutoencoder:
+    return train_autoencoder(X, AutoencoderOptions(**options))
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ def test_converges_to_the_principal_subspace(
     X = features()
     optimum = Gram(X).fit(FitOptions(rank=3))
     # Batches of everything: the noise of smaller ones keeps Adam from settling.
-    trained = train_autoencoder(
+    trained = train(
         X, rank=3, kind=kind, epochs=2000, learning_rate=1e-2, batch_size=len(X), threads=1
     )
     Q = np.linalg.qr(trained.decoder.astype(np.float64))[0]
@@ -109,8 +113,8 @@ def test_converges_to_the_principal_subspace(
 
 def test_tied_shares_one_array_and_plain_has_two(torch: Any) -> None:
     X = features()
-    tied = train_autoencoder(X, rank=2, epochs=2)
-    plain = train_autoencoder(X, rank=2, epochs=2, kind="plain")
+    tied = train(X, rank=2, epochs=2)
+    plain = train(X, rank=2, epochs=2, kind="plain")
     assert tied.decoder is tied.encoder
     assert not np.array_equal(plain.decoder, plain.encoder)
     for trained in (tied, plain):
@@ -123,7 +127,7 @@ def test_tied_shares_one_array_and_plain_has_two(torch: Any) -> None:
 
 def test_energies_are_those_of_the_training_features(torch: Any) -> None:
     X = features(n=50)
-    trained = train_autoencoder(X, rank=2, epochs=3)
+    trained = train(X, rank=2, epochs=3)
     assert trained.n == 50
     centred = X - X.mean(axis=0, dtype=np.float64)
     assert trained.energy == pytest.approx(np.square(centred).sum())
@@ -133,7 +137,7 @@ def test_energies_are_those_of_the_training_features(torch: Any) -> None:
 @pytest.mark.parametrize("kind", ["tied", "plain"])
 def test_steps_are_those_of_autograd_and_adam(kind: Any, torch: Any) -> None:
     X = features(n=37)  # 32 and a smaller batch of 5
-    trained = train_autoencoder(X, rank=4, kind=kind, epochs=5, seed=3)
+    trained = train(X, rank=4, kind=kind, epochs=5, seed=3)
 
     random = torch.Generator().manual_seed(3)
     weights = [torch.empty(4, 24) for _ in range(1 if kind == "tied" else 2)]
@@ -170,9 +174,7 @@ def test_steps_are_those_of_autograd_and_adam(kind: Any, torch: Any) -> None:
 
 def test_same_seed_is_bit_equal_and_another_differs(torch: Any) -> None:
     X = features(n=50, dimension=700)
-    first, again, other = (
-        train_autoencoder(X, rank=8, epochs=5, seed=seed, threads=2) for seed in (7, 7, 8)
-    )
+    first, again, other = (train(X, rank=8, epochs=5, seed=seed, threads=2) for seed in (7, 7, 8))
     assert first.losses == again.losses
     assert first.encoder.tobytes() == again.encoder.tobytes()
     assert first.encoder_bias.tobytes() == again.encoder_bias.tobytes()
@@ -182,9 +184,9 @@ def test_same_seed_is_bit_equal_and_another_differs(torch: Any) -> None:
 
 def test_leaves_the_state_of_pytorch_alone(torch: Any) -> None:
     threads, state = torch.get_num_threads(), torch.random.get_rng_state()
-    train_autoencoder(features(), rank=2, epochs=1, threads=threads + 1)
+    train(features(), rank=2, epochs=1, threads=threads + 1)
     with pytest.raises(OptionError):
-        train_autoencoder(features(), rank=2, epochs=5, learning_rate=1e30, threads=threads + 1)
+        train(features(), rank=2, epochs=5, learning_rate=1e30, threads=threads + 1)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.is_grad_enabled()
@@ -193,25 +195,25 @@ def test_leaves_the_state_of_pytorch_alone(torch: Any) -> None:
 def test_features_are_not_changed(torch: Any) -> None:
     X = features()
     before = X.copy()
-    train_autoencoder(X, rank=2, epochs=2)
+    train(X, rank=2, epochs=2)
     np.testing.assert_array_equal(X, before)
 
 
 def test_any_memory_layout_will_do(torch: Any) -> None:
     X = features()
     X.flags.writeable = False
-    expected = train_autoencoder(X, rank=2, epochs=2).losses
-    assert train_autoencoder(np.asfortranarray(X), rank=2, epochs=2).losses == expected
-    assert train_autoencoder(X.astype(np.float64), rank=2, epochs=2).losses == expected
+    expected = train(X, rank=2, epochs=2).losses
+    assert train(np.asfortranarray(X), rank=2, epochs=2).losses == expected
+    assert train(X.astype(np.float64), rank=2, epochs=2).losses == expected
 
 
 def test_more_dimensions_than_features(torch: Any) -> None:
-    trained = train_autoencoder(features(n=3), rank=10, epochs=2, batch_size=100)
+    trained = train(features(n=3), rank=10, epochs=2, batch_size=100)
     assert (trained.n, trained.rank) == (3, 10)
 
 
 def test_constant_features(torch: Any) -> None:
-    trained = train_autoencoder(np.ones((5, 8), np.float32), rank=2, epochs=2)
+    trained = train(np.ones((5, 8), np.float32), rank=2, epochs=2)
     assert trained.energy == 0
     assert trained.kept_variance == 1
 
@@ -226,13 +228,13 @@ def test_progress_and_snapshots(torch: Any) -> None:
             snapshots[epoch] = snapshot()
 
     trained = train_autoencoder(
-        X, rank=2, epochs=3, progress=lambda *report: reports.append(report), on_epoch=keep
+        X, AutoencoderOptions(2, epochs=3), progress=lambda *r: reports.append(r), on_epoch=keep
     )
     assert [(done, total) for _, done, total in reports] == [(1, 3), (2, 3), (3, 3)]
     assert sorted(snapshots) == [1, 3]
     np.testing.assert_array_equal(snapshots[3].encoder, trained.encoder)
     # A snapshot is what a shorter training gives, untouched by the epochs that follow.
-    shorter = train_autoencoder(X, rank=2, epochs=1)
+    shorter = train(X, rank=2, epochs=1)
     np.testing.assert_array_equal(snapshots[1].encoder, shorter.encoder)
     assert snapshots[1].losses == trained.losses[:1]
 
@@ -255,13 +257,13 @@ def test_progress_and_snapshots(torch: Any) -> None:
 )
 def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        train_autoencoder(features(), **{"rank": 2} | options)
+        train(features(), **{"rank": 2} | options)
 
 
 @pytest.mark.parametrize("shape", [(0, 24), (24,), (2, 3, 4)])
 def test_features_that_are_no_matrix(shape: tuple[int, ...]) -> None:
     with pytest.raises(OptionError, match="matrix"):
-        train_autoencoder(np.zeros(shape, np.float32), rank=2)
+        train(np.zeros(shape, np.float32), rank=2)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -269,18 +271,18 @@ def test_features_that_are_not_finite(value: float, torch: Any) -> None:
     X = features()
     X[3, 4] = value
     with pytest.raises(OptionError, match="finite"):
-        train_autoencoder(X, rank=2)
+        train(X, rank=2)
 
 
 def test_divergence_names_the_learning_rate(torch: Any) -> None:
     with pytest.raises(OptionError, match=r"lower the learning rate, which is 1e\+30"):
-        train_autoencoder(features(), rank=2, learning_rate=1e30)
+        train(features(), rank=2, learning_rate=1e30)
 
 
 def test_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'fre-vision\[torch\]'"):
-        train_autoencoder(features(), rank=2)
+        train(features(), rank=2)
 
 
 def test_a_trained_autoencoder_does_not_load_pytorch() -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -144,16 +144,52 @@ def _residual(
     return np.asarray(X - (codes @ decoder.T.astype(np.float64) + decoder_bias))
 
 
+@dataclass(frozen=True)
+class AutoencoderOptions:
+    """How an autoencoder is trained.
+
+    Attributes:
+        rank: length of a code, k, from 1 to D.
+        kind: ``"tied"`` or ``"plain"``.
+        epochs: passes over the features.
+        learning_rate: step size of Adam.
+        batch_size: features a step.
+        seed: random seed of the starting weights and of the order of the features.
+        threads: number of PyTorch threads; 0 leaves it to PyTorch.
+    """
+
+    rank: int
+    kind: Kind = "tied"
+    epochs: int = 220
+    learning_rate: float = 1e-3
+    batch_size: int = 32
+    seed: int = 0
+    threads: int = 0
+
+    def check(self, dimension: int) -> None:
+        """Refuse values out of range, for features of a length."""
+        if self.kind not in get_args(Kind):
+            raise OptionError(f"an autoencoder is tied or plain, not {self.kind!r}")
+        if not 1 <= self.rank <= dimension:
+            raise OptionError(
+                f"rank must be between 1 and {dimension}, the length of a feature, not {self.rank}"
+            )
+        if self.epochs < 1:
+            raise OptionError(f"epochs must be at least 1, not {self.epochs}")
+        if not 0 < self.learning_rate < math.inf:
+            raise OptionError(
+                f"the learning rate must be above 0 and finite, not {self.learning_rate}"
+            )
+        if self.batch_size < 1:
+            raise OptionError(f"the batch size must be at least 1, not {self.batch_size}")
+        if self.threads < 0:
+            raise OptionError(f"threads must be at least 0, not {self.threads}")
+
+
 def train_autoencoder(
     X: NDArray[np.floating],
+    options: AutoencoderOptions,
     *,
-    rank: int,
-    kind: Kind = "tied",
-    epochs: int = 220,
-    learning_rate: float = 1e-3,
-    batch_size: int = 32,
-    seed: int = 0,
-    threads: int = 0,
     progress: Progress | None = None,
     on_epoch: Callable[[int, Callable[[], LinearAutoencoder]], None] | None = None,
 ) -> LinearAutoencoder:
@@ -167,23 +203,19 @@ def train_autoencoder(
 
     Args:
         X: float32 (n, D), a feature a row; not copied if it is contiguous and writable.
-        rank: length of a code, k, from 1 to D.
-        kind: ``"tied"`` or ``"plain"``.
-        epochs: passes over the features.
-        learning_rate: step size of Adam.
-        batch_size: features a step.
-        seed: random seed of the starting weights and of the order of the features.
-        threads: number of PyTorch threads; 0 leaves it to PyTorch.
+        options: how it is trained.
         progress: called after each epoch.
         on_epoch: called after each epoch with its number, from 1, and a function that returns the
             autoencoder as it is at that moment, which costs about as much as an epoch.
 
     Raises:
-        OptionError: an argument is out of range, the features are not finite, or the learning
+        OptionError: an option is out of range, the features are not finite, or the learning
             rate is so large that the training diverges.
         MissingDependencyError: PyTorch is not installed.
     """
-    _check(X, rank, kind, epochs, learning_rate, batch_size, threads)
+    if X.ndim != 2 or X.size == 0:
+        raise OptionError(f"the features must be a matrix of one row or more, not {X.shape}")
+    options.check(X.shape[1])
     _torch()  # whoever lacks it should hear so before the passes over the features
     X = np.require(X, np.float32, ["C", "W"])  # PyTorch warns of arrays that are read-only
     energy = _energy(X)
@@ -196,19 +228,21 @@ def train_autoencoder(
         residual_energy = sum(
             float(np.square(_residual(X[rows], *weights)).sum()) for rows in _blocks(X)
         )
-        return LinearAutoencoder(kind, *weights, len(X), energy, residual_energy, tuple(losses))
+        return LinearAutoencoder(
+            options.kind, *weights, len(X), energy, residual_energy, tuple(losses)
+        )
 
-    with _threads(threads):
-        training = _Training(X, rank, kind, learning_rate, batch_size, seed)
-        for epoch in range(1, epochs + 1):
+    with _threads(options.threads):
+        training = _Training(X, options)
+        for epoch in range(1, options.epochs + 1):
             losses.append(training.run_epoch())
             if not math.isfinite(losses[-1]):
                 raise OptionError(
                     f"the autoencoder diverged in epoch {epoch}: lower the learning rate, "
-                    f"which is {learning_rate:g}"
+                    f"which is {options.learning_rate:g}"
                 )
             if progress:
-                progress("Training the autoencoder", epoch, epochs)
+                progress("Training the autoencoder", epoch, options.epochs)
             if on_epoch:
                 on_epoch(epoch, snapshot)
     return snapshot()
@@ -220,33 +254,6 @@ def _torch() -> Any:
     except ImportError as error:
         raise MissingDependencyError("the trained autoencoder", "torch") from error
     return torch
-
-
-def _check(
-    X: NDArray[np.floating],
-    rank: int,
-    kind: str,
-    epochs: int,
-    learning_rate: float,
-    batch_size: int,
-    threads: int,
-) -> None:
-    if X.ndim != 2 or X.size == 0:
-        raise OptionError(f"the features must be a matrix of one row or more, not {X.shape}")
-    if kind not in get_args(Kind):
-        raise OptionError(f"an autoencoder is tied or plain, not {kind!r}")
-    if not 1 <= rank <= X.shape[1]:
-        raise OptionError(
-            f"rank must be between 1 and {X.shape[1]}, the length of a feature, not {rank}"
-        )
-    if epochs < 1:
-        raise OptionError(f"epochs must be at least 1, not {epochs}")
-    if not 0 < learning_rate < math.inf:
-        raise OptionError(f"the learning rate must be above 0 and finite, not {learning_rate}")
-    if batch_size < 1:
-        raise OptionError(f"the batch size must be at least 1, not {batch_size}")
-    if threads < 0:
-        raise OptionError(f"threads must be at least 0, not {threads}")
 
 
 def _blocks(X: FloatArray) -> Iterator[slice]:
@@ -282,21 +289,13 @@ class _Training:
     faster one to multiply.
     """
 
-    def __init__(
-        self,
-        X: FloatArray,
-        rank: int,
-        kind: Kind,
-        learning_rate: float,
-        batch_size: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, X: FloatArray, options: AutoencoderOptions) -> None:
         torch = _torch()
-        n, dimension = X.shape
+        (n, dimension), rank = X.shape, options.rank
         self.X = torch.from_numpy(X)
-        self.batch_size = min(batch_size, n)
+        self.batch_size = min(options.batch_size, n)
         # A generator of its own: the global one is the caller's.
-        self.random = torch.Generator().manual_seed(seed)
+        self.random = torch.Generator().manual_seed(options.seed)
         bound = math.sqrt(6 / (dimension + rank))
 
         def xavier() -> Any:
@@ -304,15 +303,15 @@ class _Training:
             return weight.uniform_(-bound, bound, generator=self.random)
 
         self.encoder = xavier()
-        self.decoder = self.encoder if kind == "tied" else xavier()
+        self.decoder = self.encoder if options.kind == "tied" else xavier()
         self.encoder_bias = torch.zeros(rank)
         self.decoder_bias = torch.zeros(dimension)
         parameters = [self.encoder, self.encoder_bias, self.decoder_bias]
-        if kind == "plain":
+        if options.kind == "plain":
             parameters.append(self.decoder)
         for parameter in parameters:
             parameter.grad = torch.empty_like(parameter)
-        self.adam = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+        self.adam = torch.optim.Adam(parameters, lr=options.learning_rate, fused=True)
         self.rows = torch.empty(2 * self.batch_size, dimension)
         self.codes = torch.empty(2 * self.batch_size, rank)
 
@@ -358,19 +357,6 @@ class _Training:
         return encoder, biases[0], decoder, biases[1]
 
 
-@dataclass(frozen=True)
-class AutoencoderOptions:
-    """How an autoencoder is trained: the arguments of `train_autoencoder`."""
-
-    kind: Kind
-    rank: int
-    epochs: int = 220
-    learning_rate: float = 1e-3
-    batch_size: int = 32
-    seed: int = 0
-    threads: int = 0
-
-
 def cross_fit_autoencoder(
     X: FloatArray,
     channels: int,
@@ -394,7 +380,7 @@ def cross_fit_autoencoder(
             if progress:
                 progress(task, done, total)
 
-        return train_autoencoder(X, **asdict(options), progress=show)
+        return train_autoencoder(X, options, progress=show)
 
     def held_out() -> Iterator[tuple[NDArray[np.intp], FloatArray]]:
         for number, held in enumerate(folds, start=1):
