@@ -30,7 +30,8 @@ from fre.datasets.samples import Sample
 from fre.evaluation.metrics import PixelMetrics, auroc, bootstrap_resamples, percentile_interval
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout, pool_features
-from fre.scoring.fusion import SIGMA, TOP_SHARE, Enlargement, Fusion, Limit, Standard
+from fre.scoring.fusion import SIGMA, TOP_SHARE, Fusion, Limit, Standard
+from fre.scoring.maps import Enlargement, LayerMaps
 from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds
 from fre.subspaces.gram import Gram
 from fre.subspaces.position import PositionStatistics
@@ -265,10 +266,9 @@ def read(
     )
     train = [layer.good for layer in layers]
     test = [layer.test for layer in layers]
-    grids = [layer.layout.pooled for layer in layers]
-    in_map = [True] * len(layers)
-    in_map[-1] = reading.coarse_map
-    fusion = Fusion.fit(train, overall, grids=grids, in_score=in_score, in_map=in_map, size=size)
+    grids = tuple(layer.layout.pooled for layer in layers)
+    in_map = (*([True] * (len(layers) - 1)), reading.coarse_map)
+    fusion = Fusion.fit(train, overall, LayerMaps(size, grids, tuple(in_score), in_map))
     if not reading.veto:
         fusion = replace(fusion, veto=None)
     if not reading.standardised:
@@ -297,13 +297,14 @@ def score_maps(
 ) -> Iterator[FloatArray]:
     """The maps of which the scores are made, at the input's size."""
     enlargements = [
-        Enlargement.through(grid, fusion.grids[0], size, sigma=sigma) for grid in fusion.grids
+        Enlargement.through(grid, fusion.layers.grids[0], size, sigma=sigma)
+        for grid in fusion.layers.grids
     ]
     for row in range(len(energies[0])):
         yield sum(
             enlargement.apply(standard.apply(values[row : row + 1]).reshape(grid))
             for values, standard, enlargement, grid in zip(
-                energies, fusion.score_standards, enlargements, fusion.grids, strict=True
+                energies, fusion.score_standards, enlargements, fusion.layers.grids, strict=True
             )
         )
 

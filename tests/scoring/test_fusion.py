@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 from conftest import texture
 from fitted_models import calibrated
@@ -19,10 +18,10 @@ from fre.backbones import get_backbone
 from fre.errors import BackboneError, OptionError
 from fre.features.extractor import FeatureExtractor
 from fre.features.table import Features
-from fre.images.resize import resize_map
 from fre.runtimes.runtime import open_runtime
-from fre.scoring.fusion import Enlargement, Fusion, Limit, Standard, Veto, smoothing_matrix
+from fre.scoring.fusion import Fusion, Limit, Standard, Veto
 from fre.scoring.graph import MAP, SCORE, Head, fused_model
+from fre.scoring.maps import LayerMaps
 from fre.subspaces.cross_fit import make_folds
 from fre.training.config import Configuration, Method, resolve
 from fre.training.folds import Folds
@@ -30,20 +29,6 @@ from fre.training.held import HeldRows
 from fre.training.pipeline import fit_detector
 from fre.training.plan import DetectorPlan, LayerPlan, plan_detector
 from fre.training.readout import read_out
-
-
-def test_smoothing_is_a_gaussian_away_from_the_ends() -> None:
-    signal = np.random.default_rng(0).normal(size=80)
-    ours = smoothing_matrix(80, 2.5) @ signal
-    np.testing.assert_allclose(ours[12:-12], gaussian_filter1d(signal, 2.5)[12:-12], atol=2e-3)
-    np.testing.assert_allclose(smoothing_matrix(9, 4.0) @ np.ones(9), 1)
-
-
-def test_enlargement_goes_from_grid_to_grid() -> None:
-    small = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
-    expected = resize_map(resize_map(small, (6, 8)), (24, 20))
-    ours = Enlargement.through((3, 4), (6, 8), (24, 20)).apply(small)
-    np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
 def test_standards_are_half_the_place_and_half_the_whole() -> None:
@@ -72,7 +57,7 @@ def test_an_extraordinary_image_is_more_so_by_what_the_others_are() -> None:
     rng = np.random.default_rng(0)
     energies = [rng.gamma(9, 1, (12, 16)).astype(np.float32)]
     energies[0][3, 5] *= 20
-    fusion = Fusion.fit(energies, np.zeros(12), grids=[(4, 4)], in_score=[True], size=(16, 16))
+    fusion = Fusion.fit(energies, np.zeros(12), LayerMaps((16, 16), ((4, 4),), (True,), (True,)))
     folds = make_folds(12, folds=12)
     scores, left_out = (
         fusion.scores(energies, np.zeros(12)),
@@ -88,9 +73,8 @@ def test_an_extraordinary_image_is_more_so_by_what_the_others_are() -> None:
 def test_the_score_is_the_mean_of_the_largest_pixels_in_normal_deviations() -> None:
     rng = np.random.default_rng(0)
     energies = [rng.gamma(2, 1, (40, 16)).astype(np.float32) for _ in range(2)]
-    fusion = Fusion.fit(
-        energies, rng.normal(size=40), grids=[(4, 4)] * 2, in_score=[False, True], size=(16, 16)
-    )
+    layers = LayerMaps((16, 16), ((4, 4),) * 2, (False, True), (True, True))
+    fusion = Fusion.fit(energies, rng.normal(size=40), layers)
     assert fusion.veto is None
     assert fusion.top == max(1, round(0.03 * 16))
     z = fusion.score_standards[0].apply(energies[1]).reshape(-1, 4, 4)
@@ -108,9 +92,8 @@ def test_the_veto_counts_from_two_deviations_on_and_from_a_hundred_images_on() -
     rng = np.random.default_rng(0)
     for n, there in ((99, False), (100, True)):
         energies = [rng.gamma(2, 1, (n, 4)).astype(np.float32)]
-        fusion = Fusion.fit(
-            energies, rng.normal(5, 1, n), grids=[(2, 2)], in_score=[True], size=(8, 8)
-        )
+        layers = LayerMaps((8, 8), ((2, 2),), (True,), (True,))
+        fusion = Fusion.fit(energies, rng.normal(5, 1, n), layers)
         assert (fusion.veto is not None) == there
 
 

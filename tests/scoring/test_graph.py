@@ -18,8 +18,8 @@ from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout, pooling_matrix
 from fre.images.resize import resize_map
 from fre.runtimes.runtime import open_runtime
-from fre.scoring.fusion import interpolation_matrix
 from fre.scoring.graph import MAP, SCORE, detector_model
+from fre.scoring.maps import interpolation_matrix
 from fre.subspaces.autoencoder import Kind, LinearAutoencoder
 from fre.subspaces.gram import Gram
 from fre.subspaces.protocols import FitOptions

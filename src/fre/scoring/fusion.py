@@ -5,7 +5,7 @@
 2. `Standard`: layers and locations differ in scale, so z = (e - mean) / deviation, by the held-out
    squared residuals of good images.
 3. `Fusion.raw_scores`: z of the score's layers are added, enlarged to a quarter of the input and
-   smoothed (`Enlargement`). The raw score t is the mean of the largest 3 % of the pixels.
+   smoothed (`fre.scoring.maps`). The raw score t is the mean of the largest 3 % of the pixels.
 4. The score is (t - mean of good images) / their deviation, plus two terms of the overall residual
    R, the mean squared residual of an image-wide subspace: `Veto` and `Limit`.
 5. `Fusion.maps`: roots of the squared residuals of the map's layers are standardised, added,
@@ -17,30 +17,27 @@ The calibration computes this in NumPy; the graph computes it with the same arra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Literal, TypeAlias, TypeVar
+from itertools import repeat
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import OptionError
-from fre.images.roi import cells, too_small_a_region
+from fre.scoring.maps import SHRINK, Enlargement, LayerMaps, fine_grid
 from fre.subspaces.protocols import PRIOR_IMAGES
 from fre.types import FloatArray, MaskArray
 
 Float64: TypeAlias = NDArray[np.float64]
-Value = TypeVar("Value")
 
 Standardise: TypeAlias = Literal["position", "layer", "none"]
 STANDARDS: tuple[Standardise, ...] = ("position", "layer", "none")
 
 SIGMA = 4.0
 """Of the Gaussian that smooths maps, in pixels of the input."""
-SHRINK = 4
-"""The score map is smoothed and ranked at this fraction of the input's size, where both are the
-same to three digits."""
 TOP_SHARE = 0.03
 """The score is the mean of this share of the score map's pixels, the largest ones. Most
 defects cover less of their image; a larger share dilutes them."""
@@ -88,66 +85,6 @@ class Reading:
         for name in ("smoothing", "prior"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise OptionError(f"{name} must be 0 or more, not {getattr(self, name)}")
-
-
-def interpolation_matrix(source: int, target: int) -> FloatArray:
-    """Bilinear interpolation along one axis, pixel centres at half-integers, edges held.
-
-    As a matrix it is the same on every runtime, whatever each makes of ONNX's Resize.
-
-    Returns:
-        float32 (target, source): its rows sum to 1.
-    """
-    position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
-    below = np.minimum(np.floor(position).astype(int), max(source - 2, 0))
-    share = position - below
-    matrix = np.zeros((target, source), np.float32)
-    rows = np.arange(target)
-    matrix[rows, below] = 1 - share
-    if source > 1:
-        matrix[rows, below + 1] = share
-    return matrix
-
-
-def smoothing_matrix(length: int, sigma: float) -> Float64:
-    """Gaussian smoothing along one axis, cut at four deviations and at the ends.
-
-    Returns:
-        float64 (length, length): its rows sum to 1.
-    """
-    distance = np.subtract.outer(np.arange(length), np.arange(length))
-    weights = np.exp(-0.5 * (distance / sigma) ** 2) * (np.abs(distance) <= 4 * sigma)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
-
-
-@dataclass(frozen=True)
-class Enlargement:
-    """A map to another size, as a matrix for either axis.
-
-    Attributes:
-        rows: float32 (H, h).
-        columns: float32 (W, w).
-    """
-
-    rows: FloatArray
-    columns: FloatArray
-
-    @classmethod
-    def through(cls, *grids: tuple[int, int], sigma: float = 0.0) -> Enlargement:
-        """Bilinear from grid to grid; then smoothed, if ``sigma`` is above 0."""
-        axes = []
-        for axis in (0, 1):
-            matrix = np.eye(grids[0][axis])
-            for source, target in pairwise(grids):
-                matrix = interpolation_matrix(source[axis], target[axis]) @ matrix
-            if sigma > 0:
-                matrix = smoothing_matrix(grids[-1][axis], sigma) @ matrix
-            axes.append(matrix.astype(np.float32))
-        return cls(*axes)
-
-    def apply(self, maps: FloatArray) -> FloatArray:
-        """Float32 (..., h, w) to (..., H, W)."""
-        return np.asarray(self.rows @ maps @ self.columns.T, np.float32)
 
 
 @dataclass(frozen=True)
@@ -294,46 +231,36 @@ class Limit:
         return np.asarray(np.maximum(energy / self.energy - 1, 0) * self.lift)
 
 
-def fine_grid(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width at which the score map is ranked."""
-    return -(-size[0] // SHRINK), -(-size[1] // SHRINK)
-
-
 @dataclass(frozen=True)
 class Fusion:
     """How residuals of several layers become one score and one map.
 
     Attributes:
-        grids: height and width of each layer's map.
-        in_score: for each layer, whether it counts for the score.
-        in_map: for each layer, whether it counts for the map.
+        layers: maps of the layers.
         score_standards: scales of the squared residuals of the score's layers.
         map_standards: scales of the roots of the squared residuals of the map's layers.
         score_enlargements: to `fine_grid`, smoothed; for the layers that count for the score.
         map_alignments: to the finest grid of the map's layers, for these.
         map_enlargement: from there to the size of the input, smoothed.
         top: number of pixels whose mean is the raw score.
-        inspected: bool (H, W), inspected pixels of the input; ``None`` is all.
+        standardise: as for `Reading`.
         raw_mean: mean of the good images' raw scores.
         raw_deviation: standard deviation of these.
         veto: on the overall residual; ``None`` with few training images.
         limit: limit of the overall residual; ``None`` before the held-out scores are known.
     """
 
-    grids: tuple[tuple[int, int], ...]
-    in_score: tuple[bool, ...]
-    in_map: tuple[bool, ...]
+    layers: LayerMaps
     score_standards: tuple[Standard, ...]
     map_standards: tuple[Standard, ...]
     score_enlargements: tuple[Enlargement, ...]
     map_alignments: tuple[Enlargement, ...]
     map_enlargement: Enlargement
     top: int
-    raw_mean: float
-    raw_deviation: float
-    veto: Veto | None
-    inspected: MaskArray | None = None
     standardise: Standardise = "position"
+    raw_mean: float = 0.0
+    raw_deviation: float = 1.0
+    veto: Veto | None = None
     limit: Limit | None = None
 
     @classmethod
@@ -341,75 +268,23 @@ class Fusion:
         cls,
         energies: Sequence[FloatArray],
         overall: Float64,
-        *,
-        grids: Sequence[tuple[int, int]],
-        in_score: Sequence[bool],
-        in_map: Sequence[bool] | None = None,
-        size: tuple[int, int],
+        layers: LayerMaps,
         reading: Reading | None = None,
-        inspected: MaskArray | None = None,
     ) -> Fusion:
         """Take the scales from cross-fitted residuals of good images.
 
         Args:
             energies: for each layer float32 (n, P), squared residuals summed over channels.
             overall: float64 (n,), mean residual energy of the image-wide reference subspace.
-            grids: height and width of each layer's map.
-            in_score: for each layer, whether it counts for the score; one does at least.
-            in_map: for each layer, whether it counts for the map; all do, if ``None``.
-            size: height and width of the input.
+            layers: maps of the layers.
             reading: settings; ``None`` takes the defaults.
-            inspected: bool (H, W), inspected pixels of the input; ``None`` is all.
+
+        Raises:
+            OptionError: too small an inspected region.
         """
         reading = reading or Reading()
-        scoring = [i for i, counts in enumerate(in_score) if counts]
-        common = grids[scoring[0]]
-        fine = fine_grid(size)
-        in_map = tuple(in_map or (True,) * len(grids))
-        mapped = [i for i, counts in enumerate(in_map) if counts]
-        finest = max((grids[i] for i in mapped), key=lambda grid: grid[0] * grid[1])
-        looked_at = [None if inspected is None else np.ravel(cells(inspected, g)) for g in grids]
-        unscaled = cls(
-            grids=tuple(grids),
-            in_score=tuple(in_score),
-            in_map=in_map,
-            score_standards=tuple(
-                Standard.of(
-                    energies[i],
-                    positional_mean=True,
-                    kind=reading.standardise,
-                    inspected=looked_at[i],
-                )
-                for i in scoring
-            ),
-            map_standards=tuple(
-                Standard.of(
-                    np.sqrt(energies[i]),
-                    positional_mean=False,
-                    kind=reading.standardise,
-                    inspected=looked_at[i],
-                )
-                for i in mapped
-            ),
-            score_enlargements=tuple(
-                Enlargement.through(grids[i], common, fine, sigma=reading.smoothing / SHRINK)
-                for i in scoring
-            ),
-            map_alignments=tuple(Enlargement.through(grids[i], finest) for i in mapped),
-            map_enlargement=Enlargement.through(finest, size, sigma=reading.smoothing),
-            top=0,
-            raw_mean=0.0,
-            raw_deviation=1.0,
-            veto=None,
-            inspected=inspected,
-            standardise=reading.standardise,
-        )
-        ranked = unscaled.ranked
-        pixels = fine[0] * fine[1] if ranked is None else int(ranked.sum())
-        seen = any(places is None or places.any() for places in (looked_at[i] for i in scoring))
-        if pixels == 0 or not seen:
-            raise OptionError(too_small_a_region(size))
-        unscaled = replace(unscaled, top=max(1, round(reading.top * pixels)))
+        top = max(1, round(reading.top * layers.count_ranked()))
+        unscaled = cls._unscaled(energies, layers, reading, top)
         raw = unscaled.raw_scores(energies)
         veto = None
         wanted = len(raw) >= VETO_IMAGES if reading.overall is None else reading.overall
@@ -422,29 +297,45 @@ class Fusion:
             veto=veto,
         )
 
-    @property
-    def ranked(self) -> MaskArray | None:
-        """Bool, the pixels of the score map that may count for the score; ``None`` is all."""
-        if self.inspected is None:
-            return None
-        rows, columns = self.score_enlargements[0].rows, self.score_enlargements[0].columns
-        return cells(self.inspected, (len(rows), len(columns)))
+    @classmethod
+    def _unscaled(
+        cls, energies: Sequence[FloatArray], layers: LayerMaps, reading: Reading, top: int
+    ) -> Fusion:
+        """Return the fusion before the scale of its scores is known."""
+        scoring, mapped = layers.scoring(layers.grids), layers.mapped(layers.grids)
+        finest = max(mapped, key=math.prod)
+
+        def standard(values: FloatArray, grid: tuple[int, int], positional_mean: bool) -> Standard:
+            return Standard.of(
+                values,
+                positional_mean=positional_mean,
+                kind=reading.standardise,
+                inspected=layers.locations(grid),
+            )
+
+        return cls(
+            layers,
+            tuple(map(standard, layers.scoring(energies), scoring, repeat(True))),
+            tuple(map(standard, map(np.sqrt, layers.mapped(energies)), mapped, repeat(False))),
+            tuple(
+                Enlargement.through(
+                    grid, scoring[0], fine_grid(layers.size), sigma=reading.smoothing / SHRINK
+                )
+                for grid in scoring
+            ),
+            tuple(Enlargement.through(grid, finest) for grid in mapped),
+            Enlargement.through(finest, layers.size, sigma=reading.smoothing),
+            top,
+            reading.standardise,
+        )
 
     def raw_scores(self, energies: Sequence[FloatArray]) -> Float64:
         """Float64 (n,): mean of the largest pixels of each score map."""
-        standards = zip(self.score_standards, self._scoring(energies), strict=True)
+        standards = zip(self.score_standards, self.layers.scoring(energies), strict=True)
         return self._raw_scores([standard.apply(values) for standard, values in standards])
 
-    def _scoring(self, values: Sequence[Value]) -> list[Value]:
-        """Return the values of the score's layers."""
-        return [value for value, counts in zip(values, self.in_score, strict=True) if counts]
-
-    def _mapped(self, values: Sequence[Value]) -> list[Value]:
-        """Return the values of the map's layers."""
-        return [value for value, counts in zip(values, self.in_map, strict=True) if counts]
-
     def _raw_scores(self, deviations: Sequence[FloatArray]) -> Float64:
-        grids, ranked = self._scoring(self.grids), self.ranked
+        grids, ranked = self.layers.scoring(self.layers.grids), self.layers.ranked
         raw = np.empty(len(deviations[0]))
         # One image at a time: all maps at once would be larger than all features.
         for row in range(len(raw)):
@@ -473,14 +364,13 @@ class Fusion:
                 folds,
                 positional_mean=True,
                 kind=self.standardise,
-                inspected=self._places(grid),
+                inspected=self.layers.locations(grid),
             )
-            for values, grid in zip(self._scoring(energies), self._scoring(self.grids), strict=True)
+            for values, grid in zip(
+                self.layers.scoring(energies), self.layers.scoring(self.layers.grids), strict=True
+            )
         ]
         return self._scores(self._raw_scores(deviations), overall)
-
-    def _places(self, grid: tuple[int, int]) -> MaskArray | None:
-        return None if self.inspected is None else np.ravel(cells(self.inspected, grid))
 
     def _scores(self, raw: Float64, overall: Float64) -> Float64:
         z = (raw - self.raw_mean) / self.raw_deviation
@@ -491,7 +381,7 @@ class Fusion:
 
     def maps(self, energies: Sequence[FloatArray]) -> Iterator[FloatArray]:
         """For each image float32 (H, W): 0 is typical of good images."""
-        standards = zip(self.map_standards, self._mapped(energies), strict=True)
+        standards = zip(self.map_standards, self.layers.mapped(energies), strict=True)
         return self._maps([standard.apply(np.sqrt(values)) for standard, values in standards])
 
     def left_out_maps(
@@ -505,10 +395,10 @@ class Fusion:
                     folds,
                     positional_mean=False,
                     kind=self.standardise,
-                    inspected=self._places(grid),
+                    inspected=self.layers.locations(grid),
                 )
                 for values, grid in zip(
-                    self._mapped(energies), self._mapped(self.grids), strict=True
+                    self.layers.mapped(energies), self.layers.mapped(self.layers.grids), strict=True
                 )
             ]
         )
@@ -518,11 +408,14 @@ class Fusion:
             aligned = sum(
                 alignment.apply(values[row].reshape(grid))
                 for values, grid, alignment in zip(
-                    deviations, self._mapped(self.grids), self.map_alignments, strict=True
+                    deviations,
+                    self.layers.mapped(self.layers.grids),
+                    self.map_alignments,
+                    strict=True,
                 )
             )
             enlarged = self.map_enlargement.apply(np.asarray(aligned, np.float32))
-            yield enlarged if self.inspected is None else enlarged * self.inspected
+            yield enlarged if self.layers.inspected is None else enlarged * self.layers.inspected
 
 
 def _positive(deviation: float) -> float:

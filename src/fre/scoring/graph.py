@@ -20,7 +20,8 @@ from fre.features.layout import FeatureLayout
 from fre.features.network import NetworkGraph
 from fre.images.roi import cells
 from fre.scoring.calibration import Calibration
-from fre.scoring.fusion import VETO_DEVIATIONS, Enlargement, Fusion, Standard
+from fre.scoring.fusion import VETO_DEVIATIONS, Fusion, Standard
+from fre.scoring.maps import Enlargement
 from fre.subspaces.autoencoder import LinearAutoencoder
 from fre.subspaces.patch import PatchSubspace
 from fre.subspaces.position import PositionSubspace
@@ -302,18 +303,18 @@ class _Assembly(NetworkGraph):
         """The output ``score`` from the squared residuals of the layers that count: (N,)."""
         build = self.builder
         common = fusions[0]
-        scoring = [i for i, counts in enumerate(common.in_score) if counts]
+        scoring = common.layers.scoring(range(len(maps)))
         score_map = self.add(
             [
                 self.enlarge(
-                    self.standardise(maps[i], standards, common.grids[i]),
+                    self.standardise(maps[i], standards, common.layers.grids[i]),
                     common.score_enlargements[place],
                 )
                 for place, i in enumerate(scoring)
                 for standards in [[fusion.score_standards[place] for fusion in fusions]]
             ]
         )
-        ranked = common.ranked
+        ranked = common.layers.ranked
         if ranked is not None:
             lowest = build.constant("lowest", np.array(np.finfo(np.float32).min))
             score_map = build.node("Where", build.constant("ranked", ranked), score_map, lowest)
@@ -344,13 +345,13 @@ class _Assembly(NetworkGraph):
     def fused_map(self, maps: Sequence[str], fusions: Sequence[Fusion]) -> None:
         """The output ``anomaly_map`` from the squared residuals of the map's layers: (N, H, W)."""
         common = fusions[0]
-        mapped = [i for i, counts in enumerate(common.in_map) if counts]
+        mapped = common.layers.mapped(range(len(maps)))
         parts = [
             self.enlarge(
                 self.standardise(
                     self.builder.node("Sqrt", maps[i]),
                     [fusion.map_standards[place] for fusion in fusions],
-                    common.grids[i],
+                    common.layers.grids[i],
                 ),
                 common.map_alignments[place],
                 layer_map(i),
@@ -447,7 +448,7 @@ def fused_model(
     """
     fusions = [head.fusion for head in heads]
     common = heads[0]
-    assembly = _Assembly(backbone, normalisation, size, fusions[0].inspected, len(heads))
+    assembly = _Assembly(backbone, normalisation, size, fusions[0].layers.inspected, len(heads))
     maps = [
         assembly.squared_residuals(layout, [head.subspaces[i] for head in heads])
         for i, layout in enumerate(common.layouts)

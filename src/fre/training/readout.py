@@ -17,6 +17,7 @@ from fre.features.table import RowIndex
 from fre.scoring.calibration import Calibration, count_odd
 from fre.scoring.fusion import Fusion, Limit
 from fre.scoring.graph import Head
+from fre.scoring.maps import LayerMaps
 from fre.subspaces.subspace import ImageSubspace
 from fre.training.fitted import FittedDetector, FittedPart
 from fre.training.plan import DetectorPlan
@@ -182,16 +183,14 @@ class _Fused:
         *layers, last = (by_name[name] for name in plan.part_names)
         residuals = [_inspected(one) for one in layers]
         overall = _mean_residual(last.residuals, last.part.layout)
-        fusion = Fusion.fit(
-            residuals,
-            overall,
-            grids=[one.part.layout.pooled for one in layers],
-            in_score=[layer.in_score for layer in plan.layers],
-            in_map=[layer.in_map for layer in plan.layers],
-            size=extractor.geometry.size,
-            reading=plan.reading,
-            inspected=extractor.inspected,
+        maps = LayerMaps(
+            extractor.geometry.size,
+            tuple(one.part.layout.pooled for one in layers),
+            tuple(layer.in_score for layer in plan.layers),
+            tuple(layer.in_map for layer in plan.layers),
+            extractor.inspected,
         )
+        fusion = Fusion.fit(residuals, overall, maps, plan.reading)
         assert isinstance(last.subspace, ImageSubspace)
         head = Head(
             tuple(one.part.layout for one in layers),
