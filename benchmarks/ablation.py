@@ -30,6 +30,8 @@ from fre.datasets.samples import Sample
 from fre.evaluation.metrics import PixelMetrics, auroc, bootstrap_resamples, percentile_interval
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout, pool_features
+from fre.images.geometry import Geometry
+from fre.images.preparation import Preparation
 from fre.scoring.fusion import SIGMA, TOP_SHARE, Fusion, Limit, Standard
 from fre.scoring.maps import Enlargement, LayerMaps
 from fre.subspaces.cross_fit import cheap_folds, extrapolate, make_folds
@@ -371,7 +373,7 @@ def main(data: tuple[Path, ...], backbone: str, size: int | None, json_file: Pat
     for folder in data:
         dataset = open_dataset(folder)
         samples = require_test(dataset)
-        extractor = FeatureExtractor(network, layers.names, pool=1, size=shape)
+        extractor = FeatureExtractor(network, layers.names, Preparation(Geometry(shape)))
         residuals = Residuals.extract(
             extractor,
             [sample.path for sample in require_train(dataset)],

@@ -34,6 +34,8 @@ from fre.datasets import open_dataset, require_test, require_train
 from fre.errors import FREError
 from fre.evaluation.metrics import auroc
 from fre.features.extractor import FeatureExtractor
+from fre.images.geometry import Geometry
+from fre.images.preparation import Preparation
 from fre.subspaces.autoencoder import AutoencoderOptions, LinearAutoencoder, train_autoencoder
 from fre.subspaces.gram import Gram
 from fre.subspaces.protocols import FitOptions
@@ -192,7 +194,10 @@ def main(
         require_test(dataset)
         network = get_backbone(backbone, weights=weights)
         extractor = FeatureExtractor(
-            network, layer or network.reference_layer, pool=pool, size=(size, size)
+            network,
+            layer or network.reference_layer,
+            Preparation(Geometry((size, size))),
+            pool=pool,
         )
         with progress_bars() as progress:
             train, test = (

@@ -25,7 +25,10 @@ from safetensors.torch import load_file
 from fre.backbones import get_backbone
 from fre.features.extractor import FeatureExtractor
 from fre.images.decode import find_images, read_resized
+from fre.images.geometry import Geometry
+from fre.images.preparation import Preparation
 from fre.runtimes.runtime import open_runtime
+from fre.scoring.calibration import Calibration
 from fre.scoring.graph import MAP, SCORE, detector_model
 from fre.subspaces.autoencoder import AutoencoderOptions, LinearAutoencoder, train_autoencoder
 
@@ -107,12 +110,13 @@ def main(
     pixels = np.stack([read_resized(path, (size, size))[0] for path in paths])
 
     network = get_backbone(backbone, weights=weights)
-    extractor = FeatureExtractor(network, layer, pool=pool, size=(size, size))
+    extractor = FeatureExtractor(network, layer, Preparation(Geometry((size, size))), pool=pool)
     features = np.concatenate([extractor.run(batch) for batch in batches(pixels)])
     autoencoder = train_autoencoder(features, AutoencoderOptions(rank, epochs=epochs))
-    ours = detector_model(
-        extractor.network, network.normalisation, extractor.layout, (size, size), autoencoder
-    )
+    part = extractor.layout, autoencoder
+    # Scores and maps do not depend on the calibration.
+    calibration = Calibration.fit(np.zeros(n), 0.01, pixel_threshold=1.0, map_range=(0.0, 1.0))
+    ours = detector_model(extractor.network, network.normalisation, part, (size, size), calibration)
     runtime = open_runtime(ours.SerializeToString(), [SCORE, MAP])
     scores, maps = (
         np.concatenate(part)

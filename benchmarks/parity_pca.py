@@ -28,6 +28,8 @@ from fre.datasets import open_dataset, require_test, require_train
 from fre.datasets.samples import Sample
 from fre.evaluation.metrics import auroc
 from fre.features.extractor import FeatureExtractor
+from fre.images.geometry import Geometry
+from fre.images.preparation import Preparation
 from fre.subspaces.gram import Gram
 from fre.subspaces.protocols import FitOptions
 
@@ -88,7 +90,7 @@ def main(
     labels = np.array([not sample.good for sample in test_samples])
     network = get_backbone(backbone, weights=weights)
     extractor = FeatureExtractor(
-        network, layer or network.reference_layer, pool=pool, size=(size, size)
+        network, layer or network.reference_layer, Preparation(Geometry((size, size))), pool=pool
     )
     train = extractor.extract(thin_out(require_train(dataset), limit)).X
     test = extractor.extract([sample.path for sample in test_samples]).X

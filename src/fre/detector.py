@@ -31,7 +31,7 @@ from fre.parallel import available_cores
 from fre.scoring.calibration import check_false_alarm_rate
 from fre.subspaces.autoencoder import AutoencoderOptions
 from fre.subspaces.cross_fit import cheap_folds, check_groups
-from fre.training.build import Decide, Origin, build_model
+from fre.training.build import Decide, build_model
 from fre.training.checkpoint import CHECKPOINT_SECONDS
 from fre.training.config import (
     Autoencoder,
@@ -41,7 +41,7 @@ from fre.training.config import (
     refuse_without_effect,
     resolve,
 )
-from fre.training.describe import provenance, shown
+from fre.training.describe import Origin, provenance, shown
 from fre.training.fitted import LEAST_IMAGES, FittedDetector, check_enough
 from fre.training.folds import deal_folds, deal_streamed
 from fre.training.grouping import group_labels
@@ -359,11 +359,11 @@ class FRE:
         )
         preparation = self._preparation(backbone, settings, images)
         plan = self._plan(backbone, settings)
-        return FeatureExtractor.prepared(
+        return FeatureExtractor(
             backbone,
             plan.names,
+            preparation,
             pool=plan.pool,
-            preparation=preparation,
             threads=threads,
         )
 

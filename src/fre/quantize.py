@@ -216,11 +216,11 @@ def _parameters(model: Model) -> dict[str, Any]:
 def _extractor(
     backbone: EmbeddedBackbone, model: Model, parameters: dict[str, Any], threads: int
 ) -> FeatureExtractor:
-    return FeatureExtractor.prepared(
+    return FeatureExtractor(
         backbone,
         [layer.name for layer in backbone.layers],
+        model.preparation,
         pool=parameters["pool"] if parameters["preset"] == "reference" else 1,
-        preparation=model.preparation,
         threads=threads,
     )
 

@@ -21,6 +21,8 @@ from fre.detector import FRE
 from fre.errors import DatasetError, OptionError, OutputError
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import pool_features
+from fre.images.geometry import Geometry
+from fre.images.preparation import Preparation
 
 LITE = "efficientnet_lite0"
 
@@ -115,7 +117,8 @@ def test_variants_of_a_backbone_share_one_pass(
 def test_features_pooled_later_are_those_of_the_graph(pool: int) -> None:
     images = [texture(seed) for seed in range(3)]
     fine, coarse = (
-        FeatureExtractor(get_backbone(), "blocks.2", pool=p, size=(64, 96)) for p in (1, pool)
+        FeatureExtractor(get_backbone(), "blocks.2", Preparation(Geometry((64, 96))), pool=p)
+        for p in (1, pool)
     )
     later = pool_features(fine.extract(images).X, fine.layout, coarse.layout)
     np.testing.assert_allclose(later, coarse.extract(images).X, atol=1e-5)

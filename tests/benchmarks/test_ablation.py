@@ -17,6 +17,8 @@ from conftest import texture
 from fre import FRE
 from fre.backbones import get_backbone
 from fre.features.extractor import FeatureExtractor
+from fre.images.geometry import Geometry
+from fre.images.preparation import Preparation
 from fre.training.plan import plan_detector
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -57,7 +59,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_last_step_is_the_default_preset(ablation: Any, dataset: Path) -> None:
     backbone = get_backbone()
     layers = plan_detector(backbone)
-    extractor = FeatureExtractor(backbone, layers.names, pool=1, size=SIZE)
+    extractor = FeatureExtractor(backbone, layers.names, Preparation(Geometry(SIZE)))
     train = sorted((dataset / "train" / "good").iterdir())
     test = sorted((dataset / "test").rglob("*.png"))
     residuals = ablation.Residuals.extract(extractor, train, test)

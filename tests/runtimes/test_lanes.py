@@ -17,7 +17,9 @@ WORK = Work(run=9e-3, decode=1e-3, interpreter=3e-4, parallel=0.9)
 REPORT = """
 from fre.backbones import get_backbone
 from fre.features.extractor import FeatureExtractor
-runner = FeatureExtractor(get_backbone(), "blocks.2", pool=1, size=(32, 32))
+from fre.images.geometry import Geometry
+from fre.images.preparation import Preparation
+runner = FeatureExtractor(get_backbone(), "blocks.2", Preparation(Geometry((32, 32))))
 settings = runner._runtime.lane._session if runner.lanes > 1 else runner._runtime._session
 print(runner.cores, runner.lanes, settings.get_session_options().intra_op_num_threads)
 """

@@ -18,6 +18,8 @@ from fre.backbones import get_backbone
 from fre.errors import BackboneError, OptionError
 from fre.features.extractor import FeatureExtractor
 from fre.features.table import Features
+from fre.images.geometry import Geometry
+from fre.images.preparation import Preparation
 from fre.runtimes.runtime import open_runtime
 from fre.scoring.fusion import Fusion, Limit, Standard, Veto
 from fre.scoring.graph import MAP, SCORE, Head, fused_model
@@ -193,7 +195,7 @@ def test_the_graph_computes_what_the_calibration_computed(
         pytest.skip(f"needs fre-vision[{runtime}]")
     backbone = get_backbone()
     layers = plan_detector(backbone, None, settings(variance=0.9))
-    extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)
+    extractor = FeatureExtractor(backbone, layers.names, Preparation(Geometry(size)))
     features = extractor.extract([texture(seed, size) for seed in range(n)])
     fitted = head_of(extractor, features, layers, make_folds(n))
     assert (fitted.fusion.veto is not None) == (n >= 100)
@@ -215,7 +217,9 @@ def test_the_graph_computes_what_the_calibration_computed(
     layout, subspace = fitted.overall
     h, w = layout.grid
     assert (h % 2, w % 2) == (0, 0) or size != (64, 64)
-    pooled = FeatureExtractor(backbone, layout.layer, pool=2, size=size).run(images)
+    pooled = FeatureExtractor(backbone, layout.layer, Preparation(Geometry(size)), pool=2).run(
+        images
+    )
     overall = np.square(subspace.residual(pooled)).sum(axis=1) / layout.dimension
     expected = fitted.fusion.scores(energies, overall)
     np.testing.assert_allclose(score, expected, rtol=1e-3, atol=1e-3)
@@ -227,7 +231,7 @@ def test_the_graph_computes_what_the_calibration_computed(
 def test_a_subspace_that_is_both_coarse_and_overall_is_stored_once() -> None:
     backbone, size = get_backbone(), (64, 64)
     layers = plan_detector(backbone, ["blocks.2", "blocks.4", "blocks.4"], settings(variance=0.9))
-    extractor = FeatureExtractor(backbone, layers.names, pool=1, size=size)
+    extractor = FeatureExtractor(backbone, layers.names, Preparation(Geometry(size)))
     features = extractor.extract([texture(seed, size) for seed in range(104)])
     folds = make_folds(104)
     fitted = head_of(extractor, features, layers, folds)
@@ -241,7 +245,9 @@ def test_a_subspace_that_is_both_coarse_and_overall_is_stored_once() -> None:
     images = np.stack([texture(500, size), np.full((*size, 3), 255, np.uint8)])
     (score,) = open_runtime(model.SerializeToString(), [SCORE]).run(images)
     fine, middle = extractor.split(extractor.run(images))
-    pooled = FeatureExtractor(backbone, layout.layer, pool=2, size=size).run(images)
+    pooled = FeatureExtractor(backbone, layout.layer, Preparation(Geometry(size)), pool=2).run(
+        images
+    )
     squares = np.square(subspace.residual(pooled)).reshape(2, layout.channels, -1).sum(axis=1)
     energies = [
         fitted.subspaces[0].squared_residuals(fine, 40),

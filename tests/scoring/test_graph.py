@@ -16,6 +16,8 @@ from fre.backbones import get_backbone
 from fre.errors import OptionError
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout, pooling_matrix
+from fre.images.geometry import Geometry
+from fre.images.preparation import Preparation
 from fre.images.resize import resize_map
 from fre.runtimes.runtime import open_runtime
 from fre.scoring.graph import MAP, SCORE, detector_model
@@ -59,13 +61,13 @@ def test_graph_equals_the_formulas(runtime: str, size: tuple[int, int], pool: in
     if importlib.util.find_spec(runtime) is None:
         pytest.skip(f"needs fre-vision[{runtime}]")
     backbone = get_backbone()
-    extractor = FeatureExtractor(backbone, "blocks.2", pool=pool, size=size)
+    extractor = FeatureExtractor(backbone, "blocks.2", Preparation(Geometry(size)), pool=pool)
     images = np.stack([texture(seed, size) for seed in range(9)])
     X = extractor.run(images)
     layout = extractor.layout
     subspace = Gram(X[:6]).fit(FitOptions(rank=3))
     model = detector_model(
-        extractor.network, backbone.normalisation, layout, size, subspace, CALIBRATION
+        extractor.network, backbone.normalisation, (layout, subspace), size, CALIBRATION
     )
     opened = open_runtime(model.SerializeToString(), [SCORE, MAP], runtime=runtime)
     score, anomaly_map = opened.run(images)
@@ -84,8 +86,8 @@ def test_graph_equals_the_formulas(runtime: str, size: tuple[int, int], pool: in
 def test_features_are_the_pooled_layer(good_folder: object) -> None:
     size = (64, 96)
     images = np.stack([texture(seed, size) for seed in range(3)])
-    fine = FeatureExtractor(get_backbone(), "blocks.1", pool=1, size=size)
-    coarse = FeatureExtractor(get_backbone(), "blocks.1", pool=2, size=size)
+    fine = FeatureExtractor(get_backbone(), "blocks.1", Preparation(Geometry(size)))
+    coarse = FeatureExtractor(get_backbone(), "blocks.1", Preparation(Geometry(size)), pool=2)
     channels, (h, w) = fine.layout.channels, fine.layout.grid
     maps = fine.run(images).reshape(3, channels, h // 2, 2, w // 2, 2)
     expected = maps.mean(axis=(3, 5)).reshape(3, -1)
@@ -95,11 +97,15 @@ def test_features_are_the_pooled_layer(good_folder: object) -> None:
 def test_constant_images_make_a_graph_without_a_basis() -> None:
     images = np.full((4, 64, 64, 3), 90, np.uint8)
     backbone = get_backbone()
-    extractor = FeatureExtractor(backbone, "blocks.1", pool=2, size=(64, 64))
+    extractor = FeatureExtractor(backbone, "blocks.1", Preparation(Geometry((64, 64))), pool=2)
     subspace = Gram(extractor.run(images)).fit()
     assert subspace.rank == 0
     model = detector_model(
-        extractor.network, backbone.normalisation, extractor.layout, (64, 64), subspace, CALIBRATION
+        extractor.network,
+        backbone.normalisation,
+        (extractor.layout, subspace),
+        (64, 64),
+        CALIBRATION,
     )
     scores, _ = open_runtime(model.SerializeToString(), [SCORE, MAP]).run(images)
     np.testing.assert_allclose(scores, 0, atol=1e-4)
@@ -127,7 +133,7 @@ def test_a_trained_autoencoder_in_the_graph_equals_its_formula(runtime: str, kin
     if importlib.util.find_spec(runtime) is None:
         pytest.skip(f"needs fre-vision[{runtime}]")
     backbone, size = get_backbone(), (64, 64)
-    extractor = FeatureExtractor(backbone, "blocks.2", pool=2, size=size)
+    extractor = FeatureExtractor(backbone, "blocks.2", Preparation(Geometry(size)), pool=2)
     images = np.stack([texture(seed, size) for seed in range(5)])
     X, layout = extractor.run(images), extractor.layout
     rng = np.random.default_rng(0)
@@ -148,7 +154,7 @@ def test_a_trained_autoencoder_in_the_graph_equals_its_formula(runtime: str, kin
         losses=(1.0,),
     )
     model = detector_model(
-        extractor.network, backbone.normalisation, layout, size, autoencoder, CALIBRATION
+        extractor.network, backbone.normalisation, (layout, autoencoder), size, CALIBRATION
     )
     weights = [t for t in model.graph.initializer if list(t.dims) == [layout.dimension, 7]]
     assert len(weights) == (1 if kind == "tied" else 2)

@@ -15,6 +15,8 @@ from conftest import texture
 from fre import FRE, Method, load
 from fre.backbones import get_backbone
 from fre.features.extractor import FeatureExtractor
+from fre.images.geometry import Geometry
+from fre.images.preparation import Preparation
 from fre.onnx_tools.protobuf import with_outputs
 from fre.runtimes.runtime import open_runtime
 from fre.scoring.graph import layer_map
@@ -112,7 +114,7 @@ def test_the_graph_equals_the_energies(runtime: str) -> None:
     size, images = (64, 96), np.stack([texture(seed, (64, 96)) for seed in range(7)])
     method = Method(scope="patch", standardise="none")
     model = FRE(layers=["blocks.2"], size=size, method=method).fit(list(images[:6]))
-    extractor = FeatureExtractor(get_backbone(), "blocks.2", pool=1, size=size)
+    extractor = FeatureExtractor(get_backbone(), "blocks.2", Preparation(Geometry(size)))
     X = extractor.run(images)
     subspace = PatchStatistics.of(X[:6], extractor.layout.grid).fit()
     data = with_outputs(model.data, [layer_map(0)])

@@ -37,6 +37,8 @@ from fre.errors import (
     OptionError,
 )
 from fre.features.extractor import FeatureExtractor
+from fre.images.geometry import Geometry
+from fre.images.preparation import Preparation
 from fre.inference.rebuild import network_of
 from fre.onnx_tools.side_arrays import read_arrays, with_arrays, without_arrays
 from fre.subspaces.gram import Gram
@@ -305,7 +307,7 @@ def test_the_backbone_in_a_model_is_the_backbone(model: Model) -> None:
         assert layer == original.layer(layer.name)
     names = [layer.name for layer in embedded.layers]
     features = [
-        FeatureExtractor(backbone, names, pool=1, size=(SIZE, SIZE)).extract(NEW[:2]).X
+        FeatureExtractor(backbone, names, Preparation(Geometry((SIZE, SIZE)))).extract(NEW[:2]).X
         for backbone in (original, embedded)
     ]
     np.testing.assert_array_equal(*features)

@@ -19,9 +19,8 @@ from fre.features.stream import FeatureBatch, FeatureStream
 from fre.features.table import Features
 from fre.images.augmentation import Augmentation
 from fre.images.decode import ImageSource, image_size
-from fre.images.geometry import Fit, Geometry, Tiling
 from fre.images.preparation import Preparation
-from fre.images.roi import Roi, cells, too_small_a_region
+from fre.images.roi import cells, too_small_a_region
 from fre.runtimes.runtime import open_runtime
 from fre.types import Progress
 
@@ -32,11 +31,8 @@ class FeatureExtractor(FeatureRunner):
     Args:
         backbone: frozen network.
         layers: name of the layer, or names of several.
+        preparation: how images become inputs.
         pool: side of the pooling windows, in locations of the feature map.
-        size: height and width of the input.
-        fit: how images are resized to the input, ``"stretch"`` or ``"letterbox"``.
-        tiling: how images are cut into tiles of the input's size; ``None`` keeps them whole.
-        roi: inspected region of the images; ``None`` inspects them whole.
         threads: number of threads of the network, 0 for all cores.
 
     Attributes:
@@ -54,18 +50,16 @@ class FeatureExtractor(FeatureRunner):
         self,
         backbone: Backbone,
         layers: str | Sequence[str],
+        preparation: Preparation,
         *,
-        pool: int,
-        size: tuple[int, int],
-        fit: Fit = "stretch",
-        tiling: Tiling | None = None,
-        roi: Roi | None = None,
+        pool: int = 1,
         threads: int = 0,
     ) -> None:
         self.backbone = backbone
-        geometry = Geometry(size, fit, tiling)
+        geometry, roi = preparation.geometry, preparation.roi
+        size = geometry.size
         # Tiles show different parts of the region, which is applied before an image is cut.
-        self.inspected = None if roi is None or tiling else roi.at_input(geometry)
+        self.inspected = None if roi is None or geometry.tiling else roi.at_input(geometry)
         names = [layers] if isinstance(layers, str) else list(layers)
         self.network = backbone.graph(names, size)
         # The network itself knows best how large its feature maps are.
@@ -81,31 +75,6 @@ class FeatureExtractor(FeatureRunner):
         super().__init__(
             self._built(layouts, size).SerializeToString(), layouts, geometry, roi, threads=threads
         )
-
-    @classmethod
-    def prepared(
-        cls,
-        backbone: Backbone,
-        layers: Sequence[str],
-        *,
-        pool: int,
-        preparation: Preparation,
-        threads: int = 0,
-    ) -> FeatureExtractor:
-        """Return an extractor that prepares images as a fitted model does."""
-        geometry = preparation.geometry
-        extractor = cls(
-            backbone,
-            layers,
-            pool=pool,
-            size=geometry.size,
-            fit=geometry.fit,
-            tiling=geometry.tiling,
-            roi=preparation.roi,
-            threads=threads,
-        )
-        extractor.geometry = geometry
-        return extractor
 
     def model(self) -> bytes:
         """Return the serialised network with pooling, as `FeatureRunner` takes it."""

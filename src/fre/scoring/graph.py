@@ -391,20 +391,18 @@ class _Assembly(NetworkGraph):
 def detector_model(
     backbone: onnx.ModelProto,
     normalisation: Normalisation,
-    layout: FeatureLayout,
+    part: tuple[FeatureLayout, Subspace],
     size: tuple[int, int],
-    subspace: Subspace,
     calibration: Calibration,
     inspected: MaskArray | None = None,
 ) -> onnx.ModelProto:
     """Images to scores and anomaly maps.
 
     Args:
-        backbone: a model as `Backbone.graph` returns it, with the layer of ``layout``.
+        backbone: a model as `Backbone.graph` returns it, with the layer of ``part``.
         normalisation: mean and standard deviation of the network's input.
-        layout: which layer, and how it is pooled.
+        part: which layer, and how it is pooled; and PCA or autoencoder of its features.
         size: height and width of the input.
-        subspace: PCA or autoencoder of good images' features.
         calibration: scores of good images, and the threshold.
         inspected: bool (H, W), inspected pixels of the input; ``None`` is all. Not
             for an autoencoder, whose reconstruction of nothing is not quite nothing.
@@ -415,6 +413,7 @@ def detector_model(
         ``p_value``, float32 (N,), and ``anomalous``, bool (N,).
     """
     assembly = _Assembly(backbone, normalisation, size, inspected)
+    layout, subspace = part
     residuals = assembly.residual_map(assembly.features(layout), layout, subspace)
     assembly.total(residuals)
     assembly.finish_map(residuals, Enlargement.through(layout.pooled, size))

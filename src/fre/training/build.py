@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -12,32 +11,14 @@ from numpy.typing import NDArray
 
 from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout
-from fre.images.appearance import AppearanceLimits
-from fre.inference.document import Learning, LearningLayer, Provenance
+from fre.inference.document import Learning, LearningLayer
 from fre.scoring.calibration import Calibration
 from fre.scoring.graph import detector_model, fused_model
 from fre.subspaces.protocols import Subspace
-from fre.training.describe import attach, describe
+from fre.training.describe import Origin, attach, describe
 from fre.training.fitted import FittedDetector
 from fre.training.plan import DetectorPlan
 from fre.training.readout import Readout, read_out, read_sum
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Facts about a training that its model file states beside the fitted detector.
-
-    Attributes:
-        preset: name of the preset.
-        provenance: images, time and history, from `fre.training.describe.provenance`.
-        parameters: `fre.FRE` parameters that fit the same model; ``None`` if not known.
-        appearance: ranges of the training images' pixels; ``None``: they were not measured.
-    """
-
-    preset: str
-    provenance: Provenance
-    parameters: dict[str, Any] | None
-    appearance: AppearanceLimits | None
 
 
 @dataclass(frozen=True)
@@ -79,18 +60,7 @@ def build_model(
         OptionError: too small a region of interest.
     """
     graph, parts, calibration, scores = _assemble(extractor, plan, fitted, decide)
-    document = describe(
-        preset=origin.preset,
-        backbone=extractor.backbone,
-        parts=parts,
-        geometry=extractor.geometry,
-        roi=extractor.roi,
-        plan=None if plan.overall is None else plan,
-        calibration=calibration,
-        origin=origin.provenance,
-        parameters=origin.parameters,
-        appearance=origin.appearance,
-    )
+    document = describe(extractor, plan, parts, calibration, origin)
     detector = fitted[0]
     images = detector.images.with_scores(detector.chosen, scores).to_arrays()
     if any(one.statistics is None for one in detector.parts):
@@ -119,13 +89,11 @@ def _assemble(
     if plan.overall is None:
         (detector,) = fitted
         (one,) = detector.parts
-        layout = one.part.layout
+        part = one.part.layout, one.subspace
         readout: Readout = read_sum(detector)
         calibration = decide.apply(readout.calibrate(decide.false_alarm_rate))
-        graph = detector_model(
-            network, normalisation, layout, size, one.subspace, calibration, extractor.inspected
-        )
-        return graph, [(layout, one.subspace)], calibration, readout.scores
+        graph = detector_model(network, normalisation, part, size, calibration, extractor.inspected)
+        return graph, [part], calibration, readout.scores
     heads, readout = read_out(fitted, plan, extractor)
     calibration = decide.apply(readout.calibrate(decide.false_alarm_rate))
     graph = fused_model(network, normalisation, heads, size, calibration)

@@ -21,10 +21,11 @@ from fre.errors import DatasetError, ImageError
 from fre.features.extractor import FeatureExtractor
 from fre.images.appearance import appearance
 from fre.images.decode import find_bits
-from fre.images.geometry import Decoding
+from fre.images.geometry import Decoding, Geometry
 from fre.images.input_size import ImageSizes, InputOptions, choose_input
 from fre.images.loading import iter_loaded
 from fre.images.near_duplicates import duplicate_thumbnail, equal_images, near_pairs
+from fre.images.preparation import Preparation
 from fre.parallel import available_cores
 from fre.scoring.calibration import (
     MAD_TO_DEVIATION,
@@ -240,8 +241,7 @@ def _quick_pass(
     extractor = FeatureExtractor(
         get_backbone(DEFAULT_BACKBONE),
         QUICK_LAYERS,
-        pool=1,
-        size=(QUICK_SIDE, QUICK_SIDE),
+        Preparation(Geometry((QUICK_SIDE, QUICK_SIDE))),
         threads=threads,
     )
     X = extractor.extract([*measured.small.values()], progress=progress).X

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
 
-from fre.backbones import Backbone
 from fre.drawing.heatmaps import encode, thumbnail
+from fre.features.extractor import FeatureExtractor
 from fre.features.layout import FeatureLayout, combined_digest
 from fre.images.appearance import AppearanceLimits
-from fre.images.geometry import Geometry
-from fre.images.roi import Roi
 from fre.inference.document import (
     BackboneSection,
     Document,
@@ -36,51 +35,58 @@ THUMBNAIL_SIDE = 96
 """Longest side of the training image in a model file, in pixels: about 2 kB."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Facts about a training that its model file states beside the fitted detector.
+
+    Attributes:
+        preset: name of the preset.
+        provenance: images, time and history, from `provenance`.
+        parameters: `fre.FRE` parameters that fit the same model; ``None`` if not known.
+        appearance: ranges of the training images' pixels; ``None``: they were not measured.
+    """
+
+    preset: str
+    provenance: Provenance
+    parameters: dict[str, Any] | None
+    appearance: AppearanceLimits | None
+
+
 def describe(
-    *,
-    preset: str,
-    backbone: Backbone,
+    extractor: FeatureExtractor,
+    plan: DetectorPlan,
     parts: Sequence[tuple[FeatureLayout, Subspace]],
-    geometry: Geometry,
     calibration: Calibration,
-    origin: Provenance,
-    roi: Roi | None = None,
-    plan: DetectorPlan | None = None,
-    parameters: dict[str, Any] | None = None,
-    appearance: AppearanceLimits | None = None,
+    origin: Origin,
 ) -> Document:
     """Return the document of a fitted detector.
 
     Args:
-        preset: name of the preset.
-        backbone: the frozen network.
+        extractor: feature extractor of the plan's layers.
+        plan: plan of the detector.
         parts: layout and subspace of each layer that the detector reads.
-        geometry: size of the input, fit, tiles, and range of 16-bit values.
         calibration: scores of good images, and the thresholds.
-        origin: training images and history, from `provenance`.
-        roi: the inspected region; ``None`` for the whole image.
-        plan: plan of the default preset; ``None`` for the reference.
-        parameters: arguments of `fre.FRE` that fit the same again; ``None`` if not known.
-        appearance: ranges of the training images' pixels.
+        origin: further facts.
     """
+    backbone = extractor.backbone
     mean, std = backbone.normalisation.mean, backbone.normalisation.std
     return Document(
         fre_version=__version__,
-        preset=preset,
+        preset=origin.preset,
         backbone=BackboneSection(
             backbone.name,
             list(dict.fromkeys(layout.layer for layout, _ in parts)),
             backbone.weights_sha256,
             backbone.precision,
         ),
-        preprocessing=Preprocessing(geometry, list(mean), list(std)),
-        roi=roi,
-        **({} if plan is None else _reading(plan)),
-        parameters=parameters,
+        preprocessing=Preprocessing(extractor.geometry, list(mean), list(std)),
+        roi=extractor.roi,
+        **({} if plan.overall is None else _reading(plan)),
+        parameters=origin.parameters,
         subspaces=[_describe_subspace(subspace, layout) for layout, subspace in parts],
         calibration=calibration,
-        provenance=origin,
-        appearance=appearance,
+        provenance=origin.provenance,
+        appearance=origin.appearance,
     )
 
 

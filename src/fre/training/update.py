@@ -33,7 +33,8 @@ from fre.inference.rebuild import network_of
 from fre.inference.training_images import TrainingImages
 from fre.onnx_tools.side_arrays import read_arrays
 from fre.scoring.fusion import Reading
-from fre.training.build import Decide, Origin, build_model
+from fre.training.build import Decide, build_model
+from fre.training.describe import Origin
 from fre.training.fitted import FittedDetector
 from fre.training.growth import with_features
 from fre.training.plan import DetectorPlan, LayerPlan, reference_plan
@@ -70,11 +71,11 @@ class Rebuilt:
             ModelFileError: the file is damaged.
         """
         plan = _plan_of(model.document, check_not_frozen(model))
-        extractor = FeatureExtractor.prepared(
+        extractor = FeatureExtractor(
             network_of(model),
             plan.names,
+            model.preparation,
             pool=plan.pool,
-            preparation=model.preparation,
             threads=threads,
         )
         parts = plan.parts(extractor.layouts, extractor.inspected)
