@@ -128,6 +128,7 @@ def test_a_network_is_taken_out_as_it_was_built_in(good_folder: Path) -> None:
 def test_a_plain_refit_gives_the_same_calibration(good_folder: Path) -> None:
     """What the metadata hold is enough: without quantisation nothing changes."""
     from fre.quantize import _extractor
+    from fre.training.sources import Sources
 
     for settings in SETTINGS.values():
         model = FRE(**settings).fit(good_folder)
@@ -135,7 +136,8 @@ def test_a_plain_refit_gives_the_same_calibration(good_folder: Path) -> None:
         embedded = network_of(model)
         extractor = _extractor(embedded, model, parameters, 0)
         detector = FRE.from_parameters(parameters)
-        again = detector._fit_sources(extractor, training_images(good_folder))
+        trained = detector._trainer(extractor).fit(Sources(training_images(good_folder)))
+        again = Model(trained.data)
         np.testing.assert_allclose(again.calibration.scores, model.calibration.scores, rtol=1e-6)
         assert again.calibration.threshold == pytest.approx(model.calibration.threshold)
         assert again.metadata["parameters"] == model.metadata["parameters"]

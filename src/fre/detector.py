@@ -9,29 +9,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fre.backbones import DEFAULT_BACKBONE, Backbone, get_backbone
-from fre.datasets import training_images
-from fre.errors import DatasetError, ImageError, OptionError
-from fre.features.extractor import FeatureExtractor, source_name
-from fre.features.table import Features
-from fre.images.appearance import AppearanceLimits
-from fre.images.arrays import check_several
-from fre.images.augmentation import Augmentation
-from fre.images.decode import ImageSource, find_bits, read_image
-from fre.images.geometry import FULL_RANGE, Fit, Geometry, Size
-from fre.images.input_size import ImageSizes, InputChoice, InputOptions, choose_input, shape_note
-from fre.images.near_duplicates import equal_images, near_duplicates
+from fre.errors import ImageError, OptionError
+from fre.features.extractor import FeatureExtractor
+from fre.images.decode import ImageSource, find_bits
+from fre.images.geometry import FULL_RANGE, Fit
+from fre.images.input_size import ImageSizes, InputChoice, InputOptions, choose_input
 from fre.images.preparation import Preparation
 from fre.images.roi import MaskSource, Roi
-from fre.inference.document import Provenance
 from fre.model import Model
 from fre.parallel import available_cores
 from fre.scoring.calibration import check_false_alarm_rate
 from fre.subspaces.autoencoder import AutoencoderOptions
-from fre.subspaces.cross_fit import cheap_folds, check_groups
-from fre.training.build import Decide, build_model
 from fre.training.checkpoint import CHECKPOINT_SECONDS
 from fre.training.config import (
     Autoencoder,
@@ -41,14 +30,11 @@ from fre.training.config import (
     refuse_without_effect,
     resolve,
 )
-from fre.training.describe import Origin, provenance, shown
-from fre.training.fitted import LEAST_IMAGES, FittedDetector, check_enough
-from fre.training.folds import deal_folds, deal_streamed
-from fre.training.grouping import group_labels
-from fre.training.held import HeldRows
-from fre.training.pipeline import fit_detector
 from fre.training.plan import DetectorPlan, plan_detector
-from fre.training.streamed import LocalPasses, StreamedRows, StreamOptions, TwoPasses
+from fre.training.recipe import Recipe
+from fre.training.sources import Sources
+from fre.training.streamed import StreamOptions, TwoPasses
+from fre.training.trainer import Trainer
 from fre.types import Progress
 
 
@@ -250,86 +236,49 @@ class FRE:
         """
         began = time.perf_counter()
         settings = self._configuration()
-        sources = _sources(images)
-        labels = self._labels(sources)
+        sources = Sources.of(images, self.group_by)
         backbone = get_backbone(settings.backbone, weights=self.weights)
-        extractor, choice = self._extractor_for(backbone, sources, threads, progress)
-        options = StreamOptions(
-            skip_unreadable=skip_unreadable,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-            checkpoint_seconds=checkpoint_seconds,
-        )
-        model = self._fit_sources(
-            extractor,
-            sources,
-            labels,
-            options=options,
-            stream=stream,
-            threads=threads,
-            progress=progress,
-        )
-        self.input_ = choice
-        self.seconds_["total"] = time.perf_counter() - began
-        return model
-
-    def _fit_sources(
-        self,
-        extractor: FeatureExtractor,
-        sources: Sequence[ImageSource],
-        labels: list[str] | None = None,
-        *,
-        options: StreamOptions | None = None,
-        stream: TwoPasses | None = None,
-        threads: int = 0,
-        progress: Progress | None = None,
-    ) -> Model:
-        """Fit to images with an extractor that is there already."""
-        began = time.perf_counter()
-        settings = self._configuration()
-        options = replace(options or StreamOptions(), augmentation=self._augmentation())
-        if self._streams(extractor, sources, settings, always=stream is not None):
-            model, extracted = self._fit_streamed(
-                extractor,
-                sources,
-                labels,
-                settings,
-                options=options,
-                passes=stream or LocalPasses(),
-                threads=threads,
-                progress=progress,
-            )
-        else:
-            features = extractor.extract(
-                sources,
-                augmentation=options.augmentation,
-                skip_unreadable=options.skip_unreadable,
-                progress=progress,
-            )
-            check_enough(features.sha256, len(sources))
-            extractor.release()
-            extracted = time.perf_counter()
-            groups = None
-            if labels is not None:
-                kept = range(len(labels)) if features.kept is None else features.kept
-                groups = [labels[place] for place in kept]
-            self.skipped_ = list(features.skipped)
-            model = self._fit_features(
-                extractor,
-                features,
-                groups=groups,
-                thumbnail=self._thumbnail(extractor, sources),
-                threads=threads,
-                progress=progress,
-            )
-            shapes = list(zip(features.names or (), features.sizes or (), strict=True))
-            names = features.names or ("",) * features.n
-            self.notes_ = _notes(shapes, extractor.geometry, names, features.sha256)
+        extractor, choice = self._extractor_for(backbone, sources.images, threads, progress)
+        file = None if checkpoint is None else Path(checkpoint)
+        options = StreamOptions(None, skip_unreadable, file, checkpoint_seconds)
+        prepared = time.perf_counter()
+        trainer = self._trainer(extractor, threads=threads, progress=progress)
+        trained = trainer.fit(sources, options, stream)
+        model = Model(trained.data, threads=threads)
+        ended = time.perf_counter()
+        self.input_, self.skipped_, self.notes_ = choice, trained.skipped, trained.notes
         self.seconds_ = {
-            "total": time.perf_counter() - began,
-            "features": extracted - began,
-            "fit": time.perf_counter() - extracted,
+            "total": ended - began,
+            "features": trained.seconds,
+            "fit": ended - prepared - trained.seconds,
         }
         return model
+
+    def _trainer(
+        self, extractor: FeatureExtractor, *, threads: int = 0, progress: Progress | None = None
+    ) -> Trainer:
+        """Return what fits detectors by these parameters to features of an extractor.
+
+        Args:
+            extractor: feature extractor. It decides on backbone, layers, pooling and size.
+            threads: number of threads of an autoencoder's training, 0 for all cores.
+            progress: called as the work advances.
+        """
+        settings = self._configuration()
+        recipe = Recipe(
+            settings,
+            self._plan(extractor.backbone, settings, threads),
+            self._method,
+            augment=self.augment,
+            false_alarm_rate=self.false_alarm_rate,
+            group_by=self.group_by,
+            per_tile=self.per_tile,
+            memory=self.memory,
+            frozen=self.frozen,
+            seed=self.seed,
+            parameters=self.get_params(),
+        )
+        return Trainer(recipe, extractor, progress)
 
     def _extractor(
         self, backbone: Backbone, images: ImageSizes | None = None, *, threads: int = 0
@@ -359,13 +308,7 @@ class FRE:
         )
         preparation = self._preparation(backbone, settings, images)
         plan = self._plan(backbone, settings)
-        return FeatureExtractor(
-            backbone,
-            plan.names,
-            preparation,
-            pool=plan.pool,
-            threads=threads,
-        )
+        return FeatureExtractor(backbone, plan.names, preparation, pool=plan.pool, threads=threads)
 
     def preparation(self, images: Sequence[ImageSource]) -> tuple[Preparation, InputChoice]:
         """Return how `fit` would prepare images, and what it would say about the input.
@@ -401,13 +344,7 @@ class FRE:
     def _input(
         self, backbone: Backbone, settings: Configuration, images: ImageSizes | None
     ) -> InputChoice:
-        """Choose the input of the network.
-
-        Args:
-            backbone: the network.
-            settings: settings of the training.
-            images: sizes of the training images; ``None`` if they are not known.
-        """
+        """Choose the input of the network for images of some sizes; ``None``: not known."""
         options = InputOptions(
             self.size, self.image_fit, self.tile, self.overlap, self.per_tile, self.defect_size
         )
@@ -429,82 +366,11 @@ class FRE:
             extractor.geometry = replace(extractor.geometry, bits=found)
         return extractor, self._input(backbone, self._configuration(), images)
 
-    def _augmentation(self) -> Augmentation | None:
-        if self.augment == 0 and not self._method.flip:
-            return None
-        return Augmentation(self.augment, self._method.flip, self.seed)
-
     def _plan(self, backbone: Backbone, settings: Configuration, threads: int = 0) -> DetectorPlan:
-        autoencoder = None
-        if settings.autoencoder is not None:
-            autoencoder = AutoencoderOptions(
-                **asdict(settings.autoencoder), seed=self.seed, threads=threads
-            )
-        return plan_detector(backbone, self.layers, settings, autoencoder)
-
-    def _fit_features(
-        self,
-        extractor: FeatureExtractor,
-        features: Features,
-        *,
-        groups: Sequence[str] | None = None,
-        thumbnail: str | None = None,
-        threads: int = 0,
-        progress: Progress | None = None,
-    ) -> Model:
-        """Fit to features that are held in memory.
-
-        Args:
-            extractor: feature extractor that computed the features. It decides on backbone,
-                layers, pooling and size.
-            features: features of good images.
-            groups: (n,), the part that each image shows; ``None``: each shows another one.
-            thumbnail: one of the images, as the model shows it; ``None``: it shows none.
-            threads: number of threads of an autoencoder's training and of the model, 0 for all
-                cores.
-            progress: called as the work advances.
-        """
-        settings = self._configuration()
-        plan = self._plan(extractor.backbone, settings, threads)
-        n = features.n
-        folds = deal_folds(
-            features.sha256,
-            count=cheap_folds(n, self._method.folds),
-            coarse=self._method.folds,
-            seed=self.seed,
-            groups=groups,
-            single=self._single(extractor),
-        )
-        held = HeldRows(features, extractor.layouts)
-        fitted = [
-            fit_detector(rows, plan, folds, extractor.inspected, progress)
-            for rows in (held.by_tile() if self.per_tile else [held])
-        ]
-        for one in fitted:
-            one.check_variance(n)
-        limits = None
-        if features.appearance is not None:
-            limits = AppearanceLimits.of(features.appearance)
-        origin = self._origin(features.sha256, thumbnail)
-        origin = replace(origin, **self._relations(features, groups))
-        return self._model(extractor, plan, fitted, settings, origin, limits, threads)
-
-    def _model(
-        self,
-        extractor: FeatureExtractor,
-        plan: DetectorPlan,
-        fitted: Sequence[FittedDetector],
-        settings: Configuration,
-        provenance: Provenance,
-        limits: AppearanceLimits | None,
-        threads: int,
-    ) -> Model:
-        if self.frozen or self.per_tile:
-            fitted = [one.frozen() for one in fitted]
-        parameters = self._refitting(plan, settings)
-        origin = Origin(settings.preset, provenance, parameters, limits)
-        data = build_model(extractor, plan, fitted, Decide(self.false_alarm_rate), origin)
-        return Model(data, threads=threads)
+        options = None
+        if (chosen := settings.autoencoder) is not None:
+            options = AutoencoderOptions(**asdict(chosen), seed=self.seed, threads=threads)
+        return plan_detector(backbone, self.layers, settings, options)
 
     @property
     def _method(self) -> Method:
@@ -526,180 +392,3 @@ class FRE:
         )
         check_false_alarm_rate(self.false_alarm_rate)
         return settings
-
-    def _origin(self, sha256: Sequence[str], thumbnail: str | None) -> Provenance:
-        origin = provenance(sha256, seed=self.seed)
-        return replace(origin, augmented=self.augment or None, thumbnail=thumbnail)
-
-    def _streams(
-        self,
-        extractor: FeatureExtractor,
-        sources: Sequence[ImageSource],
-        settings: Configuration,
-        *,
-        always: bool = False,
-    ) -> bool:
-        """Whether the features of the images are more than may be held, or must not be held."""
-        rows = extractor.rows(sources, self._augmentation())
-        needed = 4.0 * rows * extractor.dimension
-        if not always and needed <= self.memory * 2**30:
-            return False
-        if settings.subspace != "pca" or self.per_tile:
-            what = "per-tile models" if self.per_tile else "an autoencoder"
-            if always:
-                raise OptionError(f"{what} can't be trained on several machines")
-            raise DatasetError(
-                f"{what} can't be trained without holding all features, {needed / 2**30:.1f} GB, "
-                f"and {self.memory:g} GB are allowed: give more memory, or fewer images"
-            )
-        return True
-
-    def _fit_streamed(
-        self,
-        extractor: FeatureExtractor,
-        sources: Sequence[ImageSource],
-        labels: list[str] | None,
-        settings: Configuration,
-        *,
-        options: StreamOptions,
-        passes: TwoPasses,
-        threads: int,
-        progress: Progress | None,
-    ) -> tuple[Model, float]:
-        """Fit to images whose features are not all held; return the model, and when it began to."""
-        plan = self._plan(extractor.backbone, settings)
-        rows = StreamedRows(
-            extractor,
-            sources,
-            passes,
-            options,
-            {
-                **self.get_params(),
-                "weights": extractor.backbone.weights_sha256,
-                "size": extractor.geometry.size,
-                "tile": extractor.geometry.tiling,
-            },
-        )
-        few = extractor.rows(sources, options.augmentation) <= plan.capacity
-        folds = deal_streamed(
-            sources,
-            few=few,
-            coarse=self._method.folds,
-            seed=self.seed,
-            groups=labels,
-            single=self._single(extractor),
-        )
-        fitted = fit_detector(rows, plan, folds, extractor.inspected, progress)
-        read = time.perf_counter()
-        images = rows.images
-        fitted.check_variance(len(images))
-        extractor.release()
-        sha256 = [image.sha256 for image in images]
-        self.skipped_ = list(rows.skipped)
-        names = [source_name(sources[image.place]) for image in images]
-        shapes = [(name, image.size) for name, image in zip(names, images, strict=True)]
-        self.notes_ = _notes(shapes, extractor.geometry, names, sha256)
-        origin = self._origin(sha256, self._thumbnail(extractor, sources))
-        origin = replace(origin, calibration_images=fitted.n)
-        if labels is not None:
-            of_kept = {labels[image.place] for image in images}
-            origin = replace(origin, group_by=self.group_by, n_groups=len(of_kept))
-        limits = AppearanceLimits.of([np.array(image.appearance) for image in images])
-        model = self._model(extractor, plan, [fitted], settings, origin, limits, threads)
-        return model, read
-
-    def _single(self, extractor: FeatureExtractor) -> bool:
-        """Return whether each image makes one row of features: no tiles, no augmented copies."""
-        return extractor.geometry.tiling is None and self._augmentation() is None
-
-    def _refitting(self, plan: DetectorPlan, settings: Configuration) -> dict[str, Any]:
-        """Return the flat parameters that fit the same again, as plain JSON values."""
-        method = self._method
-        found: dict[str, Any] = {
-            "preset": settings.preset,
-            "subspace": settings.subspace,
-            "rank": settings.rank,
-        }
-        if settings.autoencoder:
-            options = asdict(settings.autoencoder)
-            found |= {name: options[name] for name in ("epochs", "learning_rate", "batch_size")}
-        else:
-            # A fixed rank of the reference would refuse a variance.
-            fixed = settings.preset == "reference" and settings.rank is not None
-            found["variance"] = None if fixed else settings.variance
-        if settings.preset == "default":
-            found |= {
-                "layers": [part.layer for part in plan.layers],
-                "pool": [part.pool for part in plan.layers],
-                "scope": [part.scope for part in plan.layers],
-                **asdict(plan.reading),
-            }
-            if all(part.scope != "position" for part in plan.layers):
-                found["prior"] = None
-        else:
-            found |= {"layers": [plan.layers[0].layer], "pool": plan.pool}
-        found |= {
-            "folds": method.folds,
-            "false_alarm_rate": self.false_alarm_rate,
-            "augment": self.augment,
-            "flip": method.flip,
-            "seed": self.seed,
-            "group_by": self.group_by,
-            "per_tile": self.per_tile,
-        }
-        if settings.preset == "default":
-            found |= {"score_layers": method.score_layers, "map_layers": method.map_layers}
-        return found
-
-    def _labels(self, sources: Sequence[ImageSource]) -> list[str] | None:
-        if self.group_by is None:
-            return None
-        paths = [source for source in sources if isinstance(source, (str, Path))]
-        if len(paths) < len(sources):
-            raise OptionError("group_by needs image files, which have names; arrays have none")
-        labels = group_labels(paths, self.group_by)
-        check_groups(labels)
-        return labels
-
-    def _thumbnail(self, extractor: FeatureExtractor, sources: Sequence[ImageSource]) -> str:
-        """Return the first image that could be read, as the model shows it."""
-        unread = {error.path for error in self.skipped_}
-        read = (s for s in sources if not isinstance(s, (str, Path)) or Path(s) not in unread)
-        return shown(read_image(next(read), extractor.geometry.bits))
-
-    def _relations(self, features: Features, groups: Sequence[str] | None) -> dict[str, Any]:
-        """For the provenance: the groups, or else what looks as if there should be some."""
-        if groups is not None:
-            return {"group_by": self.group_by, "n_groups": len(set(groups))}
-        if features.thumbnails is None:
-            return {}
-        return {"near_duplicates": int(near_duplicates(features.thumbnails).sum())}
-
-
-def _sources(images: Path | str | Iterable[ImageSource]) -> Sequence[ImageSource]:
-    if isinstance(images, (str, Path)):
-        sources: Sequence[ImageSource] = training_images(Path(images))
-        origin = f"{images}: "
-    else:
-        check_several(images)
-        sources, origin = list(images), ""
-    if len(sources) < LEAST_IMAGES:
-        raise DatasetError(
-            f"{origin}training needs {LEAST_IMAGES} good images or more, found {len(sources)}"
-        )
-    return sources
-
-
-def _notes(
-    shapes: Sequence[tuple[str, Size]],
-    geometry: Geometry,
-    names: Sequence[str],
-    sha256: Sequence[str],
-) -> list[str]:
-    """Name images that are stretched differently, and images that are copies of others."""
-    notes = [shape_note(shapes, geometry)]
-    if (equal := equal_images(names, sha256)) is not None:
-        notes.append(
-            f"some images are equal: {equal}; copies make the threshold too low: keep one of each"
-        )
-    return [note for note in notes if note is not None]

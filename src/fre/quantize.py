@@ -26,6 +26,7 @@ from fre.model import Model
 from fre.runtimes.measure import median_milliseconds
 from fre.runtimes.runtime import open_runtime
 from fre.scoring.calibration import Calibration
+from fre.training.sources import Sources
 from fre.types import FloatArray, Progress
 
 MIN_CORRELATION = 0.95
@@ -56,6 +57,11 @@ class Side:
     milliseconds: float
     calibration: Calibration
     evaluation: Evaluation | None
+
+    @classmethod
+    def of(cls, model: Model, milliseconds: float, evaluation: Evaluation | None) -> Side:
+        """Return the figures of a model."""
+        return cls(len(model.data) / 1e6, milliseconds, model.calibration, evaluation)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain JSON values."""
@@ -161,24 +167,20 @@ def quantize(
         MissingDependencyError: the model has an autoencoder, whose training needs
             ``fre-vision[torch]``.
     """
-    parameters = _parameters(model)
-    backbone = network_of(model)
+    parameters, backbone = _parameters(model), network_of(model)
     if backbone.precision != "float32":
         raise ModelFileError("the model is quantised already")
     sources = training_images(Path(good)) if isinstance(good, (str, Path)) else list(good)
     plain = _extractor(backbone, model, parameters, threads)
     integers = quantized(backbone, _inputs(plain, _spread(sources, RANGE_IMAGES)))
     extractor = _extractor(integers, model, parameters, threads)
-    detector = FRE.from_parameters(parameters)
-    small = detector._fit_sources(extractor, sources, threads=threads, progress=progress)
+    small = _refitted(extractor, parameters, sources, threads, progress)
     if model.calibration.keep_odd:
         small = small.with_calibration(small.calibration.with_odd(keep=True))
     images = [sample.path for sample in require_test(dataset)] if dataset else sources
-    opened = [
-        open_runtime(one.data, OUTPUTS, runtime=runtime, threads=threads) for one in (model, small)
-    ]
-    milliseconds = median_milliseconds(opened, _trial(plain, images))
     models = (model, small)
+    opened = [open_runtime(one.data, OUTPUTS, runtime=runtime, threads=threads) for one in models]
+    milliseconds = median_milliseconds(opened, _trial(plain, images))
     evaluations: list[Evaluation | None] = [None, None]
     if dataset is None:
         scores = [_scores(one, images, progress) for one in models]
@@ -186,14 +188,24 @@ def quantize(
         found = [evaluate(one, dataset, progress=progress) for one in models]
         evaluations = [*found]
         scores = [np.array([row.score for row in one.images]) for one in found]
-    before, after = (
-        Side(len(one.data) / 1e6, time_of_one, one.calibration, evaluation)
-        for one, time_of_one, evaluation in zip(models, milliseconds, evaluations, strict=True)
-    )
+    before, after = map(Side.of, models, milliseconds, evaluations)
     digests = [one.document.provenance.images_sha256 for one in models]
     return Quantization(
         small, before, after, rank_correlation(*scores), len(images), digests[0] == digests[1]
     )
+
+
+def _refitted(
+    extractor: FeatureExtractor,
+    parameters: dict[str, Any],
+    sources: Sequence[Path],
+    threads: int,
+    progress: Progress | None,
+) -> Model:
+    """Return a model of the extractor's network and input, fitted to good images."""
+    detector = FRE.from_parameters(parameters)
+    trainer = detector._trainer(extractor, threads=threads, progress=progress)
+    return Model(trainer.fit(Sources(sources)).data, threads=threads)
 
 
 def _parameters(model: Model) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from commands import fre
 from conftest import texture
 from fre.backbones import get_backbone
 from fre.benchmark.published import MVTEC_CATEGORIES, PUBLISHED
-from fre.benchmark.run import assign_weights, make_variant, run_benchmark
+from fre.benchmark.run import Study, assign_weights, make_variant, open_categories, run_benchmark
 from fre.benchmark.tables import benchmark_tables
 from fre.detector import FRE
 from fre.errors import DatasetError, OptionError, OutputError
@@ -23,6 +23,7 @@ from fre.features.extractor import FeatureExtractor
 from fre.features.layout import pool_features
 from fre.images.geometry import Geometry
 from fre.images.preparation import Preparation
+from fre.model import Model
 
 LITE = "efficientnet_lite0"
 
@@ -46,12 +47,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(root: Path, folder: Path, **options: Any) -> tuple[list[dict[str, Any]], list[bool]]:
     known: list[bool] = []
-    options = {
+    report = options.pop("report", lambda cell, was_known: known.append(was_known))
+    datasets = open_categories(root, options.pop("categories", ()))
+    fixed = {
         "variants": [make_variant(LITE, None, "default", None, "pca")],
         "parameters": {"size": 64},
-        "report": lambda cell, was_known: known.append(was_known),
-    } | options
-    return run_benchmark(root, folder, **options), known
+    }
+    return run_benchmark(datasets, folder, Study(**fixed | options), report=report), known
 
 
 def test_every_category_is_measured_and_kept(root: Path, tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_fitting_features_is_fitting_images() -> None:
     images = [texture(seed) for seed in range(6)]
     detector = FRE(size=64)
     extractor = detector._extractor(get_backbone())
-    model = detector._fit_features(extractor, extractor.extract(images))
+    model = Model(detector._trainer(extractor).fit_features(extractor.extract(images)))
     other = detector.fit(images)
     assert model.predict(texture(9)).score == pytest.approx(other.predict(texture(9)).score)
     assert model.threshold == other.threshold

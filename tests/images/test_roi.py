@@ -84,8 +84,9 @@ def initialisers(model: Model) -> dict[str, bytes]:
 def test_painting_what_is_ignored_changes_nothing(name: str) -> None:
     detector = FRE(ignore=IGNORED, **CASES[name])
     extractor = detector._extractor(get_backbone())
+    trainer = detector._trainer(extractor)
     features = extractor.extract(GOOD)
-    model = detector._fit_features(extractor, features)
+    model = Model(trainer.fit_features(features))
     image = texture(77, SIZE)
     expected, found = model.predict(image), model.predict(painted(image))
     assert found.score == expected.score
@@ -107,7 +108,7 @@ def test_painting_what_is_ignored_changes_nothing(name: str) -> None:
     others = extractor.extract([painted(one, seed=i) for i, one in enumerate(GOOD)])
     np.testing.assert_array_equal(others.X, features.X)
     assert others.sha256 != features.sha256
-    again = detector._fit_features(extractor, replace(others, sha256=features.sha256))
+    again = Model(trainer.fit_features(replace(others, sha256=features.sha256)))
     assert initialisers(again) == initialisers(model)
     assert to_json(again.calibration) == to_json(model.calibration)
 

@@ -16,6 +16,7 @@ from fre.errors import DatasetError, ImageError
 from fre.features.stream import NO_THUMBNAIL, ImageRecord
 from fre.model import Model
 from fre.subspaces.position_left_out import LeftOut
+from fre.training.sources import Sources
 from fre.training.streamed import HeldOutResiduals
 
 TINY = 1e-6
@@ -141,6 +142,6 @@ def test_what_can_not_be_streamed_says_so() -> None:
         get_backbone("efficientnet_lite0")
     )  # its weights suffice
     with pytest.raises(DatasetError, match="an autoencoder can't be trained without"):
-        documented._streams(lite, images(4), documented._configuration())
+        documented._trainer(lite).fit(Sources(images(4)))
     with pytest.raises(DatasetError, match="3 good images or more; 2 of 3"):
         FRE(size=64, memory=TINY).fit([*images(2), Path("nowhere.png")], skip_unreadable=True)

@@ -28,6 +28,7 @@ from fre.features.layout import pool_features
 from fre.features.table import Features
 from fre.images.input_size import ImageSizes
 from fre.inference.document import to_json
+from fre.model import Model
 from fre.parallel import available_cores
 from fre.runtimes.measure import package_version, processor
 from fre.storage.files import write_atomic
@@ -63,6 +64,30 @@ class Variant:
         pool = "" if self.pool is None else f", pool {self.pool}"
         kind = f", {self.subspace}" if self.preset == "reference" else ""
         return f"{Path(self.backbone).name}, {self.preset}{pool}{kind}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """The rows of a benchmark, and the settings that they share.
+
+    Attributes:
+        variants: rows of the tables.
+        parameters: further parameters of `fre.FRE`.
+        seed: seed of each training.
+        threads: number of threads of the networks, 0 for all cores.
+    """
+
+    variants: Sequence[Variant]
+    parameters: dict[str, Any]
+    seed: int = 42
+    threads: int = 0
+
+    def by_features(self) -> Iterator[list[Variant]]:
+        """Yield the variants that share their features, together."""
+        of_key: dict[tuple[str, str], list[Variant]] = {}
+        for variant in self.variants:
+            of_key.setdefault((variant.backbone, variant.preset), []).append(variant)
+        yield from of_key.values()
 
 
 def make_variant(
@@ -112,29 +137,18 @@ def assign_weights(backbones: Sequence[str], weights: Sequence[str]) -> dict[str
 
 
 def run_benchmark(
-    root: Path | str,
+    datasets: Sequence[Dataset],
     folder: Path,
-    *,
-    variants: Sequence[Variant],
-    parameters: dict[str, Any],
-    seed: int = 42,
-    categories: Sequence[str] = (),
-    layout: str | None = None,
-    threads: int = 0,
+    study: Study,
     progress: Progress | None = None,
     report: Callable[[dict[str, Any], bool], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train and evaluate every category with every variant.
 
     Args:
-        root: dataset: a folder of categories, or one category.
+        datasets: the categories, from `open_categories`.
         folder: folder that keeps finished cells, for a resumed run.
-        variants: rows of the tables.
-        parameters: further parameters of `fre.FRE`.
-        seed: seed of each training.
-        categories: names of categories; all, if empty.
-        layout: layout of the dataset; ``None`` recognises it.
-        threads: number of threads of the networks, 0 for all cores.
+        study: rows of the tables, and their settings.
         progress: called as the work advances.
         report: called with each cell, and whether an earlier run finished it.
 
@@ -142,11 +156,8 @@ def run_benchmark(
         The cells, category by category.
 
     Raises:
-        DatasetError: a category without training or test images.
-        OptionError: a category that is not there.
         OutputError: the folder can't be written.
     """
-    datasets = _chosen(open_datasets(root, layout=layout), categories)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -155,15 +166,15 @@ def run_benchmark(
     opened: dict[str, Backbone] = {}
     for dataset in datasets:
         listing = _listing(dataset)
-        for group in _by_features(variants):
-            source = _Source(dataset, group, parameters, opened, threads, progress)
+        for group in study.by_features():
+            source = _Source(dataset, group, study, opened, progress)
             for variant in group:
-                wanted = _identity(dataset, variant, parameters, seed, listing)
+                wanted = _identity(dataset, variant, study, listing)
                 file = folder / _file_name(dataset.name, variant)
                 cell = _finished(file, wanted)
                 known = cell is not None
                 if cell is None:
-                    cell = {"identity": wanted, **_measure(source, variant, seed)}
+                    cell = {"identity": wanted, **_measure(source, variant)}
                     write_atomic(file, json.dumps(cell, indent=2).encode())
                 cells.append(cell)
                 if report:
@@ -171,7 +182,21 @@ def run_benchmark(
     return cells
 
 
-def _chosen(datasets: list[Dataset], categories: Sequence[str]) -> list[Dataset]:
+def open_categories(
+    root: Path | str, categories: Sequence[str] = (), layout: str | None = None
+) -> list[Dataset]:
+    """Open a dataset: a folder of categories, or one category.
+
+    Args:
+        root: its folder.
+        categories: names of categories; all, if empty.
+        layout: layout of the dataset; ``None`` recognises it.
+
+    Raises:
+        DatasetError: a category without training or test images.
+        OptionError: a category that is not there.
+    """
+    datasets = open_datasets(root, layout=layout)
     names = [dataset.name for dataset in datasets]
     for category in categories:
         if category not in names:
@@ -183,12 +208,6 @@ def _chosen(datasets: list[Dataset], categories: Sequence[str]) -> list[Dataset]
     return chosen
 
 
-def _by_features(variants: Sequence[Variant]) -> Iterator[list[Variant]]:
-    """The variants that share their features, together."""
-    for key in dict.fromkeys((variant.backbone, variant.preset) for variant in variants):
-        yield [variant for variant in variants if (variant.backbone, variant.preset) == key]
-
-
 class _Source:
     """The features of one category by one backbone: extracted when first needed, and once."""
 
@@ -196,14 +215,12 @@ class _Source:
         self,
         dataset: Dataset,
         variants: Sequence[Variant],
-        parameters: dict[str, Any],
+        study: Study,
         opened: dict[str, Backbone],
-        threads: int,
         progress: Progress | None,
     ) -> None:
         self.dataset = dataset
-        self.parameters = parameters
-        self.threads = threads
+        self.study = study
         self.progress = progress
         self._opened = opened
         # Pools that are compared are all made from the feature map as it is.
@@ -212,8 +229,8 @@ class _Source:
         self._base: tuple[FeatureExtractor, Features] | None = None
         self._sizes: ImageSizes | None = None
 
-    def detector(self, variant: Variant, seed: int) -> FRE:
-        parameters = self.parameters
+    def detector(self, variant: Variant) -> FRE:
+        parameters = self.study.parameters
         if variant.subspace == "pca":
             # The autoencoders that are compared with PCA have these settings.
             own = {*OF_AUTOENCODER} - {*OF_METHOD}
@@ -225,7 +242,7 @@ class _Source:
                 "preset": variant.preset,
                 "pool": variant.pool,
                 "subspace": variant.subspace,
-                "seed": seed,
+                "seed": self.study.seed,
                 **parameters,
             }
         )
@@ -240,26 +257,26 @@ class _Source:
             detector = FRE(**{**detector.get_params(), "method": method})
             paths = [sample.path for sample in self.dataset.train]
             self._sizes = ImageSizes.of(paths)
-            base = detector._extractor(backbone, self._sizes, threads=self.threads)
+            base = detector._extractor(backbone, self._sizes, threads=self.study.threads)
             self._base = base, base.extract(paths, progress=self.progress)
         extractor, features = self._base
         if variant.preset != "reference" or variant.pool == self._pool:
             # The default preset pools what it has extracted without pooling.
             return extractor, features
-        pooled = detector._extractor(extractor.backbone, self._sizes, threads=self.threads)
+        pooled = detector._extractor(extractor.backbone, self._sizes, threads=self.study.threads)
         X = pool_features(features.X, extractor.layout, pooled.layout)
         return pooled, replace(features, X=X)
 
 
-def _measure(source: _Source, variant: Variant, seed: int) -> dict[str, Any]:
+def _measure(source: _Source, variant: Variant) -> dict[str, Any]:
     resettable = reset_peak_memory()
     began = time.perf_counter()
-    detector = source.detector(variant, seed)
+    detector = source.detector(variant)
     extractor, features = source.features(variant, detector)
     extracted = time.perf_counter()
-    model = detector._fit_features(
-        extractor, features, threads=source.threads, progress=source.progress
-    )
+    threads = source.study.threads
+    trainer = detector._trainer(extractor, threads=threads, progress=source.progress)
+    model = Model(trainer.fit_features(features), threads=threads)
     trained = time.perf_counter()
     result = evaluate(model, source.dataset, progress=source.progress)
     document = model.document
@@ -313,9 +330,7 @@ def _listing(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _identity(
-    dataset: Dataset, variant: Variant, parameters: dict[str, Any], seed: int, listing: str
-) -> dict[str, Any]:
+def _identity(dataset: Dataset, variant: Variant, study: Study, listing: str) -> dict[str, Any]:
     """Return the JSON values that must agree for a finished cell to count."""
     weights = variant.weights
     state = weights.name if weights else None
@@ -330,8 +345,8 @@ def _identity(
         "preset": variant.preset,
         "pool": variant.pool,
         "subspace": variant.subspace,
-        "seed": seed,
-        "parameters": _plain(parameters),
+        "seed": study.seed,
+        "parameters": _plain(study.parameters),
     }
     return dict(json.loads(json.dumps(identity)))
 

@@ -153,7 +153,13 @@ def benchmark(
     \b
     Example: fre benchmark mvtec --backbone efficientnet_lite0 resnet18 --against published
     """
-    from fre.benchmark.run import assign_weights, make_variant, run_benchmark
+    from fre.benchmark.run import (
+        Study,
+        assign_weights,
+        make_variant,
+        open_categories,
+        run_benchmark,
+    )
     from fre.benchmark.tables import benchmark_tables
     from fre.errors import OptionError
     from fre.training.config import OF_AUTOENCODER, OF_METHOD, parse_settings
@@ -173,15 +179,9 @@ def benchmark(
     )
 
     with progress_bar() as progress:
-        cells = run_benchmark(
-            root,
-            output,
-            variants=list(variants),
-            parameters={"layers": layers, "size": size, **chosen},
-            progress=progress,
-            report=_report,
-            **options,
-        )
+        datasets = open_categories(root, options.pop("categories"), options.pop("layout"))
+        study = Study([*variants], {"layers": layers, "size": size, **chosen}, **options)
+        cells = run_benchmark(datasets, output, study, progress, _report)
     tables = benchmark_tables(cells, against_published=against == "published")
     emit({"cells": cells}, tables, json_file)
 

@@ -24,7 +24,7 @@ from fre.images.decode import find_bits
 from fre.images.geometry import Decoding, Geometry
 from fre.images.input_size import ImageSizes, InputOptions, choose_input
 from fre.images.loading import iter_loaded
-from fre.images.near_duplicates import duplicate_thumbnail, equal_images, near_pairs
+from fre.images.near_duplicates import equal_images, near_pairs
 from fre.images.preparation import Preparation
 from fre.parallel import available_cores
 from fre.scoring.calibration import (
@@ -160,8 +160,7 @@ def _measure(
         Decoding(_at_most, bits),
         workers=workers,
         ahead=2 * workers,
-        digest=True,
-        thumbnail=duplicate_thumbnail,
+        identify=True,
     )
     chosen = set(np.linspace(0, len(files) - 1, min(len(files), MOST_QUICK)).astype(int).tolist())
     for place, (name, image) in enumerate(zip(names, loaded, strict=True)):

@@ -227,6 +227,25 @@ def resolve(
     if budget is not None:
         preset = "default"  # the presets differ in their input only
     method = method or Method()
+    _check_method(method, preset, kind)
+    return Configuration(
+        preset=preset,
+        budget=budget,
+        backbone=backbone or (REFERENCE_BACKBONE if documented else default_backbone),
+        pool=method.pools or ((2,) if preset == "reference" else None),
+        subspace=kind,
+        variance=method.variance,
+        rank=autoencoder.rank if autoencoder else method.rank,
+        scope=method.scopes,
+        score_layers=None if method.score_layers is None else tuple(method.score_layers),
+        map_layers=None if method.map_layers is None else tuple(method.map_layers),
+        reading=method.reading,
+        autoencoder=autoencoder,
+    )
+
+
+def _check_method(method: Method, preset: str, kind: SubspaceKind) -> None:
+    """Refuse settings of the method that have no effect, or do not fit the preset."""
     refuse_without_effect(method.changed, preset=preset, kind=kind)
     scopes, pools = method.scopes, method.pools
     if "prior" in method.changed and scopes is not None and "position" not in scopes:
@@ -234,24 +253,8 @@ def resolve(
             f"prior has no effect with scope {', '.join(scopes)}: it weighs the neighbours of a "
             "position; leave it out"
         )
-    if preset == "reference":
-        pools = pools or (2,)
-        if len(pools) != 1:
-            raise OptionError(f"the reference preset reads one layer, with one pool, not {pools}")
-    return Configuration(
-        preset=preset,
-        budget=budget,
-        backbone=backbone or (REFERENCE_BACKBONE if documented else default_backbone),
-        pool=pools,
-        subspace=kind,
-        variance=method.variance,
-        rank=autoencoder.rank if autoencoder else method.rank,
-        scope=scopes,
-        score_layers=None if method.score_layers is None else tuple(method.score_layers),
-        map_layers=None if method.map_layers is None else tuple(method.map_layers),
-        reading=method.reading,
-        autoencoder=autoencoder,
-    )
+    if preset == "reference" and pools and len(pools) != 1:
+        raise OptionError(f"the reference preset reads one layer, with one pool, not {pools}")
 
 
 def _is_documented(preset: str | None, backbone: str | None) -> bool:

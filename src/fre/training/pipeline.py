@@ -1,7 +1,8 @@
 """Training: good images become a fitted detector, by one pipeline.
 
-Read top to bottom: `FRE.fit` makes a plan, deals the images into folds, and calls `fit_detector`;
-`fre.training.build.build_model` turns the result into a model file. Features are held in memory
+`fre.FRE.fit` chooses the network's input and writes a recipe (`fre.training.recipe`), and
+`fre.training.trainer` follows it: it deals the images into folds, calls `fit_detector`, and turns
+the result into a model file (`fre.training.build`). Features are held in memory
 (`fre.training.held`), streamed from files (`fre.training.streamed`) or computed on a cluster
 (`fre.distributed.training`); whichever it is, below the capacity of the image-wide statistics the
 detector is the same.

@@ -171,39 +171,40 @@ def plan_detector(
             plan, variance=settings.variance, rank=settings.rank, autoencoder=autoencoder
         )
     middle = middle_layers(backbone) if layers is None else None
-    if middle is not None:
-        names = [middle]
-    elif layers is None:
-        names = _default_layers(backbone)
-    elif isinstance(layers, str) or not layers:
+    names = _names(layers, backbone) if middle is None else [middle]
+    return DetectorPlan(
+        _layer_plans(names, settings, alone="position" if middle is None else "patch"),
+        names[max(0, len(names) - 2)],
+        settings.variance,
+        settings.rank,
+        settings.reading,
+    )
+
+
+def _names(layers: Sequence[str] | None, backbone: Backbone) -> list[str]:
+    if layers is None:
+        return _default_layers(backbone)
+    if isinstance(layers, str) or not layers:
         raise OptionError(f"layers must be a list of names, not {layers!r}")
-    else:
-        names = [backbone.layer(name).name for name in layers]
+    return [backbone.layer(name).name for name in layers]
+
+
+def _layer_plans(
+    names: Sequence[str], settings: Configuration, alone: Scope
+) -> tuple[LayerPlan, ...]:
+    """Plan each layer as the settings say, or else by its place; ``alone``: scope of a lone one."""
     count = len(names)
     repeated = [name in names[:index] for index, name in enumerate(names)]
     pools = _for_each(settings.pool, names, "pool") or [2 if again else 1 for again in repeated]
-    scopes: list[Scope] = _for_each(settings.scope, names, "scope") or [
-        "patch"
-        if middle is not None
-        else "image"
-        if count > 1 and index == count - 1
-        else "position"
-        for index in range(count)
-    ]
+    by_place = [alone] if count == 1 else ["position"] * (count - 1) + ["image"]
+    scopes = _for_each(settings.scope, names, "scope") or by_place
     in_score = _roles(settings.score_layers, names, "score") or [
         count < 3 or index > 0 for index in range(count)
     ]
     in_map = _roles(settings.map_layers, names, "map") or [
         count < 3 or index < count - 1 for index in range(count)
     ]
-    planned = zip(names, scopes, pools, in_score, in_map, strict=True)
-    return DetectorPlan(
-        tuple(LayerPlan(*layer) for layer in planned),
-        names[max(0, count - 2)],
-        settings.variance,
-        settings.rank,
-        settings.reading,
-    )
+    return tuple(map(LayerPlan, names, scopes, pools, in_score, in_map))
 
 
 def reference_plan(layer: str, pool: int) -> DetectorPlan:
