@@ -24,6 +24,7 @@ from fre.errors import DatasetError, OutputError
 from fre.line.folder import FolderOptions, FolderSource
 from fre.line.follower import Follower, original_name, printable
 from fre.line.journal import Journal
+from fre.line.sinks import Receivers
 from fre.line.sinks.files import LinesFile
 from fre.line.watch import Inspection, ModelScorer
 
@@ -464,7 +465,9 @@ def test_a_file_that_breaks_a_batch_has_an_error_of_its_own(model: Path, tmp_pat
     source = FolderSource(tmp_path / "in", options, warn=print)
     sink = LinesFile(tmp_path / "out.jsonl")
     scorer = ModelScorer("weave", loaded)
-    inspection = Inspection(source, scorer, journal, [sink], [], batch_size=8, warn=print)
+    inspection = Inspection(
+        source, scorer, journal, Receivers([sink], []), batch_size=8, warn=print
+    )
     inspection.start()
     inspection.run()
     assert inspection.close(30) == []

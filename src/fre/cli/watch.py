@@ -26,11 +26,10 @@ from fre.cli.help import LongCommand
 from fre.errors import FREError
 
 if TYPE_CHECKING:
-    from fre.line.delivery import Sink
     from fre.line.frame import Source
     from fre.line.journal import Journal
+    from fre.line.sinks import Receivers
     from fre.line.sinks.command import Command
-    from fre.line.sinks.pictures import PictureFolder
     from fre.line.watch import Inspection
 
 LAST_SECONDS = 5.0
@@ -179,34 +178,26 @@ def watch(
     ended: list[bool] = []
     try:
         journal = _open_journal(opened, source, model, state)
-        sinks, pictures = open_sinks(targets, warn=note)
+        receivers = open_sinks(targets, warn=note)
     except BaseException:
         opened.close()
         raise
-    sinks.insert(0, Stdout(print_line, lambda: ended.append(True)))
+    receivers.sinks.insert(0, Stdout(print_line, lambda: ended.append(True)))
     runner = None
     if words is not None:
         runner = Command(words, str(model), command_timeout, note)
-        sinks.append(runner)
-    inspection = Inspection(
-        opened,
-        ModelScorer(model.stem, loaded),
-        journal,
-        sinks,
-        pictures,
-        batch_size=batch_size,
-        warn=note,
-    )
+        receivers.sinks.append(runner)
+    scorer = ModelScorer(model.stem, loaded)
+    inspection = Inspection(opened, scorer, journal, receivers, batch_size=batch_size, warn=note)
     whole = _run(inspection, lambda: bool(ended))
     journal.close()
-    failures = _failures(sinks, pictures, runner)
+    failures = _failures(receivers, runner)
     note_all(failures)
     return 0 if whole and not failures else FREError.exit_code
 
 
-def _failures(
-    sinks: list[Sink], pictures: list[PictureFolder], runner: Command | None
-) -> list[str]:
+def _failures(receivers: Receivers, runner: Command | None) -> list[str]:
+    sinks, pictures = receivers
     failures = [
         *(
             f"{at.folder}: {at.failed} pictures could not be written"

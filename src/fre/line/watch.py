@@ -9,11 +9,11 @@ from typing import Any
 
 from fre.errors import FREError, ImageError
 from fre.inference.prediction import Prediction
-from fre.line.delivery import Delivery, Sink
+from fre.line.delivery import Delivery
 from fre.line.frame import Frame, Source
 from fre.line.journal import Journal
 from fre.line.payload import Judgement, ModelFacts, payload
-from fre.line.sinks.pictures import PictureFolder
+from fre.line.sinks import Receivers
 from fre.model import Model
 
 POLL_SECONDS = 0.2
@@ -30,8 +30,7 @@ class Inspection:
         source: source of the frames.
         score: scores frames.
         journal: record of scored files and undelivered messages.
-        sinks: receivers of the messages.
-        pictures: folders for pictures.
+        receivers: receivers of messages and pictures.
         batch_size: number of frames scored at once, at most.
         warn: called with one line of text for each thing to know.
 
@@ -47,8 +46,7 @@ class Inspection:
         source: Source,
         score: Scorer,
         journal: Journal,
-        sinks: Sequence[Sink],
-        pictures: Sequence[PictureFolder],
+        receivers: Receivers,
         *,
         batch_size: int,
         warn: Callable[[str], None],
@@ -57,11 +55,11 @@ class Inspection:
         self.journal = journal
         self.batch_size = batch_size
         self.scored = self.anomalous = self.errors = 0
-        self.deliveries = [Delivery(sink, journal, warn) for sink in sinks]
+        self.deliveries = [Delivery(sink, journal, warn) for sink in receivers.sinks]
         self._score = score
-        self._pictures = pictures
+        self._pictures = receivers.pictures
         self._warn = warn
-        for name, n in journal.open_receivers([sink.name for sink in sinks]):
+        for name, n in journal.open_receivers([sink.name for sink in receivers.sinks]):
             warn(f"{n} messages of before for {name}, which is no --to any more, are dropped")
 
     def start(self) -> None:

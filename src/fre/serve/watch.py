@@ -82,14 +82,13 @@ class SourceWatch:
             opened.callback(self.source.close)
             self.journal = Journal(data / JOURNAL)
             opened.callback(self.journal.close)
-            sinks, pictures = open_sinks(settings.targets, warn=self._warn)
+            receivers = open_sinks(settings.targets, warn=self._warn)
             opened.pop_all()
         self.inspection = Inspection(
             self.source,
             self._score,
             self.journal,
-            sinks,
-            pictures,
+            receivers,
             batch_size=chunk,
             warn=self._warn,
         )

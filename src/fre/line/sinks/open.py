@@ -41,10 +41,20 @@ class Target(NamedTuple):
                 raise OptionError(f"--to {self.url}: no option is called {name!r}; {choices}")
 
 
-def open_sinks(
-    texts: Sequence[str], *, warn: Callable[[str], None]
-) -> tuple[list[Sink], list[PictureFolder]]:
-    """Return receivers of messages, and folders for pictures.
+class Receivers(NamedTuple):
+    """Who gets the results of an inspection.
+
+    Attributes:
+        sinks: receivers of messages.
+        pictures: folders for pictures.
+    """
+
+    sinks: list[Sink]
+    pictures: list[PictureFolder]
+
+
+def open_sinks(texts: Sequence[str], *, warn: Callable[[str], None]) -> Receivers:
+    """Return the receivers that are named.
 
     Args:
         texts: values of ``--to``: ``mqtt://``, ``mqtts://``, ``http://``, ``https://`` and
@@ -73,7 +83,7 @@ def open_sinks(
         for sink in sinks:
             sink.close()
         raise
-    return sinks, pictures
+    return Receivers(sinks, pictures)
 
 
 def _parse(text: str) -> Target:
