@@ -18,6 +18,7 @@ from fre.images.decode import (
 )
 from fre.images.formats import pixel_limit, set_pixel_limit
 from fre.images.loading import iter_loaded
+from fre.images.near_duplicates import duplicate_thumbnail
 from fre.images.resize import resize_map
 
 RAMP = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8)
@@ -217,15 +218,14 @@ def test_loading_ahead_keeps_the_order_and_returns_errors(
     sources: list[Path | np.ndarray] = [
         *files, *arrays[10:20], tmp_path / "gone.png", *arrays[20:], broken, tmp_path,
     ]  # fmt: skip
-    stream = iter_loaded(
-        sources, (8, 8), workers=4, ahead=7, readers=readers, digest=True, thumbnail=np.copy
-    )
+    stream = iter_loaded(sources, (8, 8), workers=4, ahead=7, readers=readers, identify=True)
     loaded = list(stream)
     for place, reason in ((20, "no such file"), (51, "not a readable"), (52, "a folder")):
         assert isinstance(loaded[place], ImageError)
         assert reason in str(loaded[place])
     for item in loaded:
-        assert isinstance(item, ImageError) or np.array_equal(item.thumbnail, item.pixels)
+        if not isinstance(item, ImageError):
+            np.testing.assert_array_equal(item.thumbnail, duplicate_thumbnail(item.pixels))
     values = [item.pixels[0, 0, 0] for item in loaded if not isinstance(item, ImageError)]
     assert values == list(range(50))
     digests = {item.sha256 for item in loaded if not isinstance(item, ImageError)}
@@ -259,6 +259,6 @@ def test_resize_map_interpolates_between_pixel_centres() -> None:
 def test_an_error_names_the_file_however_it_was_read(tmp_path: Path, digest: bool) -> None:
     path = tmp_path / "x.png"
     path.write_text("not an image")
-    (error,) = iter_loaded([path], (8, 8), workers=1, ahead=1, digest=digest)
+    (error,) = iter_loaded([path], (8, 8), workers=1, ahead=1, identify=digest)
     expected = f"{path}: not a readable image: cannot identify image file x.png; expected JPEG, "
     assert str(error).startswith(expected)

@@ -70,7 +70,7 @@ def test_other_formats_are_refused_and_named(tmp_path: Path, content: bytes, for
     path = tmp_path / "x.png"
     path.write_bytes(content)
     for digest in (False, True):
-        (error,) = iter_loaded([path], (8, 8), workers=1, ahead=1, digest=digest)
+        (error,) = iter_loaded([path], (8, 8), workers=1, ahead=1, identify=digest)
         assert re.search(f"x.png: not a readable image: .*{re.escape(form)}", str(error))
 
 
@@ -211,7 +211,7 @@ def test_pipes_devices_and_links_to_themselves_are_refused(tmp_path: Path) -> No
     (tmp_path / "self.png").symlink_to("self.png")
     sources = [tmp_path / f"{name}.png" for name in ("pipe", "zero", "self")]
     for digest in (False, True):
-        errors = iter_loaded(sources, (8, 8), workers=2, ahead=3, digest=digest)
+        errors = iter_loaded(sources, (8, 8), workers=2, ahead=3, identify=digest)
         for error, reason in zip(
             errors,
             ("a named pipe, where a regular", "a device, where", "Too many levels"),

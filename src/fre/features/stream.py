@@ -15,7 +15,6 @@ from fre.errors import ImageError
 from fre.features.runner import AHEAD, BATCH, FeatureRunner
 from fre.images.augmentation import Augmentation
 from fre.images.decode import ImageSource
-from fre.images.near_duplicates import duplicate_thumbnail
 from fre.images.preparation import NetworkInput
 from fre.parallel import in_order
 from fre.storage.remote import is_url
@@ -158,8 +157,7 @@ class FeatureStream:
             # Decoding threads read local files themselves, which saves a change of threads.
             readers=extractor.readers if any(map(is_url, self._sources)) else None,
             ahead=AHEAD * extractor.cores if extractor.geometry.tiling is None else 2,
-            digest=True,
-            thumbnail=duplicate_thumbnail,
+            identify=True,
         )
         for place, image in enumerate(loaded):
             try:

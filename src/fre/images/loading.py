@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from fre.errors import ImageError, InputError
 from fre.images.decode import ImageSource, Target, _decoding, _from_memory, _load
 from fre.images.formats import file_limit
 from fre.images.geometry import Decoding
+from fre.images.near_duplicates import duplicate_thumbnail
 from fre.parallel import Workers, in_order
 from fre.storage.files import read_regular
 from fre.storage.remote import fetch, is_url
@@ -30,7 +31,7 @@ class LoadedImage:
         original_size: height and width before resizing.
         sha256: digest of the file, or of the pixels of an array, in hexadecimal; empty unless
             requested.
-        thumbnail: result of the ``thumbnail`` argument of `iter_loaded`, if there is one.
+        thumbnail: for `fre.images.near_duplicates`; ``None`` unless requested.
     """
 
     source: ImageSource
@@ -83,8 +84,7 @@ def iter_loaded(
     workers: Workers,
     ahead: int,
     readers: int | None = None,
-    digest: bool = False,
-    thumbnail: Callable[[ImageArray], NDArray[np.uint8]] | None = None,
+    identify: bool = False,
 ) -> Iterator[LoadedImage | ImageError]:
     """Read images on other threads, in order, a bounded number ahead of the caller.
 
@@ -95,8 +95,8 @@ def iter_loaded(
         ahead: number of images that are decoded before the caller asks for them.
         readers: number of threads that read files, for slow stores; ``None`` lets the decoding
             threads read.
-        digest: whether to compute digests.
-        thumbnail: makes a thumbnail of the pixels while they are in the cache of a core.
+        identify: whether to compute the digest of each file, and a thumbnail of its pixels while
+            they are in the cache of a core: by these training finds copies and near-duplicates.
 
     Yields:
         For each source its image, or the error that says why it can't be read.
@@ -107,15 +107,16 @@ def iter_loaded(
         source, content = read
         try:
             pixels, original = _decoded(source, content, decoding)
-            sha256 = _digest(source, content) if digest else ""
-            small = None if thumbnail is None else thumbnail(pixels)
-            return LoadedImage(source, pixels, original, sha256, small)
+            if not identify:
+                return LoadedImage(source, pixels, original)
+            sha256 = _digest(source, content)
+            return LoadedImage(source, pixels, original, sha256, duplicate_thumbnail(pixels))
         except ImageError as error:
             return error
 
     def load(source: ImageSource) -> LoadedImage | ImageError:
         # Without a digest a large file need not be in memory as a whole.
-        return decode((source, _content(source) if digest else None))
+        return decode((source, _content(source) if identify else None))
 
     if readers is None:
         for _, image in in_order(load, sources, workers=workers, ahead=ahead):

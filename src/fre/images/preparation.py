@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -79,8 +79,7 @@ class Preparation:
         workers: Workers,
         ahead: int,
         readers: int | None = None,
-        digest: bool = False,
-        thumbnail: Callable[[ImageArray], NDArray[np.uint8]] | None = None,
+        identify: bool = False,
     ) -> Iterator[LoadedImage | ImageError]:
         """Read and check images on other threads; arguments as for `iter_loaded`.
 
@@ -93,8 +92,7 @@ class Preparation:
             workers=workers,
             ahead=ahead,
             readers=readers,
-            digest=digest,
-            thumbnail=thumbnail,
+            identify=identify,
         )
         for image in loaded:
             if isinstance(image, LoadedImage):
