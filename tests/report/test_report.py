@@ -15,7 +15,7 @@ from fre.evaluation.figures import Evaluation, ScoredImage
 from fre.evaluation.metrics import auroc, average_precision, max_f1, wilson_interval
 from fre.inference.training_images import OddImage
 from fre.report.decision import Decision
-from fre.report.page import write_report
+from fre.report.page import Limits, ReportedModel, write_report
 from fre.report.pictures import GalleryItem
 
 THRESHOLD = 3.0
@@ -110,7 +110,6 @@ def draw(scored: ScoredImage) -> GalleryItem:
 def write(tmp_path: Path, judged: Evaluation, **changes: Any) -> tuple[str, Page]:
     options: dict[str, Any] = {
         "model_info": {"name": "part.onnx", "layers": ["a", "b"], "input_size": (256, 320)},
-        "dataset_name": "parts",
         "calibration_scores": np.sort(np.random.default_rng(1).normal(1, 1, 200)),
         "threshold": THRESHOLD,
         "false_alarm_rate": 0.02,
@@ -118,7 +117,6 @@ def write(tmp_path: Path, judged: Evaluation, **changes: Any) -> tuple[str, Page
         "gallery": draw,
         "odd": (OddImage("flash.png", 9.27, "0" * 16), OddImage("dust.png", 6.5, "1" * 16)),
         "rates": ((0.01, 5.0), (0.02, THRESHOLD), (0.05, 1.0)),
-        "written": datetime(2025, 3, 1, 12, 30, tzinfo=timezone.utc),
     }
     file = tmp_path / "report.html"
     options |= changes
@@ -131,12 +129,17 @@ def write(tmp_path: Path, judged: Evaluation, **changes: Any) -> tuple[str, Page
         options.pop("rates"),
         options.pop("expected_rate", None),
     )
-    write_report(file, evaluation=judged, decision=decision, **options)
+    judged = replace(judged, notes=tuple(options.pop("notes", ())))
+    model = ReportedModel(
+        options.pop("model_info"), decision, options.pop("scale"), options.pop("gallery")
+    )
+    write_report(file, model, "parts", judged, limits=Limits(**options))
     html = file.read_text("utf-8")
     return html, Page(html)
 
 
 def test_every_section_is_there_and_the_page_is_well_formed(tmp_path: Path) -> None:
+    began = datetime.now(timezone.utc)
     html, page = write(tmp_path, evaluation())
     assert html.startswith("<!DOCTYPE html>")
     assert set(page.ids) >= SECTIONS
@@ -145,7 +148,8 @@ def test_every_section_is_there_and_the_page_is_well_formed(tmp_path: Path) -> N
         assert {f"{chart}-title", f"{chart}-desc"} <= set(page.ids)
     assert page.tags.count("figure") == 3 + 50
     assert "All 50 images" in page.text
-    assert "2025-03-01 12:30 UTC" in page.text
+    written = (began, datetime.now(timezone.utc))
+    assert any(f"{moment:%Y-%m-%d %H:%M UTC}" in page.text for moment in written)
 
 
 def test_the_page_loads_nothing(tmp_path: Path) -> None:

@@ -105,6 +105,40 @@ def evaluate(
     seconds = 0.0
     known = model.training_images if isinstance(model, Model) else None
     trained_on: list[Path] = []
+    for scored, duration in _blocks(model, samples, skip_unreadable, progress):
+        seconds += duration
+        for sample, prediction in scored:
+            if isinstance(prediction, ImageError):
+                unreadable.append(prediction)
+                continue
+            rows.append(ScoredImage.of(sample, prediction))
+            masks.count(sample, prediction)
+        # After the scoring: files that were just read here would make it look faster.
+        if known is not None:
+            trained_on += _known_among(known, [sample.path for sample, _ in scored])
+    if not rows:
+        raise DatasetError(
+            f"{dataset.source or dataset.root}: none of the {len(samples)} test images can be "
+            f"read; the first: {unreadable[0]}"
+        )
+    result = _figures(rows, masks, len(rows) / seconds, unreadable)
+    result = replace(result, trained_on=tuple(relative(path, dataset.root) for path in trained_on))
+    if isinstance(model, Model):
+        rate = model.calibration.false_alarm_rate
+        result = replace(result, threshold=model.calibration.threshold, false_alarm_rate=rate)
+    return result
+
+
+def _blocks(
+    model: Predictor,
+    samples: Sequence[Sample],
+    skip_unreadable: bool,
+    progress: Progress | None,
+) -> Iterator[tuple[list[tuple[Sample, Prediction | ImageError]], float]]:
+    """Yield the predictions of some samples at a time, and the seconds that they took.
+
+    Only scoring is timed; it must not overlap with the counting of pixels.
+    """
     for start in range(0, len(samples), BLOCK):
         block = samples[start : start + BLOCK]
         predictions: list[Prediction | ImageError] = []
@@ -115,40 +149,8 @@ def evaluate(
             predictions.append(prediction)
             if progress:
                 progress("Scoring", start + len(predictions), len(samples))
-        # Only scoring is timed; it must not overlap with the counting of pixels.
-        seconds += time.perf_counter() - began
-        for sample, prediction in zip(block, predictions, strict=True):
-            if isinstance(prediction, ImageError):
-                unreadable.append(prediction)
-                continue
-            rows.append(
-                ScoredImage(
-                    sample,
-                    prediction.score,
-                    prediction.p_value,
-                    prediction.anomalous,
-                    prediction.decision,
-                )
-            )
-            masks.count(sample, prediction)
-        # After the scoring: files that were just read here would make it look faster.
-        if known is not None:
-            trained_on += _known_among(known, [sample.path for sample in block])
-    if not rows:
-        raise DatasetError(
-            f"{dataset.source or dataset.root}: none of the {len(samples)} test images can be "
-            f"read; the first: {unreadable[0]}"
-        )
-    result = _figures(rows, masks, len(rows) / seconds, unreadable)
-    result = replace(result, trained_on=tuple(relative(path, dataset.root) for path in trained_on))
-    if isinstance(model, Model):
-        calibration = model.calibration
-        result = replace(
-            result,
-            threshold=calibration.threshold,
-            false_alarm_rate=calibration.false_alarm_rate,
-        )
-    return result
+        seconds = time.perf_counter() - began
+        yield list(zip(block, predictions, strict=True)), seconds
 
 
 def _known_among(known: TrainingImages, paths: Sequence[Path]) -> list[Path]:

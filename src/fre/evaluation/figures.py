@@ -17,6 +17,7 @@ from fre.drawing.notebook import Chart, table
 from fre.errors import ImageError, MissingDependencyError, OptionError
 from fre.evaluation.histogram import histogram
 from fre.evaluation.wording import FIGURE_TITLES, decision_sentence
+from fre.inference.prediction import Prediction
 from fre.scoring.calibration import Decision
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ class ScoredImage:
     p_value: float
     anomalous: bool
     decision: Decision | None = None
+
+    @classmethod
+    def of(cls, sample: Sample, found: Prediction) -> ScoredImage:
+        """Return the image of a sample with its prediction."""
+        return cls(sample, found.score, found.p_value, found.anomalous, found.decision)
 
 
 @dataclass(frozen=True)
