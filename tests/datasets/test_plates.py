@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from fre.datasets.plate_dataset import write_dataset
+from fre.datasets.plate_dataset import PlateSet, write_dataset
 from fre.datasets.plates import KINDS, draw_plate
 from fre.errors import OptionError, OutputError
 from fre.types import MaskArray
@@ -27,7 +27,7 @@ def dilate(mask: MaskArray, reach: int) -> MaskArray:
 
 def test_layout_and_counts(tmp_path: Path) -> None:
     root = tmp_path / "new" / "plates"
-    write_dataset(root, n_train=3, n_good=2, n_defect=6, size=64)
+    write_dataset(root, PlateSet(n_train=3, n_good=2, n_defect=6, size=64))
     expected = {f"train/good/{i:03d}.png" for i in range(3)}
     expected |= {f"test/good/{i:03d}.png" for i in range(2)}
     for kind, count in zip(KINDS, (1, 2, 1, 2), strict=True):
@@ -38,7 +38,7 @@ def test_layout_and_counts(tmp_path: Path) -> None:
 
 
 def test_images_are_rgb_and_masks_are_two_valued(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "plates", n_train=1, n_good=1, n_defect=4, size=64)
+    write_dataset(tmp_path / "plates", PlateSet(n_train=1, n_good=1, n_defect=4, size=64))
     for name in files(tmp_path / "plates"):
         with Image.open(tmp_path / "plates" / name) as image:
             assert image.size == (64, 64)
@@ -50,7 +50,9 @@ def test_images_are_rgb_and_masks_are_two_valued(tmp_path: Path) -> None:
 
 def test_same_seed_gives_same_bytes(tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        write_dataset(tmp_path / name, n_train=1, n_good=1, n_defect=4, size=64, seed=seed)
+        write_dataset(
+            tmp_path / name, PlateSet(n_train=1, n_good=1, n_defect=4, size=64, seed=seed)
+        )
     first, same, other = (files(tmp_path / name) for name in "abc")
     assert first == same
     assert first.keys() == other.keys()
@@ -58,7 +60,7 @@ def test_same_seed_gives_same_bytes(tmp_path: Path) -> None:
 
 
 def test_no_two_images_of_a_set_are_alike(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "plates", n_train=3, n_good=3, n_defect=0, size=64)
+    write_dataset(tmp_path / "plates", PlateSet(n_train=3, n_good=3, n_defect=0, size=64))
     images = files(tmp_path / "plates")
     assert len(set(images.values())) == len(images) == 6
 
@@ -116,24 +118,21 @@ def test_progress_counts_every_image(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     write_dataset(
         tmp_path / "plates",
-        n_train=1,
-        n_good=1,
-        n_defect=2,
-        size=64,
-        progress=lambda what, done, total: calls.append((done, total)),
+        PlateSet(n_train=1, n_good=1, n_defect=2, size=64),
+        lambda what, done, total: calls.append((done, total)),
     )
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_fills_an_empty_folder(tmp_path: Path) -> None:
-    write_dataset(tmp_path, n_train=1, n_good=0, n_defect=0, size=64)
+    write_dataset(tmp_path, PlateSet(n_train=1, n_good=0, n_defect=0, size=64))
     assert list(files(tmp_path)) == ["train/good/000.png"]
 
 
 def test_refuses_a_folder_with_something_in_it(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("keep me")
     with pytest.raises(OutputError, match="is not empty; give a new folder") as caught:
-        write_dataset(tmp_path, n_train=1, n_good=0, n_defect=0, size=64)
+        write_dataset(tmp_path, PlateSet(n_train=1, n_good=0, n_defect=0, size=64))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert files(tmp_path) == {"notes.txt": b"keep me"}
@@ -143,7 +142,7 @@ def test_refuses_a_file(tmp_path: Path) -> None:
     (tmp_path / "plates").write_text("a file")
     for root in (tmp_path / "plates", tmp_path / "plates" / "below"):
         with pytest.raises(OutputError):
-            write_dataset(root, n_train=1, n_good=0, n_defect=0, size=64)
+            write_dataset(root, PlateSet(n_train=1, n_good=0, n_defect=0, size=64))
     assert files(tmp_path) == {"plates": b"a file"}
 
 
@@ -161,17 +160,16 @@ def test_leaves_nothing_half_written(
             raise error
 
     with pytest.raises(error):
-        write_dataset(root, n_train=3, n_good=0, n_defect=0, size=64, progress=interrupt)
+        write_dataset(root, PlateSet(n_train=3, n_good=0, n_defect=0, size=64), interrupt)
     assert list(tmp_path.rglob("*")) == ([root] if exists else [])
 
 
 @pytest.mark.parametrize(
     "wrong", [{"n_train": 0}, {"n_good": -1}, {"n_defect": -1}, {"size": 63}, {"seed": -1}]
 )
-def test_refuses_numbers_out_of_range(tmp_path: Path, wrong: dict[str, int]) -> None:
+def test_refuses_numbers_out_of_range(wrong: dict[str, int]) -> None:
     with pytest.raises(OptionError, match=next(iter(wrong))):
-        write_dataset(tmp_path / "plates", **wrong)  # type: ignore[arg-type]
-    assert not list(tmp_path.iterdir())
+        PlateSet(**wrong)
 
 
 def test_draw_plate_refuses_what_it_does_not_know() -> None:

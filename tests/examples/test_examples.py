@@ -16,7 +16,7 @@ from PIL import Image
 
 import fre
 from conftest import SHARED
-from fre.datasets.plate_dataset import write_dataset
+from fre.datasets.plate_dataset import PlateSet, write_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -45,7 +45,7 @@ def images(languages: ModuleType, folder: Path) -> tuple[Path, list[Path]]:
     root = SHARED / "data" / "magnetic_tile"
     if not root.exists():
         root = folder / "plates"
-        write_dataset(root, n_train=40, seed=0)
+        write_dataset(root, PlateSet(n_train=40, seed=0))
     return root / "train" / "good", languages.as_png(
         languages.spread(root / "test", 50), folder / "png"
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fre.datasets import load_mask, open_dataset
-from fre.datasets.plate_dataset import write_dataset
+from fre.datasets.plate_dataset import PlateSet, write_dataset
 from fre.datasets.samples import Dataset
 from fre.detector import FRE
 from fre.drawing.heatmaps import Tile, contact_sheet, outline, overlay
@@ -45,7 +45,7 @@ def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -
         progress: called as the work advances.
     """
     # Fewer than 99 good images can't guarantee the default false-alarm rate of 0.01.
-    write_dataset(folder / "plates", n_train=100, seed=seed, progress=progress)
+    write_dataset(folder / "plates", PlateSet(n_train=100, seed=seed), progress)
     dataset = open_dataset(folder / "plates")
     detector = FRE()
     model = detector.fit([sample.path for sample in dataset.train], progress=progress)

@@ -21,7 +21,7 @@ import numpy as np
 
 from fre.checks.model_check import TOLERANCE, check_file
 from fre.datasets import open_dataset
-from fre.datasets.plate_dataset import write_dataset
+from fre.datasets.plate_dataset import PlateSet, write_dataset
 from fre.detector import FRE
 from fre.evaluation.evaluate import evaluate
 from fre.model import Model, load
@@ -90,7 +90,7 @@ class _Run:
         return [sample.path for sample in open_dataset(self.plates).test]
 
     def draw(self) -> str:
-        write_dataset(self.plates, n_train=self.n_train, n_good=8, n_defect=16, size=SIZE)
+        write_dataset(self.plates, PlateSet(self.n_train, n_good=8, n_defect=16, size=SIZE))
         return f"{self.n_train} good images to train on, 24 to test on"
 
     def train(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -27,56 +28,65 @@ class _Picture(NamedTuple):
     severity: float = 0.5
 
 
-def write_dataset(
-    root: Path,
-    *,
-    n_train: int = 60,
-    n_good: int = 20,
-    n_defect: int = 40,
-    size: int = 256,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> None:
-    """Write a data set of plates into a new or empty folder, whole or not at all.
+@dataclass(frozen=True)
+class PlateSet:
+    """The contents of a data set of plates.
 
-    The same arguments give the same bytes with the same versions of NumPy and Pillow.
-
-    Args:
-        root: folder to make or fill.
+    Attributes:
         n_train: number of good images to train on, at least 1.
         n_good: number of good images to test on.
         n_defect: number of defective images to test on, spread evenly over ``KINDS``.
         size: side of the square images in pixels, at least 64.
         seed: seed of the plates, not negative.
-        progress: called after every image.
 
     Raises:
         OptionError: a number out of its range.
+    """
+
+    n_train: int = 60
+    n_good: int = 20
+    n_defect: int = 40
+    size: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"n_train": 1, "size": MIN_SIZE}
+        for name, value in vars(self).items():
+            if value < least.get(name, 0):
+                raise OptionError(f"{name} must be at least {least.get(name, 0)}; got {value}")
+
+    def pictures(self) -> Iterator[_Picture]:
+        """Yield the images."""
+        for stream, (split, count) in enumerate((("train", self.n_train), ("test", self.n_good))):
+            yield from (_Picture(split, "good", i, (self.seed, stream, i)) for i in range(count))
+        borders = [self.n_defect * i // len(KINDS) for i in range(len(KINDS) + 1)]
+        rng = np.random.default_rng((self.seed, 2))
+        for kind, (first, end) in zip(KINDS, pairwise(borders), strict=True):
+            # Each kind from faint to plain, in no order that its file names would give away.
+            for i, place in enumerate(rng.permutation(end - first)):
+                severity = (float(place) + 0.5) / (end - first)
+                yield _Picture("test", kind, i, (self.seed, 2, first + i), severity)
+
+
+def write_dataset(root: Path, plates: PlateSet, progress: Progress | None = None) -> None:
+    """Write a data set of plates into a new or empty folder, whole or not at all.
+
+    Equal sets give the same bytes with the same versions of NumPy and Pillow.
+
+    Args:
+        root: folder to make or fill.
+        plates: the data set.
+        progress: called after every image.
+
+    Raises:
         OutputError: ``root`` is not an empty folder, or can't be written.
     """
-    given = {"n_train": n_train, "n_good": n_good, "n_defect": n_defect, "seed": seed, "size": size}
-    least = {"n_train": 1, "size": MIN_SIZE}
-    for name, value in given.items():
-        if value < least.get(name, 0):
-            raise OptionError(f"{name} must be at least {least.get(name, 0)}; got {value}")
-    pictures = list(_pictures(n_train, n_good, n_defect, seed))
+    pictures = list(plates.pictures())
     with staged_folder(root) as folder:
         for done, picture in enumerate(pictures, start=1):
-            _write(folder, picture, size)
+            _write(folder, picture, plates.size)
             if progress is not None:
                 progress("drawing", done, len(pictures))
-
-
-def _pictures(n_train: int, n_good: int, n_defect: int, seed: int) -> Iterator[_Picture]:
-    for stream, (split, count) in enumerate((("train", n_train), ("test", n_good))):
-        yield from (_Picture(split, "good", i, (seed, stream, i)) for i in range(count))
-    borders = [n_defect * i // len(KINDS) for i in range(len(KINDS) + 1)]
-    rng = np.random.default_rng((seed, 2))
-    for kind, (first, end) in zip(KINDS, pairwise(borders), strict=True):
-        # Each kind from faint to plain, in no order that its file names would give away.
-        for i, place in enumerate(rng.permutation(end - first)):
-            severity = (float(place) + 0.5) / (end - first)
-            yield _Picture("test", kind, i, (seed, 2, first + i), severity)
 
 
 def _write(root: Path, picture: _Picture, size: int) -> None:
