@@ -175,7 +175,6 @@ class _Network:
         norm: str,
         *,
         stride: int = 1,
-        depthwise: bool = False,
         relu6: bool = False,
         output: str | None = None,
     ) -> str:
@@ -193,7 +192,8 @@ class _Network:
             output=output,
             kernel_shape=weight.shape[2:],
             strides=[stride, stride],
-            group=weight.shape[0] if depthwise else 1,
+            # A filter of one channel belongs to the channel of its own number: depthwise.
+            group=weight.shape[0] if weight.shape[1] == 1 else 1,
             # TensorFlow's SAME: where the padding is uneven, the end gets more.
             auto_pad="SAME_UPPER",
         )
@@ -217,7 +217,6 @@ class _Network:
             f"{name}._depthwise_conv",
             f"{name}._bn1",
             stride=stride,
-            depthwise=True,
             relu6=True,
         )
         y = self.convolve(

@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -120,26 +121,13 @@ def quantized(backbone: EmbeddedBackbone, batches: Iterable[FloatArray]) -> Embe
     Raises:
         BackboneError: ONNX Runtime can't quantise the network.
     """
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     names = [layer.name for layer in backbone.layers]
     network = backbone.graph(names, backbone.default_size)
     for node in network.graph.node:
         node.name = node.name or node.output[0]
     convolutions = [node.name for node in network.graph.node if node.op_type == "Conv"]
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # of a package without types
-        def __init__(self) -> None:
-            self.batches = iter(batches)
-
-        def get_next(self) -> dict[str, FloatArray] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {INPUT: batch}
 
     # ONNX Runtime recommends its own preprocessing, for graphs with batch normalisation.
     silenced = logging.root.manager.disable
@@ -150,7 +138,7 @@ def quantized(backbone: EmbeddedBackbone, batches: Iterable[FloatArray]) -> Embe
             quantize_static(
                 network,
                 file,
-                Reader(),
+                _reader(batches),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 reduce_range=True,
@@ -168,3 +156,18 @@ def quantized(backbone: EmbeddedBackbone, batches: Iterable[FloatArray]) -> Embe
     return EmbeddedBackbone(
         f"{backbone.name} int8", result, backbone.normalisation, backbone.default_size
     )
+
+
+def _reader(batches: Iterable[FloatArray]) -> Any:
+    """Return batches in the form that ONNX Runtime's quantisation reads."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # of a package without types
+        def __init__(self) -> None:
+            self.batches = iter(batches)
+
+        def get_next(self) -> dict[str, FloatArray] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {INPUT: batch}
+
+    return Reader()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,27 @@ from fre.errors import ImageError, InputError, OptionError
 
 if TYPE_CHECKING:
     from fre.distributed import Cluster
+    from fre.model import Model
 
 PAGE = "index.html"
 """Name of the page that -o writes."""
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """The folder that -o names.
+
+    Attributes:
+        path: where it is.
+        maps: form of the anomaly maps; ``None`` writes none.
+        masks: whether to write masks.
+        overwrite: whether to replace earlier results.
+    """
+
+    path: Path
+    maps: str | None
+    masks: bool
+    overwrite: bool
 
 
 @click.command(
@@ -113,8 +132,14 @@ def predict(
         if wanted and not output:
             raise OptionError(f"{option} needs a folder to write to: add -o FOLDER")
     if engine != "ray":
-        folder = None if output is None else Path(output)
-        return _predict_here(model, [*map(Path, images)], folder, maps, masks, **options)
+        from fre.model import load
+
+        runtime, overwrite = options.pop("runtime"), options.pop("overwrite")
+        loaded = load(model, runtime=runtime, threads=options.pop("threads"), many=True)
+        folder = None
+        if output is not None:
+            folder = ResultFolder(Path(output), maps, masks, overwrite)
+        return _predict_here(loaded, model.name, [*map(Path, images)], folder, **options)
     if output is None:
         raise OptionError("--engine ray needs a folder to write to: add -o FOLDER")
     if maps or masks:
@@ -174,25 +199,19 @@ def _images_of(source: Path) -> list[Path]:
 
 
 def _predict_here(
-    model: Path,
+    model: Model,
+    name: str,
     images: list[Path],
-    output: Path | None,
-    maps: str | None,
-    masks: bool,
+    output: ResultFolder | None,
     *,
-    overwrite: bool,
     all_regions: bool,
     batch_size: int,
-    runtime: str,
-    threads: int,
     **listing: Any,
 ) -> int:
-    from fre.model import load
     from fre.report.prediction_files import FolderWriter, output_names, shown_names
     from fre.storage.listing import RESULTS
     from fre.storage.staged_folder import staged_folder
 
-    loaded = load(model, runtime=runtime, threads=threads, many=True)
     paths = [path for source in images for path in _images_of(source)]
     for source in images:
         note_left_out(source)
@@ -204,13 +223,13 @@ def _predict_here(
             from fre.report.prediction_page import PredictionGallery
 
             folder = stack.enter_context(
-                staged_folder(output, replace=RESULTS, overwrite=overwrite)
+                staged_folder(output.path, replace=RESULTS, overwrite=output.overwrite)
             )
-            gallery = PredictionGallery(loaded)
-            writer = FolderWriter(folder, loaded.map_range, maps, masks, gallery)
+            gallery = PredictionGallery(model)
+            writer = FolderWriter(folder, model.map_range, output.maps, output.masks, gallery)
             names = output_names(images, paths)
         with writer or nullcontext():
-            predictions = loaded.predict_many(
+            predictions = model.predict_many(
                 paths, batch_size=batch_size, errors="return", all_regions=all_regions
             )
             for index, result in enumerate(predictions):
@@ -224,7 +243,8 @@ def _predict_here(
                 progress("Predicting", index + 1, len(paths))
         if folder and gallery:
             results.write_lines(folder / RESULTS[0])
-            gallery.write(folder / PAGE, model.name)
+            gallery.write(folder / PAGE, name)
     results.finish()
-    note(results.summary() + (f"; written to {output}: open {output / PAGE}" if output else ""))
+    written = f"; written to {output.path}: open {output.path / PAGE}" if output else ""
+    note(results.summary() + written)
     return InputError.exit_code if results.failures else 0

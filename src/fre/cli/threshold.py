@@ -110,14 +110,7 @@ def threshold(
         "changed": changes,
         "threshold": after.threshold,
         "previous_threshold": before.threshold,
-        "review_threshold": after.review_threshold,
-        "false_alarm_rate": after.false_alarm_rate,
-        "rate_of_others": after.rate_of_others,
-        "odd_share": after.odd_share,
-        "expected_false_alarm_rate": after.expected_rate,
-        "n_calibration": len(after.scores),
-        "n_odd": after.n_odd,
-        "n_above": after.n_above,
+        **_figures(after),
         "table": _table(after, known),
         "known_defects": None if known is None else known.at(after.threshold) | rule,
     }
@@ -207,6 +200,19 @@ def _with_band(calibration: Calibration, choices: dict[str, Any]) -> Calibration
         check_false_alarm_rate(rate)
         return calibration.with_review(conformal_threshold(calibration.others, rate))
     return calibration
+
+
+def _figures(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "review_threshold": calibration.review_threshold,
+        "false_alarm_rate": calibration.false_alarm_rate,
+        "rate_of_others": calibration.rate_of_others,
+        "odd_share": calibration.odd_share,
+        "expected_false_alarm_rate": calibration.expected_rate,
+        "n_calibration": len(calibration.scores),
+        "n_odd": calibration.n_odd,
+        "n_above": calibration.n_above,
+    }
 
 
 def _table(calibration: Calibration, known: KnownScores | None) -> list[dict[str, Any]]:

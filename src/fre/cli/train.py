@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from fre.cli.info import input_in_words
 from fre.errors import OptionError
 
 if TYPE_CHECKING:
+    from fre.detector import FRE
     from fre.model import Model
     from fre.training.streamed import TwoPasses
 
@@ -249,16 +251,9 @@ def train(
                 progress=progress,
             )
 
-    try:
-        model = fit(images)
-        if without_odd and (odd := odd_files(model.odd_images, images)):
-            aside += odd
-            images = [image for image in images if image not in aside]
-            discard(checkpoint)
-            model = fit(images)
-    finally:
-        if checkpoint.exists():
-            interruption.aftermath = f"the same command resumes from {checkpoint}"
+    model, odd = _fit(fit, images, checkpoint, without_odd=without_odd)
+    aside += odd
+    images = [image for image in images if image not in odd]
     if keep_odd:
         model = model.with_calibration(model.calibration.with_odd(keep=True))
     model.save(output)
@@ -266,28 +261,62 @@ def train(
     skipped = [f"left out: {error}" for error in detector.skipped_]
     note_all([*detector.input_.notes, *detector.notes_, *skipped, *_remarks(model)])
     odd = odd_files(model.odd_images, images)
-    summary = _training_summary(str(output), model, detector.seconds_, len(skipped))
+    summary = _training_summary(str(output), model, detector)
     summary["odd"] = [
         {"name": relative(path, opened.root), "score": image.score}
         for path, image in zip(odd, model.odd_images, strict=True)
     ]
     summary["without"] = [relative(path, opened.root) for path in aside]
-    summary["input"] = _input(model, detector.input_.visible)
+    summary["input"] = {"size": list(model.size), "visible_defect": detector.input_.visible}
     summary["dataset"] = {"path": str(data), "layout": opened.layout, **count_kinds(opened)}
     text = _training_text(summary, model, f"{data}: {describe(opened)}")
-    shown, tested = shlex.quote(str(output)), ""
-    if opened.test:
-        tested = f"\n      fre evaluate {shown} {shlex.quote(str(data))}"
-    emit(summary, f"{text}\nnext: fre predict {shown} IMAGES -o results{tested}", json_file)
-    if review is None:
-        return
+    emit(summary, f"{text}\n{_next_step(output, data if opened.test else None)}", json_file)
+    if review is not None:
+        _review(review, odd, lambda: fit([image for image in images if image not in odd]))
+        discard(checkpoint)
+
+
+def _fit(
+    fit: Callable[[list[Path]], Model], images: list[Path], checkpoint: Path, *, without_odd: bool
+) -> tuple[Model, list[Path]]:
+    """Fit to images, then without the odd ones if asked for; return those that were left out."""
+    from fre.storage.files import discard
+    from fre.training.odd import odd_files
+
+    try:
+        model = fit(images)
+        if without_odd and (odd := odd_files(model.odd_images, images)):
+            discard(checkpoint)
+            return fit([image for image in images if image not in odd]), odd
+        return model, []
+    finally:
+        if checkpoint.exists():
+            interruption.aftermath = f"the same command resumes from {checkpoint}"
+
+
+def _review(folder: Path, odd: list[Path], fit_others: Callable[[], Model]) -> None:
+    """Write an overlay of each odd image, the oddest first in the order of their names.
+
+    A model that was fitted to an odd image explains it: one of the others draws it.
+    """
+    from fre.report.prediction_files import FolderWriter
+
     if not odd:
-        note(f"no odd images: nothing is written to {review}")
+        note(f"no odd images: nothing is written to {folder}")
         return
-    # A model that was fitted to an odd image explains it: another one draws it.
     note("training without the odd images, to draw them as new ones")
-    _write_review(review, fit([image for image in images if image not in odd]), odd)
-    discard(checkpoint)
+    model = fit_others()
+    with FolderWriter(folder, model.map_range, None) as writer:
+        for place, path in enumerate(odd, start=1):
+            writer.add(model.predict(path, all_regions=True), f"{place:03}-{path.stem}")
+    note(f"overlays of {len(odd)} odd images are in {folder / 'overlays'}")
+
+
+def _next_step(output: Path, dataset: Path | None) -> str:
+    """Return commands to try; ``dataset`` is one with test images."""
+    shown = shlex.quote(str(output))
+    tested = "" if dataset is None else f"\n      fre evaluate {shown} {shlex.quote(str(dataset))}"
+    return f"next: fre predict {shown} IMAGES -o results{tested}"
 
 
 def _ray(
@@ -333,14 +362,12 @@ def _remarks(model: Model) -> list[str]:
     return remarks
 
 
-def _training_summary(
-    name: str, model: Model, seconds: dict[str, float], skipped: int
-) -> dict[str, Any]:
-    n_images = model.document.provenance.n_images
+def _training_summary(name: str, model: Model, detector: FRE) -> dict[str, Any]:
+    n_images, seconds = model.document.provenance.n_images, detector.seconds_
     return {
         "model": name,
         "n_images": n_images,
-        "n_skipped": skipped,
+        "n_skipped": len(detector.skipped_),
         "seconds": seconds,
         "images_per_second": n_images / seconds["total"],
         "layers": [
@@ -355,27 +382,6 @@ def _training_summary(
         ],
         **decision_values(model),
     }
-
-
-def _write_review(folder: Path, model: Model, odd: list[Path]) -> None:
-    """Write an overlay of each odd image, the oddest first in the order of their names.
-
-    Args:
-        folder: folder of the overlays.
-        model: a model that was not fitted to them.
-        odd: the odd images, the oddest first.
-    """
-    from fre.report.prediction_files import FolderWriter
-
-    with FolderWriter(folder, model.map_range, None) as writer:
-        for place, path in enumerate(odd, start=1):
-            writer.add(model.predict(path, all_regions=True), f"{place:03}-{path.stem}")
-    note(f"overlays of {len(odd)} odd images are in {folder / 'overlays'}")
-
-
-def _input(model: Model, visible: float | None) -> dict[str, Any]:
-    """Return the input's size, and the size of the defects that it shows, in image pixels."""
-    return {"size": list(model.size), "visible_defect": visible}
 
 
 def _training_text(summary: dict[str, Any], model: Model, data: str) -> str:

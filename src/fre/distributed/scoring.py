@@ -16,9 +16,8 @@ from fre.distributed.shards import (
     Shard,
     ShardFile,
     ShardPlan,
-    forget_run,
+    begun_run,
     iter_shards,
-    open_run,
 )
 from fre.errors import ImageError
 from fre.inference.prediction import prediction_row
@@ -105,15 +104,11 @@ def predict(
     with cluster.joined(ordered=False) as workers:
         import ray
 
-        open_run(folder, plan, overwrite=overwrite)
-        try:
+        with begun_run(folder, plan, overwrite=overwrite):
             task = ScoringTask(
                 ray.put(model.data), folder, form, batch_size, cluster.threads, runtime, __version__
             )
             totals = _run(task, plan, cluster.pool(workers), progress)
-        except BaseException:
-            forget_run(folder)
-            raise
     result = ShardedResult(str(folder), *totals, time.perf_counter() - began)
     folder.tidy()
     folder.write(SUMMARY, json.dumps(result.to_dict(), indent=2).encode())

@@ -11,6 +11,7 @@ import importlib.util
 import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -113,6 +114,21 @@ def forget_run(folder: Folder) -> None:
     """Remove a run that found no image, to free the folder for another."""
     if folder.read(_list_name(0)) is None:
         folder.clear()
+
+
+@contextmanager
+def begun_run(folder: Folder, plan: ShardPlan, *, overwrite: bool) -> Iterator[None]:
+    """Begin or resume a run in a folder; if it fails without an image, the folder is free again.
+
+    Raises:
+        OutputError: the folder holds something else, or can't be written.
+    """
+    open_run(folder, plan, overwrite=overwrite)
+    try:
+        yield
+    except BaseException:
+        forget_run(folder)
+        raise
 
 
 def iter_shards(folder: Folder, plan: ShardPlan) -> Iterator[Shard]:
