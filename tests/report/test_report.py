@@ -133,7 +133,8 @@ def write(tmp_path: Path, judged: Evaluation, **changes: Any) -> tuple[str, Page
     model = ReportedModel(
         options.pop("model_info"), decision, options.pop("scale"), options.pop("gallery")
     )
-    write_report(file, model, "parts", judged, limits=Limits(**options))
+    name, progress = options.pop("dataset_name", "parts"), options.pop("progress", None)
+    write_report(file, model, name, judged, limits=Limits(**options), progress=progress)
     html = file.read_text("utf-8")
     return html, Page(html)
 
