@@ -240,7 +240,9 @@ class FRE:
         backbone = get_backbone(settings.backbone, weights=self.weights)
         extractor, choice = self._extractor_for(backbone, sources.images, threads, progress)
         file = None if checkpoint is None else Path(checkpoint)
-        options = StreamOptions(None, skip_unreadable, file, checkpoint_seconds)
+        options = StreamOptions(
+            skip_unreadable=skip_unreadable, checkpoint=file, checkpoint_seconds=checkpoint_seconds
+        )
         prepared = time.perf_counter()
         trainer = self._trainer(extractor, threads=threads, progress=progress)
         trained = trainer.fit(sources, options, stream)
