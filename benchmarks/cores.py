@@ -5,7 +5,7 @@
 Measured on one core, processor time: a run of the default preset's network, a file's decoding,
 and everything else that an image takes (queues, records, thumbnails), all of which is counted as
 if it held the interpreter. Measured on as many cores as there are, in processes that may use so
-many: images a second. For more cores `fre.runtimes.lanes` is asked.
+many: images a second. For more cores: `Work`, a small model.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
 from measuring import child, evenly, isolated, machine, machine_text, publish, table
+
+if TYPE_CHECKING:
+    from fre.runtimes.lanes import Sharing
 
 CORES = (1, 2, 4, 8, 16, 32, 64)
 PACKAGES = ("onnxruntime", "numpy", "pillow")
@@ -36,6 +39,33 @@ def extractor_of(files: list[str], threads: int) -> Any:
     from fre.detector import FRE
 
     return FRE()._extractor_for(get_backbone(), files, threads, None)[0]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Seconds that an image takes on one core.
+
+    Attributes:
+        run: run of the network.
+        decode: reading, decoding and resizing.
+        interpreter: seconds that hold the interpreter, while no other thread's Python runs.
+        parallel: share of a run that its threads can divide, in [0, 1].
+    """
+
+    run: float
+    decode: float
+    interpreter: float
+    parallel: float
+
+    def images_per_second(self, sharing: Sharing) -> float:
+        """Return the rate that lanes, cores and the interpreter allow, whichever is the lowest."""
+        threads = sharing.cores / sharing.lanes
+        run = self.run * (1 - self.parallel + self.parallel / threads)
+        return min(
+            sharing.lanes / run,
+            sharing.cores / (threads * run + self.decode + self.interpreter),
+            1 / self.interpreter,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +136,7 @@ def parallel_share(files: list[str]) -> float:
     return float(np.clip(2 * (1 - two / one), 0, 1))
 
 
-def table_of(work: Any, rates: dict[int, float]) -> str:
+def table_of(work: Work, rates: dict[int, float]) -> str:
     from fre.runtimes.lanes import Sharing
 
     rows = []
@@ -131,7 +161,6 @@ def main(data: Path, images: int, rounds: int, processor: bool, write: Path | No
     """Measure on a dataset that fre can read."""
     from fre.datasets import training_images
     from fre.parallel import available_cores
-    from fre.runtimes.lanes import Work
 
     files = [str(Path(file).resolve()) for file in evenly(training_images(data), images)]
     found = {

@@ -1,4 +1,4 @@
-"""How runs share the cores: by the model for many cores, and for real on one and two."""
+"""How runs share the cores: in numbers for many cores, and for real on one and two."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from fre.parallel import _quota
-from fre.runtimes.lanes import MOST_LANES, Sharing, Work
-
-WORK = Work(run=9e-3, decode=1e-3, interpreter=3e-4, parallel=0.9)
+from fre.runtimes.lanes import BATCH, Sharing
 
 REPORT = """
 from fre.backbones import get_backbone
@@ -35,25 +33,11 @@ def test_cores_are_lanes_and_those_beyond_help(
     assert Sharing.of(cores) == Sharing(cores, lanes, threads, batches)
 
 
-def test_more_cores_are_never_slower_and_never_idle() -> None:
-    rates = []
+def test_cores_are_never_idle() -> None:
     for cores in range(1, 65):
         sharing = Sharing.of(cores)
         assert sharing.lanes + sharing.threads - 1 == cores
-        assert sharing.batches * 8 >= sharing.lanes + 8
-        rates.append(WORK.images_per_second(sharing))
-    assert rates == sorted(rates)
-    assert rates[0] == pytest.approx(1 / (9e-3 + 1e-3 + 3e-4))
-    assert rates[7] == pytest.approx(8 * rates[0])
-    assert max(rates) <= 1 / WORK.interpreter
-
-
-def test_a_lane_for_each_core_is_as_fast_as_any_other_sharing() -> None:
-    for cores in (2, 4, 8, 16, MOST_LANES):
-        best = WORK.images_per_second(Sharing.of(cores))
-        for lanes in range(1, cores):
-            other = Sharing(cores, lanes, 1 + cores - lanes, 2)
-            assert WORK.images_per_second(other) <= best * (1 + 1e-9)
+        assert sharing.batches * BATCH >= sharing.lanes + BATCH
 
 
 @pytest.mark.slow

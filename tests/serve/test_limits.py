@@ -53,7 +53,7 @@ from fre.serve.responses import (  # noqa: E402
 from fre.serve.result_rows import Filters, NewResult  # noqa: E402
 from fre.serve.results import Results  # noqa: E402
 from fre.serve.server import Connection, most_connections  # noqa: E402
-from fre.serve.settings import LineSettings  # noqa: E402
+from fre.serve.settings import Limits, LineSettings, Settings  # noqa: E402
 from fre.serve.staging import DiskBudget, Staging  # noqa: E402
 
 SHAPE = (64, 128)
@@ -272,12 +272,15 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     batcher = make_batcher()
     entries: list[Any] = []
     watch = module.SourceWatch(
-        LineSettings(str(incoming), targets=(str(tmp_path / "out.jsonl"),)),
-        tmp_path,
+        LineSettings(str(incoming)),
+        Settings(
+            folder,
+            tmp_path,
+            limits=Limits(max_upload_bytes=100_000, max_queue=4),
+            targets=(str(tmp_path / "out.jsonl"),),
+        ),
         batcher,
         lambda: entries[0] if entries else None,
-        chunk=4,
-        max_bytes=100_000,
     )
     watch.start()
     while "no model is loaded to judge it" not in caplog.text:
@@ -304,6 +307,22 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     assert errors["3.png"] == "not judged: ZeroDivisionError: a fault"
     assert "not a regular file" in errors["zero.png"]
     assert "100,001 bytes" in errors["large.png"]
+
+
+def test_the_command_line_has_the_defaults_of_the_settings() -> None:
+    """Help needs the numbers, and must not import the service for them."""
+    from fre.cli.serve import MIB, serve
+
+    given = {option.name: option.default for option in serve.params}
+    settings, limits = Settings(Path(), Path()), Limits()
+    for name in "host port runtime threads batch_size keep_versions shutdown_seconds".split():
+        assert given[name] == getattr(settings, name), name
+    for name in ("max_pixels", "max_batch", "max_queue"):
+        assert given[name] == getattr(limits, name), name
+    assert given["max_upload"] * MIB == limits.max_upload_bytes
+    assert given["max_train_upload"] * MIB == limits.max_train_bytes
+    assert 2 * given["max_train_upload"] * MIB == limits.max_staged_bytes
+    assert given["keep"] * MIB == limits.keep_bytes
 
 
 # Answers are JSON, whatever is in them.
@@ -665,8 +684,6 @@ def zipped(n: int, size: int) -> bytes:
 
 
 def test_uploads_for_trainings_share_a_bound_on_disk(tmp_path: Path) -> None:
-    from fre.serve.settings import Limits
-
     budget = DiskBudget(10_000)
     first, second = (Staging.make(tmp_path, budget) for _ in range(2))
     sink = first.sink("a.zip")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import click
 
 from fre.errors import ImageError, OptionError
+from fre.runtimes.lanes import BATCH
 
 if TYPE_CHECKING:
     from fre.datasets.samples import Dataset
@@ -297,7 +298,7 @@ threads_option = count_option(
 )
 
 batch_size_option = count_option(
-    "--batch-size", default=8, help="Images that the network takes at once."
+    "--batch-size", default=BATCH, help="Images that the network takes at once."
 )
 
 set_option = click.option(

@@ -16,6 +16,7 @@ from fre.cli.common import (
 from fre.cli.help import LongCommand
 from fre.cli.watch import source_options
 from fre.errors import MissingDependencyError, OptionError
+from fre.runtimes.lanes import BATCH
 
 if TYPE_CHECKING:
     from fre.serve.service import Service
@@ -136,7 +137,9 @@ SOURCE_FIELDS = ("every", "rate", "buffer", "trigger")
     help="Earlier files of each model to keep, to undo a change; 0 keeps none.",
 )
 @count_option(
-    "--batch-size", default=8, help="Images of concurrent requests that the network takes at once."
+    "--batch-size",
+    default=BATCH,
+    help="Images of concurrent requests that the network takes at once.",
 )
 @count_option(
     "--shutdown-seconds",
@@ -203,15 +206,15 @@ def _take_source(settings: dict[str, Any]) -> None:
 
     frames = SourceOptions(*(settings.pop(name) for name in SOURCE_FIELDS))
     source, model = settings.pop("source"), settings.pop("source_model")
-    targets, roots = settings["targets"], settings["source_roots"]
+    roots = settings["source_roots"]
     if source is None and (model or frames != SourceOptions()):
         raise OptionError("--source-model, --every, --rate, --buffer and --trigger need a --source")
     for root in roots:
         if not root.is_dir():
             raise OptionError(f"--source-root {root}: expected a folder")
-    if targets and source is None and not roots:
+    if settings["targets"] and source is None and not roots:
         raise OptionError("--to needs a --source, or a --source-root from which the page takes one")
-    settings["line"] = source and LineSettings(source, frames, targets, model)
+    settings["line"] = source and LineSettings(source, frames, model)
 
 
 def _check_extra() -> None:

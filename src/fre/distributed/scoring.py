@@ -22,6 +22,7 @@ from fre.distributed.shards import (
 from fre.errors import ImageError
 from fre.inference.prediction import prediction_row
 from fre.model import Model
+from fre.runtimes.lanes import BATCH
 from fre.storage.remote import FetchError, Folder, check_sources, is_url, locate
 from fre.types import Progress
 from fre.version import __version__
@@ -64,7 +65,7 @@ def predict(
     cluster: Cluster | None = None,
     form: str = "jsonl",
     shard_size: int = 1000,
-    batch_size: int = 8,
+    batch_size: int = BATCH,
     runtime: str = "onnxruntime",
     overwrite: bool = False,
     progress: Progress | None = None,

@@ -121,13 +121,17 @@ class Roi:
 
     def cover(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return an image, uint8 (h, w, 3), with its ignored pixels in the colour of padding."""
-        mask = self.at_size((pixels.shape[0], pixels.shape[1]))
-        return np.where(mask[:, :, None], pixels, np.array(PADDING, np.uint8))
+        return covered(pixels, self.at_size((pixels.shape[0], pixels.shape[1])))
 
     def shown_by(self, grid: TileGrid) -> list[bool]:
         """Tell for each tile whether any of its pixels is inspected."""
         mask = self.at_size(grid.image_size)
         return [bool(box.of(mask).any()) for box in grid.boxes]
+
+
+def covered(pixels: NDArray[np.uint8], inspected: MaskArray) -> NDArray[np.uint8]:
+    """Return an image, uint8 (h, w, 3), in the colour of padding outside of a mask, (h, w)."""
+    return np.where(inspected[:, :, None], pixels, np.array(PADDING, np.uint8))
 
 
 def cells(mask: MaskArray, grid: tuple[int, int]) -> MaskArray:

@@ -1,4 +1,4 @@
-"""How runs of a network share the cores: a small model of the work, for any number of cores.
+"""How runs of a network share the cores.
 
 A lane is a run at a time, on the thread that calls it. Threads that share a run wait for one
 another after each operation, lanes do not: so there is a lane for each core. Two things limit
@@ -39,30 +39,3 @@ class Sharing:
         """Return how so many cores are shared."""
         lanes = min(MOST_LANES, cores)
         return cls(cores, lanes, 1 + cores - lanes, 1 + -(-lanes // BATCH))
-
-
-@dataclass(frozen=True)
-class Work:
-    """Seconds that an image takes on one core.
-
-    Attributes:
-        run: run of the network.
-        decode: reading, decoding and resizing.
-        interpreter: seconds that hold the interpreter, while no other thread's Python runs.
-        parallel: share of a run that its threads can divide, in [0, 1].
-    """
-
-    run: float
-    decode: float
-    interpreter: float
-    parallel: float
-
-    def images_per_second(self, sharing: Sharing) -> float:
-        """Return the rate that lanes, cores and the interpreter allow, whichever is the lowest."""
-        threads = sharing.cores / sharing.lanes
-        run = self.run * (1 - self.parallel + self.parallel / threads)
-        return min(
-            sharing.lanes / run,
-            sharing.cores / (threads * run + self.decode + self.interpreter),
-            1 / self.interpreter,
-        )

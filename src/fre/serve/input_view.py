@@ -17,8 +17,8 @@ from fre.detector import FRE
 from fre.drawing.heatmaps import encode
 from fre.errors import ImageError, OptionError
 from fre.images.formats import pixel_limit
-from fre.images.geometry import PADDING
 from fre.images.input_size import InputOptions
+from fre.images.roi import covered
 from fre.types import MaskArray
 
 SIZE_PATTERN = r"^\d{2,4}(x\d{2,4})?$"
@@ -169,7 +169,7 @@ def view(parameters: dict[str, Any], data: bytes) -> dict[str, Any]:
     if roi is not None and geometry.tiling is None:
         # Of a whole image the graph hides what is not inspected.
         shown = roi.at_input(geometry)
-        seen = [np.where(shown[:, :, None], pixels, np.array(PADDING, np.uint8)) for pixels in seen]
+        seen = [covered(pixels, shown) for pixels in seen]
     return {
         "image_size": list(image.original_size),
         "size": list(geometry.size),

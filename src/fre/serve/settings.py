@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fre.line.frame import SourceOptions
+from fre.runtimes.lanes import BATCH
 from fre.serve.roles import ENGINEER, OPERATOR, Role
 
 MIB = 1024 * 1024
@@ -50,18 +51,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class LineSettings:
-    """The source of a service, and the receivers of its results.
+    """The source of a service.
 
     Attributes:
         source: folder, camera, stream or video, as for `fre.line.sources.open_source`.
         frames: selection of frames.
-        targets: receivers, as for `fre.line.sinks.open_sinks`.
         model: name of the model; ``None`` if there is only one.
     """
 
     source: str
     frames: SourceOptions = field(default_factory=SourceOptions)
-    targets: tuple[str, ...] = ()
     model: str | None = None
 
 
@@ -79,7 +78,7 @@ class Settings:
         cors: origins whose pages may call the service.
         limits: limits for requests.
         line: source that is followed from the start on, or ``None``.
-        targets: receivers of the results of sources that clients start, as in ``line``.
+        targets: receivers of the results of a source, as for `fre.line.sinks.open_sinks`.
         source_roots: folders below which clients may choose folders and videos as the source.
         runtime: name of the runtime of the models.
         threads: number of threads per run of a model, 0 for all cores.
@@ -103,7 +102,7 @@ class Settings:
     source_roots: tuple[Path, ...] = ()
     runtime: str = "onnxruntime"
     threads: int = 0
-    batch_size: int = 8
+    batch_size: int = BATCH
     batch_wait: float = 0.004
     keep_versions: int = 10
     reload_seconds: float = 0.5

@@ -168,12 +168,7 @@ class SourceControl:
             raise conflict(f"{self._watch.name} is followed already; stop it first")
         self._check(line)
         self._watch = SourceWatch(
-            line,
-            self._settings.data,
-            self._batcher,
-            partial(self._entry, line.model),
-            chunk=min(4 * self._settings.batch_size, self._settings.limits.max_queue),
-            max_bytes=self._settings.limits.max_upload_bytes,
+            line, self._settings, self._batcher, partial(self._entry, line.model)
         )
         return self._watch
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from fre.serve.database import now
 from fre.serve.loaded import LoadedModel
 from fre.serve.outcomes import Outcome, UnjudgedError
 from fre.serve.responses import Problem
-from fre.serve.settings import LineSettings
+from fre.serve.settings import LineSettings, Settings
 
 SOURCE = "watch"
 SETTLE = 0.5
@@ -49,12 +48,10 @@ class SourceWatch:
     is scored again, and its stored result is found by the file's key: each file has one result.
 
     Args:
-        settings: the source, and the receivers of messages.
-        data: folder of the journal.
+        line: the source.
+        settings: settings of the service.
         batcher: scores the frames.
         entry: returns the model, or ``None`` while there is none.
-        chunk: number of frames that are admitted at once.
-        max_bytes: largest size of a file, in bytes.
 
     Raises:
         InputError: the source or a receiver can't be used.
@@ -62,25 +59,23 @@ class SourceWatch:
 
     def __init__(
         self,
-        settings: LineSettings,
-        data: Path,
+        line: LineSettings,
+        settings: Settings,
         batcher: Batcher,
         entry: Callable[[], LoadedModel | None],
-        *,
-        chunk: int,
-        max_bytes: int,
     ) -> None:
-        self.name = without_password(settings.source)
-        self.settings = settings
+        self.name = without_password(line.source)
+        self.line = line
+        self.max_bytes = settings.limits.max_upload_bytes
         self.since = now()
         self.message: str | None = None
         self.error: str | None = None
         self.is_over = False
-        folder = FolderOptions(SETTLE, PATIENCE, INTERVAL, batch_bytes=max_bytes)
+        folder = FolderOptions(SETTLE, PATIENCE, INTERVAL, batch_bytes=self.max_bytes)
         with contextlib.ExitStack() as opened:
-            self.source = open_source(settings.source, settings.frames, folder, warn=self._warn)
+            self.source = open_source(line.source, line.frames, folder, warn=self._warn)
             opened.callback(self.source.close)
-            self.journal = Journal(data / JOURNAL)
+            self.journal = Journal(settings.data / JOURNAL)
             opened.callback(self.journal.close)
             receivers = open_sinks(settings.targets, warn=self._warn)
             opened.pop_all()
@@ -89,12 +84,12 @@ class SourceWatch:
             self._score,
             self.journal,
             receivers,
-            batch_size=chunk,
+            # Frames that are admitted at once: all fit into the queue.
+            batch_size=min(4 * settings.batch_size, settings.limits.max_queue),
             warn=self._warn,
         )
         self.batcher = batcher
         self.entry = entry
-        self.max_bytes = max_bytes
         self._told = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="fre-watch", daemon=True)
@@ -218,11 +213,11 @@ class SourceWatch:
 
     def state(self) -> dict[str, Any]:
         """Return the state of the source and its counts, as `fre.serve.schemas.SourceState`."""
-        entry, frames = self.entry(), self.settings.frames
+        entry, frames = self.entry(), self.line.frames
         error = self.source.away or self.error
         return {
             "source": self.name,
-            "model": self.settings.model if entry is None else entry.name,
+            "model": self.line.model if entry is None else entry.name,
             "state": self._state(error, has_model=entry is not None),
             "error": error,
             "message": self.message,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections import deque
 from collections.abc import Callable
@@ -11,9 +10,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from fre.drawing.heatmaps import outline, overlay
+from fre.drawing.heatmaps import encode, outline, overlay
 from fre.errors import ImageError, OutputError
 from fre.images.decode import read_image
 from fre.inference.prediction import Prediction
@@ -99,15 +97,11 @@ def _original(image: Path | np.ndarray) -> tuple[str, bytes]:
     """Return the suffix and content of an image file: the file as it is, or a PNG of a frame."""
     if isinstance(image, Path):
         return image.suffix.lower(), read_regular(image)
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-    return ".png", buffer.getvalue()
+    return ".png", encode(image, "PNG", compress_level=1)
 
 
 def _overlay(pixels: np.ndarray, result: Prediction, judgement: Judgement) -> bytes:
     drawn = overlay(pixels, result.anomaly_map, judgement.model.map_range)
     if result.anomalous:
         drawn = outline(drawn, result.mask)
-    buffer = io.BytesIO()
-    Image.fromarray(drawn).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
+    return encode(drawn, "JPEG", quality=90)

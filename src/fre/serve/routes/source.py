@@ -38,7 +38,6 @@ class SourceRoutes:
         line = LineSettings(
             allowed_source(body.source, settings.source_roots),
             SourceOptions(every=body.every, rate=body.rate, buffer=body.buffer),
-            settings.targets,
             body.model,
         )
         try:
