@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from base64 import b64decode
 from collections.abc import Iterable
 from pathlib import Path
 
+from fre.errors import FREWarning, ImageError
 from fre.images.decode import ImageSource
 from fre.inference.predictor import Predictor, load_predictor
 from fre.types import Progress
@@ -71,7 +73,8 @@ class Model(Predictor):
             images: a folder of good images or the root of a dataset (its training split), files,
                 or arrays, uint8 (H, W, 3), RGB.
             accept_anomalous: also use new images that are anomalous to this model.
-            skip_unreadable: leave out images that can't be read, instead of stopping.
+            skip_unreadable: leave out images that can't be read, with a warning for each, instead
+                of stopping.
             progress: called as the work advances.
 
         Raises:
@@ -83,14 +86,18 @@ class Model(Predictor):
         # Prediction does not import the training half.
         from fre.training.update import update_model
 
-        return update_model(
+        skipped: list[ImageError] = []
+        updated = update_model(
             self,
             images,
             accept_anomalous=accept_anomalous,
-            skip_unreadable=skip_unreadable,
+            skipped=skipped if skip_unreadable else None,
             threads=self._threads,
             progress=progress,
         )
+        for error in skipped:
+            warnings.warn(f"left out: {error}", FREWarning, stacklevel=2)
+        return updated
 
 
 def load(

@@ -315,8 +315,9 @@ def test_the_command_line_has_the_defaults_of_the_settings() -> None:
 
     given = {option.name: option.default for option in serve.params}
     settings, limits = Settings(Path(), Path()), Limits()
-    for name in "host port runtime threads batch_size keep_versions shutdown_seconds".split():
+    for name in ("host", "port", "runtime", "threads", "batch_size", "keep_versions"):
         assert given[name] == getattr(settings, name), name
+    assert given["shutdown_seconds"] == settings.shutdown_seconds
     for name in ("max_pixels", "max_batch", "max_queue"):
         assert given[name] == getattr(limits, name), name
     assert given["max_upload"] * MIB == limits.max_upload_bytes

@@ -12,6 +12,8 @@ import fre.serve
 
 PAGE = Path(fre.serve.__file__).parent / "page"
 LANGUAGES = sorted(file.stem for file in (PAGE / "messages").glob("*.json"))
+ROOMS_OF_JOBS = ("serve", "training", "features", "images")
+"""Packages that tell the progress of jobs; ``training/check.py`` is for the command line."""
 
 Message = str | dict[str, str]
 
@@ -70,6 +72,15 @@ def test_a_language_has_the_keys_and_placeholders_of_english(language: str) -> N
         assert isinstance(other[key], str) == isinstance(message, str), key
         if isinstance(message, dict):
             assert "other" in other[key], key
+
+
+def test_every_task_of_a_job_has_a_message_and_no_other_task_has() -> None:
+    package = PAGE.parents[1]
+    files = [file for room in ROOMS_OF_JOBS for file in (package / room).rglob("*.py")]
+    code = "".join(file.read_text("utf-8") for file in files if file.name != "check.py")
+    tasks = re.findall(r'progress(?:\(|, )"([A-Z][^"]+)"', code)
+    keys = {"task." + re.sub(r"\W+", "_", task.lower()) for task in tasks}
+    assert keys == {key for key in messages("en") if key.startswith("task.")}
 
 
 def test_the_page_offers_each_file_of_messages() -> None:

@@ -346,7 +346,7 @@ def test_a_threshold_set_by_hand_keeps_its_rate_in_an_update(
     assert get(server, "/v1/models/weave/reviewed")["n_earlier"] == 1
     again = server.client.post("/v1/models/weave/update", files=files[:1])
     failed = server.job(again.json()["job"]["id"], until="failed")
-    assert "trained on 1 of these images already: 300.png" in failed["error"]["message"]
+    assert "has learnt these 1 images already: 300.png" in failed["error"]["message"]
 
 
 def weave_image(folder: Path, seed: int) -> Path:

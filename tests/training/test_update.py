@@ -31,6 +31,7 @@ from fre.backbones import get_backbone
 from fre.errors import (
     AnomalousError,
     DatasetError,
+    FREWarning,
     FrozenModelError,
     ImageError,
     ModelFileError,
@@ -196,7 +197,8 @@ def test_what_is_not_there_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="none of the 1 images"):
         model.update([tmp_path / "broken.png"], skip_unreadable=True)
     sources = [tmp_path / "broken.png", IMAGES[20]]
-    grown = model.update(sources, skip_unreadable=True, accept_anomalous=True)
+    with pytest.warns(FREWarning, match=r"left out: .*broken\.png"):
+        grown = model.update(sources, skip_unreadable=True, accept_anomalous=True)
     assert grown.metadata["provenance"]["n_images"] == 13
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fre.errors import ImageError
+from fre.images.loading import LoadedImage
+from fre.inference.prediction import Prediction
 from fre.inference.training_images import TrainingImages
 from fre.model import Model
+from fre.parallel import available_cores
+from fre.runtimes.lanes import BATCH
 from fre.serve.database import now
 from fre.serve.pictures import IMAGE
 from fre.serve.results import Results
@@ -88,16 +93,11 @@ def compare(
     """
     images = [image for image in reviewed[:MOST_CHECKED] if image.file is not None]
     learnt = _learnt(after.training_images, [image.sha256 for image in images])
-    pairs = zip(
-        images,
-        _judge(before, images, "Checking reviewed results, before", progress),
-        _judge(after, images, "Checking reviewed results, after", progress),
-        strict=True,
-    )
+    judged = _judge(before, after, [image.file for image in images if image.file], progress)
     changes: list[dict[str, Any]] = []
     counts = {when: dict.fromkeys(("tp", "fp", "fn", "tn"), 0) for when in ("before", "after")}
     n_checked = n_taught = 0
-    for image, first, second in pairs:
+    for image, (first, second) in zip(images, judged, strict=True):
         if first is None or second is None:
             continue
         n_checked += 1
@@ -124,21 +124,30 @@ def compare(
 
 
 def _judge(
-    model: Model, images: Sequence[Reviewed], task: str, progress: Progress
-) -> list[Judged | None]:
-    """Return score and decision of each image; ``None`` for one that can't be read."""
-    found: list[Judged | None] = []
-    files = [image.file for image in images if image.file is not None]
-    for one in model.predict_many(files, errors="return"):
-        if isinstance(one, ImageError):
-            found.append(None)
-        else:
-            decided = one.decision or ("fail" if one.anomalous else "pass")
-            found.append(Judged(one.score, decided))
-        progress(task, len(found), len(files))
-    # A preview is kept for a while, and needs no open runtime meanwhile.
-    model.forget()
-    return found
+    before: Model, after: Model, files: Sequence[Path], progress: Progress
+) -> Iterator[tuple[Judged | None, Judged | None]]:
+    """Yield what both models say of each image; ``None`` where it can't be read or scored."""
+    # An update changes neither the input nor the region: one decoding serves both models.
+    loaded = before.preparation.load_many(files, workers=available_cores(), ahead=2 * BATCH)
+    size = BATCH if before.geometry.tiling is None else 1
+    done = 0
+    while group := list(islice(loaded, size)):
+        readable = [image for image in group if isinstance(image, LoadedImage)]
+        outcomes = zip(*(model.predict_loaded(readable) for model in (before, after)), strict=True)
+        for image in group:
+            first, second = (None, None) if isinstance(image, ImageError) else next(outcomes)
+            done += 1
+            progress("Checking reviewed results", done, len(files))
+            yield _judged(first), _judged(second)
+    # A preview is kept for a while, and needs no open runtimes meanwhile.
+    before.forget()
+    after.forget()
+
+
+def _judged(found: Prediction | ImageError | None) -> Judged | None:
+    if found is None or isinstance(found, ImageError):
+        return None
+    return Judged(found.score, found.decision or ("fail" if found.anomalous else "pass"))
 
 
 def _kind(image: Reviewed, judged: Judged) -> str:

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -208,13 +208,22 @@ class Staging:
         return found
 
 
-def unusable(path: Path, name: str) -> str | None:
-    """Return why a file is not an acceptable image, or ``None`` if it is."""
-    try:
-        probe(read_regular(path), name=name)
-    except ImageError as error:
-        return error.reason
-    return None
+def usable_images(
+    images: Sequence[tuple[Path, str]],
+) -> tuple[list[tuple[Path, str]], list[dict[str, str]]]:
+    """Return the images with an acceptable header, and name and error of each other file.
+
+    Args:
+        images: path and name of each file.
+    """
+    usable, refused = [], []
+    for path, name in images:
+        try:
+            probe(read_regular(path), name=name)
+            usable.append((path, name))
+        except ImageError as error:  # noqa: PERF203  (each file has its own)
+            refused.append({"name": name, "error": error.reason})
+    return usable, refused
 
 
 def is_zip(path: Path) -> bool:

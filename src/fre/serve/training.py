@@ -22,7 +22,7 @@ from fre.serve.odd import Images, KeptTraining, KeptTrainings, draw_small
 from fre.serve.registry import ModelRegistry
 from fre.serve.responses import conflict, invalid
 from fre.serve.samples import draw_good
-from fre.serve.staging import Staging, unusable
+from fre.serve.staging import Staging, usable_images
 from fre.serve.thresholds import rates
 from fre.serve.versions import Save
 from fre.training.odd import odd_files
@@ -116,8 +116,13 @@ class ModelTraining:
         left_out: list[str],
         progress: Progress,
     ) -> dict[str, Any]:
-        usable, skipped = _usable(images)
-        names = dict(images)
+        named, skipped = usable_images(images)
+        if len(named) < 3:
+            raise DatasetError(
+                f"training needs 3 good images or more; {len(named)} of {len(images)} files "
+                "could be read"
+            )
+        names, usable = dict(images), [path for path, _ in named]
         detector = FRE(**self.parameters)
 
         def fit(paths: list[Path]) -> tuple[Model, dict[str, Path]]:
@@ -159,27 +164,6 @@ class ModelTraining:
             "near_duplicates": model.document.provenance.near_duplicates or 0,
             "left_out": left_out,
         }
-
-
-def _usable(images: Images) -> tuple[list[Path], list[dict[str, str]]]:
-    """Return the readable images, and name and error of each other one.
-
-    Raises:
-        DatasetError: there are fewer than 3 readable ones.
-    """
-    usable, skipped = [], []
-    for path, name in images:
-        reason = unusable(path, name)
-        if reason is None:
-            usable.append(path)
-        else:
-            skipped.append({"name": name, "error": reason})
-    if len(usable) < 3:
-        raise DatasetError(
-            f"training needs 3 good images or more; {len(usable)} of {len(images)} files "
-            "could be read"
-        )
-    return usable, skipped
 
 
 def _decides_like(

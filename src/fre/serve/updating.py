@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fre.errors import AnomalousError, ImageError
-from fre.images.decode import read_image
+from fre.errors import AnomalousError, DatasetError, ImageError
 from fre.images.loading import source_digest
-from fre.images.near_duplicates import equal_images
 from fre.inference.document import Step
-from fre.inference.training_images import TrainingImages
 from fre.model import Model, load
 from fre.serve.jobs import Work
 from fre.serve.loaded import LoadedModel
@@ -21,9 +18,9 @@ from fre.serve.odd import Images
 from fre.serve.previews import Update
 from fre.serve.registry import ModelRegistry, changed_meanwhile
 from fre.serve.responses import Problem, conflict
-from fre.serve.staging import Staging, unusable
+from fre.serve.staging import Staging, usable_images
 from fre.serve.training import job_result, lost_band, with_names
-from fre.training.update import some_names
+from fre.training.update import check_new, some_names, update_model
 from fre.types import Progress
 
 
@@ -98,10 +95,15 @@ class ModelUpdate:
         model, learnt = before, list[tuple[Path, str]]()
         skipped: list[dict[str, str]] = []
         for images, accept in ((uploads, self.accept_anomalous), (marked, True)):
-            readable = _readable(model, images, skipped, progress)
-            if readable:
-                model = _learn(model, readable, accept, progress)
-                learnt += readable
+            usable, refused = usable_images(images)
+            skipped += refused
+            if usable:
+                model, unread = self._learn(model, usable, accept, progress)
+                failed = {error.path: error.reason for error in unread}
+                skipped += [
+                    {"name": name, "error": failed[path]} for path, name in usable if path in failed
+                ]
+                learnt += [(path, name) for path, name in usable if path not in failed]
         history = _history(model)[len(_history(before)) :]
         if not history:
             raise Problem(422, "unreadable", f"none of the {len(skipped)} files can be read")
@@ -117,63 +119,47 @@ class ModelUpdate:
         }
         return Update(self.name, before, model, learnt, self.results), result
 
+    def _learn(
+        self, model: Model, images: Images, accept: bool, progress: Progress
+    ) -> tuple[Model, list[ImageError]]:
+        """Return the model after an update, and the errors of the images that can't be read.
+
+        Raises:
+            Problem: some of the images are anomalous.
+            DatasetError: the model has learnt some of the images, or some are equal.
+        """
+        names = dict(images)
+        known, unread = model.training_images, list[ImageError]()
+        # The update would name the files of the upload, which no client knows.
+        check_new(known, list(names.values()), [source_digest(path) for path in names])
+        try:
+            updated = update_model(
+                model,
+                list(names),
+                accept_anomalous=accept,
+                skipped=unread,
+                threads=self.threads,
+                progress=progress,
+            )
+        except AnomalousError as error:
+            found = [
+                names[source] if isinstance(source, Path) else str(source)
+                for source, _ in error.found
+            ]
+            raise Problem(
+                422,
+                "anomalous",
+                f"{len(found)} of {error.of} images are anomalous to the model: "
+                f"{some_names(found)}; look at them, and leave out what is not good, or "
+                "accept all (accept_anomalous)",
+            ) from error
+        except DatasetError:
+            if len(unread) < len(images):
+                raise
+            return model, unread
+        renamed = {path.name: name for path, name in images}
+        return with_names(updated, renamed, len(known)), unread
+
 
 def _history(model: Model) -> list[Step]:
     return model.document.provenance.history or []
-
-
-def _readable(
-    model: Model, images: Images, skipped: list[dict[str, str]], progress: Progress
-) -> Images:
-    """Return the images that can be decoded; note the others in ``skipped``."""
-    readable = []
-    for place, (path, name) in enumerate(images):
-        progress("Reading", place, len(images))
-        reason = unusable(path, name)
-        if reason is None:
-            try:
-                read_image(path, model.geometry.bits)
-            except ImageError as error:
-                reason = error.reason
-        if reason is None:
-            readable.append((path, name))
-        else:
-            skipped.append({"name": name, "error": reason})
-    return readable
-
-
-def _learn(model: Model, images: Images, accept: bool, progress: Progress) -> Model:
-    names = dict(images)
-    digests = [source_digest(path) for path in names]
-    # The model would name the files of the upload, which no client knows.
-    equal = equal_images(list(names.values()), digests)
-    if equal is not None:
-        raise Problem(
-            422,
-            "invalid",
-            f"some of these images are equal: {equal}; to count them twice would make the "
-            "threshold too low: keep one of each",
-        )
-    known = model.training_images
-    if again := known.shared(TrainingImages.of(list(names.values()), digests)):
-        raise Problem(
-            422,
-            "invalid",
-            f"the model was trained on {len(again)} of these images already: "
-            f"{some_names(again)}; to count them twice would make the threshold too low: "
-            "leave them out",
-        )
-    try:
-        updated = model.update(list(names), accept_anomalous=accept, progress=progress)
-        return with_names(updated, {path.name: name for path, name in images}, len(known))
-    except AnomalousError as error:
-        found = [
-            names[source] if isinstance(source, Path) else str(source) for source, _ in error.found
-        ]
-        raise Problem(
-            422,
-            "anomalous",
-            f"{len(found)} of {error.of} images are anomalous to the model: "
-            f"{some_names(found)}; look at them, and leave out what is not good, or "
-            "accept all (accept_anomalous)",
-        ) from error

@@ -147,7 +147,7 @@ def update_model(
     images: Path | str | Iterable[ImageSource],
     *,
     accept_anomalous: bool = False,
-    skip_unreadable: bool = False,
+    skipped: list[ImageError] | None = None,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> P:
@@ -157,7 +157,8 @@ def update_model(
         model: which stays as it is.
         images: good ones.
         accept_anomalous: learn from images that the model calls anomalous, too.
-        skip_unreadable: leave out images that can't be read, instead of stopping.
+        skipped: gets the error of each image that can't be read, and is left out; ``None`` stops
+            at such an image.
         threads: number of threads of the network; 0 takes all cores.
         progress: called as the work advances.
     """
@@ -169,8 +170,10 @@ def update_model(
     if not sources:
         raise DatasetError("an update needs 1 good image or more, found none")
     rebuilt = Rebuilt.of(model, threads)
-    _check_new(rebuilt.fitted.images, sources)
-    readable, anomalous = _scored(model, sources, skip_unreadable, progress)
+    names = [source_name(source) or f"image {place}" for place, source in enumerate(sources)]
+    # A file that can't be read has no digest, and the first step that reads it says so.
+    check_new(rebuilt.fitted.images, names, [*map(source_digest, sources)])
+    readable, anomalous = _scored(model, sources, skipped, progress)
     if anomalous and not accept_anomalous:
         raise AnomalousError(anomalous, len(readable), model.threshold)
     fitted, sha256, measured = _extended(rebuilt, readable, progress)
@@ -228,34 +231,31 @@ def _grown(provenance: Provenance, sha256: Sequence[str], accepted: int) -> Prov
     )
 
 
-def _check_new(known: TrainingImages, sources: Sequence[ImageSource]) -> None:
+def check_new(known: TrainingImages, names: Sequence[str], digests: Sequence[str]) -> None:
     """Refuse images that a model has learnt before, and images that are there twice.
+
+    Args:
+        known: training images of the model.
+        names: (n,), name of each image.
+        digests: (n,), digest of each image; empty for a file that can't be read.
 
     Raises:
         DatasetError: there are some; the message names them.
     """
-    names = [source_name(source) or f"image {place}" for place, source in enumerate(sources)]
-    # A file that can't be read has no digest, and the first step that reads it says so.
-    found = [(n, d) for n, d in zip(names, map(source_digest, sources), strict=True) if d]
+    found = [(name, digest) for name, digest in zip(names, digests, strict=True) if digest]
     if not found:
         return
-    kept, digests = zip(*found, strict=True)
-    again = known.shared(TrainingImages.of(kept, digests))
-    if not again:
-        if equal := equal_images(kept, digests):
-            raise DatasetError(
-                f"some of these images are equal: {equal}; to count them twice would make the "
-                "threshold too low: keep one of each"
-            )
+    kept, present = zip(*found, strict=True)
+    if again := known.shared(TrainingImages.of(kept, present)):
+        some = "" if len(again) == len(names) else f"{len(again)} of "
+        problem = f"the model has learnt {some}these {len(names)} images already"
+        named, advice = some_names(again), "leave them out"
+    elif equal := equal_images(kept, present):
+        problem, named, advice = "some of these images are equal", equal, "keep one of each"
+    else:
         return
-    if len(again) == len(sources):
-        raise DatasetError(
-            f"the model has learnt these {len(again)} images already; to count them twice would "
-            "make its threshold too low"
-        )
     raise DatasetError(
-        f"the model has learnt {len(again)} of these {len(sources)} images already: "
-        f"{some_names(again)}; to count them twice would make its threshold too low: leave them out"
+        f"{problem}: {named}; to count them twice would make the threshold too low: {advice}"
     )
 
 
@@ -268,7 +268,7 @@ def some_names(names: Sequence[str]) -> str:
 def _scored(
     model: Predictor,
     sources: list[ImageSource],
-    skip_unreadable: bool,
+    skipped: list[ImageError] | None,
     progress: Progress | None,
 ) -> tuple[list[ImageSource], list[tuple[Path | int, float]]]:
     """The images that can be read, and name and score of those that are anomalous."""
@@ -279,8 +279,9 @@ def _scored(
         if progress:
             progress("Scoring", place + 1, len(sources))
         if isinstance(prediction, ImageError):
-            if not skip_unreadable:
+            if skipped is None:
                 raise prediction
+            skipped.append(prediction)
             continue
         readable.append(source)
         if prediction.anomalous:
