@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
+from fre.errors import OptionError
 from fre.subspaces.gram import Gram
 from fre.subspaces.image_statistics import ImageStatistics
 from fre.subspaces.patch import PatchStatistics
@@ -44,3 +48,22 @@ def test_what_lies_beyond_the_capacity_counts() -> None:
     subspace = full.fit(FitOptions(rank=3))
     means = [float(each.mean_squared_residuals(subspace, 4).sum()) for each in (cut, full)]
     assert means[0] == pytest.approx(means[1], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        Gram,
+        ImageStatistics.of,
+        lambda X: PositionStatistics.of(X, (2, 3)),
+        lambda X: PatchStatistics.of(X, (2, 3)),
+    ],
+    ids=["gram", "image", "position", "patch"],
+)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(of: Callable[[Any], Any], value: float) -> None:
+    X = np.random.default_rng(0).normal(size=(9, 24)).astype(np.float32)
+    of(X)
+    X[4, 7] = value
+    with pytest.raises(OptionError, match="must be finite, and some are NaN or infinite"):
+        of(X)

@@ -322,8 +322,11 @@ def suggest_skipping(error: ImageError, sources: Iterable[Path]) -> ImageError:
     from itertools import islice
 
     from fre.datasets import unreadable_among
+    from fre.features.stream import FeatureError
 
     waiting = iter(sources)
+    if isinstance(error, FeatureError):
+        return error  # it can be read
     if error.path is None or not any(path == error.path for path in waiting):
         return error
     others = unreadable_among(islice(waiting, HEADERS_READ))

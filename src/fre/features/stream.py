@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fre.errors import ImageError
 from fre.features.runner import AHEAD, BATCH, FeatureRunner
 from fre.images.augmentation import Augmentation
-from fre.images.decode import ImageSource
+from fre.images.decode import ImageSource, file_of
 from fre.images.preparation import NetworkInput
 from fre.parallel import in_order
 from fre.storage.remote import is_url
@@ -22,6 +22,10 @@ from fre.types import FloatArray, Progress
 
 NO_THUMBNAIL = np.zeros((0, 0), np.uint8)
 """Stands for a thumbnail that is not kept. (A slice of the thumbnail would keep all of it.)"""
+
+
+class FeatureError(ImageError):
+    """An image for which the network gives features that are NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,7 @@ class FeatureStream:
 
         Raises:
             ImageError: an image can't be used, and ``skip_unreadable`` is false.
+            FeatureError: the features of an image are not finite.
         """
         cores = self._extractor.cores
         threads = ThreadPoolExecutor(cores, "fre-features")
@@ -148,6 +153,22 @@ class FeatureStream:
     def _run(self, batch: tuple[list[_Input], FloatArray]) -> None:
         inputs, out = batch
         self._extractor.run([one.pixels for _, one in inputs], out)
+        if not np.isfinite(out).all():
+            raise self._not_finite(inputs, out)
+
+    def _not_finite(self, inputs: list[_Input], out: FloatArray) -> FeatureError:
+        """Return the error for the first of some inputs whose features are not finite."""
+        row = int(np.isfinite(out).all(axis=1).argmin())
+        parts = zip(self._extractor.layouts, self._extractor.split(out[[row]]), strict=True)
+        layers = ", ".join(layout.layer for layout, X in parts if not np.isfinite(X).all())
+        place = self.images[inputs[row][0]].place
+        path = file_of(self._sources[place])
+        return FeatureError(
+            path,
+            f"{'' if path else f'image {place}: '}the network gives NaN or infinite features of "
+            f"{layers}: it overflows or divides by zero; take another backbone or other layers, "
+            "or leave the image out if no other has this fault",
+        )
 
     def _inputs(self, threads: ThreadPoolExecutor) -> Iterator[_Input]:
         extractor = self._extractor

@@ -1,13 +1,24 @@
-"""Read arrays that were stored."""
+"""Check arrays: those that were stored, and those to fit to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from fre.errors import ModelFileError
+from fre.errors import ModelFileError, OptionError
+
+
+def check_finite(sums: NDArray[np.float64] | float) -> None:
+    """Refuse features whose sums, or means, are NaN or infinite.
+
+    Raises:
+        OptionError: they are.
+    """
+    if not np.isfinite(sums).all():
+        raise OptionError("the features to fit to must be finite, and some are NaN or infinite")
 
 
 def take(

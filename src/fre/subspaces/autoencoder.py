@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import MissingDependencyError, OptionError
+from fre.subspaces.arrays import check_finite
 from fre.subspaces.cross_fit import CrossFit, new_residuals
 from fre.subspaces.protocols import Scope
 from fre.types import FloatArray, Progress
@@ -219,8 +220,7 @@ def train_autoencoder(
     _torch()  # whoever lacks it should hear so before the passes over the features
     X = np.require(X, np.float32, ["C", "W"])  # PyTorch warns of arrays that are read-only
     energy = _energy(X)
-    if not math.isfinite(energy):
-        raise OptionError("the features to train on must be finite, and some are not")
+    check_finite(energy)
     losses: list[float] = []
 
     def snapshot() -> LinearAutoencoder:

@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from fre.subspaces.arrays import check_finite
 from fre.subspaces.protocols import FitOptions
 from fre.subspaces.subspace import (
     BLOCK_BYTES,
@@ -61,11 +62,15 @@ class Gram:
 
     Args:
         X: float (n, D), a feature a row, n >= 1. Kept, not copied.
+
+    Raises:
+        OptionError: the features are not finite.
     """
 
     def __init__(self, X: NDArray[np.floating]) -> None:
         self.X = X
         self.mean = _mean(X)
+        check_finite(self.mean)
         self.wide = X.shape[0] <= X.shape[1]
         self.products = (_inner_products if self.wide else _scatter)(X, self.mean)
 

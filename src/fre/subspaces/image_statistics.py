@@ -47,7 +47,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fre.errors import OptionError
-from fre.subspaces.arrays import take
+from fre.subspaces.arrays import check_finite, take
 from fre.subspaces.gram import Gram
 from fre.subspaces.protocols import FitOptions
 from fre.subspaces.subspace import ImageSubspace, choose_rank, rounding_energy
@@ -338,8 +338,7 @@ class ImageStatistics:
 
     def _with_rows(self, X: NDArray[np.floating]) -> ImageStatistics:
         mean = X.mean(axis=0, dtype=np.float64)
-        if not np.isfinite(mean).all():
-            raise OptionError("the features must be finite, and some are not")
+        check_finite(mean)
         rows = np.empty((len(X) + 1, X.shape[1]))
         centred = rows[:-1]
         np.subtract(X, mean, out=centred)

@@ -109,6 +109,9 @@ class PatchStatistics:
             X: float32 (n, C * P), n >= 1, flattened from (channels, height, width).
             grid: height and width.
             locations: bool (P,), the locations that count, one at least; ``None`` is all.
+
+        Raises:
+            OptionError: the features at these locations are not finite.
         """
         step = max(1, BLOCK_BYTES // (8 * X.shape[1]))
         first, *rest = (

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fre.errors import OptionError
 from fre.parallel import on_all_cores, on_slices
-from fre.subspaces.arrays import take
+from fre.subspaces.arrays import check_finite, take
 from fre.subspaces.position_left_out import LeftOut
 from fre.subspaces.protocols import FitOptions, Scope
 from fre.types import FloatArray
@@ -139,11 +139,15 @@ class PositionStatistics:
         Args:
             X: float32 (n, C * P), n >= 1, flattened from (channels, height, width).
             grid: height and width.
+
+        Raises:
+            OptionError: the features are not finite.
         """
         n, positions = len(X), grid[0] * grid[1]
         vectors = X.reshape(n, -1, positions)
         channels = vectors.shape[1]
         mean = np.asarray(vectors.mean(axis=0, dtype=np.float64)).T.copy()
+        check_finite(mean)
         scatter = np.empty((positions, channels, channels))
 
         def work(part: slice) -> None:
