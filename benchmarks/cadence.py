@@ -62,7 +62,7 @@ def waiting() -> float:
     for thread in threads:
         try:
             total += int((thread / "schedstat").read_text().split()[1])
-        except (OSError, IndexError):  # noqa: PERF203  (the thread has ended)
+        except (OSError, IndexError):
             continue
     return total / 1e9
 

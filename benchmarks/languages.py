@@ -185,7 +185,7 @@ def _programs(stack: contextlib.ExitStack, folder: Path) -> dict[str, Program]:
     for name, make in makers.items():
         try:
             found[name] = make()
-        except MissingToolError as error:  # noqa: PERF203
+        except MissingToolError as error:
             print(f"{name}: not run: {error}")
     return found
 

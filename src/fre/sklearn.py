@@ -44,7 +44,7 @@ class FREDetector(OutlierMixin, BaseEstimator, FRE):
     offset_: float
     n_images_in_: int
 
-    def fit(  # type: ignore[override]
+    def fit(  # type: ignore[override]  # X is a folder or images, too
         self,
         X: Path | str | Iterable[ImageSource],
         y: ArrayLike | None = None,

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from fre.backbones.base import Backbone, Layer, Normalisation
-from fre.errors import BackboneError, ModelFileError
+from fre.errors import BackboneError, FREError, ModelFileError
 from fre.onnx_tools.surgery import INPUT, adopt, cut_out, first_line, run
 from fre.types import FloatArray
 
@@ -147,6 +147,8 @@ def quantized(backbone: EmbeddedBackbone, batches: Iterable[FloatArray]) -> Embe
                 nodes_to_exclude=convolutions[: min(FLOAT_FIRST, len(convolutions) // 3)],
             )
             result = onnx.load(file)
+    except FREError:  # of an image among the batches
+        raise
     except Exception as error:  # it raises errors of many types
         raise BackboneError(
             f"{backbone.name}: ONNX Runtime can't quantise it: {first_line(error)}"

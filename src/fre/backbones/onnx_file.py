@@ -202,16 +202,16 @@ class OnnxFileBackbone(Backbone):
     ) -> None:
         """Check before training whether the batch can be of any size."""
         _, _, height, width = (dim.dim_value for dim in _dims(model.graph.input[0]))
+        refused = BackboneError(
+            f"{self._path}: the network works on batches of {self._batch} only; export it "
+            "with a dynamic batch dimension"
+        )
         try:
             results = run(model, shapes, np.zeros((2, 3, height, width), np.float32))
-        except Exception:  # each fault has a type of its own in ONNX Runtime
-            results = []
-        found = [result.shape for result in results]
-        if found != [(2, *shape) for shape in shapes.values()]:
-            raise BackboneError(
-                f"{self._path}: the network works on batches of {self._batch} only; export it "
-                "with a dynamic batch dimension"
-            )
+        except Exception as error:  # each fault has a type of its own in ONNX Runtime
+            raise refused from error
+        if [result.shape for result in results] != [(2, *shape) for shape in shapes.values()]:
+            raise refused
 
 
 def _read(path: Path) -> tuple[onnx.ModelProto, str]:

@@ -399,6 +399,8 @@ def _in_hub_cache(repository: str) -> bool:
 
 def _hub_answers() -> bool:
     from huggingface_hub import constants
+
+    # Some versions of the hub do not export it for type checkers.
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined, unused-ignore]
 
     try:

@@ -264,7 +264,7 @@ def count_option(*names: str, least: int = 1, metavar: str = "N", **more: Any) -
     return click.option(*names, type=kind, metavar=metavar, show_default="default" in more, **more)
 
 
-def flag_option(name: str, help: str) -> Decorator:  # noqa: A002
+def flag_option(name: str, help: str) -> Decorator:  # noqa: A002  (as click calls it)
     return click.option(name, is_flag=True, help=help)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from fre.images.formats import UnfitError, open_image
 from fre.images.geometry import BITS, FULL_RANGE
@@ -113,7 +113,9 @@ def check_range(largest: int, bits: int) -> None:
 
 
 @contextmanager
-def open_low_bytes(source: Path | str | bytes, name: Path | str | None) -> Iterator[Image.Image]:
+def open_low_bytes(
+    source: Path | str | bytes, name: Path | str | None
+) -> Iterator[ImageFile.ImageFile]:
     """Open an image of 16-bit colour for the low byte of each value.
 
     Raises:
@@ -121,9 +123,9 @@ def open_low_bytes(source: Path | str | bytes, name: Path | str | None) -> Itera
         UnfitError: Pillow can't give the low bytes of such a file.
     """
     with open_image(source, name) as image:
+        stored: list[Any] = image.tile
         tiles: list[Any] = []
-        for tile in image.tile:  # type: ignore[attr-defined]
-            codec, extents, offset, args = tile
+        for codec, extents, offset, args in stored:
             raw = args if isinstance(args, str) else args[0]
             swapped = raw[:-4] + _SWAPPED.get(raw[-4:], "")
             if swapped[:-4] not in ("RGB", "RGBA", "RGBX") or not swapped.endswith(
@@ -132,9 +134,9 @@ def open_low_bytes(source: Path | str | bytes, name: Path | str | None) -> Itera
                 raise UnfitError(
                     f"16-bit colour of the kind {raw} can't be read in full; save it as RGB or grey"
                 )
-            args = swapped if isinstance(args, str) else (swapped, *args[1:])
-            tiles.append(type(tile)(codec, extents, offset, args))
-        image.tile = tiles  # type: ignore[attr-defined]
+            low = swapped if isinstance(args, str) else (swapped, *args[1:])
+            tiles.append((codec, extents, offset, low))
+        image.tile = tiles
         yield image
 
 

@@ -139,7 +139,7 @@ def _decode(
     """Return an upright image, uint8 (h, w, 3), and its original height and width."""
     with open_image(source, name) as image:
         deep = is_deep_colour(image)
-        if image.format == "PNG" and (plain := png_pixels(image.fp)) is not None:  # type: ignore[attr-defined]
+        if image.format == "PNG" and image.fp and (plain := png_pixels(image.fp)) is not None:
             return _plain(plain, decoding)
         if image.format == "TIFF":
             # Pillow turns a TIFF upright itself, as it loads it.
@@ -149,7 +149,7 @@ def _decode(
             orientation = orientation_of(image)
         if deep and decoding.bits != FULL_RANGE:
             with open_low_bytes(source, name) as low:
-                image = deep_colour(image, low, decoding.bits)
+                return _upright(deep_colour(image, low, decoding.bits), orientation, decoding)
         return _upright(image, orientation, decoding)
 
 

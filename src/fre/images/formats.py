@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from fre.errors import ImageError, InputError, OptionError
 from fre.images.jpeg import count_scans
@@ -105,7 +105,9 @@ def file_limit() -> int:
 
 
 @contextmanager
-def open_image(source: Path | str | bytes, name: Path | str | None = None) -> Iterator[Image.Image]:
+def open_image(
+    source: Path | str | bytes, name: Path | str | None = None
+) -> Iterator[ImageFile.ImageFile]:
     """Open an image file of one of `FORMATS`; Pillow decodes the pixels when they are read.
 
     Exceptions of Pillow in the block become `ImageError`.
@@ -157,7 +159,7 @@ def image_errors(name: Path | str | None) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         reason = f"more pixels than the limit of {pixel_limit():,}; raise it with --max-pixels"
         raise ImageError(name, reason) from None
-    except Exception as error:
+    except Exception as error:  # Pillow's decoders raise almost anything
         raise ImageError(name, _reason(error, name)) from error
 
 
@@ -173,18 +175,24 @@ def orientation_of(image: Image.Image) -> int:
     if image.format == "PNG" and file and not file.closed and is_plain(file):
         return 1  # Pillow would decode the whole file to look for an orientation after the pixels.
     if image.format == "TIFF":
-        stored = image.tag_v2.get(ORIENTATION_TAG, 1)  # type: ignore[attr-defined]
+        stored = _tags(image).get(ORIENTATION_TAG, 1)
     else:
         stored = image.getexif().get(ORIENTATION_TAG, 1)
     return stored if stored in range(1, 9) else 1
 
 
-def _read_late_exif(image: Image.Image) -> None:
+def _tags(image: Image.Image) -> Any:
+    """Return the tags of an opened TIFF by number."""
+    return image.tag_v2  # type: ignore[attr-defined]  # only Pillow's own class of TIFFs has them
+
+
+def _read_late_exif(image: ImageFile.ImageFile) -> None:
     """Read the EXIF block that follows the pixels of an opened PNG, if it has one.
 
     Pillow would decode all pixels to get there. Raises nothing for a file that ends early.
     """
-    stream: BinaryIO = image.fp  # type: ignore[attr-defined]
+    stream = image.fp
+    assert stream is not None
     place = stream.tell()
     stream.seek(PNG_SIGNATURE)
     while len(head := stream.read(8)) == 8:
@@ -197,7 +205,7 @@ def _read_late_exif(image: Image.Image) -> None:
     stream.seek(place)
 
 
-def shown_size(image: Image.Image) -> tuple[int, int]:
+def shown_size(image: ImageFile.ImageFile) -> tuple[int, int]:
     """Return height and width of an opened file, upright, without decoding its pixels."""
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
         _read_late_exif(image)
@@ -205,7 +213,7 @@ def shown_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
     if image.format == "TIFF":
         # Some versions of Pillow have swapped the size already.
-        tags = image.tag_v2  # type: ignore[attr-defined]
+        tags = _tags(image)
         width, height = tags[WIDTH_TAG], tags[HEIGHT_TAG]
     return (width, height) if orientation_of(image) in SIDEWAYS else (height, width)
 
@@ -276,24 +284,26 @@ def _check_work(image: Image.Image, file: BinaryIO) -> None:
         )
 
 
-def _check_ppm(image: Image.Image) -> None:
+def _check_ppm(image: ImageFile.ImageFile) -> None:
     """Read 16-bit grey as it is stored; refuse encodings that would lose most of its levels."""
-    for decoder, extents, offset, args in image.tile if image.format == "PPM" else ():  # type: ignore[attr-defined]
+    tiles: list[Any] = image.tile if image.format == "PPM" else []
+    for decoder, extents, offset, args in tiles:
         if decoder == "ppm_plain":
             raise UnfitError("a PPM or PGM in plain text; save it as a binary one")
         if decoder == "ppm" and image.mode == "I":
             # Pillow would stretch the values to 16 bits, one by one and in Python.
-            image.tile = [("raw", extents, offset, ("I;16B", 0, 1))]  # type: ignore[attr-defined]
+            raw: Any = ("raw", extents, offset, ("I;16B", 0, 1))
+            image.tile = [raw]
         elif decoder == "ppm" and args[1] > 255:
             raise UnfitError("a PPM of 16-bit colour; save it as a 16-bit PNG or TIFF")
 
 
-def _check_planes(image: Image.Image) -> None:
+def _check_planes(image: ImageFile.ImageFile) -> None:
     """Refuse 16-bit colour in separate planes: Pillow takes its bytes for 8-bit values."""
     if image.format != "TIFF" or len(image.getbands()) == 1:
         return
-    depth = max(image.tag_v2.get(DEPTH_TAG, (8,)))  # type: ignore[attr-defined]
-    if depth > 8 and not all(";16" in str(tile[3]) for tile in image.tile):  # type: ignore[attr-defined]
+    depth = max(_tags(image).get(DEPTH_TAG, (8,)))
+    if depth > 8 and not all(";16" in str(tile[3]) for tile in image.tile):
         raise UnfitError(f"{depth}-bit colour in separate planes; save it as interleaved RGB")
 
 
@@ -302,7 +312,7 @@ def _silence_libtiff() -> None:
     """Stop libtiff from writing to stderr about damaged files; the exception says what is wrong."""
     try:
         # Pillow's library has loaded libtiff, unless it is built in.
-        library = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]
+        library = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]  # Pillow hides it
         handlers = [library.TIFFSetErrorHandler, library.TIFFSetWarningHandler]
     except (OSError, AttributeError):
         return

@@ -8,7 +8,7 @@ limits stay the same. ``benchmarks/decode.py`` prints the time of each decoder.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ def fast_decoder() -> Any:
     return decode_image_png_u8
 
 
-def is_plain(file: BinaryIO) -> bool:
+def is_plain(file: IO[bytes]) -> bool:
     """Tell from the headers of its chunks whether a PNG is plain; the file's position is kept."""
     position = file.tell()
     try:
@@ -43,7 +43,7 @@ def is_plain(file: BinaryIO) -> bool:
         file.seek(position)
 
 
-def decoded(file: BinaryIO) -> NDArray[np.uint8] | None:
+def decoded(file: IO[bytes]) -> NDArray[np.uint8] | None:
     """Decode a plain PNG whose size was checked.
 
     Args:
@@ -65,11 +65,10 @@ def decoded(file: BinaryIO) -> NDArray[np.uint8] | None:
     height, width, channels, mode = _header(data[:33]) or (0, 0, 0, "")
     try:
         pixels = decode(data, (height, width), mode)
-    except Exception:
-        return None
     except BaseException as error:
-        # A panic of Rust is no Exception.
-        if type(error).__name__ != "PanicException":
+        # Pillow decodes what kornia-rs refuses, or says why it can't. A panic of Rust is no
+        # Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         return None
     return np.asarray(pixels).reshape((height, width) if channels == 1 else (height, width, 3))
@@ -86,7 +85,7 @@ def _header(start: bytes) -> tuple[int, int, int, str] | None:
     return height, width, *COLOURS[colour]
 
 
-def _plain_chunks(file: BinaryIO) -> bool:
+def _plain_chunks(file: IO[bytes]) -> bool:
     """Read the chunks after the header: harmless ones, then the pixels, then the end."""
     pixels = False
     while len(head := file.read(8)) == 8:

@@ -36,7 +36,7 @@ def parse_genicam(text: str) -> tuple[Path, dict[str, str]]:
         MissingDependencyError: harvesters is not installed.
     """
     try:
-        import harvesters.core  # noqa: F401
+        import harvesters.core  # noqa: F401  (is it installed?)
     except ImportError as error:
         raise MissingDependencyError("a GenICam camera", "genicam") from error
     path, _, query = text.partition("?")

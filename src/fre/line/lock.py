@@ -77,6 +77,7 @@ def _try_lock(file: IO[str]) -> bool:
 
         try:
             file.seek(1000)  # beyond the text, which others must be able to read
+            # Type checkers know these names on Windows only.
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
         except OSError:
             return False

@@ -140,7 +140,7 @@ class _Endpoint:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+            def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002  (as the base class has it)
                 pass
 
         self._server = ThreadingHTTPServer((host, port), Handler)

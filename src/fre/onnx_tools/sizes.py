@@ -121,6 +121,9 @@ class _UnknownError(Exception):
     """A shape does not follow from what is known."""
 
 
+UNSOUND = (_UnknownError, ArithmeticError, LookupError, TypeError, ValueError, MemoryError)
+"""Errors of the rules below for a node that is no sound one; any other is a fault of fre."""
+
 _Rule: TypeAlias = Callable[[_Call], "list[Shape]"]
 
 
@@ -567,7 +570,7 @@ def bound_sizes(
         if constant and math.prod(found[0]) <= MAX_VALUES and node.outputs:
             try:
                 value = _value_of(call, found[0])
-            except Exception:  # as in `_shapes_of`
+            except UNSOUND:
                 value = None
             if value is not None:
                 known[node.outputs[0]] = value
@@ -576,12 +579,12 @@ def bound_sizes(
 def _shapes_of(call: _Call) -> list[Shape]:
     try:
         found = OPERATORS[call.node.op](call)
-    except Exception:  # a node that is no sound one breaks a rule in any way
+    except UNSOUND as error:
         known = [shape for shape in call.shapes if shape is not None]
         raise SizeError(
             f"the size of what its {call.node.op} gives does not follow from the file (inputs of "
             f"{known}); export the network with fixed sizes, and simplify it"
-        ) from None
+        ) from error
     for shape in found:
         if len(shape) > MAX_RANK or any(size < 0 for size in shape):
             raise SizeError(f"its {call.node.op} gives the impossible shape {list(shape)}")

@@ -121,7 +121,7 @@ class Batcher:
         try:
             bits = job.entry.model.geometry.bits
             job.form, (height, width) = probe(job.data, name=job.name, bits=bits)
-        except Exception as error:
+        except Exception as error:  # `failure_of` logs what is not the image's fault
             lane.give_up(job, failure_of(job, error))
             return
         if height * width > self.large_pixels:
@@ -145,7 +145,7 @@ class Batcher:
         try:
             # Checked before batching: an unfit image must not fail the batch of others.
             job.image = job.entry.model.preparation.decode(job.data, job.name)
-        except Exception as error:
+        except Exception as error:  # as in `_prepare`
             lane.give_up(job, failure_of(job, error))
         else:
             lane.put(job)

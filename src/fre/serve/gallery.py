@@ -192,11 +192,11 @@ class Gallery:
                 return sent
             except OSError as error:
                 raise not_kept(stored.identity) from error
-        # An unnamed file, closed by the response: the picture may be too large for memory.
+        # An unnamed file: the picture may be too large for memory.
         file: IO[bytes] = io.BytesIO()
         if whole or (wanted.size is None and wanted.kind != "heat"):
             folder = self.pictures.folder
-            file = await self._run(lambda: tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
+            file = await self._run(lambda: tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  (closed by the response)
         try:
             if whole:
                 await self._draw_alone(stored, wanted, file, gone)

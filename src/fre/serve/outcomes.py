@@ -90,6 +90,8 @@ def score(batch: list[PendingImage]) -> list[NewResult | FREError]:
     except Exception as error:  # the client must get it, and the thread must live
         if len(batch) == 1:
             return [failure_of(batch[0], error)]
+        # One by one each says what is wrong with it; if none does, the fault is the batch's.
+        log.warning("the model %s: a batch of %d failed: %s", entry.name, len(batch), error)
     return [result for job in batch for result in score([job])]
 
 

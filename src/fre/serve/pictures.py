@@ -113,7 +113,7 @@ class Pictures:
         for suffix in KEPT:
             try:
                 total += self.path(identity, suffix).stat().st_size
-            except OSError:  # noqa: PERF203  (the picture does not exist)
+            except OSError:  # the picture does not exist
                 continue
         return total
 

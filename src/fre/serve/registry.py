@@ -199,7 +199,7 @@ class ModelRegistry:
             self._put(self._loaded(name, path))
             return True
         except Exception as error:  # a damaged file can raise almost anything
-            reason = _reason(path, error)
+            reason, failure = _reason(path, error), error
             if isinstance(error.__cause__, OSError):
                 del self._seen[name]  # disk or network error, not the file: try again
         known = self._broken.get(name) if before is None else before.error
@@ -211,7 +211,8 @@ class ModelRegistry:
         else:
             self._put(replace(before, error=reason))
         if self._thread is not None:  # the command line reports failures at the start
-            log.warning("model left out: %s", reason)
+            trace = None if isinstance(failure, FREError) else failure
+            log.warning("model left out: %s", reason, exc_info=trace)
         return True
 
     def _loaded(self, name: str, path: Path) -> LoadedModel:
@@ -357,7 +358,7 @@ class ModelRegistry:
             while not self._stop.wait(seconds):
                 try:
                     self.refresh()
-                except Exception:  # noqa: PERF203  (logged, and tried again)
+                except Exception:  # logged, and tried again
                     log.exception("the folder of models")
 
         self._thread = threading.Thread(target=run, name="fre-reload", daemon=True)

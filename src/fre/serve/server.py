@@ -200,7 +200,7 @@ class _Deadline:
             return
         try:
             left = self.left()
-        except Exception as error:
+        except Exception as error:  # the process must end in any case
             left = f"unknown, as {type(error).__name__}: {error}"
         line = (
             f"fre: ended by force after {self.seconds:g} seconds; not finished: {left}; "

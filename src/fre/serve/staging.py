@@ -221,7 +221,7 @@ def usable_images(
         try:
             probe(read_regular(path), name=name)
             usable.append((path, name))
-        except ImageError as error:  # noqa: PERF203  (each file has its own)
+        except ImageError as error:
             refused.append({"name": name, "error": error.reason})
     return usable, refused
 

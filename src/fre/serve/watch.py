@@ -159,7 +159,7 @@ class SourceWatch:
         for place, future in zip(places, futures, strict=False):
             try:
                 found[place] = future.result()
-            except (ImageError, UnjudgedError) as error:  # noqa: PERF203
+            except (ImageError, UnjudgedError) as error:
                 found[place] = ImageError(None, error.reason)
         return [
             None if result is None else self._judgement(frame, result, facts)
@@ -196,7 +196,7 @@ class SourceWatch:
         while named:
             try:
                 return self.batcher.admit(entry, named, source=SOURCE, watch_keys=keys)
-            except Problem as problem:  # noqa: PERF203  (waits for room)
+            except Problem as problem:  # waits for room
                 if problem.code != "queue_full" or self._stop.wait(0.1):
                     break
         return []

@@ -76,11 +76,12 @@ class FirstPass:
             skipped = [ImageError(path, reason) for path, reason in notes["skipped"]]
             consumed = int(notes["consumed"])
             self.statistics.restore(arrays)
-        except Exception:  # each part of a damaged archive raises errors of its own
+        except Exception as error:  # each part of a damaged archive raises errors of its own
             aside = self._file.with_name(f"{self._file.name}.damaged")
             self._file.replace(aside)
             warnings.warn(
-                f"{self._file}: damaged; set aside as {aside}, and the training starts anew",
+                f"{self._file}: damaged ({type(error).__name__}: {error}); set aside "
+                f"as {aside}, and the training starts anew",
                 FREWarning,
                 stacklevel=2,
             )
