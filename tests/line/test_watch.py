@@ -20,7 +20,7 @@ import fre
 from commands import FRE
 from commands import fre as run
 from conftest import texture
-from fre.errors import DatasetError, OutputError
+from fre.errors import DatasetError, FREWarning, OutputError
 from fre.line.folder import FolderOptions, FolderSource
 from fre.line.follower import Follower, original_name, printable
 from fre.line.journal import Journal
@@ -469,7 +469,8 @@ def test_a_file_that_breaks_a_batch_has_an_error_of_its_own(model: Path, tmp_pat
         source, scorer, journal, Receivers([sink], []), batch_size=8, warn=print
     )
     inspection.start()
-    inspection.run()
+    with pytest.warns(FREWarning, match="4 images together were not judged: ZeroDivisionError"):
+        inspection.run()
     assert inspection.close(30) == []
     lines = [json.loads(line) for line in sink.path.read_text().splitlines()]
     errors = {line["path"]: line.get("error") for line in lines}

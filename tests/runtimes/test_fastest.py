@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from commands import fre
 from fre import FRE, load
 from fre.cli.common import RUNTIMES as CLI_RUNTIMES
-from fre.errors import InternalError, OptionError
+from fre.errors import FREWarning, InternalError, OptionError
 from fre.runtimes import fastest as choice
 from fre.runtimes.lanes import Sharing
 from fre.runtimes.runtime import RUNTIMES, _Lanes, available_runtimes, open_runtime
@@ -98,9 +98,13 @@ def test_a_damaged_memory_is_made_anew(machine: dict[str, Any], damage: bytes) -
 def test_a_runtime_that_fails_is_left_out(machine: dict[str, Any]) -> None:
     chosen()
     machine["speeds"]["openvino"] = RuntimeError("no such instruction")
-    assert chosen().name == "onnxruntime", "it was remembered, and does not load any more"
+    with pytest.warns(FREWarning, match="openvino can't run .*: no such instruction"):
+        assert chosen().name == "onnxruntime", "it was remembered, and does not load any more"
     machine["speeds"]["onnxruntime"] = InternalError("broken")
-    with pytest.raises(RuntimeError, match="no such instruction"):
+    with (
+        pytest.warns(FREWarning, match="onnxruntime can't run this model, .*: broken"),
+        pytest.raises(RuntimeError, match="no such instruction"),
+    ):
         chosen("b")
 
 

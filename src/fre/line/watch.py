@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fre.errors import FREError, ImageError
+from fre.errors import FREError, FREWarning, ImageError
 from fre.inference.prediction import Prediction
 from fre.line.delivery import Delivery
 from fre.line.frame import Frame, Source
@@ -176,4 +177,7 @@ class ModelScorer:
                 kind = "" if isinstance(error, FREError) else f"{type(error).__name__}: "
                 path = images[0] if isinstance(images[0], Path) else None
                 return [ImageError(path, f"not judged: {kind}{error}")]
+            # One by one each says what is wrong with it; if none does, the fault is the batch's.
+            text = f"{len(frames)} images together were not judged: {type(error).__name__}: {error}"
+            warnings.warn(f"{text}; judges one at a time", FREWarning, stacklevel=2)
         return [result for frame in frames for result in self._predictions([frame])]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fre.errors import FREError, OutputError
+from fre.errors import FREError, FREWarning, OutputError
 from fre.parallel import available_cores
 from fre.runtimes.measure import package_version, processor, rounds
 from fre.runtimes.runtime import Runtime, available_runtimes, open_runtime
@@ -17,7 +18,7 @@ from fre.storage.cache import cache_folder
 from fre.storage.files import write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 
 AUTO = "auto"
@@ -48,7 +49,7 @@ def fastest_runtime(
 
     If several runtimes are installed, each does a few runs. The cache folder keeps the decision for
     this model, processor, number of cores and threads, and versions. A runtime that can't run the
-    model is left out.
+    model is left out, with a warning.
 
     Args:
         model: a serialised ONNX model.
@@ -79,32 +80,21 @@ def fastest_runtime(
     if remembered in names:
         with suppress(FREError, RuntimeError):
             return opened(remembered)
-    runtimes, failure = _working(names, tried)
-    if failure is not None and not runtimes:
-        raise failure
+    runtimes: list[Runtime] = []
+    for name in names:
+        try:
+            runtimes.append(tried(name))
+        except Exception as error:  # runtimes raise errors of their own types
+            if name == names[-1] and not runtimes:
+                raise
+            text = f"the runtime {name} can't run this model, and is left out: {error}"
+            warnings.warn(" ".join(text.split()), FREWarning, stacklevel=2)
     seconds = _measure(runtimes, inputs)
     best = min(runtimes, key=lambda runtime: seconds[runtime.name])
     if seconds[best.name] > MARGIN * seconds[runtimes[0].name]:
         best = runtimes[0]
     _remember(file, best.name, seconds)
     return best
-
-
-def _working(
-    names: Sequence[str], opened: Callable[[str], Runtime]
-) -> tuple[list[Runtime], Exception | None]:
-    """Return the runtimes that run the model, and the error of the last one that does not."""
-    results = [_tried(name, opened) for name in names]
-    failures = [result for result in results if isinstance(result, Exception)]
-    runtimes = [result for result in results if not isinstance(result, Exception)]
-    return runtimes, failures[-1] if failures else None
-
-
-def _tried(name: str, opened: Callable[[str], Runtime]) -> Runtime | Exception:
-    try:
-        return opened(name)
-    except Exception as error:  # faults of a runtime have types of its own, and the next may do
-        return error
 
 
 def _measure(runtimes: Sequence[Runtime], inputs: Sequence[Any]) -> dict[str, float]:
