@@ -144,7 +144,7 @@ def cards(page: Any, view: str = "inspect") -> list[tuple[str, float]]:
     return page.locator(f"#view-{view} .card").evaluate_all(
         """cards => cards.map((card) => [
             card.querySelector(".name").title,
-            Number(card.querySelector(".score").textContent.replaceAll(",", "")),
+            Number(card.querySelector(".score").textContent.replaceAll(",", "").replace("−", "-")),
         ])"""
     )
 

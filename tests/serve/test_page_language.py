@@ -50,6 +50,36 @@ def test_a_language_without_messages_gives_english(service: Service, open_page: 
     expect(page.locator('.views a[href="#/train"]')).to_have_text("Train")
 
 
+def test_a_page_without_its_words_says_so(service: Service, open_page: Opener) -> None:
+    page = open_page(service, "platte", locale="de-DE", forgive="503|messages/")
+    page.route("**/static/messages/*.json", lambda route: route.fulfill(status=503))
+    page.reload()
+    line = page.get_by_role("alert")
+    expect(line).to_have_text(
+        "The words of this page can't be loaded (/static/messages/de.json: the service answered "
+        "503). Is fre serve running? Reload the page."
+    )
+    expect(line).to_be_in_viewport()
+    page.unroute("**/static/messages/*.json")
+    page.reload()
+    expect(page.locator('.views a[href="#/inspect"]')).to_have_text("Prüfen")
+
+
+def test_numbers_below_zero_have_a_minus(service: Service, open_page: Opener) -> None:
+    for locale, expected in (
+        ("en-US", ["−1.500", "0.000", "1e−4"]),
+        ("de-DE", ["−1,500", "0,000", "1e−4"]),
+    ):
+        page = open_page(service, "platte", locale=locale)
+        shown = page.evaluate(
+            """async () => {
+                const format = await import("/static/format.js");
+                return [format.score(-1.5), format.score(-0.0001), format.pValue(0.0001)];
+            }"""
+        )
+        assert shown == expected
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_german_fits_and_can_be_read_aloud(
     service: Service, plates: Path, open_page: Opener, shoot: Shoot, width: int

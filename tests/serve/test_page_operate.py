@@ -323,6 +323,30 @@ def test_a_camera_that_goes_away_is_said_to_the_operator(
         page.close()
 
 
+def test_lists_of_models_are_left_alone_while_they_say_the_same(
+    service: Service, open_page: Opener
+) -> None:
+    page = open_page(service, "plate", view="train", width=1280)
+    page.get_by_role("button", name="Delete plate").focus()
+    kept, after = page.evaluate(
+        """async () => {
+            const { state } = await import("/static/state.js");
+            const lists = ["#model", "#view-operate select", "#source-model"];
+            const places = [...lists.map((list) => `${list} option`), ".model-list li"];
+            const found = () => places.map((place) => document.querySelector(place));
+            const before = found();
+            await state.load();
+            const kept = found().map((element, i) => element !== null && element === before[i]);
+            state.models = [...state.models, { ...state.model, name: "other" }];
+            state.dispatchEvent(new Event("models"));
+            const names = (list) => [...document.querySelector(list).options].map(({ value }) => value);
+            return [kept, lists.map(names)];
+        }"""
+    )
+    assert kept == [True] * 4
+    assert after == [["plate", "other"]] * 3
+
+
 def test_a_model_is_deleted_once_its_name_was_read(
     service: Service, open_page: Opener, shoot: Shoot
 ) -> None:

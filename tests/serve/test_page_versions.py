@@ -163,8 +163,19 @@ def test_versions_are_listed_restored_downloaded_and_deleted(
     fits(page, "versions on a phone")
     accessible(page, "versions on a phone")
     shoot(page, "versions-390")
-    page.on("dialog", lambda dialog: dialog.accept())
-    panel.get_by_role("button", name=re.compile("^Delete")).click()
+    delete = panel.get_by_role("button", name=re.compile("^Delete the version of"))
+    delete.click()
+    question = page.get_by_role("dialog")
+    expect(question.get_by_role("heading")).to_have_text(
+        re.compile(r"^Delete the version of .*\?$")
+    )
+    expect(question).to_contain_text("can't be restored after that")
+    expect(question.get_by_role("button", name="Keep it")).to_be_focused()
+    accessible(page, "question before a version is deleted")
+    page.keyboard.press("Enter")
+    assert len(service.get("/v1/models/kept/versions")["versions"]) == 2
+    delete.click()
+    question.get_by_role("button", name=re.compile("^Delete the version of")).click()
     expect(panel.locator("summary")).to_have_text("1 version")
     assert len(service.get("/v1/models/kept/versions")["versions"]) == 1
 

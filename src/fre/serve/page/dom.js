@@ -28,6 +28,13 @@ export function put(element, ...children) {
   return element;
 }
 
+/** Offers names to choose from; a list that has them already is left alone, as somebody may have it open. */
+export function offer(select, names, chosen) {
+  const shown = [...select.options].map(({ value }) => value);
+  if (names.join("\n") !== shown.join("\n")) put(select, names.map((name) => h("option", { value: name }, name)));
+  if (select.value !== chosen && names.includes(chosen)) select.value = chosen;
+}
+
 /** Sets text only if it differs, so that live regions don't repeat themselves. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;

@@ -4,11 +4,14 @@ import { locale, t } from "./language.js";
 
 const formats = new Map();
 
+/** A hyphen before a number as the minus that it is. */
+const withMinus = (text) => text.replace("-", "−");
+
 /** A number with so many decimals. */
 export function decimals(value, digits, most = digits) {
   const key = `${digits} ${most}`;
   if (!formats.has(key)) formats.set(key, new Intl.NumberFormat(locale, { minimumFractionDigits: digits, maximumFractionDigits: most }));
-  return formats.get(key).format(value);
+  return withMinus(formats.get(key).format(value));
 }
 
 /** A score: four significant digits, but no more than three decimals; thousands grouped. */
@@ -26,7 +29,7 @@ export function pValue(value) {
   if (value === null || value === undefined) return "–";
   if (value >= 0.1) return decimals(value, 2);
   if (value >= 0.001) return decimals(value, 3);
-  return value.toExponential(0);
+  return withMinus(value.toExponential(0));
 }
 
 /** A share as a percentage. */

@@ -216,5 +216,5 @@ function tickText(value) {
   const size = Math.abs(value);
   if (size >= 1e6) return `${format.significant(value / 1e6, 3)} M`;
   if (size >= 1e4) return `${format.significant(value / 1e3, 3)} k`;
-  return format.significant(value, 4).replace("-", "−");
+  return format.significant(value, 4);
 }

@@ -11,11 +11,25 @@ export const language = [localStorage.getItem(KEY), ...navigator.languages.map(b
 /** How numbers and times are written: as in the reader's country, if the language is the browser's. */
 export const locale = navigator.languages.find((tag) => base(tag) === language) ?? language;
 
-const response = await fetch(`/static/messages/${language}.json`);
-if (!response.ok) throw new Error(`messages/${language}.json: the service answered ${response.status}`);
-const messages = await response.json();
+const messages = await load(`/static/messages/${language}.json`);
 const plurals = new Intl.PluralRules(language);
 const numbers = new Intl.NumberFormat(locale);
+
+/** Gets the messages; without them there is no page, so that one line in English says why. */
+async function load(file) {
+  try {
+    const response = await fetch(file);
+    if (!response.ok) throw new Error(`the service answered ${response.status}`);
+    return await response.json();
+  } catch (error) {
+    const line = document.createElement("p");
+    line.className = "notice";
+    line.setAttribute("role", "alert");
+    line.textContent = `The words of this page can't be loaded (${file}: ${error.message}). Is fre serve running? Reload the page.`;
+    document.getElementById("main").prepend(line);
+    throw error;
+  }
+}
 
 /** Whether there is a message of a key that the service made up, such as the name of a task. */
 export const has = (key) => key in messages;

@@ -1,7 +1,7 @@
 // The start: which view, which model, whether the service is there, and where a drop goes.
 
 import * as api from "./api.js";
-import { h, put, say, show } from "./dom.js";
+import { h, offer, put, say, show } from "./dom.js";
 import { events } from "./events.js";
 import { fromDrop } from "./files.js";
 import { sentence } from "./format.js";
@@ -70,12 +70,9 @@ const picker = document.getElementById("model");
 picker.addEventListener("change", () => state.select(picker.value).catch(failed));
 state.addEventListener("models", () => {
   const names = state.models.map(({ name }) => name);
-  const shown = [...picker.options].map(({ value }) => value);
-  if (names.join("\n") !== shown.join("\n") || names.length === 0) {
-    put(picker, names.length ? names.map((name) => h("option", { value: name }, name)) : h("option", {}, t("app.no_model")));
-  }
+  if (names.length) offer(picker, names, state.model?.name);
+  else put(picker, h("option", {}, t("app.no_model")));
   picker.disabled = names.length === 0;
-  if (state.model) picker.value = state.model.name;
 });
 
 const broken = document.getElementById("broken-models");

@@ -1,7 +1,8 @@
 // The models of the service: their files to download, and to delete.
 
 import * as api from "./api.js";
-import { h, icon, put, show } from "./dom.js";
+import { askToDelete } from "./ask.js";
+import { h, put, show } from "./dom.js";
 import * as format from "./format.js";
 import { t } from "./language.js";
 import { message } from "./messages.js";
@@ -17,6 +18,10 @@ export class Models {
   #draw() {
     const { models, service } = state;
     show(this.element, models.length > 0);
+    // A list that says the same is left alone: a button in it may have the focus.
+    const said = JSON.stringify([models.map((model) => [model.name, model.sha256, this.#facts(model)]), service.can_train]);
+    if (said === this.said) return;
+    this.said = said;
     put(this.list, models.map((model) => h("li", {},
       h("div", {}, h("strong", {}, model.name), h("p", { class: "small muted" }, this.#facts(model))),
       h("div", { class: "buttons" },
@@ -31,29 +36,15 @@ export class Models {
 
   /** Deletes a model once its name was read and the question answered. */
   #ask(model) {
-    const trouble = h("p", { class: "caveat small", role: "alert", hidden: true });
-    const dialog = h("dialog", { class: "ask", "aria-labelledby": "delete-title" });
-    const go = h("button", { class: "button danger", type: "button", onclick: async () => {
-      go.disabled = true;
-      try {
+    askToDelete({
+      title: t("models.delete_ask", { model: model.name }),
+      words: t("models.delete_words", { model: model.name }),
+      go: t("models.delete_name", { model: model.name }),
+      run: async () => {
         await api.deleteModel(model.name, model.sha256);
-        dialog.close();
         message(t("models.deleted", { model: model.name }));
         await state.load();
-      } catch (error) {
-        go.disabled = false;
-        show(trouble, true);
-        put(trouble, format.sentence(error.message));
-      }
-    } }, t("models.delete_name", { model: model.name }));
-    put(dialog,
-      h("div", { class: "ask-bar" }, h("h2", { id: "delete-title" }, t("models.delete_ask", { model: model.name })),
-        h("button", { class: "button icon-only quiet", type: "button", "aria-label": t("app.close"), onclick: () => dialog.close() }, icon("close"))),
-      h("p", {}, t("models.delete_words", { model: model.name })), trouble,
-      h("div", { class: "buttons ask-end" }, go,
-        h("button", { class: "button", type: "button", autofocus: true, onclick: () => dialog.close() }, t("models.keep"))));
-    document.body.append(dialog);
-    dialog.addEventListener("close", () => dialog.remove(), { once: true });
-    dialog.showModal();
+      },
+    });
   }
 }

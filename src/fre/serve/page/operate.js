@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { boxes, correction, decision } from "./card.js";
-import { h, icon, put, say, show } from "./dom.js";
+import { h, icon, offer, put, say, show } from "./dom.js";
 import { events } from "./events.js";
 import * as format from "./format.js";
 import { t } from "./language.js";
@@ -155,7 +155,7 @@ export class Operate {
   }
 
   #models() {
-    put(this.model, state.models.map(({ name }) => h("option", { value: name, selected: name === state.model?.name }, name)));
+    offer(this.model, state.models.map(({ name }) => name), state.model?.name);
     show(this.model, state.models.length > 0);
   }
 

@@ -1,7 +1,7 @@
 // The source that the service follows: what it does, and a form to start another one.
 
 import * as api from "./api.js";
-import { h, put, say, show } from "./dom.js";
+import { h, offer, put, say, show } from "./dom.js";
 import * as format from "./format.js";
 import { t } from "./language.js";
 import { failed, message } from "./messages.js";
@@ -88,8 +88,7 @@ export class SourcePanel {
 
   #models() {
     const names = state.models.map(({ name }) => name);
-    const chosen = names.includes(this.model.value) ? this.model.value : state.model?.name;
-    put(this.model, names.map((name) => h("option", { value: name, selected: name === chosen }, name)));
+    offer(this.model, names, names.includes(this.model.value) ? this.model.value : state.model?.name);
   }
 
   #draw() {

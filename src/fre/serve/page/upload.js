@@ -14,6 +14,7 @@ export class Upload extends EventTarget {
     this.model = model;
     this.total = files.length;
     this.done = 0;
+    this.started = performance.now();
     this.waiting = false;
     this.controller = new AbortController();
     this.batches = [];

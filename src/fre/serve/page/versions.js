@@ -1,6 +1,7 @@
 // The kept files of a model: when, by whom and why each was saved; one can be put in place again.
 
 import * as api from "./api.js";
+import { askToDelete } from "./ask.js";
 import { h, put, say, show } from "./dom.js";
 import * as format from "./format.js";
 import { t } from "./language.js";
@@ -57,13 +58,16 @@ export class VersionsPanel extends ModelPanel {
         version.current ? null : button(t("versions.delete"), t("versions.delete_of", { time: when }), () => this.#delete(version, when))));
   }
 
-  async #delete(version, when) {
-    if (!window.confirm(t("versions.delete_ask", { time: when }))) return;
-    try {
-      await api.deleteVersion(this.name, version.id);
-    } catch (error) {
-      failed(error);
-    }
-    await this.load(this.name);
+  #delete(version, when) {
+    const { name } = this;
+    askToDelete({
+      title: t("versions.delete_ask", { time: when }),
+      words: t("versions.delete_words"),
+      go: t("versions.delete_of", { time: when }),
+      run: async () => {
+        await api.deleteVersion(name, version.id);
+        if (this.name === name) await this.load(name);
+      },
+    });
   }
 }
