@@ -339,8 +339,8 @@ def test_lists_of_models_are_left_alone_while_they_say_the_same(
             const kept = found().map((element, i) => element !== null && element === before[i]);
             state.models = [...state.models, { ...state.model, name: "other" }];
             state.dispatchEvent(new Event("models"));
-            const names = (list) => [...document.querySelector(list).options].map(({ value }) => value);
-            return [kept, lists.map(names)];
+            const options = lists.map((list) => [...document.querySelector(list).options]);
+            return [kept, options.map((each) => each.map(({ value }) => value))];
         }"""
     )
     assert kept == [True] * 4
