@@ -106,27 +106,31 @@ def in_order(
     pending: deque[tuple[Item, Future[Result]]] = deque()
     try:
         for item in items:
+            _refuse_in_child(process)
             pending.append((item, pool.submit(function, item)))
             if len(pending) > ahead:
-                yield _first(pending, process)
+                first, result = pending.popleft()
+                yield first, result.result()
         while pending:
-            yield _first(pending, process)
+            _refuse_in_child(process)
+            first, result = pending.popleft()
+            yield first, result.result()
     finally:
-        # Without waiting: an abandoned stream may be collected on any thread.
-        for _, future in pending:
-            future.cancel()
-        if pool is not workers:
-            pool.shutdown(wait=False)
+        if os.getpid() == process:
+            # Without waiting: an abandoned stream may be collected on any thread.
+            for _, future in pending:
+                future.cancel()
+            if pool is not workers:
+                pool.shutdown(wait=False)
 
 
-def _first(pending: deque[tuple[Item, Future[Result]]], process: int) -> tuple[Item, Result]:
-    item, result = pending.popleft()
-    if os.getpid() != process and not result.done():
+def _refuse_in_child(process: int) -> None:
+    """Refuse to go on in another process: a thread that it lacks may hold any lock of the pool."""
+    if os.getpid() != process:
         raise OptionError(
             "results are asked for in another process than the one that began the work; begin it "
             "in the child, or start the process with multiprocessing.get_context('spawn')"
         )
-    return item, result.result()
 
 
 def available_cores() -> int:

@@ -37,7 +37,11 @@ model = load({path!r}, runtime={runtime!r}, threads={threads}, many={many})
 
 def scores():
     alone = [model.predict(image).score for image in images[:2]]
-    return [round(score, 3) for score in alone + [p.score for p in model.predict_many(images)]]
+    return alone + [p.score for p in model.predict_many(images)]
+
+def equal(found, expected):
+    # Sums depend in their last bits on which threads are awake.
+    return np.allclose(found, expected, rtol=1e-5, atol=0)
 
 if {used}:
     expected = scores()
@@ -46,12 +50,12 @@ for _ in range(2):
     if not child:
         signal.alarm(60)  # ends a child that hangs
         found = scores()
-        assert not {used} or found == expected, found
+        assert not {used} or equal(found, expected), (found, expected)
         del model
         gc.collect()
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-assert not {used} or scores() == expected
+assert not {used} or equal(scores(), expected)
 print("equal", flush=True)
 os._exit(0)
 """
@@ -89,6 +93,7 @@ def test_forked_children_score_what_their_parent_scores(
 def test_what_can_not_go_on_in_a_child_says_what_to_do(model: Path) -> None:
     code = f"""
 import os, signal, threading
+from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from fre import load
 from fre.parallel import in_order
@@ -97,10 +102,18 @@ from fre.runtimes.runtime import open_runtime
 image = np.full((1, 64, 64, 3), 100, np.uint8)
 runtime = open_runtime(load({str(model)!r}).data, ["score"], threads=2)
 runtime.run(image)
-begun = in_order(lambda _: hold.wait(), range(9), workers=1, ahead=1)
-hold = threading.Event()
-hold.set()
+pool = ThreadPoolExecutor(1)
+begun = in_order(abs, range(9), workers=pool, ahead=1)
 next(begun)
+held = threading.Event()
+
+def hold():  # as a worker may at the moment of the fork
+    with pool._shutdown_lock:
+        held.set()
+        threading.Event().wait()
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
 child = os.fork()
 if not child:
     signal.alarm(60)
