@@ -126,7 +126,7 @@ def compare(
 def _judge(
     before: Model, after: Model, files: Sequence[Path], progress: Progress
 ) -> Iterator[tuple[Judged | None, Judged | None]]:
-    """Yield what both models say of each image; ``None`` where it can't be read or scored."""
+    """Yield both models' judgements of each image; ``None`` if it can't be read or scored."""
     # An update changes neither the input nor the region: one decoding serves both models.
     loaded = before.preparation.load_many(files, workers=available_cores(), ahead=2 * BATCH)
     size = BATCH if before.geometry.tiling is None else 1

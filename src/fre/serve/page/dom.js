@@ -28,8 +28,8 @@ export function put(element, ...children) {
   return element;
 }
 
-/** Offers names to choose from; a list that has them already is left alone, as somebody may have it open. */
-export function offer(select, names, chosen) {
+/** Offers names in a list to choose from; one that has them already is left alone, as somebody may have it open. */
+export function offer(select, names, chosen = null) {
   const shown = [...select.options].map(({ value }) => value);
   if (names.join("\n") !== shown.join("\n")) put(select, names.map((name) => h("option", { value: name }, name)));
   if (select.value !== chosen && names.includes(chosen)) select.value = chosen;

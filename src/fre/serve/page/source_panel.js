@@ -81,7 +81,7 @@ export class SourcePanel {
     const kind = this.kind.value;
     const roots = sourceState.answer?.roots ?? [];
     const below = kind === "folder" || kind === "video";
-    put(this.roots, below ? roots.map((root) => h("option", { value: root })) : []);
+    offer(this.roots, below ? roots : []);
     if (!below) say(this.note, t(`source.note_${kind}`));
     else say(this.note, roots.length ? t("source.note_below", { roots: roots.join(", ") }) : t("source.note_no_root"));
   }
