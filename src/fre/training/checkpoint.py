@@ -80,8 +80,8 @@ class FirstPass:
             aside = self._file.with_name(f"{self._file.name}.damaged")
             self._file.replace(aside)
             warnings.warn(
-                f"{self._file}: damaged ({type(error).__name__}: {error}); set aside "
-                f"as {aside}, and the training starts anew",
+                f"{self._file}: damaged; set aside as {aside}, and the training starts anew "
+                f"({type(error).__name__}: {error})",
                 FREWarning,
                 stacklevel=2,
             )
