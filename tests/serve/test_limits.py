@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -305,6 +306,7 @@ def test_a_watched_file_that_can_not_be_judged_stops_no_other(
     assert {line["result"] for line in lines if "result" in line} == {item["id"] for item in stored}
     assert set(errors) == {"3.png", "pipe.png", "zero.png", "large.png"}
     assert errors["3.png"] == "not judged: ZeroDivisionError: a fault"
+    assert re.search(r"the model weave: a batch of \d failed: a fault", caplog.text)
     assert "not a regular file" in errors["zero.png"]
     assert "100,001 bytes" in errors["large.png"]
 
