@@ -8,12 +8,15 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from fre.errors import OptionError
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 
@@ -31,13 +34,22 @@ def on_all_cores(tasks: Iterable[Callable[[], T]]) -> list[T]:
     Args:
         tasks: functions that may run at the same time. They must not call this function.
     """
-    from threadpoolctl import threadpool_limits
-
     with (
-        threadpool_limits(1, user_api="blas"),
+        _linear_algebra().limit(limits=1, user_api="blas"),
         ThreadPoolExecutor(available_cores(), thread_name_prefix="fre-fit") as pool,
     ):
         return list(pool.map(lambda task: task(), tasks))
+
+
+@cache
+def _linear_algebra() -> ThreadpoolController:
+    """Return what sets the threads of BLAS, which NumPy loads before any task can use it.
+
+    Kept, since a search through all libraries of the process takes as long as a small task.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def on_slices(work: Callable[[slice], None], length: int, step: int) -> None:

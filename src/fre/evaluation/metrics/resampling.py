@@ -88,4 +88,7 @@ def resamples(truth: MaskArray, n: int, seed: int) -> Iterator[NDArray[np.int64]
     good, defective = np.flatnonzero(~truth), np.flatnonzero(truth)
     rng = np.random.default_rng(seed)
     for _ in range(n):
-        yield np.concatenate([rng.choice(good, good.size), rng.choice(defective, defective.size)])
+        # The draws of rng.choice, in half of its time.
+        yield np.concatenate(
+            [kind[rng.integers(0, kind.size, kind.size)] for kind in (good, defective)]
+        )
