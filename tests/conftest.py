@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+# Before NumPy, whose BLAS reads it: on small matrices several threads wait for one another longer
+# than they compute. The processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
