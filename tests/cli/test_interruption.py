@@ -23,7 +23,7 @@ import click
 from fre import cli
 from fre.cli import common
 
-common.GRACE = 0.5
+common.GRACE = 0.2
 common.interruption.aftermath = {aftermath}
 
 def for_ever():
@@ -31,7 +31,7 @@ def for_ever():
 
 @cli.cli.command()
 def stuck():
-    threading.Timer(0.5, print, ["begun"], {{"flush": True}}).start()  # when it is stuck
+    threading.Timer(0.3, print, ["begun"], {{"flush": True}}).start()  # when it is stuck
     if {on_a_worker}:
         done = threading.Event()
         threading.Thread(target=lambda: (for_ever(), done.set())).start()
@@ -60,7 +60,7 @@ def test_work_that_does_not_stop_is_ended_by_force(number: int, on_a_worker: boo
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     (line,) = errors.splitlines()
-    assert line.startswith("fre: error: interrupted; work that did not stop within 0.5 s was ended")
+    assert line.startswith("fre: error: interrupted; work that did not stop within 0.2 s was ended")
     assert line.endswith("the same command goes on" if on_a_worker else "removes unfinished files")
 
 

@@ -682,11 +682,11 @@ RESAMPLING_ERROR = {"auroc": 1e-3, "f1": 2e-3, "aupro": 1e-3, "aupimo": 1e-3}
 @pytest.mark.parametrize("kind", ["squares", "standardised"])
 def test_resampled_pixel_figures_are_close_to_those_of_the_maps(kind, separation):
     maps, masks = realistic_images(kind, separation)
-    found = counted(maps, masks).resample(40)
-    expected = brute_resamples(maps, masks, 40)
+    found = counted(maps, masks).resample(20)
+    expected = brute_resamples(maps, masks, 20)
     assert list(found) == list(RESAMPLING_ERROR)
     for name, error in RESAMPLING_ERROR.items():
-        assert found[name].shape == (40,)
+        assert found[name].shape == (20,)
         assert np.abs(found[name] - expected[name]).max() < error, name
         width = np.ptp(percentile_interval(expected[name]))
         assert width > 20 * error, "the images differ, or the comparison says little"

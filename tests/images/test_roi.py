@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -22,25 +22,25 @@ from fre.images.roi import Roi, cells
 from fre.inference.document import to_json
 from fre.model import Model
 
-SIZE = (120, 300)
+SIZE = (80, 200)
 IGNORED = np.zeros(SIZE, bool)
-IGNORED[21:88, 64:163] = True
+IGNORED[14:59, 43:109] = True
 
 REFERENCE = {"preset": "reference", "backbone": "efficientnet_lite0"}
-STRETCH: dict[str, Any] = {"size": 96}
-LETTERBOX: dict[str, Any] = {"size": 128, "image_fit": "letterbox"}
-RECTANGLE: dict[str, Any] = {"size": (96, 224)}
-TILES: dict[str, Any] = {"tile": 96, "overlap": 24}
+STRETCH: dict[str, Any] = {"size": 64}
+LETTERBOX: dict[str, Any] = {"size": 88, "image_fit": "letterbox"}
+RECTANGLE: dict[str, Any] = {"size": (64, 152)}
+TILES: dict[str, Any] = {"tile": 64, "overlap": 16}
 PATCH: dict[str, Any] = {"method": Method(scope="patch")}
 CASES: dict[str, dict[str, Any]] = {
     "stretch": STRETCH,
     "letterbox": LETTERBOX,
     "rectangle": RECTANGLE,
     "tiles": TILES,
-    "stretched and cut": TILES | {"size": (96, 240)},
+    "stretched and cut": TILES | {"size": (64, 160)},
     "patch": STRETCH | PATCH,
     "patch tiles": TILES | PATCH,
-    "reference": STRETCH | REFERENCE,
+    "reference": {"size": 96} | REFERENCE,
     "reference letterbox": LETTERBOX | REFERENCE,
     "reference tiles": TILES | REFERENCE,
 }
@@ -96,13 +96,13 @@ def test_painting_what_is_ignored_changes_nothing(name: str) -> None:
     assert not found.mask[IGNORED].any()
     # What is looked at does count, right beside the ignored area, too.
     beside = np.zeros(SIZE, bool)
-    beside[40:64, 180:204] = True
+    beside[27:43, 120:136] = True
     wrong = model.predict(np.where(beside[:, :, None], np.uint8(255), image))
     assert wrong.score > expected.score
     assert wrong.anomalous
     y, x = np.unravel_index(wrong.anomaly_map.argmax(), SIZE)
-    assert abs(y - 52) <= 32
-    assert abs(x - 192) <= 32
+    assert abs(y - 35) <= 21
+    assert abs(x - 128) <= 21
 
     # Nor is it learnt. Folds are dealt by the digests of the images, which do differ.
     others = extractor.extract([painted(one, seed=i) for i, one in enumerate(GOOD)])
@@ -124,9 +124,33 @@ def test_files_train_the_same_network_whatever_is_ignored_in_them(tmp_path: Path
     assert initialisers(one) == initialisers(other)
     # A mask of another size of the same images does as well, if it marks the same.
     assert one.roi is not None
-    half = IGNORED.reshape(60, 2, 150, 2).any(axis=(1, 3))
+    half = IGNORED.reshape(40, 2, 100, 2).any(axis=(1, 3))
     smaller = FRE(ignore=half, **STRETCH, **REFERENCE).fit(tmp_path / "a")
     assert smaller.predict(GOOD[0]).anomaly_map.shape == SIZE
+
+
+Photographs: TypeAlias = tuple[list[np.ndarray], np.ndarray, list[Path]]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
+    """Large images, what is ignored in them, and two JPEGs that differ in nothing else."""
+    size, ignored = (1337, 3341), np.zeros((1337, 3341), bool)
+    ignored[201:939, 675:1735] = True
+
+    def photograph(seed: int) -> np.ndarray:
+        small = Image.fromarray(texture(seed, (133, 333)))
+        return np.asarray(small.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+    image, rng = photograph(9), np.random.default_rng(3)
+    noise = np.where(ignored[:, :, None], rng.integers(0, 256, (*size, 1), dtype=np.uint8), image)
+    files = [tmp_path_factory.mktemp("photographs") / f"{name}.jpg" for name in ("plain", "noise")]
+    for file, pixels in zip(files, (image, noise), strict=True):
+        Image.fromarray(pixels).save(file, quality=90)
+    with Image.open(files[0]) as opened:
+        opened.draft("RGB", (320, 128))
+        assert opened.size[0] < size[1] / 7
+    return [photograph(seed) for seed in range(4)], ignored, files
 
 
 @pytest.mark.parametrize(
@@ -135,30 +159,17 @@ def test_files_train_the_same_network_whatever_is_ignored_in_them(tmp_path: Path
         STRETCH,
         LETTERBOX,
         RECTANGLE | REFERENCE,
-        TILES | {"size": (96, 240)},
-        TILES | {"size": (96, 240)} | PATCH,
+        TILES | {"size": (64, 160)},
+        TILES | {"size": (64, 160)} | PATCH,
     ],
 )
-def test_jpegs_that_are_decoded_at_reduced_scale(options: dict[str, Any], tmp_path: Path) -> None:
+def test_jpegs_that_are_decoded_at_reduced_scale(
+    options: dict[str, Any], photographs: Photographs
+) -> None:
     """A JPEG's blocks carry what is ignored up to 15 pixels further: less than one at the input."""
-    size, ignored = (2003, 5007), np.zeros((2003, 5007), bool)
-    ignored[301:1407, 1011:2601] = True
-    rng = np.random.default_rng(3)
-
-    def photograph(seed: int) -> np.ndarray:
-        small = Image.fromarray(texture(seed, (200, 500)))
-        return np.asarray(small.resize((size[1], size[0]), Image.Resampling.BILINEAR))
-
-    good = [photograph(seed) for seed in range(4)]
+    good, ignored, files = photographs
     model = FRE(ignore=ignored, **options).fit(good)
-    image = photograph(9)
-    noise = np.where(ignored[:, :, None], rng.integers(0, 256, (*size, 1), dtype=np.uint8), image)
-    for name, pixels in (("plain", image), ("noise", noise)):
-        Image.fromarray(pixels).save(tmp_path / f"{name}.jpg", quality=90)
-    with Image.open(tmp_path / "plain.jpg") as file:
-        file.draft("RGB", (480, 192))
-        assert file.size[0] < size[1] / 7
-    expected, found = (model.predict(tmp_path / f"{name}.jpg") for name in ("plain", "noise"))
+    expected, found = (model.predict(file) for file in files)
     assert found.score == expected.score
     np.testing.assert_array_equal(found.input_map, expected.input_map)
     assert not expected.anomaly_map[ignored].any()
@@ -192,8 +203,8 @@ def test_masks_from_files_and_arrays() -> None:
         assert roi is not None
         np.testing.assert_array_equal(roi.inspected, ~IGNORED)
     assert Roi.load(None, None) is None
-    with pytest.raises(OptionError, match="300 x 120 pixels, the ignored area 90 x 80 pixels"):
-        Roi.load(~IGNORED, np.zeros((80, 90), bool))
+    with pytest.raises(OptionError, match="200 x 80 pixels, the ignored area 90 x 70 pixels"):
+        Roi.load(~IGNORED, np.zeros((70, 90), bool))
     with pytest.raises(OptionError, match="leave no pixel"):
         Roi.load(np.zeros(SIZE), None)
     with pytest.raises(ImageError, match=r"\(H, W\)"):
@@ -213,7 +224,7 @@ def test_a_mask_file_of_any_mode(mode: str, tmp_path: Path) -> None:
 def test_an_ignored_area_never_shrinks() -> None:
     """At any size every pixel that shows a part of it, and each beside, is ignored."""
     roi = Roi(~IGNORED)
-    for height, width in [(96, 96), (31, 77), (120, 300), (240, 600), (8, 8)]:
+    for height, width in [(64, 64), (31, 77), (80, 200), (160, 400), (8, 8)]:
         seen = roi.at_size((height, width))
         assert seen.shape == (height, width)
         for y, x in np.argwhere(seen):
@@ -248,10 +259,10 @@ def save(mask: np.ndarray, path: Path) -> Path:
 
 def test_masks_that_do_not_fit_are_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.onnx"
-    train = ("train", folder, "-o", out, "--size", 96)
+    train = ("train", folder, "-o", out, "--size", 64)
     square = save(np.tri(100, dtype=bool), tmp_path / "square.png")
     error = refused(*train, "--roi", square)
-    assert "300 x 120 pixels" in error
+    assert "200 x 80 pixels" in error
     assert "100 x 100 pixels" in error
     assert ".png" in error
     ignore = save(IGNORED, tmp_path / "ignore.png")
@@ -262,7 +273,7 @@ def test_masks_that_do_not_fit_are_refused_in_one_line(folder: Path, tmp_path: P
     assert "text.png: not a readable mask" in refused(*train, "--roi", tmp_path / "text.png")
     assert "nowhere.png: no such mask" in refused(*train, "--ignore", tmp_path / "nowhere.png")
     dot = np.zeros(SIZE, bool)
-    dot[60:66, 100:110] = True
+    dot[40:44, 67:73] = True
     tiny = save(dot, tmp_path / "dot.png")
     for preset in ("default", "reference"):
         options = ("--roi", tiny, "--preset", preset, "--backbone", "efficientnet_lite0")
@@ -275,31 +286,31 @@ def test_a_model_says_what_it_inspects_and_refuses_other_shapes(
 ) -> None:
     path = tmp_path / "m.onnx"
     ignore = save(IGNORED, tmp_path / "ignore.png")
-    assert fre("train", folder, "-o", path, "--size", 96, "--ignore", ignore).returncode == 0
+    assert fre("train", folder, "-o", path, "--size", 64, "--ignore", ignore).returncode == 0
     share = 1 - IGNORED.mean()
     done = fre("info", path)
-    assert f"inspected    {share:.1%} of the image, by a mask of 120 x 300" in done.stdout
+    assert f"inspected    {share:.1%} of the image, by a mask of 80 x 200" in done.stdout
     assert json.loads(fre("info", path, "--json", "-").stdout)["roi"]["inspected"] == share
     model = load(path)
     assert model.roi is not None
     np.testing.assert_array_equal(model.roi.inspected, ~IGNORED)
-    Image.fromarray(texture(1, (120, 120))).save(tmp_path / "square.png")
+    Image.fromarray(texture(1, (80, 80))).save(tmp_path / "square.png")
     done = fre("predict", path, tmp_path / "square.png", folder / "0.png")
     assert done.returncode == 2
     first, second = (json.loads(line) for line in done.stdout.splitlines())
-    assert "120 x 120 pixels" in first["error"]
+    assert "80 x 80 pixels" in first["error"]
     assert "score" in second
-    with pytest.raises(ImageError, match="120 x 120"):
+    with pytest.raises(ImageError, match="80 x 80"):
         model.predict(tmp_path / "square.png")
 
 
 def test_a_region_that_a_small_image_loses() -> None:
     """Tiles are cut at full resolution, and images may have several."""
     thin = np.zeros(SIZE, bool)
-    thin[50:58] = True
+    thin[33:39] = True
     model = FRE(roi=thin, **TILES).fit(GOOD[:3])
-    with pytest.raises(ImageError, match="30 x 12 pixels nothing of the inspected region"):
-        model.predict(texture(0, (12, 30)))
+    with pytest.raises(ImageError, match="20 x 8 pixels nothing of the inspected region"):
+        model.predict(texture(0, (8, 20)))
 
 
 @pytest.mark.slow
@@ -310,7 +321,7 @@ def test_openvino_agrees_on_a_model_with_a_region(tmp_path: Path) -> None:
         ours, theirs = load(path), load(path, runtime="openvino")
         for seed in range(4):
             image = painted(texture(50 + seed, SIZE), seed=seed)
-            image[100:110, 250:270] = 255
+            image[67:74, 167:180] = 255
             a, b = ours.predict(image), theirs.predict(image)
             assert b.score == pytest.approx(a.score, rel=1e-4)
             assert np.abs(a.input_map - b.input_map).max() <= 1e-4 * np.abs(a.input_map).max()
@@ -326,11 +337,11 @@ def test_an_autoencoder_has_no_region() -> None:
 
 
 def test_a_tile_that_shows_nothing_is_not_learnt() -> None:
-    half = np.zeros((96, 384), bool)
-    half[:, :90] = True
-    images = [texture(seed, (96, 384)) for seed in range(3)]
+    half = np.zeros((64, 256), bool)
+    half[:, :60] = True
+    images = [texture(seed, (64, 256)) for seed in range(3)]
     extractor = FRE(roi=half, **TILES)._extractor(get_backbone())
-    assert extractor.geometry.tiling == Tiling(24)
+    assert extractor.geometry.tiling == Tiling(16)
     features = extractor.extract(images)
     assert set(features.tile.tolist()) == {0, 1}
-    assert len(extractor.geometry.grid((96, 384))) == 5
+    assert len(extractor.geometry.grid((64, 256))) == 5

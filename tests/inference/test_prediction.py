@@ -48,9 +48,9 @@ def test_the_text_says_what_was_decided(model: Model, bad: Prediction, tmp_path:
 
 
 def test_the_overlay_is_the_image_with_heat_and_outlines() -> None:
-    model = FRE(size=192).fit([texture(seed, (192, 192)) for seed in range(12)])
-    image = texture(50, (192, 192))
-    image[20:34, 150:164] = 160
+    model = FRE(size=128).fit([texture(seed, (128, 128)) for seed in range(8)])
+    image = texture(50, (128, 128))
+    image[14:28, 98:112] = 160
     bad = model.predict(image)
     assert bad.anomalous
     picture = np.asarray(bad.overlay())
@@ -63,10 +63,14 @@ def test_the_overlay_is_the_image_with_heat_and_outlines() -> None:
     assert not changed[bad.mask].any()
 
 
+@pytest.fixture(scope="module")
+def deep() -> Model:
+    return FRE(size=64).fit([(texture(seed).astype(np.uint16) << 4) for seed in range(4)])
+
+
 @pytest.mark.parametrize("kind", ["array", "file", "pil", "bgr", "uint16", "float"])
-def test_an_image_of_any_kind_is_drawn(kind: str, tmp_path: Path) -> None:
+def test_an_image_of_any_kind_is_drawn(kind: str, deep: Model, tmp_path: Path) -> None:
     image = defective(texture(50, (80, 120)))
-    deep = FRE(size=64).fit([(texture(seed).astype(np.uint16) << 4) for seed in range(4)])
     file = tmp_path / "x.png"
     Image.fromarray(image).save(file)
     sources = {

@@ -209,9 +209,9 @@ def test_columns_are_decomposed_by_their_products_only_where_that_is_exact(weake
 
 
 def test_many_single_rows() -> None:
-    X = features(500, 60, 30, offset=300)
+    X = features(200, 60, 30, offset=300)
     statistics = ImageStatistics.of(X[:1])
-    for row in range(1, 500):
+    for row in range(1, 200):
         statistics = statistics.update(X[row : row + 1])
     check_equal(statistics, X)
     reference = np.linalg.svd(X - X.astype(np.float64).mean(axis=0))
@@ -220,9 +220,9 @@ def test_many_single_rows() -> None:
 
 
 def test_many_single_rows_beyond_capacity() -> None:
-    X = features(500, 60, 30)
+    X = features(200, 60, 30)
     statistics = ImageStatistics.of(X[:1], capacity=35)
-    for row in range(1, 500):
+    for row in range(1, 200):
         statistics = statistics.update(X[row : row + 1])
     assert statistics.rank == 35
     assert orthogonality(statistics.basis) < 1e-12
@@ -244,26 +244,24 @@ def test_a_basis_that_has_drifted_is_made_orthonormal_again() -> None:
 
 
 @pytest.mark.parametrize(("n", "dimension"), [(40, 300), (300, 40), (60, 60), (200, 240)])
-@pytest.mark.parametrize("variance", [0.5, 0.97, 0.999])
-def test_a_cut_equals_one_fit_and_scikit_learn(n: int, dimension: int, variance: float) -> None:
+def test_a_cut_equals_one_fit_and_scikit_learn(n: int, dimension: int) -> None:
     X = features(n, dimension, 12)
     first, *rest = np.array_split(X, 7)
     statistics = ImageStatistics.of(first)
     for part in rest:
         statistics = statistics.update(part)
-    ours, gram = (
-        statistics.fit(FitOptions(variance=variance)),
-        Gram(X).fit(FitOptions(variance=variance)),
-    )
-    theirs = PCA(variance, svd_solver="full").fit(X.astype(np.float64))
-    assert ours.rank == gram.rank == theirs.n_components_
-    assert ours.n == n
-    np.testing.assert_allclose(ours.mean, theirs.mean_, rtol=1e-12)
-    np.testing.assert_allclose(ours.singular_values, theirs.singular_values_, rtol=1e-9)
-    assert angle(ours.basis, theirs.components_.T) < 1e-9
-    assert angle(ours.basis, gram.basis) < 1e-8
-    assert ours.discarded == pytest.approx(gram.discarded, rel=1e-8)
-    np.testing.assert_allclose(ours.residual(X), gram.residual(X), atol=1e-7)
+    for variance in (0.5, 0.97, 0.999):
+        options = FitOptions(variance=variance)
+        ours, gram = statistics.fit(options), Gram(X).fit(options)
+        theirs = PCA(variance, svd_solver="full").fit(X.astype(np.float64))
+        assert ours.rank == gram.rank == theirs.n_components_
+        assert ours.n == n
+        np.testing.assert_allclose(ours.mean, theirs.mean_, rtol=1e-12)
+        np.testing.assert_allclose(ours.singular_values, theirs.singular_values_, rtol=1e-9)
+        assert angle(ours.basis, theirs.components_.T) < 1e-9
+        assert angle(ours.basis, gram.basis) < 1e-8
+        assert ours.discarded == pytest.approx(gram.discarded, rel=1e-8)
+        np.testing.assert_allclose(ours.residual(X), gram.residual(X), atol=1e-7)
 
 
 def test_a_cut_is_the_same_in_any_order_signs_included() -> None:

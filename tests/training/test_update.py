@@ -282,6 +282,11 @@ def test_some_of_the_same_images_are_refused_with_their_names(
         grown.update(mixed, accept_anomalous=True)
     with pytest.raises(OptionError, match=r"8 of the same images .*: 0\.png, .* and 3 more; "):
         merge_models(first, grown)
+
+
+def test_merges_refuse_and_keep_the_names_of_images(tmp_path: Path) -> None:
+    first = detector().fit(written(tmp_path / "first", range(8)))
+    grown = first.update(written(tmp_path / "new", range(20, 24)), accept_anomalous=True)
     apart = detector().fit(written(tmp_path / "apart", [50, 51, 52, 7]))
     with pytest.raises(OptionError, match=r"1 of the same images as those before it: 7\.png; "):
         merge_models(grown, apart)
