@@ -223,7 +223,7 @@ def installed_bytes(names: Iterable[str]) -> tuple[int, int]:
 def own_requirements(pyproject: Path) -> list[str]:
     """What fre needs: from the installed package, or from its source where it is not installed."""
     try:
-        needed = metadata.requires("fre")
+        needed = metadata.requires("fre-vision")
     except metadata.PackageNotFoundError:
         import tomllib
 

@@ -1,6 +1,7 @@
-"""fre beside anomalib's Fre, PaDiM, PatchCore and DFM, and beside the limit, in one run.
+"""fre beside anomalib's Fre, PaDiM, PatchCore and DFM, AnomaVision, and the limit, in one run.
 
     pip install -r benchmarks/requirements-peers.txt
+    pip install --no-deps anomavision==3.6.2  # with --backbone resnet18 only; see docs/speed.md
     python benchmarks/peers.py DATASET --json peers.json
 
 Every measurement is a process of its own; the systems take turns (A B C, A B C); medians and ranges
@@ -47,9 +48,11 @@ from measuring import (
 HERE = Path(__file__).resolve().parent
 CHILD = HERE / "peers_child.py"
 PACKAGES = (
-    *("anomalib", "torch", "lightning", "timm", "onnxruntime", "openvino"),
+    *("anomalib", "anomavision", "torch", "lightning", "timm", "onnxruntime", "openvino"),
     *("numpy", "pillow", "onnx"),
 )
+TRAINED = ("fre", "anomalib", "anomavision")
+"""Families that are trained here, and judged."""
 DOCUMENTED_EPOCHS = 220  # anomalib's examples/configs/model/fre.yaml
 
 
@@ -69,7 +72,7 @@ class System:
 
     @property
     def trains(self) -> bool:
-        return self.family in ("fre", "anomalib") and self.model_of is None
+        return self.family in TRAINED and self.model_of is None
 
 
 def _systems() -> dict[str, System]:
@@ -106,6 +109,7 @@ def _systems() -> dict[str, System]:
                 heavy=heavy,
             ),
         ]
+    found.append(System("anomavision-padim", "AnomaVision PaDiM", "anomavision"))
     for preset in ("reference", "default"):
         for part in ("backbone", "graph"):
             for runtime, name in (("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")):
@@ -362,7 +366,7 @@ def measure_stage(
     plan: Plan, system: System, turn: int, stage: str, work: Work, found: Found
 ) -> None:
     results = work.folder / f"{system.key}.npz"
-    judges = stage == "predict" and turn == 0 and system.family in ("fre", "anomalib")
+    judges = stage == "predict" and turn == 0 and system.family in TRAINED
     task = {
         **asdict(plan),
         "system": asdict(system),
@@ -459,7 +463,7 @@ def installed(chosen: Sequence[System], found: Found) -> None:
     ours = own_requirements(HERE.parent / "pyproject.toml")
     source = sum(f.stat().st_size for f in (HERE.parent / "src").rglob("*") if f.suffix != ".pyc")
     for system in chosen:
-        if system.family == "bare":
+        if system.family in ("bare", "anomavision"):  # the latter lies here without its needs
             continue
         runtime = ["openvino"] if system.runtime == "openvino" else []
         if system.family == "fre":
@@ -502,6 +506,12 @@ def notes(plan: Plan, chosen: Sequence[System], sizes: Mapping[str, Mapping[str,
         f"{peers_child.PADIM_FEATURES} features; PatchCore {', '.join(layers['patchcore'])}, "
         f"coreset {peers_child.CORESET:.0%}; Fre's latent dimension {peers_child.LATENT}.",
     ]
+    if any(system.family == "anomavision" for system in chosen):
+        lines.append(
+            "AnomaVision: its PaDiM's defaults, layer1 and layer2 with 50 features; "
+            f"{plan.workers} loading workers, batch {peers_child.ANOMAVISION_BATCH}; without the "
+            "blur that its commands apply to maps. Its file has the network in it, as fre's has."
+        )
     if any(system.family == "exported" for system in chosen):
         lines.append(
             "exported to OpenVINO: by anomalib's to_openvino at batch 1 and the input size, run by "
@@ -645,13 +655,20 @@ def tell(
         click.echo(f"written to {page}", err=True)
 
 
-def choose(names: str | None) -> list[System]:
-    """Systems by their keys, or by the start of them, in the table's order."""
+def choose(names: str | None, backbone: str) -> list[System]:
+    """Systems by their keys, or by the start of them, in the table's order.
+
+    AnomaVision has ResNets only: with another backbone it is left out, or refused if named.
+    """
     wanted = [name.strip() for name in names.split(",")] if names else [""]
     for name in wanted:
         if not any(key.startswith(name) for key in SYSTEMS):
             raise click.BadParameter(f"no system is called {name!r}; choose from {list(SYSTEMS)}")
     chosen = [s for key, s in SYSTEMS.items() if any(key.startswith(name) for name in wanted)]
+    if backbone != "resnet18":
+        if any(name.startswith("anomavision") for name in wanted):
+            raise click.BadParameter("AnomaVision needs --backbone resnet18")
+        chosen = [s for s in chosen if s.family != "anomavision"]
     lacking = {s.model_of for s in chosen if s.model_of} - {s.key for s in chosen}
     return [s for key, s in SYSTEMS.items() if s in chosen or key in lacking]
 
@@ -722,7 +739,7 @@ def main(
     from fre.datasets import open_dataset
     from fre.parallel import available_cores
 
-    chosen = choose(systems)
+    chosen = choose(systems, backbone)
     workers = available_cores() if workers is None else workers
     path = None if weights is None else str(weights.resolve())
     if backbone == "resnet18" and path is None:

@@ -43,6 +43,7 @@ LATENT = 220  # anomalib's default
 PADIM_FEATURES = 100  # anomalib's default for ResNet-18
 CORESET = 0.01
 ANOMALIB_BATCH = 32  # its default
+ANOMAVISION_BATCH = 32
 EXPORT_CHECKS = 3  # images on which an export must score as PyTorch does
 EXPORT_TOLERANCE = 0.01  # relative
 
@@ -367,6 +368,104 @@ def anomalib_predict(task: Task) -> Figures:
     }
 
 
+# AnomaVision
+
+
+def import_anomavision() -> None:
+    from anomavision import AnodetDataset, Padim
+
+
+def anomavision_padim(task: Task) -> Any:
+    """AnomaVision's PaDiM with its defaults, on the weights that all others get.
+
+    It takes weights from the cache of torch.hub only, and wants all of torchvision's ResNet-18
+    there. Blocks that the weights lack, behind its layers, have random values and are never run.
+    """
+    import torch
+    from anomavision import Padim
+    from safetensors.torch import load_file
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    folder = Path(task["work"]) / "hub"
+    file = folder / "checkpoints" / Path(ResNet18_Weights.DEFAULT.url).name
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        state = resnet18().state_dict()
+        tensors = load_file(task["weights"])
+        unknown = sorted(set(tensors) - set(state))
+        if unknown:
+            raise SystemExit(f"torchvision's ResNet-18 has no {unknown[:5]}")
+        torch.save(state | tensors, file)
+    torch.hub.set_dir(str(folder))
+    return Padim()
+
+
+def anomavision_batches(task: Task) -> Any:
+    """AnomaVision's loader of a folder's files at the input's size, in the order of their names."""
+    from anomavision import AnodetDataset
+    from torch.utils.data import DataLoader
+
+    folder = str(Path(task["files"][0]).parent)
+    found = AnodetDataset(folder, resize=tuple(task["size"]), crop_size=None)
+    found.image_paths.sort()
+    return DataLoader(found, batch_size=ANOMAVISION_BATCH, num_workers=task["workers"])
+
+
+def anomavision_train(task: Task) -> Figures:
+    imported = seconds_of(import_anomavision)
+    import torch
+
+    began = time.perf_counter()
+    model = anomavision_padim(task)
+    model.fit(anomavision_batches(task))
+    torch.save(model, task["model"])
+    return {
+        "train_seconds": time.perf_counter() - began,
+        "train_peak_bytes": peak_bytes(),
+        "train_import_seconds": imported,
+        "model_bytes": Path(task["model"]).stat().st_size,
+    }
+
+
+def anomavision_predict(task: Task) -> Figures:
+    imported = seconds_of(import_anomavision)
+    import numpy as np
+    import torch
+    from anomavision.utils import create_image_transform
+    from PIL import Image
+
+    model = torch.load(task["model"], weights_only=False)
+    model.eval()
+    transform = create_image_transform(resize=tuple(task["size"]), crop_size=None)
+    images = [Image.fromarray(image) for image in input_images(task)]
+
+    def predict(index: int) -> tuple[float, Any]:
+        with torch.inference_mode():
+            score, score_map = model.predict(transform(images[index % len(images)])[None])
+            return float(score), score_map.numpy()
+
+    latencies = latencies_ms(predict, task["latencies"])
+
+    def whole() -> list[tuple[Any, Any]]:
+        with torch.inference_mode():
+            return [model.predict(batch[0]) for batch in anomavision_batches(task)]
+
+    whole()
+    throughput = len(task["files"]) / seconds_of(whole)
+    peak = peak_bytes()
+    if task.get("results"):
+        scores, maps = (
+            torch.cat(found)[: task["judged"]].numpy() for found in zip(*whole(), strict=True)
+        )
+        np.savez(task["results"], scores=scores, maps=maps)
+    return {
+        "import_seconds": imported,
+        "latencies_ms": latencies,
+        "images_per_second": throughput,
+        "predict_peak_bytes": peak,
+    }
+
+
 # anomalib's models, exported by anomalib to OpenVINO, and run by its own inferencer
 
 
@@ -493,6 +592,8 @@ STAGES: dict[tuple[str, str], Callable[[Task], Figures]] = {
     ("fre", "predict"): fre_predict,
     ("anomalib", "train"): anomalib_train,
     ("anomalib", "predict"): anomalib_predict,
+    ("anomavision", "train"): anomavision_train,
+    ("anomavision", "predict"): anomavision_predict,
     ("exported", "export"): export,
     ("exported", "predict"): exported_predict,
     ("bare", "predict"): bare,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -55,6 +56,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(defect, "test", "spot", f"{seed}.png")
         save(mask, "ground_truth", "spot", f"{seed}_mask.png")
     return root
+
+
+def test_anomavision_takes_part_with_a_resnet_only() -> None:
+    choose = module("peers").choose
+    assert "anomavision-padim" in [system.key for system in choose(None, "resnet18")]
+    assert "anomavision-padim" not in [system.key for system in choose(None, "efficientnet_lite0")]
+    with pytest.raises(click.BadParameter, match="needs --backbone resnet18"):
+        choose("fre,anomavision", "efficientnet_lite0")
 
 
 def test_the_systems_take_turns_and_leave_when_their_rounds_are_over() -> None:
