@@ -655,7 +655,7 @@ def tell(
         click.echo(f"written to {page}", err=True)
 
 
-def choose(names: str | None, backbone: str) -> list[System]:
+def choose(names: str | None, backbone: str = "efficientnet_lite0") -> list[System]:
     """Systems by their keys, or by the start of them, in the table's order.
 
     AnomaVision has ResNets only: with another backbone it is left out, or refused if named.

@@ -4,7 +4,7 @@
 
 const BITS = 22;
 
-// Weights of the input pixels for each output pixel of one axis.
+// First input pixel of each output pixel of one axis, and the weights from there on.
 function weightsOf(from, to) {
   const scale = from / to;
   const reach = Math.max(scale, 1);
@@ -17,27 +17,29 @@ function weightsOf(from, to) {
       values.push(Math.max(0, 1 - Math.abs((i - centre + 0.5) * (1 / reach))));
     }
     const sum = values.reduce((a, b) => a + b, 0);
-    return { first, values: values.map((v) => Math.trunc(0.5 + v / sum * 2 ** BITS)) };
+    return { first, values: Int32Array.from(values, (v) => Math.trunc(0.5 + v / sum * 2 ** BITS)) };
   });
 }
 
-// Resize one axis of pixels seen as (outer, from, inner) to (outer, to, inner).
+// Resize one axis of pixels seen as (outer, from, inner) to (outer, to, inner). A sum is below 2^31;
+// telling the engine so, by Math.imul and | 0, makes this several times as fast.
 function resizeAxis(pixels, outer, from, to, inner) {
   if (from === to) return pixels;
   const result = new Uint8Array(outer * to * inner);
-  weightsOf(from, to).forEach(({ first, values }, at) => {
-    for (let o = 0; o < outer; o++) {
+  const weights = weightsOf(from, to);
+  let target = 0;
+  for (let o = 0; o < outer; o++) {
+    for (const { first, values } of weights) {
+      const start = (o * from + first) * inner;
       for (let i = 0; i < inner; i++) {
-        let sum = 2 ** (BITS - 1);
-        let source = (o * from + first) * inner + i;
-        for (const value of values) {
-          sum += value * pixels[source];
-          source += inner;
+        let sum = 1 << (BITS - 1);
+        for (let k = 0, source = start + i; k < values.length; k++, source += inner) {
+          sum = (sum + Math.imul(values[k], pixels[source])) | 0;
         }
-        result[(o * to + at) * inner + i] = Math.min(255, sum / 2 ** BITS);
+        result[target++] = sum >>> BITS;
       }
     }
-  });
+  }
   return result;
 }
 

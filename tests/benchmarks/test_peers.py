@@ -167,7 +167,7 @@ def test_systems_are_chosen_with_the_one_whose_model_they_run() -> None:
         "fre-default-openvino",
     ]
     assert [s.key for s in choose("exported-dfm")] == ["anomalib-dfm", "exported-dfm"]
-    assert len(choose(None)) == len(module("peers").SYSTEMS)
+    assert len(choose(None, "resnet18")) == len(module("peers").SYSTEMS)
     with pytest.raises(Exception, match="no system is called 'padim'"):
         choose("padim")
 
