@@ -127,7 +127,7 @@ def all_clients(
         )
         requests.append(head.encode() + body)
     share = max(1, len(images) // clients)
-    start = threading.Barrier(clients + 1)
+    start = threading.Barrier(clients + 1, timeout=60)  # one that can't connect stops all
     with ThreadPoolExecutor(clients) as pool:
         running = [
             pool.submit(
