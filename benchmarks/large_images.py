@@ -24,6 +24,7 @@ from input_size import HEAD, rows
 from measuring import table
 
 PERIOD, NOISE, SHADING, CONTRAST = 20, 4.0, 12.0, 40.0
+TILES = "--tile 320 --overlap 64"
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,8 @@ CASES = {
         ),
     ),
     "photos": Case(
-        *(6000, 8000, 16, 8, 8),
-        (
-            "",
-            "--size 768x1024",
-            "--defect-size 16",
-            "--defect-size 16 --set scope=patch",
-        ),
+        *(6000, 8000, 60, 8, 8),
+        ("", "--size 768x1024", f"{TILES} --size 1536x2048 --set scope=patch", "--defect-size 60"),
     ),
 }
 
