@@ -12,10 +12,9 @@ LEVELS = [
     ["inference"],
     ["training"],
     ["model"],
-    ["detector", "evaluation", "distributed"],
-    ["report", "quantize", "sklearn"],
-    ["benchmark", "line"],
-    ["serve", "checks"],
+    ["detector", "evaluation", "distributed", "line"],
+    ["report", "quantize", "sklearn", "checks"],
+    ["benchmark", "serve"],
     ["cli"],
 ]
 
