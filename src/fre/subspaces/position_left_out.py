@@ -10,7 +10,7 @@ The squared residual is the part of |y|^2 in the directions of A' whose eigenval
 cut. It is half of |y|^2 minus 1 / pi times the integral of the real part of the resolvent along
 s = cut + i t, t from 0 to infinity. Substituting t = e^u, the trapezoidal rule is off by about
 2 exp(-pi^2 / `STEP`) of |y|^2. The cut is the strongest eigenvalue outside the subspace of all
-images. Eigenvalues of A' interlace with those of A, so this one separates as many directions of
+images. Eigenvalues of A' and A interlace, so this one separates as many directions of
 A' as of A. All images of a location share the nodes, so f is two products of matrices.
 
 The covariance of a location has a share of the covariances around it, where the image stays in.

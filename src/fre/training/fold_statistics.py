@@ -1,9 +1,8 @@
 """Statistics of each fold, accumulated batch by batch, so that features need not be kept.
 
 Images are dealt into folds before any is read. The statistics of all images, and of all folds but
-one, are sums of those of the folds. So one pass over the images is enough for the subspaces of a
-detector and for those of its cross-fit. Statistics that were accumulated apart, on other machines
-or before an interruption, add up to the same.
+one, are sums over folds. So one pass over the images is enough for the subspaces of a detector and
+of its cross-fit. Statistics from other machines, or from before an interruption, add up as well.
 """
 
 from __future__ import annotations
@@ -210,8 +209,8 @@ class FoldStatistics:
     ) -> Iterator[tuple[int, HeldOutSubspaces]]:
         """Yield each fold and the subspaces that its held-out residuals follow from.
 
-        Only those of one fold are there at a time. Folds come in such an order that parts with
-        fewer folds are fitted once for each of theirs.
+        The subspaces of one fold exist at a time. Folds come in such an order that a part with
+        fewer folds is fitted once for each of its folds.
 
         Args:
             own: the third of `fit`.

@@ -1,7 +1,7 @@
 """Grow a fitted detector: by the features of new images, or by other detectors.
 
 Statistics add up, but held-out residuals belong to a fit of n images. With N images they are
-smaller, and the old images are gone. Three cases:
+smaller, and the features of the old images are not kept. Three cases:
 
 - While there are no more images than image-wide statistics have room for, their features follow
   from the statistics, and the part is fitted and cross-fitted again, as in training.
@@ -11,8 +11,8 @@ smaller, and the old images are gone. Three cases:
   the mean residual under the subspace of all N. The held-out residual with N images lies on the
   line between the two.
 - New images are held out of the fit that has them: from the subspace before. If their residuals
-  under an image-wide subspace fall more slowly than by that line, as while its rank still grows, so
-  do those of the old ones.
+  under an image-wide subspace fall more slowly than by that line, as while its rank still grows,
+  the held-out residuals of the old images fall as slowly.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _fitted_again(
 
 
 def _fit(statistics: Statistics, plan: DetectorPlan) -> Subspace:
-    """Fit a subspace as the graph has it, so that its residuals are those of the graph."""
+    """Fit a subspace as the graph has it, so that the graph gives the same residuals."""
     subspace = statistics.fit(plan.fit)
     return subspace.stored() if plan.half else subspace
 

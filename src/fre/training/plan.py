@@ -156,7 +156,7 @@ def plan_detector(
     Args:
         backbone: the frozen network.
         layers: names of layers to read instead, fine to coarse, or ``None``.
-        settings: settings of the training; ``None`` takes those of the default preset.
+        settings: settings of the training; ``None``: the default preset's.
         autoencoder: how the reference's autoencoder is trained, if it has one.
 
     Raises:

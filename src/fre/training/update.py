@@ -217,7 +217,7 @@ def _grown(provenance: Provenance, sha256: Sequence[str], accepted: int) -> Prov
     """Provenance of a model after an update.
 
     Args:
-        provenance: of the model before it.
+        provenance: provenance of the model before the update.
         sha256: digest of each new image.
         accepted: number of new images that the model called anomalous.
     """
